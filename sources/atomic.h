@@ -1,0 +1,55 @@
+/* atomic.h - the only door to atomic operations. Used by lane, ring, shm and bell alone.
+ *
+ * With CHI_INTERLEAVE every operation is a scheduling point: the interleaving test build runs
+ * the parties of a protocol as co-operative threads and explores the orders in which they pass
+ * these points. The point comes *before* the operation it belongs to. */
+#ifndef CHI_ATOMIC_H
+#define CHI_ATOMIC_H
+
+#include "base.h"
+
+#ifdef CHI_INTERLEAVE
+void chi_interleave_point(void); /* provided by the test */
+#define CHI_ATOMIC_POINT() chi_interleave_point()
+#else
+#define CHI_ATOMIC_POINT() ((void)0)
+#endif
+
+/* Plain integers and pointers, accessed atomically: the public header must not need _Atomic. */
+#define atomic_get(p) (CHI_ATOMIC_POINT(), __atomic_load_n((p), __ATOMIC_RELAXED))
+#define atomic_get_acquire(p) (CHI_ATOMIC_POINT(), __atomic_load_n((p), __ATOMIC_ACQUIRE))
+#define atomic_set(p, v) (CHI_ATOMIC_POINT(), __atomic_store_n((p), (v), __ATOMIC_RELAXED))
+#define atomic_set_release(p, v) (CHI_ATOMIC_POINT(), __atomic_store_n((p), (v), __ATOMIC_RELEASE))
+#define atomic_swap(p, v) (CHI_ATOMIC_POINT(), __atomic_exchange_n((p), (v), __ATOMIC_ACQ_REL))
+#define atomic_add(p, v) (CHI_ATOMIC_POINT(), __atomic_fetch_add((p), (v), __ATOMIC_ACQ_REL))
+/* On failure *expected receives the value found. */
+#define atomic_cas(p, expected, v)                                                                 \
+  (CHI_ATOMIC_POINT(), __atomic_compare_exchange_n((p), (expected), (v), 0, __ATOMIC_ACQ_REL,      \
+                                                   __ATOMIC_ACQUIRE))
+/* Orders every earlier store before every later load: one half of a sleep/wake hand-shake. */
+#define atomic_fence() (CHI_ATOMIC_POINT(), __atomic_thread_fence(__ATOMIC_SEQ_CST))
+
+static inline void atomic_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+/* A figure that one thread counts and others read: no order is implied. */
+static inline void tally_add(uint64_t *t, uint64_t n)
+{
+  __atomic_store_n(t, __atomic_load_n(t, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
+}
+static inline void tally_set(uint64_t *t, uint64_t n)
+{
+  __atomic_store_n(t, n, __ATOMIC_RELAXED);
+}
+static inline uint64_t tally_get(const uint64_t *t)
+{
+  return __atomic_load_n(t, __ATOMIC_RELAXED);
+}
+
+#endif

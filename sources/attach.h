@@ -1,0 +1,45 @@
+/* attach.h - what a client and a node say to each other over their link, outside shared memory. */
+#ifndef CHI_ATTACH_H
+#define CHI_ATTACH_H
+
+#include "base.h"
+#include "bell.h"
+
+#define ATTACH_VERSION 1u
+
+enum attach_op {
+  ATTACH_HELLO,  /* -> page (read); figures of the node */
+  ATTACH_BELLS,  /* id: first worker -> bells, at most ATTACH_BELLS_MAX, in order */
+  ATTACH_LEASE,  /* kind, size -> id: chunk; segment (write), none if it was leased here before */
+  ATTACH_RETURN, /* id: chunk */
+  ATTACH_QUEUE,  /* thread -> id: queue; desk (write), board (read), the client's bell */
+  ATTACH_CLOSE   /* id: queue */
+};
+
+#define ATTACH_BELLS_MAX 64u
+
+struct attach_request {
+  uint32_t version, op, kind, id;
+  uint64_t size, thread;
+};
+
+struct attach_reply {
+  int32_t rc;
+  uint32_t id;
+  uint64_t size;
+  uint64_t boot;                       /* of this run of the node */
+  uint64_t spin_ns;                    /* how long a waiting client may look before it sleeps */
+  uint32_t workers, fast, slow, depth;
+  uint32_t nodes, chunks;              /* nodes of the cluster; chunk numbers are below chunks */
+  char text[400];                      /* what went wrong */
+};
+
+/* Read by clients: how to wake whom. */
+struct attach_page {
+  uint32_t version, workers;
+  uint64_t boot;
+  uint32_t unused[12];
+  struct bell_word worker[];
+};
+
+#endif

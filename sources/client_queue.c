@@ -1,0 +1,515 @@
+/* client_queue.c - tasks under way: submit, reap, wait, cancel, abandon. */
+#include "client.h"
+#include "error.h"
+
+#define CLIENT_SLOW_NS 50000u /* an estimate of this much goes to the slow workers */
+
+/* ---- slots */
+
+void client_queue_reset(chi_queue *q)
+{
+  q->slot_used = q->flying = q->calls = q->tag = 0;
+  q->slot_free = q->done_first = q->done_last = CLIENT_NO_SLOT;
+  q->window = q->memory->link->spin_ns;
+  q->fruitless = 0;
+  q->armed = false;
+}
+
+static uint32_t client_slot_take(chi_queue *q)
+{
+  uint32_t i = q->slot_free;
+  if (i != CLIENT_NO_SLOT)
+    q->slot_free = q->slot[i].next;
+  else if (q->slot_used < q->depth)
+    i = q->slot_used++;
+  return i;
+}
+
+static void client_slot_give(chi_queue *q, uint32_t i)
+{
+  q->slot[i].state = CLIENT_FREE;
+  q->slot[i].task = NULL;
+  q->slot[i].next = q->slot_free;
+  q->slot_free = i;
+}
+
+/* The slot of a task that is under way or done but not handed out; CLIENT_NO_SLOT. The number in
+ * the task is a hint: it lies where others write. */
+static uint32_t client_slot_of(const chi_queue *q, const void *task)
+{
+  uint64_t number = ((const chi_task *)task)->id >> 32;
+  if (number == 0 || number > q->slot_used || q->slot[number - 1].task != task ||
+      q->slot[number - 1].state == CLIENT_FREE)
+    return CLIENT_NO_SLOT;
+  return (uint32_t)number - 1;
+}
+
+static void client_done_add(chi_queue *q, uint32_t i)
+{
+  struct client_slot *s = &q->slot[i];
+  s->state = CLIENT_DONE;
+  s->next = CLIENT_NO_SLOT;
+  s->prev = q->done_last;
+  if (q->done_last != CLIENT_NO_SLOT)
+    q->slot[q->done_last].next = i;
+  else
+    q->done_first = i;
+  q->done_last = i;
+  q->calls += s->done != NULL;
+}
+
+static void client_done_drop(chi_queue *q, uint32_t i)
+{
+  struct client_slot *s = &q->slot[i];
+  CHI_ASSERT(s->state == CLIENT_DONE);
+  if (s->prev != CLIENT_NO_SLOT)
+    q->slot[s->prev].next = s->next;
+  else
+    q->done_first = s->next;
+  if (s->next != CLIENT_NO_SLOT)
+    q->slot[s->next].prev = s->prev;
+  else
+    q->done_last = s->prev;
+  q->calls -= s->done != NULL;
+  client_slot_give(q, i);
+}
+
+static void client_complete(chi_queue *q, uint32_t i)
+{
+  struct client_slot *s = &q->slot[i];
+  q->flying--;
+  if (!s->forget) {
+    client_done_add(q, i);
+    return;
+  }
+  void *task = s->task;
+  client_slot_give(q, i);
+  for (struct client_memory *m = q->memory; m; m = m->next)
+    if (shm_put(&m->task, task) == CHI_OK)
+      return;
+}
+
+/* Takes in all completions that have arrived. */
+static void client_pump(chi_queue *q)
+{
+  struct lane_done d;
+  while (lane_done_pop(&q->done, &d)) {
+    if (d.slot >= q->slot_used || q->slot[d.slot].state != CLIENT_FLYING)
+      continue;
+    ((chi_task *)q->slot[d.slot].task)->rc = d.rc;
+    client_complete(q, d.slot);
+  }
+}
+
+void client_queue_fail_all(chi_queue *q)
+{
+  if (!q->slot)
+    return;
+  client_pump(q);
+  for (uint32_t i = 0; i < q->slot_used && q->flying > 0; i++) {
+    if (q->slot[i].state != CLIENT_FLYING)
+      continue;
+    ((chi_task *)q->slot[i].task)->rc = CHI_ESHUTDOWN;
+    client_complete(q, i);
+  }
+}
+
+/* Callbacks may submit, free and wait themselves: each is taken off the list first. */
+static void client_run_callbacks(chi_queue *q)
+{
+  for (uint32_t i = q->done_first; q->calls > 0 && i != CLIENT_NO_SLOT;) {
+    struct client_slot s = q->slot[i];
+    uint32_t next = s.next;
+    if (s.done) {
+      client_done_drop(q, i);
+      s.done(s.arg, q, s.task);
+      next = q->done_first; /* the list may look different now */
+    }
+    i = next;
+  }
+}
+
+/* ---- submission */
+
+static enum lane_kind client_choose_lane(const chi_queue *q, const chi_task *t)
+{
+  uint32_t mode = t->query.mode;
+  bool here = mode == CHI_QUERY_LOCAL || mode == CHI_QUERY_DYNAMIC || q->memory->link->nodes == 1;
+  if ((t->pool.major == 1 && t->pool.minor == 0) || !here || (t->flags & CHI_TASK_FORCE_NET))
+    return LANE_NETWORK;
+  uint64_t size = t->io_size < (1ull << 40) ? t->io_size : 1ull << 40;
+  uint64_t ns = size / 4 + t->compute_us * 1000ull + 5000;
+  return ns >= CLIENT_SLOW_NS ? LANE_SLOW : LANE_FAST;
+}
+
+static int client_put(chi_queue *q, void *task, chi_done_fn *done, void *arg, uint32_t *lanes)
+{
+  struct client_memory *m = q->memory;
+  uint64_t ref = 0, room = 0;
+  bool bulk = false;
+  if (CHI_UNLIKELY(shm_find(&m->task, task, &ref, &room) != CHI_OK)) {
+    m = client_memory_of(q, task, &ref, &room, &bulk);
+    return m && !bulk ? client_fail(q, CHI_ESTALE, NULL)
+                      : client_fail(q, CHI_EINVAL, "not a task of this queue");
+  }
+  if (client_slot_of(q, task) != CLIENT_NO_SLOT)
+    return client_fail(q, CHI_EINVAL, "the task is under way, or its result not yet taken");
+  uint32_t i = client_slot_take(q);
+  if (i == CLIENT_NO_SLOT)
+    return client_fail(q, CHI_EBUSY, "queue_depth tasks are in flight");
+  chi_task *t = task;
+  if (++q->tag == 0)
+    q->tag = 1;
+  t->id = ((uint64_t)(i + 1) << 32) | q->tag;
+  t->rc = CHI_OK;
+  enum lane_kind lane = client_choose_lane(q, t);
+  q->slot[i] = (struct client_slot){.task = task,
+                                    .done = done,
+                                    .arg = arg,
+                                    .tag = q->tag,
+                                    .state = CLIENT_FLYING,
+                                    .lane = (uint8_t)lane,
+                                    .forget = (t->flags & CHI_TASK_FORGET) != 0};
+  if (!lane_put(&q->out[lane], LANE_RUN, ref, i)) {
+    client_slot_give(q, i);
+    return client_fail(q, CHI_EBUSY, "the lane is full");
+  }
+  q->flying++;
+  *lanes |= 1u << lane;
+  return CHI_OK;
+}
+
+/* Wakes the workers that serve these lanes, if they sleep. */
+static void client_ring(chi_queue *q, uint32_t lanes)
+{
+  struct client_link *l = q->memory->link;
+  for (uint32_t k = 0; k < LANE_KINDS; k++) {
+    if (!(lanes >> k & 1))
+      continue;
+    /* The fence in bell_wanted orders the entry before both looks; a home that changes in between
+     * is rung by whoever changes it. */
+    atomic_fence();
+    uint32_t home = atomic_get(&q->board->home[k]);
+    if (home < l->workers && bell_wanted(&l->page->worker[home], &q->rung[home]))
+      l->env->bell_ring(l->env, l->bell[home]);
+  }
+}
+
+static int client_submit(chi_queue *q, void *task, chi_done_fn *done, void *arg)
+{
+  uint32_t lanes = 0;
+  int rc = client_queue_check(q);
+  if (rc == CHI_OK)
+    rc = client_put(q, task, done, arg, &lanes);
+  if (rc == CHI_EBUSY) {
+    client_pump(q);
+    rc = client_put(q, task, done, arg, &lanes);
+  }
+  if (rc == CHI_OK)
+    client_ring(q, lanes);
+  return rc;
+}
+
+int chi_submit(chi_queue *q, void *task)
+{
+  return client_submit(q, task, NULL, NULL);
+}
+
+int chi_submit_callback(chi_queue *q, void *task, chi_done_fn *done, void *arg)
+{
+  return client_submit(q, task, done, arg);
+}
+
+int chi_submit_many(chi_queue *q, void *const *tasks, uint32_t count)
+{
+  uint32_t lanes = 0, n = 0;
+  int rc = client_queue_check(q);
+  while (rc == CHI_OK && n < count) {
+    rc = client_put(q, tasks[n], NULL, NULL, &lanes);
+    if (rc == CHI_EBUSY) {
+      client_pump(q);
+      rc = client_put(q, tasks[n], NULL, NULL, &lanes);
+    }
+    n += rc == CHI_OK;
+  }
+  client_ring(q, lanes);
+  return n > 0 ? (int)n : rc;
+}
+
+/* ---- waiting */
+
+/* Takes back what chi_queue_arm announced, and the ring that may have answered it. */
+static void client_disarm(chi_queue *q)
+{
+  struct client_link *l = q->memory->link;
+  if (!q->armed)
+    return;
+  q->armed = false;
+  bell_withdraw(&q->desk->client);
+  if (l->env->link_wait(l->env, l->link, q->bell, 1) == CHI_ESHUTDOWN) {
+    atomic_set(&l->dead, 1);
+    client_queue_fail_all(q);
+  }
+}
+
+/* Looks for a completion for a while before it is worth sleeping: first at full speed, then giving
+ * way to others. A window that was fruitless twice is not tried again until a sleep turns out short. */
+static bool client_spin(chi_queue *q, uint64_t until)
+{
+  struct env *env = q->client->env;
+  for (uint32_t i = 0; i < 64; i++) {
+    if (lane_done_ready(&q->done))
+      return true;
+    atomic_pause();
+  }
+  if (q->window == 0)
+    return false;
+  uint64_t begun = env->clock(env);
+  uint64_t end = begun + q->window < until ? begun + q->window : until;
+  while (env->clock(env) < end) {
+    env->relax(env);
+    for (uint32_t i = 0; i < 8; i++)
+      if (lane_done_ready(&q->done)) {
+        q->fruitless = 0;
+        return true;
+      }
+  }
+  if (++q->fruitless >= 2)
+    q->window = 0;
+  return false;
+}
+
+static int client_sleep(chi_queue *q, uint64_t until)
+{
+  struct client_link *l = q->memory->link;
+  struct env *env = l->env;
+  bell_announce(&q->desk->client);
+  uint64_t begun = env->clock(env);
+  int rc = CHI_OK;
+  if (!lane_done_ready(&q->done))
+    rc = env->link_wait(env, l->link, q->bell, until);
+  bell_withdraw(&q->desk->client);
+  if (q->window == 0 && env->clock(env) - begun < l->spin_ns) {
+    q->window = l->spin_ns;
+    q->fruitless = 1;
+  }
+  if (rc == CHI_ESHUTDOWN) {
+    atomic_set(&l->dead, 1);
+    client_queue_fail_all(q);
+  }
+  return rc == CHI_ESHUTDOWN ? CHI_OK : rc;
+}
+
+static uint64_t client_until(chi_queue *q, uint64_t timeout_ns)
+{
+  if (timeout_ns == UINT64_MAX)
+    return UINT64_MAX;
+  uint64_t now = q->client->env->clock(q->client->env);
+  return timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
+}
+
+/* Waits for some completion to arrive. CHI_ETIMEOUT. */
+static int client_await(chi_queue *q, uint64_t until)
+{
+  client_disarm(q);
+  if (q->flying == 0)
+    return CHI_EINVAL; /* nothing can come */
+  if (lane_done_ready(&q->done) || client_spin(q, until)) {
+    client_pump(q);
+    return CHI_OK;
+  }
+  int rc = client_sleep(q, until);
+  client_pump(q);
+  return rc;
+}
+
+/* A connection that was replaced is dead: what was under way on it ends here and now. */
+static int client_wait_check(chi_queue *q)
+{
+  int rc = client_queue_check(q);
+  if (rc == CHI_EFORKED)
+    return rc;
+  return q->slot ? CHI_OK : rc;
+}
+
+int chi_wait(chi_queue *q, void *task, uint64_t timeout_ns)
+{
+  int rc = client_wait_check(q);
+  if (rc != CHI_OK)
+    return rc;
+  client_pump(q);
+  uint32_t i = client_slot_of(q, task);
+  if (i == CLIENT_NO_SLOT)
+    return ((chi_task *)task)->id ? ((chi_task *)task)->rc
+                                  : client_fail(q, CHI_EINVAL, "the task was not submitted");
+  if (q->slot[i].forget || q->slot[i].done)
+    return client_fail(q, CHI_EINVAL, "the task answers by callback, or not at all");
+  uint64_t until = q->slot[i].state == CLIENT_DONE ? 0 : client_until(q, timeout_ns);
+  while (q->slot[i].state == CLIENT_FLYING) {
+    rc = client_await(q, until);
+    if (rc == CHI_ETIMEOUT && q->slot[i].state == CLIENT_FLYING)
+      return rc;
+    client_run_callbacks(q);
+    if (q->slot[i].task != task)
+      break; /* a callback took its result */
+  }
+  if (q->slot[i].task == task && q->slot[i].state == CLIENT_DONE)
+    client_done_drop(q, i);
+  return ((chi_task *)task)->rc;
+}
+
+int chi_task_done(chi_queue *q, const void *task)
+{
+  if (!q->slot)
+    return 1;
+  client_pump(q);
+  uint32_t i = client_slot_of(q, task);
+  return i == CLIENT_NO_SLOT || q->slot[i].state == CLIENT_DONE;
+}
+
+int chi_wait_any(chi_queue *q, void *const *tasks, uint32_t count, uint64_t timeout_ns,
+                 uint32_t *which)
+{
+  int rc = client_wait_check(q);
+  uint64_t until = client_until(q, timeout_ns);
+  while (rc == CHI_OK) {
+    for (uint32_t n = 0; n < count; n++) {
+      if (chi_task_done(q, tasks[n])) {
+        *which = n;
+        return chi_wait(q, tasks[n], 0);
+      }
+    }
+    rc = count > 0 ? client_await(q, until) : CHI_EINVAL;
+    client_run_callbacks(q);
+  }
+  return rc;
+}
+
+int chi_wait_all(chi_queue *q, void *const *tasks, uint32_t count, uint64_t timeout_ns)
+{
+  int first = CHI_OK;
+  uint64_t until = client_until(q, timeout_ns);
+  for (uint32_t n = 0; n < count; n++) {
+    uint64_t now = until == UINT64_MAX ? 0 : client_until(q, 0);
+    int rc = chi_wait(q, tasks[n], until == UINT64_MAX ? until : now < until ? until - now : 0);
+    if (rc == CHI_ETIMEOUT && !chi_task_done(q, tasks[n]))
+      return rc;
+    if (first == CHI_OK)
+      first = rc;
+  }
+  return first;
+}
+
+int chi_run(chi_queue *q, void *task)
+{
+  int rc = chi_submit(q, task);
+  return rc != CHI_OK ? rc : chi_wait(q, task, UINT64_MAX);
+}
+
+int chi_reap(chi_queue *q, void **tasks, uint32_t room)
+{
+  int rc = client_wait_check(q);
+  if (rc != CHI_OK)
+    return rc;
+  client_disarm(q);
+  client_pump(q);
+  client_run_callbacks(q);
+  uint32_t n = 0;
+  for (uint32_t i = q->done_first; n < room && i != CLIENT_NO_SLOT;) {
+    uint32_t next = q->slot[i].next;
+    if (!q->slot[i].done) {
+      tasks[n++] = q->slot[i].task;
+      client_done_drop(q, i);
+    }
+    i = next;
+  }
+  return (int)n;
+}
+
+bool client_queue_settle(chi_queue *q, uint64_t timeout_ns)
+{
+  for (uint32_t i = 0; i < q->slot_used; i++)
+    if (q->slot[i].state == CLIENT_FLYING)
+      chi_cancel(q, q->slot[i].task);
+  uint64_t until = client_until(q, timeout_ns);
+  while (q->flying > 0)
+    if (client_await(q, until) != CHI_OK)
+      return q->flying == 0;
+  return true;
+}
+
+/* ---- the end of tasks */
+
+int chi_cancel(chi_queue *q, void *task)
+{
+  int rc = client_queue_check(q);
+  if (rc != CHI_OK)
+    return rc;
+  client_pump(q);
+  uint32_t i = client_slot_of(q, task);
+  if (i == CLIENT_NO_SLOT || q->slot[i].state == CLIENT_DONE)
+    return CHI_OK;
+  struct client_slot *s = &q->slot[i];
+  if (!lane_put(&q->out[s->lane], LANE_CANCEL, i, s->tag))
+    return client_fail(q, CHI_EBUSY, "the lane is full");
+  client_ring(q, 1u << s->lane);
+  return CHI_OK;
+}
+
+int chi_abandon(chi_queue *q, void *task)
+{
+  uint32_t i = q->slot ? client_slot_of(q, task) : CLIENT_NO_SLOT;
+  if (i == CLIENT_NO_SLOT || q->slot[i].state == CLIENT_DONE)
+    return chi_task_free(q, task);
+  q->slot[i].forget = true;
+  return chi_cancel(q, task);
+}
+
+int chi_task_free(chi_queue *q, void *task)
+{
+  if (!task)
+    return CHI_OK;
+  if (q->slot)
+    client_pump(q);
+  uint64_t ref = 0, room = 0;
+  bool bulk = false;
+  struct client_memory *m = client_memory_of(q, task, &ref, &room, &bulk);
+  if (!m || bulk)
+    return client_fail(q, CHI_EINVAL, "not a task of this queue");
+  uint32_t i = q->slot ? client_slot_of(q, task) : CLIENT_NO_SLOT;
+  if (i != CLIENT_NO_SLOT && q->slot[i].state == CLIENT_FLYING)
+    return client_fail(q, CHI_EBUSY, "the task is in flight");
+  if (i != CLIENT_NO_SLOT)
+    client_done_drop(q, i);
+  return shm_put(&m->task, task);
+}
+
+/* ---- for an event loop of one's own */
+
+int chi_queue_fd(chi_queue *q)
+{
+  int rc = client_queue_check(q);
+  struct client_link *l = q->memory->link;
+  return rc != CHI_OK ? rc : l->env->link_descriptor(l->env, l->link, q->bell);
+}
+
+int chi_queue_arm(chi_queue *q)
+{
+  int rc = client_wait_check(q);
+  if (rc != CHI_OK)
+    return rc;
+  client_pump(q);
+  if (q->done_first != CLIENT_NO_SLOT)
+    return 1;
+  if (q->armed)
+    return 0;
+  bell_announce(&q->desk->client);
+  q->armed = true;
+  if (!lane_done_ready(&q->done))
+    return 0;
+  client_disarm(q);
+  client_pump(q);
+  return 1;
+}
+
+#undef CLIENT_SLOW_NS

@@ -1,0 +1,184 @@
+/* env.h - the seam: everything through which the core reaches the world.
+ *
+ * Two environments implement it: the real one (real_*.c: threads, libev, io_uring, sockets) and the
+ * simulated one (sim/: virtual time, one thread, everything in memory). A node's core is stepped
+ * by its environment and calls back through this table only; nothing else in the core reads a
+ * clock, draws a random number, starts a thread or opens anything.
+ *
+ * Obligations common to all operations: none blocks unless its comment says so; none calls back
+ * into the core before returning unless said so; failing leaves nothing behind; results are
+ * chi_status codes. "Worker thread" means the thread that steps the worker in question. */
+#ifndef CHI_ENV_H
+#define CHI_ENV_H
+
+#include "base.h"
+#include "alloc.h"
+
+#define ENV_VERSION 1
+
+/* Shared memory: zeroed and populated when opened, so that no later access to it can fail. The
+ * handle belongs to the environment. */
+struct env_segment {
+  void *base;
+  uint64_t size;
+  int64_t handle;
+};
+
+/* Who may write a segment beside the side that opened it. */
+enum env_access { ENV_SHARED_WRITE, ENV_SHARED_READ };
+
+/* A bell wakes one sleeper: a worker, or a client thread that waits. Ringing is idempotent until
+ * the sleeper has answered; a ring is never lost and orders what the ringer wrote before it. */
+typedef int64_t env_bell;
+#define ENV_NO_BELL ((env_bell)-1)
+
+/* What is handed over a link beside the bytes of a message, in order. */
+enum env_share_kind { ENV_SHARE_SEGMENT_WRITE, ENV_SHARE_SEGMENT_READ, ENV_SHARE_BELL };
+struct env_share {
+  int kind;                   /* enum env_share_kind */
+  struct env_segment segment; /* received: mapped at base in the receiver; close it there */
+  env_bell bell;              /* received: a handle of the receiver's own; close it there */
+};
+#define ENV_SHARES_MAX 80 /* of one message */
+#define ENV_MESSAGE_MAX 8192 /* bytes of one link message */
+
+/* A connection between a client and a node: messages with boundaries, in order, and a hang-up that
+ * the other side always hears, whatever way a party dies. Handles of the environment. */
+typedef int64_t env_link;
+
+/* Who is at the other end, as the operating system says. */
+struct env_peer {
+  uint32_t uid, pid;
+};
+
+/* A stack with an inaccessible page below base. */
+struct env_stack {
+  void *base;
+  size_t size;
+};
+
+enum env_io_op {
+  ENV_IO_OPEN,     /* path, flags (enum chi_file_flag) -> file */
+  ENV_IO_READ,     /* file, buf, size, offset -> bytes, fewer at the end of the file or any time */
+  ENV_IO_WRITE,    /* file, buf, size, offset -> bytes, possibly fewer */
+  ENV_IO_SYNC,     /* file: data and size durable */
+  ENV_IO_TRUNCATE, /* file, size */
+  ENV_IO_SIZE,     /* file -> bytes */
+  ENV_IO_CLOSE,    /* file; never fails to close */
+  ENV_IO_RENAME,   /* path, path2 */
+  ENV_IO_REMOVE,   /* path */
+  ENV_IO_DIRSYNC,  /* path: the directory that holds it */
+  ENV_IO_SPACE     /* path -> free bytes of its file system */
+};
+
+/* One operation on files. The memory belongs to the core; buf and paths stay valid until it has
+ * completed. The environment may use `next` between submission and completion. */
+struct env_io {
+  struct env_io *next;
+  int op; /* enum env_io_op */
+  uint32_t flags;
+  int64_t file; /* handle, from ENV_IO_OPEN */
+  void *buf;
+  uint64_t size, offset;
+  const char *path, *path2;
+  int64_t result; /* >= 0, or a chi_status */
+  uint64_t scratch[4]; /* the environment's own */
+};
+
+enum env_trace {
+  ENV_TRACE_DISPATCH, /* a worker took a task: a worker, b task id, c pool << 16 | method */
+  ENV_TRACE_BEGIN,    /* its body begins: a worker, b task id */
+  ENV_TRACE_BLOCK,    /* it blocks: a worker, b task id */
+  ENV_TRACE_RESUME,   /* it goes on: a worker, b task id */
+  ENV_TRACE_COMPLETE, /* a worker, b task id, c rc */
+  ENV_TRACE_POOL,     /* a pool's state: a major << 32 | minor, b state, c generation */
+  ENV_TRACE_TAKEOVER, /* a worker found stuck, b its heir, c lanes moved */
+  ENV_TRACE_CLIENT,   /* a link, b 1 attached, 2 refused, 0 gone */
+  ENV_TRACE_MARK      /* a test's own */
+};
+
+struct env {
+  uint32_t version; /* ENV_VERSION; the table only ever grows at its end */
+  void *self;       /* the environment's own, passed to every operation by way of this struct */
+
+  /* Private memory; NULL when there is none. Any thread. */
+  struct alloc alloc;
+
+  /* Nanoseconds of a monotonic clock that starts near zero at no particular time, never 0. The core
+   * calls it around a method (sampling) and where a client waits; a worker's step is told the
+   * time. Any thread. */
+  uint64_t (*clock)(struct env *env);
+  /* 64 random bits: seeds for streams, boot numbers. Any thread. */
+  uint64_t (*random)(struct env *env);
+  /* One line without newline, already filtered by level. Any thread; may block for the sink. */
+  void (*log)(struct env *env, int level, const char *line);
+  /* A typed event. NULL where nobody listens. Any thread. */
+  void (*trace)(struct env *env, int what, uint64_t a, uint64_t b, uint64_t c);
+
+  /* Stacks for fibers. CHI_ENOMEM. Any thread. */
+  int (*stack_open)(struct env *env, size_t size, struct env_stack *out);
+  void (*stack_close)(struct env *env, struct env_stack *stack);
+
+  /* Shared memory, opened by a node. CHI_ENOMEM before anything could fault: the budget of the
+   * machine or container is checked first. `name` is for people. Network worker thread. */
+  int (*segment_open)(struct env *env, const char *name, uint64_t size, int access,
+                      struct env_segment *out);
+  /* Unmaps; memory is gone when the other side has closed its own. Both sides. */
+  void (*segment_close)(struct env *env, struct env_segment *segment);
+  /* Gives the pages back though it stays mapped (reads give zero), and populates them again. */
+  void (*segment_discard)(struct env *env, struct env_segment *segment);
+  int (*segment_restore)(struct env *env, struct env_segment *segment);
+
+  int (*bell_open)(struct env *env, env_bell *out);
+  void (*bell_close)(struct env *env, env_bell bell);
+  void (*bell_ring)(struct env *env, env_bell bell); /* any thread; a system call */
+
+  /* ---- node side of links; network worker thread. The environment calls runtime_on_connect,
+   * runtime_on_request and runtime_on_hangup between steps of the network worker. */
+  /* Answers the request being handled or a later moment; CHI_ESHUTDOWN when the peer is gone, which
+   * runtime_on_hangup also tells. Does not close what is shared. */
+  int (*link_reply)(struct env *env, env_link link, const void *message, size_t size,
+                    const struct env_share *shares, uint32_t count);
+  /* After this no upcall about the link comes. */
+  void (*link_close)(struct env *env, env_link link);
+
+  /* ---- client side of links; any thread; these block */
+  /* Finds the node of an instance and connects. On failure *err says what was looked for. */
+  int (*link_open)(struct env *env, const char *instance, env_link *out, chi_error *err);
+  /* Sends a request and waits for its answer; callers on several threads are served one after the
+   * other. *size: room in, bytes out; *count: room for shares in, number out. CHI_ESHUTDOWN. */
+  int (*link_call)(struct env *env, env_link link, const void *request, size_t request_size,
+                   void *reply, size_t *size, struct env_share *shares, uint32_t *count);
+  /* Sleeps until the bell is rung (CHI_OK, the ring is consumed), deadline (CHI_ETIMEOUT; clock
+   * time, UINT64_MAX none) or the link hangs up (CHI_ESHUTDOWN). May return CHI_OK for nothing. */
+  int (*link_wait)(struct env *env, env_link link, env_bell bell, uint64_t deadline);
+  void (*link_shut)(struct env *env, env_link link);
+  /* A descriptor, readable when the bell rings or the link hangs up; -1 where there are none. */
+  int (*link_descriptor)(struct env *env, env_link link, env_bell bell);
+  /* Gives the CPU to another thread for a moment, in a spin. */
+  void (*relax)(struct env *env);
+
+  /* ---- files; worker thread of `worker` */
+  /* Starts an operation: 0: it will be handed back by io_reap of the same worker; 1: it has
+   * completed already; CHI_EBUSY: no room now, some others are in flight. */
+  int (*io_submit)(struct env *env, uint32_t worker, struct env_io *io);
+  /* True if io_submit of this operation would hold the thread up: it belongs on a slow worker. */
+  bool (*io_blocks)(struct env *env, uint32_t worker, const struct env_io *io);
+  /* Completed operations, oldest first, through `next`; NULL: none. A worker with operations in
+   * flight is woken by their completion when it sleeps. */
+  struct env_io *(*io_reap)(struct env *env, uint32_t worker);
+
+  /* Loads the shared object of a module; stays loaded while the environment lives. Network worker
+   * thread; may block. CHI_ENOMODULE, CHI_EVERSION; *err says what was looked for. */
+  int (*module_load)(struct env *env, const char *name, const chi_module **out, chi_error *err);
+
+  /* A word that is not 0 in the process that opened the environment, and reads 0 in a child that
+   * was forked from it: nothing of the environment may be used there, except to close it. Never
+   * NULL. Any thread. */
+  const uint32_t *alive;
+
+  /* Client side: sleeps until the clock says `until`. Any thread that is not a worker's. */
+  void (*pause)(struct env *env, uint64_t until);
+};
+
+#endif

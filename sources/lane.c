@@ -1,0 +1,113 @@
+/* lane.c - submission and completion rings in memory shared between a client and the daemon. */
+#include "lane.h"
+
+/* Laps count from 1, so that zeroed memory holds no entry; with the index wrapping at 2^32 a lap
+ * number comes again only after every entry has been rewritten. */
+static uint32_t lane_turn(uint32_t index, enum lane_op op)
+{
+  return ((index / LANE_ENTRIES + 1) << 1) | (uint32_t)op;
+}
+
+static uint32_t lane_shift(uint32_t depth)
+{
+  uint32_t shift = 4;
+  while ((1u << shift) < depth)
+    shift++;
+  return shift;
+}
+
+uint32_t lane_done_room(uint32_t depth)
+{
+  return 1u << lane_shift(depth);
+}
+
+uint64_t lane_board_size(uint32_t depth)
+{
+  return sizeof(struct lane_board) + (uint64_t)lane_done_room(depth) * sizeof(struct lane_done);
+}
+
+void lane_out_init(struct lane_out *o, struct lane_desk *desk, const struct lane_board *board,
+                   enum lane_kind kind)
+{
+  CHI_ASSERT(kind < LANE_KINDS);
+  *o = (struct lane_out){.entry = desk->entry[kind], .taken = &board->taken[kind].value};
+}
+
+bool lane_put(struct lane_out *o, enum lane_op op, uint64_t ref, uint32_t slot)
+{
+  if (o->tail - o->taken_seen >= LANE_ENTRIES) {
+    o->taken_seen = atomic_get_acquire(o->taken);
+    if (o->tail - o->taken_seen >= LANE_ENTRIES)
+      return false;
+  }
+  struct lane_entry *e = &o->entry[o->tail % LANE_ENTRIES];
+  atomic_set(&e->ref, ref);
+  atomic_set(&e->slot, slot);
+  atomic_set_release(&e->turn, lane_turn(o->tail, op));
+  o->tail++;
+  return true;
+}
+
+void lane_done_out_init(struct lane_done_out *o, const struct lane_board *board, uint32_t depth)
+{
+  uint32_t shift = lane_shift(depth);
+  *o = (struct lane_done_out){.ring = board->done, .mask = (1u << shift) - 1, .shift = shift};
+}
+
+bool lane_done_ready(const struct lane_done_out *o)
+{
+  return atomic_get_acquire(&o->ring[o->head & o->mask].turn) == (o->head >> o->shift) + 1;
+}
+
+bool lane_done_pop(struct lane_done_out *o, struct lane_done *out)
+{
+  if (!lane_done_ready(o))
+    return false;
+  const struct lane_done *d = &o->ring[o->head & o->mask];
+  *out = (struct lane_done){.slot = atomic_get(&d->slot), .rc = atomic_get(&d->rc)};
+  o->head++;
+  return true;
+}
+
+void lane_in_init(struct lane_in *in, struct lane_desk *desk, struct lane_board *board,
+                  enum lane_kind kind)
+{
+  CHI_ASSERT(kind < LANE_KINDS);
+  *in = (struct lane_in){.entry = desk->entry[kind], .taken = &board->taken[kind].value};
+}
+
+bool lane_ready(const struct lane_in *in)
+{
+  uint32_t head = atomic_get(&in->head);
+  uint32_t turn = atomic_get(&in->entry[head % LANE_ENTRIES].turn);
+  return turn >> 1 == lane_turn(head, LANE_RUN) >> 1;
+}
+
+bool lane_take(struct lane_in *in, struct lane_entry *out, enum lane_op *op)
+{
+  uint32_t head = in->head;
+  struct lane_entry *e = &in->entry[head % LANE_ENTRIES];
+  uint32_t turn = atomic_get_acquire(&e->turn);
+  if (turn >> 1 != lane_turn(head, LANE_RUN) >> 1)
+    return false;
+  *out = (struct lane_entry){.ref = atomic_get(&e->ref), .slot = atomic_get(&e->slot)};
+  *op = (enum lane_op)(turn & 1);
+  atomic_set(&in->head, head + 1);
+  atomic_set_release(in->taken, head + 1);
+  return true;
+}
+
+void lane_done_in_init(struct lane_done_in *in, struct lane_board *board, uint32_t depth)
+{
+  uint32_t shift = lane_shift(depth);
+  *in = (struct lane_done_in){.ring = board->done, .mask = (1u << shift) - 1, .shift = shift};
+}
+
+void lane_done_push(struct lane_done_in *in, uint32_t slot, int32_t rc)
+{
+  uint32_t index = atomic_add(&in->tail, 1);
+  struct lane_done *d = &in->ring[index & in->mask];
+  atomic_set(&d->slot, slot);
+  atomic_set(&d->rc, rc);
+  atomic_set_release(&d->turn, (index >> in->shift) + 1);
+}

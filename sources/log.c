@@ -1,0 +1,71 @@
+/* log.c - formatting a log line and handing it to the sink. */
+#include "log.h"
+
+#include "utf8.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#define LOG_LIMIT_NS 1000000000u
+
+static inline bool log_wants(const struct log *log, int level)
+{
+  return level >= log->level && log->sink;
+}
+
+/* Ends a line that filled all of size bytes with dots, not in the middle of a character. */
+static void log_cut(char *line, size_t size)
+{
+  size_t end = size - sizeof("...");
+  while (end > 0 && ((unsigned char)line[end] & 0xc0) == 0x80)
+    end--;
+  memcpy(line + end, "...", sizeof("..."));
+}
+
+__attribute__((format(printf, 4, 0))) static void
+log_format(const struct log *log, int level, uint32_t suppressed, const char *fmt, va_list args)
+{
+  char line[LOG_LINE_MAX], tail[32] = "";
+  size_t room;
+  int n;
+  if (suppressed > 0)
+    snprintf(tail, sizeof(tail), " (%u more held back)", suppressed);
+  room = sizeof(line) - strlen(tail);
+  n = vsnprintf(line, room, fmt, args);
+  if (n < 0)
+    line[0] = '\0';
+  else if ((size_t)n >= room)
+    log_cut(line, room);
+  utf8_make_line(line);
+  memcpy(line + strlen(line), tail, strlen(tail) + 1);
+  log->sink(log->arg, level, line);
+}
+
+CHI_PRIVATE void log_write(const struct log *log, int level, const char *fmt, ...)
+{
+  va_list args;
+  if (!log_wants(log, level))
+    return;
+  va_start(args, fmt);
+  log_format(log, level, 0, fmt, args);
+  va_end(args);
+}
+
+CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uint64_t now,
+                             int level, const char *fmt, ...)
+{
+  uint32_t suppressed = limit->suppressed;
+  va_list args;
+  if (!log_wants(log, level))
+    return;
+  if (now < limit->next && limit->next - now <= LOG_LIMIT_NS) {
+    limit->suppressed += suppressed < UINT32_MAX;
+    return;
+  }
+  *limit = (struct log_limit){now + LOG_LIMIT_NS, 0};
+  va_start(args, fmt);
+  log_format(log, level, suppressed, fmt, args);
+  va_end(args);
+}
+
+#undef LOG_LIMIT_NS

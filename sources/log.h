@@ -1,0 +1,33 @@
+/* log.h - lines for people: formatted only if wanted, bounded, impossible to forge. */
+#ifndef CHI_LOG_H
+#define CHI_LOG_H
+
+#include "base.h"
+
+#define LOG_LINE_MAX 512 /* bytes of a line with its NUL */
+
+/* Where lines go. sink gets each line without a newline, on the thread that wrote it, and keeps no
+ * pointer to it; it adds time and place, and guards itself if threads share it. */
+struct log {
+  void (*sink)(void *arg, int level, const char *line); /* NULL: nowhere */
+  void *arg;
+  int level; /* an enum chi_log_level; lines below it are dropped unformatted */
+};
+
+/* Holds back repetitions of one kind of line. All zero to begin with; not shared by threads. */
+struct log_limit {
+  uint64_t next;       /* when the next line may pass, nanoseconds */
+  uint32_t suppressed; /* lines held back since the last one that passed */
+};
+
+/* Writes a line. What doesn't fit ends in "..."; control characters and malformed UTF-8 become '?',
+ * so that no name within it begins a line of its own. */
+CHI_PRIVATE void log_write(const struct log *log, int level, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* As log_write, but at most one line a second for each limit; the next line that passes says how
+ * many were held back. now: nanoseconds of any clock; a clock set back doesn't silence it. */
+CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uint64_t now,
+                             int level, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+
+#endif

@@ -1,0 +1,45 @@
+/* module.h - the registry of modules: method tables, checked and indexed once. */
+#ifndef CHI_MODULE_H
+#define CHI_MODULE_H
+
+#include "base.h"
+#include "alloc.h"
+#include "env.h"
+#include "task.h"
+
+#define MODULE_METHOD_IDS 256u /* method ids are below this */
+#define MODULE_OWN_METHODS 10u /* ids below are the system's */
+#define METHOD_UNCOUNTED UINT32_MAX /* index of a method that is in no module's table */
+
+struct method {
+  const chi_method *def;
+  struct task_plan plan;
+  uint32_t index;  /* in its module, for figures */
+  uint64_t weight; /* tally: measured cost over estimate, times 1024; any worker corrects it */
+};
+
+struct module {
+  const chi_module *def;
+  struct module *next;
+  uint32_t count;
+  uint16_t by_id[MODULE_METHOD_IDS]; /* index + 1 */
+  struct method method[];
+};
+
+struct module_list {
+  const struct alloc *alloc;
+  struct module *first;
+};
+
+/* Checks the declaration and adds it. CHI_EINVAL, CHI_EVERSION, CHI_EEXIST, CHI_ENOMEM. */
+CHI_PRIVATE int module_add(struct module_list *l, const chi_module *def, chi_error *err);
+/* By name, with or without a leading "chimaera_" on either side. NULL: not there. */
+CHI_PRIVATE struct module *module_find(const struct module_list *l, const char *name);
+CHI_PRIVATE void module_free_all(struct module_list *l);
+
+static inline struct method *module_method(struct module *m, uint32_t id)
+{
+  return id < MODULE_METHOD_IDS && m->by_id[id] ? &m->method[m->by_id[id] - 1] : NULL;
+}
+
+#endif

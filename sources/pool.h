@@ -1,0 +1,102 @@
+/* pool.h - pools, their containers and figures, and snapshots of the pool table.
+ *
+ * Pools belong to the network worker. The other workers look pools up in immutable snapshots that
+ * are handed to them by message; a container's figures are counted by each worker for itself. */
+#ifndef CHI_POOL_H
+#define CHI_POOL_H
+
+#include "base.h"
+#include "alloc.h"
+#include "module.h"
+#include "ring.h"
+
+enum pool_state { POOL_CREATING, POOL_READY, POOL_DESTROYED, POOL_FAILED };
+
+#define POOL_BUCKETS 40u /* of service time: powers of two of nanoseconds in halves, from 64 ns */
+
+/* One method on one worker: tallies. */
+struct pool_figures {
+  uint64_t count, errors, sampled, sampled_ns;
+  uint64_t bucket[POOL_BUCKETS];
+};
+
+/* What one worker knows of one container. */
+struct pool_tally {
+  uint64_t active;              /* tally: accepted less ended here; the sum over workers is meant */
+  struct pool_figures *figures; /* by method index; NULL until something was counted */
+  uint64_t unused[6];
+};
+
+struct container {
+  struct pool *pool;
+  uint32_t index;
+  bool parallel;
+  struct gate gate;
+  void *state;
+  struct pool_tally *tally; /* by worker */
+};
+
+struct pool {
+  struct pool *next;
+  chi_pool_id id;
+  char name[CHI_PATH_MAX];
+  struct module *module;
+  enum pool_state state;
+  uint32_t doomed; /* atomic: being destroyed, periodic tasks end */
+  void *params; /* module->def->params->size bytes, or NULL */
+  uint32_t workers;
+  struct container container;
+  chi_event created; /* set when it is no longer in creation */
+  struct ring_node *parked, **parked_end; /* task_raw that wait for creation */
+};
+
+struct pool_entry {
+  chi_pool_id id;
+  enum pool_state state;
+  struct pool *pool;
+};
+
+/* A snapshot: never changed after pool_table_build; counted by the network worker alone. */
+struct pool_table {
+  uint64_t version;
+  uint32_t users, mask;
+  struct pool_entry slot[];
+};
+
+/* A snapshot on its way to a worker and back. */
+struct pool_notice {
+  struct ring_node node;
+  uint32_t worker;
+  bool under_way;
+  struct pool_table *table;  /* to be used */
+  struct pool_table *former; /* filled by the worker: no longer used there */
+};
+
+CHI_PRIVATE int pool_open(const struct alloc *alloc, uint32_t workers, chi_pool_id id,
+                          const char *name, struct module *module, struct pool **out);
+CHI_PRIVATE void pool_close(const struct alloc *alloc, struct pool *pool);
+/* Tasks accepted and not ended. Exact once every worker has a snapshot without the pool; before
+ * that, a figure. */
+CHI_PRIVATE uint64_t pool_active(const struct pool *pool);
+CHI_PRIVATE void pool_park(struct pool *pool, struct ring_node *raw);
+
+CHI_PRIVATE struct pool_table *pool_table_build(const struct alloc *alloc, struct pool *first,
+                                                uint64_t version);
+CHI_PRIVATE void pool_table_free(const struct alloc *alloc, struct pool_table *t);
+CHI_PRIVATE const struct pool_entry *pool_table_find(const struct pool_table *t, chi_pool_id id);
+
+/* Counts one run; ns 0: it was not timed. */
+CHI_PRIVATE void pool_count(const struct alloc *alloc, struct container *c, uint32_t worker,
+                            const struct method *method, int rc, uint64_t ns);
+/* Figures of a method over all workers. */
+CHI_PRIVATE void pool_figures_sum(const struct pool *pool, uint32_t method,
+                                  struct pool_figures *out);
+/* The time below which `percent` of the sampled runs stayed: upper end of a bucket; 0: none. */
+CHI_PRIVATE uint64_t pool_percentile(const struct pool_figures *f, uint32_t percent);
+
+static inline bool pool_id_equal(chi_pool_id a, chi_pool_id b)
+{
+  return a.major == b.major && a.minor == b.minor;
+}
+
+#endif

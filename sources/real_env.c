@@ -1,0 +1,271 @@
+/* real_env.c - the real environment: clock, random, memory, log, stacks, bells, the mark of a
+ * fork. */
+#include "real_env.h"
+
+#ifndef CHI_OMIT_REAL
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- clock, random, memory, log --------------------------------------------------------- */
+
+static uint64_t real_env_clock(struct env *env)
+{
+  struct timespec now;
+  (void)env;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec + 1;
+}
+
+static uint64_t real_env_random(struct env *env)
+{
+  uint64_t value;
+  ssize_t n;
+  do
+    n = getrandom(&value, sizeof(value), 0);
+  while (n < 0 && errno == EINTR);
+  if (n != sizeof(value)) /* an ancient kernel: different at least for each call and process */
+    value = (real_env_clock(env) ^ (uint64_t)getpid() << 40) * 0x9e3779b97f4a7c15u;
+  return value;
+}
+
+static void *real_env_get(void *arg, size_t size)
+{
+  (void)arg;
+  return malloc(size);
+}
+
+static void real_env_put(void *arg, void *p, size_t size)
+{
+  (void)arg;
+  (void)size;
+  free(p);
+}
+
+static void real_env_log(struct env *env, int level, const char *line)
+{
+  real_log_write(&real_env_of(env)->log, level, line);
+}
+
+static void real_env_relax(struct env *env)
+{
+  (void)env;
+  sched_yield();
+}
+
+static void real_env_pause(struct env *env, uint64_t until)
+{
+  uint64_t now = env->clock(env);
+  if (until <= now)
+    return;
+  struct timespec left = {.tv_sec = (time_t)((until - now) / 1000000000u),
+                          .tv_nsec = (long)((until - now) % 1000000000u)};
+  while (nanosleep(&left, &left) != 0 && errno == EINTR)
+    ;
+}
+
+/* ---- stacks ----------------------------------------------------------------------------- */
+
+/* A stack is a guard page and whole pages, of which the size told is a little less, and differs by
+ * cache lines from that of its neighbours: else the tops of all would fall into the same sets. */
+static int real_env_stack_open(struct env *env, size_t size, struct env_stack *out)
+{
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  (void)env;
+  if (size == 0 || size > SIZE_MAX / 4)
+    return CHI_EINVAL;
+  size = (size + page - 1) / page * page;
+  char *map = mmap(NULL, size + 2 * page, PROT_NONE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+  if (map == MAP_FAILED)
+    return CHI_ENOMEM;
+  if (mprotect(map + page, size + page, PROT_READ | PROT_WRITE) != 0) {
+    munmap(map, size + 2 * page);
+    return CHI_ENOMEM;
+  }
+  size_t lines = page / CHI_CACHE_LINE;
+  size_t colour = ((uintptr_t)map / (size + 2 * page)) % (lines - 1) + 1;
+  *out = (struct env_stack){map + page, size + colour * CHI_CACHE_LINE};
+  return CHI_OK;
+}
+
+static void real_env_stack_close(struct env *env, struct env_stack *stack)
+{
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  (void)env;
+  CHI_ASSERT(stack->base);
+  munmap((char *)stack->base - page, (stack->size + page - 1) / page * page + page);
+  *stack = (struct env_stack){NULL, 0};
+}
+
+/* ---- bells ------------------------------------------------------------------------------ */
+
+int real_env_adopt_bell(int fd, env_bell *out)
+{
+  struct real_bell *b = malloc(sizeof(*b));
+  if (!b) {
+    close(fd);
+    return CHI_ENOMEM;
+  }
+  *b = (struct real_bell){fd, -1};
+  *out = (env_bell)(intptr_t)b;
+  return CHI_OK;
+}
+
+static int real_env_bell_open(struct env *env, env_bell *out)
+{
+  (void)env;
+  int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  return fd < 0 ? CHI_ENOMEM : real_env_adopt_bell(fd, out);
+}
+
+static void real_env_bell_close(struct env *env, env_bell bell)
+{
+  struct real_bell *b = real_env_bell(bell);
+  (void)env;
+  CHI_ASSERT(bell != ENV_NO_BELL && b);
+  close(b->fd);
+  if (b->set >= 0)
+    close(b->set);
+  free(b);
+}
+
+static void real_env_bell_ring(struct env *env, env_bell bell)
+{
+  uint64_t one = 1;
+  (void)env;
+  CHI_ASSERT(bell != ENV_NO_BELL);
+  /* EAGAIN: it has been rung more often than can be counted, and is rung. */
+  while (write(real_env_bell(bell)->fd, &one, sizeof(one)) < 0 && errno == EINTR)
+    ;
+}
+
+void real_env_drain(int fd)
+{
+  uint64_t count;
+  while (read(fd, &count, sizeof(count)) < 0 && errno == EINTR)
+    ;
+}
+
+/* ---- the whole -------------------------------------------------------------------------- */
+
+/* A page of its own, which the kernel clears in a forked child. */
+static uint32_t *real_env_make_mark(void)
+{
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  uint32_t *mark =
+      mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mark == MAP_FAILED)
+    return NULL;
+  madvise(mark, page, MADV_WIPEONFORK);
+  *mark = 1;
+  return mark;
+}
+
+bool real_env_alive(const struct real_env *r)
+{
+  return *r->mark != 0;
+}
+
+int real_env_open(struct real_env *r, const char *log_file)
+{
+  *r = (struct real_env){.mark = real_env_make_mark(), .limit = real_limit_system()};
+  if (!r->mark)
+    return CHI_ENOMEM;
+  real_log_open(&r->log, log_file);
+  r->env = (struct env){
+      .version = ENV_VERSION,
+      .self = r,
+      .alloc = {real_env_get, real_env_put, NULL},
+      .clock = real_env_clock,
+      .random = real_env_random,
+      .log = real_env_log,
+      .stack_open = real_env_stack_open,
+      .stack_close = real_env_stack_close,
+      .bell_open = real_env_bell_open,
+      .bell_close = real_env_bell_close,
+      .bell_ring = real_env_bell_ring,
+      .relax = real_env_relax,
+      .alive = r->mark,
+      .pause = real_env_pause,
+  };
+  return CHI_OK;
+}
+
+void real_env_close(struct real_env *r)
+{
+  real_log_close(&r->log);
+  munmap(r->mark, (size_t)sysconf(_SC_PAGESIZE));
+  r->mark = NULL;
+}
+
+int real_env_code(int error)
+{
+  switch (error) {
+  case 0:
+    return CHI_OK;
+  case ENOMEM:
+  case EMFILE:
+  case ENFILE:
+  case ENOBUFS:
+  case ETOOMANYREFS:
+    return CHI_ENOMEM;
+  case ENOSPC:
+  case EDQUOT:
+    return CHI_ENOSPC;
+  case EACCES:
+  case EPERM:
+  case EROFS:
+    return CHI_EACCES;
+  case ENOENT:
+  case ENOTDIR:
+    return CHI_ENOENT;
+  case EEXIST:
+  case ENOTEMPTY:
+    return CHI_EEXIST;
+  case EBUSY:
+  case EAGAIN:
+  case ETXTBSY:
+    return CHI_EBUSY;
+  case EFBIG:
+  case EOVERFLOW:
+  case ENAMETOOLONG:
+    return CHI_ETOOBIG;
+  case ENOSYS:
+  case EOPNOTSUPP:
+    return CHI_ENOTSUP;
+  case EPIPE:
+  case ECONNRESET:
+  case ENOTCONN:
+    return CHI_ESHUTDOWN;
+  case ECANCELED:
+    return CHI_ECANCELLED;
+  case EINVAL:
+  case EISDIR:
+  case ELOOP:
+  case EBADF:
+  case EFAULT:
+  case ESPIPE:
+    return CHI_EINVAL;
+  default:
+    return CHI_EIO;
+  }
+}
+
+struct timespec *real_env_left(uint64_t now, uint64_t deadline, struct timespec *out)
+{
+  if (deadline == UINT64_MAX)
+    return NULL;
+  uint64_t left = deadline > now ? deadline - now : 0;
+  out->tv_sec = (time_t)(left / 1000000000u);
+  out->tv_nsec = (long)(left % 1000000000u);
+  return out;
+}
+
+#endif

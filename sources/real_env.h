@@ -1,0 +1,72 @@
+/* real_env.h - the real environment: clock, random, memory, log, stacks, bells, the mark of a fork.
+ *
+ * This file makes an environment with these in it; the other real_* files add what is theirs, each
+ * by a function real_<file>_bind. */
+#ifndef CHI_REAL_ENV_H
+#define CHI_REAL_ENV_H
+
+#include "base.h"
+#include "env.h"
+
+#ifndef CHI_OMIT_REAL
+
+#include "real_limit.h"
+#include "real_log.h"
+
+struct real_loop;
+struct real_file;
+struct real_module;
+
+struct real_env {
+  struct env env; /* what the core sees; its self is this struct */
+  uint32_t *mark; /* env.alive */
+  struct real_log log;
+  const char *directory;       /* of sockets; NULL: that of this user */
+  struct real_limit limit;     /* real_shm asks it */
+  uint64_t complained;         /* when real_shm last logged that memory is short */
+  struct real_loop *loop;      /* of a node */
+  struct real_file *files;     /* of a node: one for each worker */
+  uint32_t file_count;
+  struct real_module *modules; /* those loaded */
+  /* For tests: as if the kernel had no io_uring, no MADV_POPULATE_WRITE. */
+  bool no_ring, no_populate;
+};
+
+static inline struct real_env *real_env_of(struct env *env)
+{
+  return (struct real_env *)env->self;
+}
+
+/* A bell: an eventfd, which does not block, and the descriptor that a client's own event loop
+ * waits on. env_bell is the address of one. */
+struct real_bell {
+  int fd;
+  int set; /* epoll of real_link_descriptor; -1: not asked for yet */
+};
+
+static inline struct real_bell *real_env_bell(env_bell bell)
+{
+  return (struct real_bell *)(intptr_t)bell;
+}
+
+/* log_file: as real_log_open. The struct must stay where it is until real_env_close. CHI_ENOMEM. */
+CHI_PRIVATE int real_env_open(struct real_env *r, const char *log_file);
+/* What other files have added must be closed before. Fine in a forked child. */
+CHI_PRIVATE void real_env_close(struct real_env *r);
+
+/* False in a child that was forked from the process that opened the environment. */
+CHI_PRIVATE bool real_env_alive(const struct real_env *r);
+
+/* A bell of a descriptor, which it then owns; closed if that fails. */
+CHI_PRIVATE int real_env_adopt_bell(int fd, env_bell *out);
+/* Consumes what was rung. */
+CHI_PRIVATE void real_env_drain(int fd);
+
+/* The chi_status that says best what errno says. */
+CHI_PRIVATE int real_env_code(int error);
+
+/* The time left until a deadline of the clock, for ppoll; NULL if there is none. */
+CHI_PRIVATE struct timespec *real_env_left(uint64_t now, uint64_t deadline, struct timespec *out);
+
+#endif
+#endif

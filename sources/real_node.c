@@ -1,0 +1,350 @@
+/* real_node.c - a node in this process, and a client of one: chi_node_* and chi_client_open. */
+#include "real_node.h"
+
+#ifndef CHI_OMIT_REAL
+
+#include "atomic.h"
+#include "client.h"
+#include "error.h"
+#include "real_conf.h"
+#include "real_file.h"
+#include "real_link.h"
+#include "real_loop.h"
+#include "real_module.h"
+#include "real_shm.h"
+#include "real_thread.h"
+#include "runtime.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define REAL_NODE_THREADS 4u              /* of a kind, unless configured: at most the CPUs */
+#define REAL_NODE_MARGIN_NS 10000000000u  /* for a node that doesn't even say that it is stuck */
+#define REAL_NODE_FAILED_GRACE_NS 1000000000u /* for what a failed start has begun */
+
+struct chi_node {
+  struct real_env real;
+  chi_config config;
+  struct real_link_place place;
+  struct real_link_desk desk;
+  struct runtime *runtime;
+  struct real_crew crew;
+  int stop_fd;         /* readable as soon as the node was asked to stop */
+  uint32_t stop_wanted; /* atomic: the network worker shall begin to stop */
+  uint64_t grace_ns;   /* written before */
+  pthread_mutex_t lock;
+  pthread_cond_t changed;
+  enum runtime_state state; /* guarded by lock */
+};
+
+/* ---- states ----------------------------------------------------------------------------------- */
+
+static void real_node_ask(struct chi_node *n)
+{
+  uint64_t one = 1;
+  while (write(n->stop_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+    ;
+}
+
+/* Network worker. */
+static void real_node_on_state(void *arg, enum runtime_state state)
+{
+  struct chi_node *n = (struct chi_node *)arg;
+  if (state == RUNTIME_STOPPED)
+    real_thread_quit(&n->crew);
+  if (state >= RUNTIME_DRAINING)
+    real_node_ask(n);
+  pthread_mutex_lock(&n->lock);
+  n->state = state;
+  pthread_cond_broadcast(&n->changed);
+  pthread_mutex_unlock(&n->lock);
+}
+
+/* Network worker, between steps. */
+static void real_node_turn(void *arg)
+{
+  struct chi_node *n = (struct chi_node *)arg;
+  if (!atomic_get(&n->stop_wanted))
+    return;
+  if (atomic_swap(&n->stop_wanted, 0))
+    runtime_stop(n->runtime, n->grace_ns);
+}
+
+static void real_node_deadline(struct chi_node *n, uint64_t patience, struct timespec *out)
+{
+  uint64_t now = n->real.env.clock(&n->real.env);
+  uint64_t end = patience < UINT64_MAX / 2 - now ? now + patience : UINT64_MAX / 2;
+  out->tv_sec = (time_t)(end / 1000000000u);
+  out->tv_nsec = (long)(end % 1000000000u);
+}
+
+/* Waits until the state is one of a set of bits, at most so long; returns the state. */
+static enum runtime_state real_node_await(struct chi_node *n, uint32_t set, uint64_t patience)
+{
+  struct timespec end;
+  int rc = 0;
+  real_node_deadline(n, patience, &end);
+  pthread_mutex_lock(&n->lock);
+  while (!(set >> n->state & 1) && rc == 0)
+    rc = pthread_cond_timedwait(&n->changed, &n->lock, &end);
+  enum runtime_state state = n->state;
+  pthread_mutex_unlock(&n->lock);
+  return state;
+}
+
+/* ---- upcalls of the loop ------------------------------------------------------------------------ */
+
+static void real_node_on_connect(void *arg, env_link link, const struct env_peer *peer)
+{
+  runtime_on_connect(((struct chi_node *)arg)->runtime, link, peer);
+}
+
+static void real_node_on_request(void *arg, env_link link, const void *message, size_t size)
+{
+  runtime_on_request(((struct chi_node *)arg)->runtime, link, message, size);
+}
+
+static void real_node_on_hangup(void *arg, env_link link)
+{
+  runtime_on_hangup(((struct chi_node *)arg)->runtime, link);
+}
+
+static void real_node_on_awake(void *arg)
+{
+  struct runtime *rt = ((struct chi_node *)arg)->runtime;
+  runtime_awake(rt, runtime_network_worker(rt));
+}
+
+/* ---- open ------------------------------------------------------------------------------------- */
+
+static int real_node_configure(struct chi_node *n, const chi_config *config, chi_error *err)
+{
+  n->config = *config;
+  int rc = real_conf_names(&n->config, err);
+  if (rc == CHI_OK)
+    rc = chi_config_check(&n->config, err);
+  if (rc != CHI_OK)
+    return rc;
+  n->crew.cpus = real_limit_cpus(&n->real.limit);
+  uint32_t threads = n->crew.cpus < REAL_NODE_THREADS ? n->crew.cpus : REAL_NODE_THREADS;
+  if (n->config.sched_threads == 0)
+    n->config.sched_threads = threads;
+  if (n->config.slow_threads == 0)
+    n->config.slow_threads = threads;
+  return CHI_OK;
+}
+
+static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_error *err)
+{
+  const struct real_loop_owner owner = {n, real_node_on_connect, real_node_on_request,
+                                        real_node_on_hangup, real_node_on_awake};
+  int rc = real_node_configure(n, config, err);
+  if (rc == CHI_OK)
+    rc = real_link_locate(n->real.directory, n->config.main_segment_name, n->config.port,
+                          &n->place, err);
+  if (rc == CHI_OK)
+    rc = real_link_listen(&n->place, &n->desk, err);
+  if (rc != CHI_OK)
+    return rc;
+  rc = real_loop_open(&n->real, n->desk.socket, REAL_LOOP_LINKS_MAX, &owner);
+  if (rc == CHI_OK)
+    rc = real_file_bind(&n->real, n->config.sched_threads + n->config.slow_threads + 1);
+  real_shm_bind(&n->real);
+  real_module_bind(&n->real);
+  return rc == CHI_OK ? CHI_OK : error_set(err, rc, "cannot make an event loop");
+}
+
+/* Everything that stands before the first step. */
+static int real_node_prepare(struct chi_node *n, const chi_config *config,
+                             const chi_module *const *modules, uint32_t count, chi_error *err)
+{
+  int rc = real_node_open_env(n, config, err);
+  if (rc != CHI_OK)
+    return rc;
+  const struct runtime_options options = {.config = &n->config,
+                                          .instance = n->place.instance,
+                                          .modules = modules,
+                                          .module_count = count,
+                                          .on_state = real_node_on_state,
+                                          .arg = n};
+  rc = runtime_open(&n->real.env, &options, &n->runtime, err);
+  if (rc != CHI_OK)
+    return rc;
+  n->crew.env = &n->real;
+  n->crew.runtime = n->runtime;
+  n->crew.spin_window_ns = n->config.spin_window_ns;
+  n->crew.turn = real_node_turn;
+  n->crew.arg = n;
+  return real_thread_start(&n->crew, err);
+}
+
+/* Frees whatever there is; no thread may be stepping. */
+static void real_node_free(struct chi_node *n)
+{
+  if (n->runtime)
+    runtime_close(n->runtime);
+  if (n->real.files)
+    real_file_close(&n->real);
+  if (n->real.loop)
+    real_loop_close(&n->real);
+  real_link_leave(&n->place, &n->desk);
+  real_module_close(&n->real);
+  real_env_close(&n->real);
+  close(n->stop_fd);
+  pthread_cond_destroy(&n->changed);
+  pthread_mutex_destroy(&n->lock);
+  free(n);
+}
+
+static struct chi_node *real_node_new(const chi_config *config)
+{
+  struct chi_node *n = calloc(1, sizeof(*n));
+  pthread_condattr_t attr;
+  if (!n)
+    return NULL;
+  n->desk = (struct real_link_desk){-1, -1};
+  n->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (n->stop_fd < 0 || real_env_open(&n->real, config->log_file) != CHI_OK) {
+    if (n->stop_fd >= 0)
+      close(n->stop_fd);
+    free(n);
+    return NULL;
+  }
+  pthread_condattr_init(&attr);
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  pthread_mutex_init(&n->lock, NULL);
+  pthread_cond_init(&n->changed, &attr);
+  pthread_condattr_destroy(&attr);
+  return n;
+}
+
+/* Begins to stop and waits for the end. CHI_EBUSY: it doesn't come. */
+static int real_node_stop(struct chi_node *n, uint64_t grace_ns)
+{
+  struct env *env = &n->real.env;
+  n->grace_ns = grace_ns;
+  pthread_mutex_lock(&n->lock);
+  if (n->state == RUNTIME_STUCK)
+    n->state = RUNTIME_CANCELLING; /* to be told anew */
+  pthread_mutex_unlock(&n->lock);
+  atomic_set_release(&n->stop_wanted, 1);
+  env->bell_ring(env, runtime_worker_bell(n->runtime, runtime_network_worker(n->runtime)));
+  if (real_node_await(n, 1u << RUNTIME_STOPPED | 1u << RUNTIME_STUCK,
+                      2 * grace_ns + REAL_NODE_MARGIN_NS) != RUNTIME_STOPPED)
+    return CHI_EBUSY;
+  real_thread_join(&n->crew);
+  return CHI_OK;
+}
+
+int chi_node_open(const chi_config *config, const chi_module *const *modules, uint32_t count,
+                  chi_node **out, chi_error *err)
+{
+  struct chi_node *n = real_node_new(config);
+  if (!n)
+    return error_set(err, CHI_ENOMEM, "out of memory or descriptors");
+  int rc = real_node_prepare(n, config, modules, count, err);
+  if (rc != CHI_OK) {
+    real_node_free(n);
+    return rc;
+  }
+  real_node_await(n, ~(1u << RUNTIME_STARTING), UINT64_MAX);
+  n->config.compose = NULL; /* the caller's, who may now free them */
+  n->config.compose_count = 0;
+  n->config.hosts = NULL;
+  n->config.host_count = 0;
+  const chi_error *failure = runtime_failure(n->runtime);
+  if (!failure || failure->code == CHI_OK) {
+    *out = n;
+    return CHI_OK;
+  }
+  rc = error_set(err, failure->code, "%s", failure->text);
+  if (real_node_stop(n, REAL_NODE_FAILED_GRACE_NS) == CHI_OK) /* else its threads still use it */
+    real_node_free(n);
+  return rc;
+}
+
+/* ---- while it runs ------------------------------------------------------------------------------ */
+
+const char *chi_node_instance(const chi_node *node)
+{
+  return node->place.instance;
+}
+
+int chi_node_wait(chi_node *node, uint64_t timeout_ns)
+{
+  struct env *env = &node->real.env;
+  uint64_t now = env->clock(env), deadline = UINT64_MAX;
+  struct pollfd p = {node->stop_fd, POLLIN, 0};
+  struct timespec left;
+  if (!real_env_alive(&node->real))
+    return CHI_EFORKED;
+  if (timeout_ns < UINT64_MAX - now)
+    deadline = now + timeout_ns;
+  for (;;) {
+    int n = ppoll(&p, 1, real_env_left(env->clock(env), deadline, &left), NULL);
+    if (n > 0)
+      return CHI_OK;
+    if (n == 0)
+      return CHI_ETIMEOUT;
+  }
+}
+
+void chi_node_stop(chi_node *node)
+{
+  int error = errno;
+  if (real_env_alive(&node->real))
+    real_node_ask(node);
+  errno = error;
+}
+
+int chi_node_guard(chi_node *node)
+{
+  return real_env_alive(&node->real) ? real_thread_guard() : CHI_EFORKED;
+}
+
+int chi_node_close(chi_node *node, uint32_t grace_ms)
+{
+  if (!real_env_alive(&node->real))
+    return CHI_EFORKED;
+  if (real_thread_inside(&node->crew))
+    return CHI_EDEADLOCK;
+  int rc = real_node_stop(node, (uint64_t)grace_ms * 1000000u);
+  if (rc == CHI_OK)
+    real_node_free(node);
+  return rc;
+}
+
+/* ---- clients ------------------------------------------------------------------------------------ */
+
+static void real_node_dispose_client(struct env *env)
+{
+  struct real_env *r = real_env_of(env);
+  real_env_close(r);
+  free(r);
+}
+
+int chi_client_open(const char *instance, chi_client **out, chi_error *err)
+{
+  struct real_env *r = malloc(sizeof(*r));
+  if (!r || real_env_open(r, NULL) != CHI_OK) {
+    free(r);
+    return error_set(err, CHI_ENOMEM, "out of memory");
+  }
+  real_shm_bind(r);
+  real_link_bind(r);
+  int rc = client_open(&r->env, real_node_dispose_client, instance, out, err);
+  if (rc != CHI_OK)
+    real_node_dispose_client(&r->env);
+  return rc;
+}
+
+#undef REAL_NODE_THREADS
+#undef REAL_NODE_MARGIN_NS
+#undef REAL_NODE_FAILED_GRACE_NS
+
+#endif

@@ -1,0 +1,32 @@
+/* real_spin.c - how long a thread looks for work before it parks: as long as that pays. */
+#include "real_spin.h"
+
+#ifndef CHI_OMIT_REAL
+
+#define REAL_SPIN_WAKE_NS 50000u /* from a ring to the sleeper's first look, on another CPU */
+#define REAL_SPIN_FRUITLESS 2u
+
+void real_spin_init(struct real_spin *s, uint64_t limit)
+{
+  *s = (struct real_spin){.limit = limit};
+}
+
+void real_spin_ended(struct real_spin *s, bool found)
+{
+  s->fruitless = found ? 0 : s->fruitless + 1;
+  if (s->fruitless >= REAL_SPIN_FRUITLESS)
+    s->window = 0;
+}
+
+void real_spin_slept(struct real_spin *s, uint64_t took)
+{
+  if (took >= REAL_SPIN_WAKE_NS && took - REAL_SPIN_WAKE_NS >= s->limit)
+    return;
+  s->window = s->limit;
+  s->fruitless = 0;
+}
+
+#undef REAL_SPIN_WAKE_NS
+#undef REAL_SPIN_FRUITLESS
+
+#endif

@@ -1,0 +1,26 @@
+/* real_spin.h - how long a thread looks for work before it parks: as long as that pays. */
+#ifndef CHI_REAL_SPIN_H
+#define CHI_REAL_SPIN_H
+
+#include "base.h"
+
+#ifndef CHI_OMIT_REAL
+
+/* Parking costs a wake-up of some 50 us; looking on costs a CPU. A window that passed twice in a
+ * row without work shrinks to nothing, until a sleep ends so soon that looking on would have found
+ * the work. One thread. */
+struct real_spin {
+  uint64_t limit;  /* the whole window */
+  uint64_t window; /* the present one: limit or 0 */
+  uint32_t fruitless;
+};
+
+/* Nothing at first: a thread that has never been busy doesn't spin. */
+CHI_PRIVATE void real_spin_init(struct real_spin *s, uint64_t limit);
+/* A window has ended, with or without work. */
+CHI_PRIVATE void real_spin_ended(struct real_spin *s, bool found);
+/* A sleep has ended that took so long, from the last work on. */
+CHI_PRIVATE void real_spin_slept(struct real_spin *s, uint64_t took);
+
+#endif
+#endif

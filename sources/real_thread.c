@@ -1,0 +1,336 @@
+/* real_thread.c - the threads of a node: each steps one worker, looks for more work, and parks. */
+#include "real_thread.h"
+
+#ifndef CHI_OMIT_REAL
+
+#include "atomic.h"
+#include "error.h"
+#include "real_file.h"
+#include "real_loop.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#define REAL_THREAD_BUDGET 64u        /* pieces of work in a step, for one look at the clock */
+#define REAL_THREAD_PAUSES 16         /* about 1 us */
+#define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
+#define REAL_THREAD_ALT_SIZE 65536u   /* of the stack on which a memory fault is handled */
+
+/* Signal actions belong to the process, and a handler has nothing but the thread it runs on to
+ * find out whose fault it is: that is why these are not in a handle. */
+static _Thread_local struct real_thread *real_thread_current
+    __attribute__((tls_model("initial-exec")));
+static struct sigaction real_thread_before[2]; /* SIGSEGV, SIGBUS */
+static pthread_once_t real_thread_once = PTHREAD_ONCE_INIT;
+
+/* ---- memory faults ---------------------------------------------------------------------------- */
+
+static void real_thread_pass_on(int signal, siginfo_t *info, void *context)
+{
+  const struct sigaction *before = &real_thread_before[signal == SIGBUS];
+  if (before->sa_flags & SA_SIGINFO)
+    before->sa_sigaction(signal, info, context);
+  else if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN)
+    before->sa_handler(signal);
+  else
+    sigaction(signal, before, NULL); /* it faults again at once, and then as if we weren't there */
+}
+
+static void real_thread_on_fault(int signal, siginfo_t *info, void *context)
+{
+  struct real_thread *t = real_thread_current;
+  char text[512];
+  int error = errno;
+  const char *said =
+      t ? runtime_fault(t->crew->runtime, info->si_addr, text, sizeof(text)) : NULL;
+  if (said) {
+    real_log_cry(&t->crew->env->log, said);
+    _exit(REAL_THREAD_OVERRUN_STATUS);
+  }
+  errno = error;
+  real_thread_pass_on(signal, info, context);
+}
+
+static void real_thread_catch(void)
+{
+  struct sigaction action = {.sa_sigaction = real_thread_on_fault,
+                             .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGBUS, NULL, &real_thread_before[1]);
+  sigaction(SIGSEGV, NULL, &real_thread_before[0]);
+  sigaction(SIGBUS, &action, NULL);
+  sigaction(SIGSEGV, &action, NULL);
+}
+
+int real_thread_guard(void)
+{
+  return pthread_once(&real_thread_once, real_thread_catch) == 0 ? CHI_OK : CHI_EINVAL;
+}
+
+/* Gives the thread a stack for signals; without one a fault merely kills without a word. */
+static void *real_thread_enter(struct real_thread *t, stack_t *before)
+{
+  void *base = mmap(NULL, REAL_THREAD_ALT_SIZE, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  real_thread_current = t;
+  if (base == MAP_FAILED)
+    return NULL;
+  stack_t mine = {.ss_sp = base, .ss_size = REAL_THREAD_ALT_SIZE};
+  if (sigaltstack(&mine, before) == 0)
+    return base;
+  munmap(base, REAL_THREAD_ALT_SIZE);
+  return NULL;
+}
+
+static void real_thread_leave(void *base, const stack_t *before)
+{
+  real_thread_current = NULL;
+  if (!base)
+    return;
+  sigaltstack(before, NULL);
+  munmap(base, REAL_THREAD_ALT_SIZE);
+}
+
+/* ---- waiting ---------------------------------------------------------------------------------- */
+
+static bool real_thread_is_network(const struct real_thread *t)
+{
+  return t->worker == runtime_network_worker(t->crew->runtime);
+}
+
+static uint64_t real_thread_now(const struct real_thread *t)
+{
+  struct env *env = &t->crew->env->env;
+  return env->clock(env);
+}
+
+static bool real_thread_look(const struct real_thread *t)
+{
+  return runtime_has_work(t->crew->runtime, t->worker) ||
+         real_file_ready(t->crew->env, t->worker);
+}
+
+/* Looks for work, giving the CPU to others in between, until the window or the deadline is over. */
+static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
+{
+  struct real_crew *crew = t->crew;
+  bool found = false;
+  if (atomic_add(&crew->spinning, 1) + 1 < crew->cpus) {
+    uint64_t end = real_thread_now(t) + t->spin.window;
+    if (end > deadline)
+      end = deadline;
+    do {
+      sched_yield();
+      found = real_thread_look(t);
+    } while (!found && real_thread_now(t) < end);
+    real_spin_ended(&t->spin, found);
+  }
+  atomic_add(&crew->spinning, UINT32_MAX);
+  return found;
+}
+
+static bool real_thread_spin(struct real_thread *t, uint64_t deadline)
+{
+  if (t->crew->cpus < 2)
+    return false;
+  for (int i = 0; i < REAL_THREAD_PAUSES; i++) {
+    if (real_thread_look(t))
+      return true;
+    atomic_pause();
+  }
+  return t->spin.window > 0 && real_thread_yield(t, deadline);
+}
+
+/* Sleeps until the bell, the deadline or a completed operation on a file. */
+static void real_thread_park(struct real_thread *t, uint64_t deadline)
+{
+  struct real_crew *crew = t->crew;
+  int bell = real_env_bell(runtime_worker_bell(crew->runtime, t->worker))->fd;
+  int ring = real_file_descriptor(crew->env, t->worker);
+  struct pollfd p[] = {{bell, POLLIN, 0}, {ring, POLLIN, 0}};
+  struct timespec left;
+  int n = ppoll(p, ring >= 0 ? 2 : 1, real_env_left(real_thread_now(t), deadline, &left), NULL);
+  if (n > 0 && p[0].revents)
+    real_env_drain(bell);
+  runtime_awake(crew->runtime, t->worker);
+}
+
+/* The network worker's loop calls runtime_awake itself, before anything is told to the runtime. */
+static void real_thread_sleep(struct real_thread *t, uint64_t deadline)
+{
+  uint64_t from = real_thread_now(t);
+  if (deadline <= from)
+    return;
+  if (!runtime_may_sleep(t->crew->runtime, t->worker)) {
+    runtime_awake(t->crew->runtime, t->worker);
+    return;
+  }
+  if (real_thread_is_network(t))
+    real_loop_sleep(t->crew->env->loop, deadline);
+  else
+    real_thread_park(t, deadline);
+  t->polled = real_thread_now(t);
+  real_spin_slept(&t->spin, t->polled - from);
+}
+
+/* ---- the loop --------------------------------------------------------------------------------- */
+
+/* What the network worker does between steps. False: it must not sleep. */
+static bool real_thread_serve(struct real_thread *t, uint64_t now)
+{
+  struct real_env *r = t->crew->env;
+  if (now - t->polled > REAL_THREAD_POLL_NS) {
+    real_loop_poll(r->loop);
+    t->polled = now;
+  }
+  t->crew->turn(t->crew->arg);
+  int ring = real_file_descriptor(r, t->worker);
+  if (ring >= 0 && !t->ring_watched)
+    t->ring_watched = real_loop_watch(r->loop, ring, false) == CHI_OK;
+  return ring < 0 || t->ring_watched;
+}
+
+static void real_thread_work(struct real_thread *t)
+{
+  struct real_crew *crew = t->crew;
+  bool network = real_thread_is_network(t);
+  while (!atomic_get_acquire(&crew->quit)) {
+    uint64_t now = real_thread_now(t), deadline = UINT64_MAX;
+    bool more = network && !real_thread_serve(t, now);
+    more |= runtime_step(crew->runtime, t->worker, now, REAL_THREAD_BUDGET, &deadline);
+    if (!real_file_flush(crew->env, t->worker)) {
+      sched_yield();
+      more = true;
+    }
+    if (!more && !real_thread_spin(t, deadline))
+      real_thread_sleep(t, deadline);
+  }
+}
+
+/* Waits until all threads have been started. False: they could not. */
+static bool real_thread_may_go(struct real_crew *crew)
+{
+  pthread_mutex_lock(&crew->lock);
+  while (crew->gate == 0)
+    pthread_cond_wait(&crew->opened, &crew->lock);
+  bool go = crew->gate == 1;
+  pthread_mutex_unlock(&crew->lock);
+  return go;
+}
+
+static void real_thread_name(const struct real_thread *t)
+{
+  char name[16];
+  snprintf(name, sizeof(name), real_thread_is_network(t) ? "chi-net" : "chi-worker-%u",
+           (unsigned)t->worker);
+  pthread_setname_np(pthread_self(), name);
+  prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul);
+}
+
+static void *real_thread_main(void *arg)
+{
+  struct real_thread *t = (struct real_thread *)arg;
+  stack_t before;
+  real_thread_name(t);
+  void *stack = real_thread_enter(t, &before);
+  if (real_thread_may_go(t->crew))
+    real_thread_work(t);
+  real_thread_leave(stack, &before);
+  return NULL;
+}
+
+/* ---- start and end ------------------------------------------------------------------------------ */
+
+static void real_thread_open_gate(struct real_crew *crew, uint32_t gate)
+{
+  pthread_mutex_lock(&crew->lock);
+  crew->gate = gate;
+  pthread_cond_broadcast(&crew->opened);
+  pthread_mutex_unlock(&crew->lock);
+}
+
+/* Signals are for the threads of the host program, except those that a thread brings on itself. */
+static void real_thread_block_signals(sigset_t *before)
+{
+  static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF};
+  sigset_t all;
+  sigfillset(&all);
+  for (size_t i = 0; i < CHI_COUNT(own); i++)
+    sigdelset(&all, own[i]);
+  pthread_sigmask(SIG_SETMASK, &all, before);
+}
+
+static int real_thread_create_all(struct real_crew *crew, uint32_t count)
+{
+  sigset_t before;
+  int rc = 0;
+  real_thread_block_signals(&before);
+  while (rc == 0 && crew->count < count) {
+    struct real_thread *t = &crew->thread[crew->count];
+    *t = (struct real_thread){.crew = crew, .worker = crew->count};
+    real_spin_init(&t->spin, crew->spin_window_ns);
+    rc = pthread_create(&t->id, NULL, real_thread_main, t);
+    crew->count += rc == 0;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return rc;
+}
+
+int real_thread_start(struct real_crew *crew, chi_error *err)
+{
+  uint32_t count = runtime_worker_count(crew->runtime);
+  env_bell bell = runtime_worker_bell(crew->runtime, runtime_network_worker(crew->runtime));
+  pthread_mutex_init(&crew->lock, NULL);
+  pthread_cond_init(&crew->opened, NULL);
+  crew->thread = calloc(count, sizeof(*crew->thread));
+  if (!crew->thread || real_loop_watch(crew->env->loop, real_env_bell(bell)->fd, true) != CHI_OK) {
+    real_thread_join(crew);
+    return error_set(err, CHI_ENOMEM, "out of memory");
+  }
+  int rc = real_thread_create_all(crew, count);
+  real_thread_open_gate(crew, rc == 0 ? 1 : 2);
+  if (rc == 0)
+    return CHI_OK;
+  uint32_t started = crew->count;
+  real_thread_join(crew);
+  errno = rc;
+  return error_set(err, CHI_ENOMEM, "cannot start thread %u of %u: %m", started + 1, count);
+}
+
+void real_thread_quit(struct real_crew *crew)
+{
+  struct env *env = &crew->env->env;
+  atomic_set_release(&crew->quit, 1);
+  for (uint32_t i = 0; i < runtime_worker_count(crew->runtime); i++)
+    env->bell_ring(env, runtime_worker_bell(crew->runtime, i));
+}
+
+void real_thread_join(struct real_crew *crew)
+{
+  for (uint32_t i = 0; i < crew->count; i++)
+    pthread_join(crew->thread[i].id, NULL);
+  free(crew->thread);
+  crew->thread = NULL;
+  crew->count = 0;
+  pthread_mutex_destroy(&crew->lock);
+  pthread_cond_destroy(&crew->opened);
+}
+
+bool real_thread_inside(const struct real_crew *crew)
+{
+  return real_thread_current && real_thread_current->crew == crew;
+}
+
+#undef REAL_THREAD_BUDGET
+#undef REAL_THREAD_PAUSES
+#undef REAL_THREAD_POLL_NS
+#undef REAL_THREAD_ALT_SIZE
+
+#endif

@@ -1,0 +1,63 @@
+/* real_thread.h - the threads of a node: each steps one worker, looks for more work, and parks. */
+#ifndef CHI_REAL_THREAD_H
+#define CHI_REAL_THREAD_H
+
+#include "base.h"
+#include "runtime.h"
+
+#ifndef CHI_OMIT_REAL
+
+#include "real_env.h"
+#include "real_spin.h"
+
+#include <pthread.h>
+
+struct real_crew;
+
+/* The thread of one worker. */
+struct real_thread {
+  struct real_crew *crew;
+  uint32_t worker;
+  pthread_t id;
+  struct real_spin spin;
+  uint64_t polled;   /* network worker: when it last looked at its sockets */
+  bool ring_watched; /* network worker: its loop wakes for its files */
+};
+
+/* All threads of a node. Set the first six, the rest to 0. */
+struct real_crew {
+  struct real_env *env;
+  struct runtime *runtime;
+  uint64_t spin_window_ns;
+  uint32_t cpus; /* so many there are for it: one less may spin at a time */
+  /* Called by the network worker before each step. */
+  void (*turn)(void *arg);
+  void *arg;
+
+  struct real_thread *thread;
+  uint32_t count;    /* started */
+  uint32_t gate;     /* 0: wait, 1: go, 2: end; guarded by lock */
+  uint32_t quit;     /* atomic */
+  uint32_t spinning; /* atomic: threads that spin now */
+  pthread_mutex_t lock;
+  pthread_cond_t opened;
+};
+
+/* Starts a thread for every worker of the runtime; the loop of the environment must be open. On
+ * failure no worker has been stepped. CHI_ENOMEM, and in *err what failed. */
+CHI_PRIVATE int real_thread_start(struct real_crew *crew, chi_error *err);
+/* Makes all threads end; any thread. */
+CHI_PRIVATE void real_thread_quit(struct real_crew *crew);
+/* Waits until all have ended. */
+CHI_PRIVATE void real_thread_join(struct real_crew *crew);
+/* True if the caller is one of them. */
+CHI_PRIVATE bool real_thread_inside(const struct real_crew *crew);
+
+/* Catches memory faults of the process, once for all nodes in it: one in the guard page of a stack
+ * of one of our threads is told to log and standard error and ends the process with this status.
+ * Other faults go where they went before. CHI_EINVAL where the system refuses. */
+#define REAL_THREAD_OVERRUN_STATUS 70
+CHI_PRIVATE int real_thread_guard(void);
+
+#endif
+#endif

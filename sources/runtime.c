@@ -1,0 +1,486 @@
+/* runtime.c - one node: open, step, drain, close. Wires the parts together: the story starts here.
+ *
+ * A client attaches over a link (session), leases memory and opens queues. A worker takes an entry
+ * from a lane, copies the task into private memory, finds its pool in a snapshot of the table, and
+ * runs the method on a fiber of its own only if it blocks (worker, worker_accept). The result is
+ * written back and the client is woken (queue). The network worker also keeps the pools (directory,
+ * admin), the clients (session) and an eye on the others (worker_relieve). */
+#include "runtime.h"
+#include "admin.h"
+#include "bdev.h"
+#include "compose.h"
+#include "directory.h"
+#include "error.h"
+#include "session.h"
+#include "worker.h"
+
+#include <stdio.h>
+
+#define RUNTIME_LOOK_NS WORKER_STUCK_NS
+#define RUNTIME_LINGER_NS 250000000ull /* how long after the last activity it keeps looking */
+#define RUNTIME_DRAIN_NS 1000000ull    /* between looks whether everything has ended */
+
+struct runtime {
+  struct env *env;
+  struct worker_crew crew;
+  struct directory directory;
+  struct session_set sessions;
+  struct module_list modules;
+  struct admin_host admin;
+  struct compose compose;
+  struct method closing;
+  chi_config config;
+  char instance[CHI_NAME_MAX + 16];
+  enum runtime_state state; /* network worker */
+  bool settled;             /* pools of the configuration are there, or have failed */
+  bool closing_pools, closed_pools;
+  chi_error failure;
+  void (*on_state)(void *arg, enum runtime_state state);
+  void *on_state_arg;
+  uint64_t look_at, last_active; /* at the other workers */
+  uint64_t stop_grace, stop_at, drain_look;
+};
+
+static const char *const runtime_state_names[] = {"starting",   "serving", "failed", "draining",
+                                                  "cancelling", "stopped", "stuck"};
+
+static void runtime_set_state(struct runtime *rt, enum runtime_state state)
+{
+  if (rt->state == state)
+    return;
+  rt->state = state;
+  log_write(&rt->crew.log, CHI_LOG_DEBUG, "node is %s", runtime_state_names[state]);
+  if (rt->on_state)
+    rt->on_state(rt->on_state_arg, state);
+}
+
+static struct worker *runtime_network(const struct runtime *rt)
+{
+  return &rt->crew.worker[rt->crew.count - 1];
+}
+
+/* ---- upcalls from below, on the network worker */
+
+static void runtime_on_raw(void *arg, struct task_raw *raw)
+{
+  struct runtime *rt = arg;
+  const chi_task *shared = shm_resolve(raw->queue->table, raw->ref, sizeof *shared);
+  chi_pool_id id = {0, 0};
+  if (shared)
+    memcpy(&id, &shared->pool, sizeof id);
+  struct pool *p = directory_find(&rt->directory, id);
+  if (p && p->state == POOL_CREATING)
+    pool_park(p, &raw->node);
+  else
+    worker_refuse_raw(runtime_network(rt), raw, CHI_ENOENT);
+}
+
+static void runtime_on_notice(void *arg, struct pool_notice *notice)
+{
+  struct runtime *rt = arg;
+  directory_on_notice(&rt->directory, notice);
+}
+
+static void runtime_composed(void *arg, int rc)
+{
+  struct runtime *rt = arg;
+  rt->settled = true;
+  if (rc != CHI_OK) {
+    rt->failure = rt->compose.error;
+    log_write(&rt->crew.log, CHI_LOG_ERROR, "%s", rt->failure.text);
+  }
+  if (rt->state == RUNTIME_STARTING)
+    runtime_set_state(rt, rc == CHI_OK ? RUNTIME_SERVING : RUNTIME_FAILED);
+}
+
+static void runtime_stop_upcall(void *arg, uint64_t grace_ns)
+{
+  runtime_stop(arg, grace_ns);
+}
+
+static const char *runtime_state_upcall(void *arg)
+{
+  const struct runtime *rt = arg;
+  return runtime_state_names[rt->state];
+}
+
+/* ---- open and close */
+
+static void runtime_log_sink(void *arg, int level, const char *line)
+{
+  struct env *env = arg;
+  env->log(env, level, line);
+}
+
+static int runtime_open_workers(struct runtime *rt)
+{
+  struct worker_crew *crew = &rt->crew;
+  for (uint32_t i = 0; i < crew->count; i++) {
+    enum worker_kind kind = i < crew->fast                ? WORKER_FAST
+                            : i < crew->fast + crew->slow ? WORKER_SLOW
+                                                          : WORKER_NETWORK;
+    int rc = worker_open(&crew->worker[i], crew, i, kind, &rt->sessions.page->worker[i]);
+    if (rc != CHI_OK)
+      return rc;
+  }
+  return CHI_OK;
+}
+
+static int runtime_add_modules(struct runtime *rt, const struct runtime_options *o, chi_error *err)
+{
+  rt->modules.alloc = rt->crew.alloc;
+  int rc = module_add(&rt->modules, admin_module(), err);
+  if (rc == CHI_OK)
+    rc = module_add(&rt->modules, bdev_module(), err);
+  for (uint32_t i = 0; i < o->module_count && rc == CHI_OK; i++)
+    rc = module_add(&rt->modules, o->modules[i], err);
+  return rc;
+}
+
+static void runtime_init(struct runtime *rt, struct env *env, const struct runtime_options *o)
+{
+  const chi_config *config = o->config;
+  rt->env = env;
+  rt->config = *config; /* its arrays stay the caller's; used while composing only */
+  rt->on_state = o->on_state;
+  rt->on_state_arg = o->arg;
+  rt->look_at = rt->drain_look = UINT64_MAX;
+  size_t length = strnlen(o->instance, sizeof rt->instance - 1);
+  memcpy(rt->instance, o->instance, length);
+  rt->crew = (struct worker_crew){
+      .env = env,
+      .alloc = &env->alloc,
+      .log = {.sink = runtime_log_sink, .arg = env, .level = config->log_level},
+      .fast = config->sched_threads,
+      .slow = config->slow_threads,
+      .count = config->sched_threads + config->slow_threads + 1,
+      .node = o->node,
+      .nodes = config->host_count ? config->host_count : 1,
+      .stack_size = config->stack_size,
+      .on_raw = runtime_on_raw,
+      .on_notice = runtime_on_notice,
+      .arg = rt,
+  };
+}
+
+static int runtime_open_parts(struct runtime *rt, const struct runtime_options *o, chi_error *err)
+{
+  struct worker_crew *crew = &rt->crew;
+  crew->worker = alloc_zero(crew->alloc, crew->count * sizeof *crew->worker);
+  int rc = crew->worker ? session_set_open(&rt->sessions, crew, &rt->config) : CHI_ENOMEM;
+  if (rc == CHI_OK)
+    rc = runtime_open_workers(rt);
+  if (rc == CHI_OK)
+    rc = directory_open(&rt->directory, crew);
+  if (rc != CHI_OK)
+    return error_set(err, rc, "Failed to allocate shared memory segment or workers: %s",
+                     chi_status_text(rc));
+  rc = runtime_add_modules(rt, o, err);
+  if (rc != CHI_OK)
+    return rc;
+  rt->admin = (struct admin_host){
+      .crew = crew,
+      .directory = &rt->directory,
+      .sessions = &rt->sessions,
+      .modules = &rt->modules,
+      .instance = rt->instance,
+      .boot_time = crew->env->clock(crew->env),
+      .stop = runtime_stop_upcall,
+      .state = runtime_state_upcall,
+      .arg = rt,
+  };
+  rc = admin_open(&rt->admin, err);
+  if (rc != CHI_OK)
+    return rc;
+  rt->compose = (struct compose){
+      .host = &rt->admin, .config = &rt->config, .done = runtime_composed, .arg = rt};
+  rc = compose_start(&rt->compose);
+  return rc == CHI_OK ? rc : error_set(err, rc, "no memory to start");
+}
+
+int runtime_open(struct env *env, const struct runtime_options *o, struct runtime **out,
+                 chi_error *err)
+{
+  CHI_ASSERT(env->version == ENV_VERSION && o->config->sched_threads > 0);
+  CHI_ASSERT(o->config->slow_threads > 0);
+  struct runtime *rt = alloc_zero(&env->alloc, sizeof *rt);
+  if (!rt)
+    return error_set(err, CHI_ENOMEM, "no memory for a node");
+  runtime_init(rt, env, o);
+  int rc = runtime_open_parts(rt, o, err);
+  if (rc != CHI_OK) {
+    runtime_close(rt);
+    return rc;
+  }
+  *out = rt;
+  return CHI_OK;
+}
+
+/* What workers were still to be told or to tell is dropped with them; tasks of the node itself that
+ * never began are freed. */
+static void runtime_drop_queued(struct runtime *rt)
+{
+  for (uint32_t i = 0; i < rt->crew.count; i++) {
+    struct worker *w = &rt->crew.worker[i];
+    for (struct ring_node *n = ring_pop(&w->queue); n; n = ring_pop(&w->queue))
+      if (n->kind == NODE_TASK && task_of(n)->origin == TASK_FROM_NODE)
+        worker_record_free(w, task_of(n));
+  }
+}
+
+void runtime_close(struct runtime *rt)
+{
+  struct worker_crew *crew = &rt->crew;
+  if (crew->worker) {
+    if (rt->sessions.crew) {
+      session_end_all(&rt->sessions);
+      rt->sessions.tend_at = 0;
+      session_tend(&rt->sessions, 0);
+    }
+    runtime_drop_queued(rt);
+    if (rt->directory.crew)
+      directory_close(&rt->directory);
+    for (uint32_t i = 0; i < crew->count; i++)
+      if (crew->worker[i].crew)
+        worker_close(&crew->worker[i]);
+    if (rt->sessions.crew)
+      session_set_close(&rt->sessions);
+  }
+  module_free_all(&rt->modules);
+  alloc_put(crew->alloc, crew->worker, crew->count * sizeof *crew->worker);
+  alloc_put(crew->alloc, rt, sizeof *rt);
+}
+
+/* ---- looking after the other workers */
+
+/* While any of them is awake, and a little longer, a look every 20 ms finds one that is stuck in a
+ * method. When all sleep there is nothing to look for, and no timer. */
+static void runtime_look(struct runtime *rt, uint64_t now)
+{
+  struct worker_crew *crew = &rt->crew;
+  bool awake = false;
+  for (uint32_t i = 0; i + 1 < crew->count; i++) {
+    awake = awake || atomic_get(&crew->worker[i].awake);
+    uint32_t heir = worker_relieve(runtime_network(rt), i);
+    if (heir == i)
+      continue;
+    uint32_t moved = session_move_lanes(&rt->sessions, i, heir);
+    if (moved == 0)
+      continue;
+    log_write(&crew->log, CHI_LOG_WARNING,
+              "worker %u does not come back from a method: its %u lanes go to worker %u", i, moved,
+              heir);
+    if (rt->env->trace)
+      rt->env->trace(rt->env, ENV_TRACE_TAKEOVER, i, heir, moved);
+  }
+  if (awake)
+    rt->last_active = now;
+  rt->look_at = now + RUNTIME_LOOK_NS;
+  if (now - rt->last_active < RUNTIME_LINGER_NS)
+    return;
+  atomic_set(&crew->watching, 0);
+  atomic_fence();
+  for (uint32_t i = 0; i + 1 < crew->count; i++)
+    if (atomic_get(&crew->worker[i].awake)) {
+      atomic_set(&crew->watching, 1);
+      return;
+    }
+  rt->look_at = UINT64_MAX;
+}
+
+/* ---- stopping */
+
+static uint64_t runtime_work_left(const struct runtime *rt)
+{
+  uint64_t left = 0;
+  for (uint32_t i = 0; i < rt->crew.count; i++)
+    left += tally_get(&rt->crew.worker[i].accepted) - tally_get(&rt->crew.worker[i].ended);
+  return left;
+}
+
+CHI_TASK(runtime_closing, 0, CHI_NO_FIELDS)
+
+static int runtime_closing_body(chi_ctx *ctx, void *self, void *task)
+{
+  struct runtime *rt = ctx->call_arg;
+  (void)self;
+  (void)task;
+  admin_destroy_all(ctx, &rt->admin);
+  return CHI_OK;
+}
+
+static void runtime_closing_done(chi_ctx *ctx)
+{
+  struct runtime *rt = ctx->call_arg;
+  worker_record_free(runtime_network(rt), ctx);
+  rt->closed_pools = true;
+}
+
+static const chi_method runtime_closing_method = {&runtime_closing_type, runtime_closing_body, 0,
+                                                  0};
+
+void runtime_stop(struct runtime *rt, uint64_t grace_ns)
+{
+  if (rt->state >= RUNTIME_DRAINING)
+    return;
+  rt->stop_grace = grace_ns;
+  rt->stop_at = 0; /* set by the next step, which knows the time */
+  rt->sessions.draining = true;
+  atomic_set(&rt->crew.draining, 1);
+  worker_cancel_changed(runtime_network(rt)); /* periodic tasks end */
+  runtime_set_state(rt, RUNTIME_DRAINING);
+  rt->drain_look = 0;
+  log_write(&rt->crew.log, CHI_LOG_INFO, "stopping: %llu tasks are under way",
+            (unsigned long long)runtime_work_left(rt));
+}
+
+static void runtime_close_pools(struct runtime *rt)
+{
+  admin_method(&rt->closing, &runtime_closing_method);
+  if (admin_start(&rt->admin, &rt->closing, true, runtime_closing_done, rt) == CHI_OK)
+    rt->closing_pools = true;
+}
+
+/* Each phase may last the grace period: drain, then cancel, then close the pools. */
+static void runtime_drain(struct runtime *rt, uint64_t now)
+{
+  rt->drain_look = now + RUNTIME_DRAIN_NS;
+  if (rt->stop_at == 0)
+    rt->stop_at = now + rt->stop_grace;
+  if (!rt->closing_pools && runtime_work_left(rt) == 0) {
+    runtime_close_pools(rt);
+    rt->stop_at = now + rt->stop_grace;
+    return;
+  }
+  if (rt->closed_pools && runtime_work_left(rt) == 0) {
+    if (rt->sessions.first && !rt->sessions.first->gone)
+      session_end_all(&rt->sessions);
+    rt->sessions.tend_at = 0;
+    if (session_tend(&rt->sessions, now) == UINT64_MAX && directory_settled(&rt->directory)) {
+      rt->drain_look = UINT64_MAX;
+      runtime_set_state(rt, RUNTIME_STOPPED);
+      return;
+    }
+  }
+  if (now < rt->stop_at)
+    return;
+  rt->stop_at = now + (rt->stop_grace > 100000000 ? rt->stop_grace : 100000000);
+  if (rt->state == RUNTIME_DRAINING && !rt->closing_pools) {
+    runtime_set_state(rt, RUNTIME_CANCELLING);
+    atomic_set(&rt->crew.cancel_all, 1);
+    worker_cancel_changed(runtime_network(rt));
+  } else if (rt->state != RUNTIME_STUCK) {
+    log_write(&rt->crew.log, CHI_LOG_ERROR, "%llu tasks do not end",
+              (unsigned long long)runtime_work_left(rt));
+    runtime_set_state(rt, RUNTIME_STUCK);
+  }
+}
+
+/* ---- stepping */
+
+/* What the network worker does beside being a worker; returns when it wants to be called again. */
+static uint64_t runtime_tend(struct runtime *rt, uint64_t now)
+{
+  if (rt->look_at == UINT64_MAX && atomic_get(&rt->crew.watching)) {
+    rt->last_active = now;
+    rt->look_at = now + RUNTIME_LOOK_NS;
+  }
+  if (now >= rt->look_at)
+    runtime_look(rt, now);
+  uint64_t next = rt->look_at;
+  uint64_t tend = session_tend(&rt->sessions, now);
+  next = tend < next ? tend : next;
+  if (now >= rt->drain_look)
+    runtime_drain(rt, now);
+  return rt->drain_look < next ? rt->drain_look : next;
+}
+
+bool runtime_step(struct runtime *rt, uint32_t worker, uint64_t now, uint32_t budget,
+                  uint64_t *deadline)
+{
+  struct worker *w = &rt->crew.worker[worker];
+  bool more = worker_step(w, now, budget, deadline);
+  if (w->kind == WORKER_NETWORK) {
+    uint64_t next = runtime_tend(rt, now);
+    *deadline = next < *deadline ? next : *deadline;
+  }
+  return more;
+}
+
+bool runtime_has_work(const struct runtime *rt, uint32_t worker)
+{
+  const struct worker *w = &rt->crew.worker[worker];
+  if (w->kind == WORKER_NETWORK && rt->look_at == UINT64_MAX && atomic_get(&rt->crew.watching))
+    return true;
+  return worker_has_work(w);
+}
+
+bool runtime_may_sleep(struct runtime *rt, uint32_t worker)
+{
+  struct worker *w = &rt->crew.worker[worker];
+  return worker_may_sleep(w) && !(w->kind == WORKER_NETWORK && runtime_has_work(rt, worker));
+}
+
+void runtime_awake(struct runtime *rt, uint32_t worker)
+{
+  worker_awake(&rt->crew.worker[worker]);
+}
+
+uint32_t runtime_worker_count(const struct runtime *rt)
+{
+  return rt->crew.count;
+}
+
+uint32_t runtime_network_worker(const struct runtime *rt)
+{
+  return rt->crew.count - 1;
+}
+
+env_bell runtime_worker_bell(const struct runtime *rt, uint32_t worker)
+{
+  return rt->crew.worker[worker].bell;
+}
+
+enum runtime_state runtime_state(const struct runtime *rt)
+{
+  return rt->state;
+}
+
+const chi_error *runtime_failure(const struct runtime *rt)
+{
+  return &rt->failure;
+}
+
+const char *runtime_fault(struct runtime *rt, const void *address, char *buf, size_t size)
+{
+  for (uint32_t i = 0; i < rt->crew.count; i++) {
+    const chi_ctx *ctx = worker_fault(&rt->crew.worker[i], address);
+    if (!ctx)
+      continue;
+    const struct pool *p = ctx->container->pool;
+    snprintf(buf, size, "method %s of pool %u.%u (%s) overran its stack of %llu bytes",
+             ctx->method->def->type->name, p->id.major, p->id.minor, p->name,
+             (unsigned long long)rt->crew.stack_size);
+    return buf;
+  }
+  return NULL;
+}
+
+void runtime_on_connect(struct runtime *rt, env_link link, const struct env_peer *peer)
+{
+  session_connect(&rt->sessions, link, peer);
+}
+
+void runtime_on_request(struct runtime *rt, env_link link, const void *message, size_t size)
+{
+  session_request(&rt->sessions, link, message, size);
+}
+
+void runtime_on_hangup(struct runtime *rt, env_link link)
+{
+  session_hangup(&rt->sessions, link);
+}
+
+#undef RUNTIME_LOOK_NS
+#undef RUNTIME_LINGER_NS
+#undef RUNTIME_DRAIN_NS

@@ -1,0 +1,73 @@
+/* runtime.h - one node: open, step, drain, close. What an environment drives.
+ *
+ * Life: runtime_open, then every worker is stepped (by a thread each, or by one thread in turn)
+ * until the state is RUNTIME_STOPPED, then nobody steps any more, then runtime_close. Upcalls and
+ * runtime_stop belong to the thread of the network worker, between its steps. */
+#ifndef CHI_RUNTIME_H
+#define CHI_RUNTIME_H
+
+#include "base.h"
+#include "env.h"
+
+struct runtime;
+
+enum runtime_state {
+  RUNTIME_STARTING,   /* pools of the configuration are being created */
+  RUNTIME_SERVING,
+  RUNTIME_FAILED,     /* a pool could not be created: runtime_failure tells; then stop it */
+  RUNTIME_DRAINING,   /* no new tasks; those accepted go on */
+  RUNTIME_CANCELLING, /* the grace period is over: what is left has been cancelled */
+  RUNTIME_STOPPED,    /* nothing runs, all containers are destroyed */
+  RUNTIME_STUCK       /* a method does not come back, or tasks outlived the second grace period */
+};
+
+struct runtime_options {
+  const chi_config *config; /* copied where needed; thread counts must be resolved (not 0) */
+  const char *instance;     /* "NAME:PORT", for logs and replies */
+  uint32_t node;            /* own position in config->hosts */
+  const chi_module *const *modules; /* linked in, beside admin and bdev */
+  uint32_t module_count;
+  /* Called on every change of state by the network worker; must not call back. May be NULL. */
+  void (*on_state)(void *arg, enum runtime_state state);
+  void *arg;
+};
+
+CHI_PRIVATE int runtime_open(struct env *env, const struct runtime_options *options,
+                             struct runtime **out, chi_error *err);
+/* Only in RUNTIME_STOPPED or before the first step: frees everything. */
+CHI_PRIVATE void runtime_close(struct runtime *rt);
+
+/* Workers are numbered: fast ones from 0, then slow ones, and the network worker last. */
+CHI_PRIVATE uint32_t runtime_worker_count(const struct runtime *rt);
+CHI_PRIVATE uint32_t runtime_network_worker(const struct runtime *rt);
+CHI_PRIVATE env_bell runtime_worker_bell(const struct runtime *rt, uint32_t worker);
+
+/* Does up to `budget` pieces of work. Returns true if there may be more to do at once; *deadline
+ * receives the time of the next timer (UINT64_MAX: none). Thread of that worker. */
+CHI_PRIVATE bool runtime_step(struct runtime *rt, uint32_t worker, uint64_t now, uint32_t budget,
+                              uint64_t *deadline);
+/* A cheap look at all sources of work, for a spin between steps. Thread of that worker. */
+CHI_PRIVATE bool runtime_has_work(const struct runtime *rt, uint32_t worker);
+/* Before a worker parks: announces the sleep and looks once more. True: park until the bell, the
+ * deadline of the last step or an I/O completion; false: step again. After either, call
+ * runtime_awake before the next step. */
+CHI_PRIVATE bool runtime_may_sleep(struct runtime *rt, uint32_t worker);
+CHI_PRIVATE void runtime_awake(struct runtime *rt, uint32_t worker);
+
+/* Begins to stop: drains for grace_ns, then cancels and waits as long again. */
+CHI_PRIVATE void runtime_stop(struct runtime *rt, uint64_t grace_ns);
+CHI_PRIVATE enum runtime_state runtime_state(const struct runtime *rt);
+CHI_PRIVATE const chi_error *runtime_failure(const struct runtime *rt);
+
+/* For the handler of a memory fault, on the thread that faulted: if address is in the guard page
+ * of the task's stack that runs there, writes "method <name> of pool <id> overran its stack of N
+ * bytes" to buf and returns it, else NULL. Safe in a signal handler. */
+CHI_PRIVATE const char *runtime_fault(struct runtime *rt, const void *address, char *buf,
+                                      size_t size);
+
+CHI_PRIVATE void runtime_on_connect(struct runtime *rt, env_link link, const struct env_peer *peer);
+CHI_PRIVATE void runtime_on_request(struct runtime *rt, env_link link, const void *message,
+                                    size_t size);
+CHI_PRIVATE void runtime_on_hangup(struct runtime *rt, env_link link);
+
+#endif

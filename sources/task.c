@@ -1,0 +1,195 @@
+/* task.c - a task inside the daemon: its record, and the copy between client memory and private. */
+#include "task.h"
+#include "error.h"
+
+static bool task_kind_is_scalar(uint8_t kind)
+{
+  return kind >= CHI_KIND_u8 && kind <= CHI_KIND_pool;
+}
+
+static int task_field_check(const chi_type *type, const chi_field *f, chi_error *err)
+{
+  bool nested = f->kind == CHI_KIND_object || f->kind == CHI_KIND_array;
+  if (!f->name || f->dir < CHI_DIR_IN || f->dir > CHI_DIR_INOUT || f->kind < CHI_KIND_u8 ||
+      f->kind > CHI_KIND_bulk || nested != (f->elem != NULL) || f->room == 0)
+    return error_set(err, CHI_EINVAL, "%s: field %s is declared wrongly", type->name,
+                     f->name ? f->name : "?");
+  uint64_t end = f->offset + (uint64_t)f->size * f->room;
+  if (f->offset < (type->id ? sizeof(chi_task) : 0) || end > type->size)
+    return error_set(err, CHI_EINVAL, "%s: field %s lies outside the struct", type->name, f->name);
+  for (uint32_t i = 0; nested && i < f->elem->field_count; i++)
+    if (!task_kind_is_scalar(f->elem->fields[i].kind) && f->elem->fields[i].kind != CHI_KIND_str)
+      return error_set(err, CHI_EINVAL, "%s: elements of %s may hold scalars and strings only",
+                       type->name, f->name);
+  return CHI_OK;
+}
+
+static void task_plan_out(struct task_plan *plan, const chi_field *f)
+{
+  if (plan->out_count == UINT32_MAX || !(f->dir & CHI_DIR_OUT))
+    return;
+  uint32_t n = plan->out_count;
+  if (!task_kind_is_scalar(f->kind)) {
+    plan->out_count = UINT32_MAX;
+  } else if (n > 0 && plan->out[n - 1].offset + plan->out[n - 1].size == f->offset) {
+    plan->out[n - 1].size += f->size;
+  } else if (n == TASK_RUNS) {
+    plan->out_count = UINT32_MAX;
+  } else {
+    plan->out[n].offset = f->offset;
+    plan->out[n].size = f->size;
+    plan->out_count++;
+  }
+}
+
+int task_plan_init(struct task_plan *plan, const chi_type *type, chi_error *err)
+{
+  *plan = (struct task_plan){.type = type, .plain = true};
+  if (!type->name || type->size > (1u << 24) || (type->id && type->size < sizeof(chi_task)))
+    return error_set(err, CHI_EINVAL, "%s: impossible size %u", type->name ? type->name : "?",
+                     type->size);
+  for (uint32_t i = 0; i < type->field_count; i++) {
+    const chi_field *f = &type->fields[i];
+    int rc = task_field_check(type, f, err);
+    if (rc != CHI_OK)
+      return rc;
+    if (!task_kind_is_scalar(f->kind) || f->kind == CHI_KIND_bool)
+      plan->plain = false;
+    task_plan_out(plan, f);
+  }
+  return CHI_OK;
+}
+
+static uint32_t *task_count_of(const chi_field *f, void *object)
+{
+  return (uint32_t *)(void *)((char *)object + f->count_offset);
+}
+
+/* A string that fills its field without an end is cut; a bool that is neither is true. */
+static void task_tidy(const chi_field *f, char *at)
+{
+  if (f->kind == CHI_KIND_str)
+    at[f->size - 1] = '\0';
+  else if (f->kind == CHI_KIND_bool)
+    *at = *at != 0;
+}
+
+static void task_tidy_elements(const chi_field *f, char *at, uint32_t count)
+{
+  for (uint32_t k = 0; k < count; k++)
+    for (uint32_t i = 0; i < f->elem->field_count; i++)
+      task_tidy(&f->elem->fields[i], at + (size_t)k * f->size + f->elem->fields[i].offset);
+}
+
+static int task_bulk_in(const struct shm_table *table, chi_bulk *bulk)
+{
+  if (bulk->ref == 0 && bulk->size == 0) {
+    bulk->data = NULL;
+    return CHI_OK;
+  }
+  bulk->data = shm_resolve(table, bulk->ref, bulk->size);
+  return bulk->data ? CHI_OK : CHI_ECORRUPT;
+}
+
+static int task_field_in(const chi_field *f, const struct shm_table *table, const char *from,
+                         char *to)
+{
+  const char *src = from + f->offset;
+  char *dst = to + f->offset;
+  if (f->kind == CHI_KIND_bulk) {
+    memcpy(dst, src, sizeof(chi_bulk));
+    return task_bulk_in(table, (chi_bulk *)(void *)dst);
+  }
+  if (!(f->dir & CHI_DIR_IN))
+    return CHI_OK;
+  if (f->kind == CHI_KIND_array) {
+    uint32_t count = 0;
+    memcpy(&count, from + f->count_offset, sizeof count);
+    if (count > f->room)
+      return CHI_ECORRUPT;
+    *task_count_of(f, to) = count;
+    memcpy(dst, src, (size_t)count * f->size);
+    task_tidy_elements(f, dst, count);
+    return CHI_OK;
+  }
+  memcpy(dst, src, f->size);
+  if (f->kind == CHI_KIND_object)
+    task_tidy_elements(f, dst, 1);
+  else
+    task_tidy(f, dst);
+  return CHI_OK;
+}
+
+int task_copy_in(const struct task_plan *plan, const struct shm_table *table,
+                 const chi_task *header, const chi_task *shared, chi_task *copy)
+{
+  const chi_type *type = plan->type;
+  if (plan->plain) {
+    memcpy(copy, shared, type->size);
+    *copy = *header;
+    return CHI_OK;
+  }
+  *copy = *header;
+  for (uint32_t i = 0; i < type->field_count; i++) {
+    int rc = task_field_in(&type->fields[i], table, (const char *)shared, (char *)copy);
+    if (rc != CHI_OK)
+      return rc;
+  }
+  return CHI_OK;
+}
+
+static void task_field_out(const chi_field *f, const char *from, char *to)
+{
+  const char *src = from + f->offset;
+  char *dst = to + f->offset;
+  if (f->kind == CHI_KIND_array) {
+    uint32_t count = 0;
+    memcpy(&count, from + f->count_offset, sizeof count);
+    CHI_ASSERT(count <= f->room);
+    memcpy(to + f->count_offset, &count, sizeof count);
+    memcpy(dst, src, (size_t)count * f->size);
+  } else if (f->kind == CHI_KIND_str) {
+    memcpy(dst, src, strnlen(src, f->size - 1) + 1);
+    dst[f->size - 1] = '\0';
+  } else if (f->kind == CHI_KIND_bulk) {
+    memcpy(dst + offsetof(chi_bulk, size), src + offsetof(chi_bulk, size), sizeof(uint64_t));
+  } else {
+    memcpy(dst, src, f->size);
+  }
+}
+
+void task_copy_out(const struct task_plan *plan, const chi_task *copy, chi_task *shared)
+{
+  const chi_type *type = plan->type;
+  if (plan->out_count != UINT32_MAX) {
+    for (uint32_t i = 0; i < plan->out_count; i++)
+      memcpy((char *)shared + plan->out[i].offset, (const char *)copy + plan->out[i].offset,
+             plan->out[i].size);
+  } else {
+    for (uint32_t i = 0; i < type->field_count; i++)
+      if (type->fields[i].dir & CHI_DIR_OUT)
+        task_field_out(&type->fields[i], (const char *)copy, (char *)shared);
+  }
+  shared->rc = copy->rc;
+}
+
+void task_list_push(struct task_list *l, chi_ctx *ctx)
+{
+  ctx->node.next = NULL;
+  if (l->tail)
+    l->tail->node.next = &ctx->node;
+  else
+    l->head = ctx;
+  l->tail = ctx;
+}
+
+chi_ctx *task_list_pop(struct task_list *l)
+{
+  chi_ctx *ctx = l->head;
+  if (!ctx)
+    return NULL;
+  l->head = ctx->node.next ? task_of(ctx->node.next) : NULL;
+  if (!l->head)
+    l->tail = NULL;
+  return ctx;
+}

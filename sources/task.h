@@ -1,0 +1,145 @@
+/* task.h - a task inside the daemon: its record, and the copy between client memory and private.
+ *
+ * Dispatch copies header and IN fields into private memory, validates the copy, and the method
+ * runs on the copy; OUT is written back at completion. Nothing else reads a client's memory. */
+#ifndef CHI_TASK_H
+#define CHI_TASK_H
+
+#include "base.h"
+#include "ring.h"
+#include "heap.h"
+#include "shm.h"
+
+struct worker;
+struct queue;
+struct container;
+struct worker_fiber;
+struct method;
+
+/* What a ring_node is embedded in. */
+enum node_kind {
+  NODE_TASK,       /* chi_ctx: to be started, gate not entered yet */
+  NODE_GRANTED,    /* chi_ctx: to be started, inside its container's gate */
+  NODE_RAW,        /* task_raw: a lane entry whose pool the taker did not know */
+  NODE_IO,         /* worker_io: a file operation for a slow worker */
+  NODE_IO_DONE,    /* worker_io: completed, back to the task's worker */
+  NODE_RESUME,     /* chi_ctx: woken, by another worker */
+  NODE_ENTERED,    /* chi_ctx: blocked task that has re-entered its gate */
+  NODE_SUBTASK,    /* chi_ctx: a completed subtask, to the parent's worker */
+  NODE_TABLE,      /* pool_notice: a new snapshot of the pool table */
+  NODE_TABLE_SEEN, /* pool_notice: the worker uses it */
+  NODE_LANE,       /* queue_lane: to be served by this worker */
+  NODE_CALL        /* chi_ctx of the node's own: completed, to the network worker */
+};
+
+enum task_state {
+  TASK_QUEUED,   /* accepted, waiting to be started */
+  TASK_RUNNING,  /* its body is on a worker */
+  TASK_BLOCKED,  /* its body waits on a fiber of its own */
+  TASK_RESTING,  /* periodic, between runs */
+  TASK_COMPLETED /* a subtask: its parent may free it */
+};
+
+enum task_wait {
+  TASK_WAIT_NONE,
+  TASK_WAIT_TIME,    /* sleep or yield */
+  TASK_WAIT_SUBTASK, /* until one, or all, subtasks have completed */
+  TASK_WAIT_SYNC,    /* in the list of a lock or event */
+  TASK_WAIT_IO,      /* a file operation: cannot be interrupted */
+  TASK_WAIT_PAUSE,   /* as TIME, but cannot be interrupted */
+  TASK_WAIT_JOIN,    /* as SUBTASK for all, at the end of its body: cannot be interrupted */
+  TASK_WAIT_GATE     /* to re-enter its container */
+};
+
+/* Where the result goes. */
+enum task_origin { TASK_FROM_CLIENT, TASK_FROM_PARENT, TASK_FROM_NODE };
+
+struct task_list {
+  chi_ctx *head, *tail;
+};
+
+/* The record of an accepted task; a method sees it as its chi_ctx. Owned by the worker that runs
+ * it; what others may touch is said at the field. */
+struct chi_ctx {
+  struct ring_node node; /* in one list or inbox */
+  struct worker *worker; /* whose fiber it has; set when it is started */
+  struct container *container;
+  const struct method *method;
+  chi_task *task; /* private copy */
+  uint32_t size;  /* bytes of record and copy together, as allocated */
+  uint8_t origin, state, wait, depth;
+  int32_t cancel;    /* CHI_ECANCELLED asked by the parent or the node: atomic, any worker */
+  int32_t wait_rc;   /* what the wait returns */
+  uint64_t root;     /* lock group */
+  uint64_t accepted; /* node's clock */
+  uint64_t deadline; /* UINT64_MAX: none */
+  struct worker_fiber *fiber; /* while blocked */
+  struct heap_entry timer;
+  chi_ctx *blocked_next, *blocked_prev; /* the worker's list of blocked tasks */
+
+  struct queue *queue; /* of the client's task at the root; NULL below a task of the node */
+  uint32_t slot, tag;
+  chi_task *shared; /* the client's own task */
+
+  chi_ctx *parent, *child, *sibling; /* subtasks, newest first: parent's worker only */
+  uint32_t running;                  /* subtasks not completed: parent's worker only */
+  bool waited;                       /* chi_subtask_wait returned it */
+  const chi_ctx *awaited;            /* the subtask waited for; NULL: all */
+
+  void *sync;                        /* lock or event waited for */
+  chi_ctx *sync_next, *sync_prev;    /* its list of waiters: under its latch */
+  uint32_t sync_mode;
+  void *sync_hold;                   /* memory for the hold of a reader that waits */
+  void (*call_done)(chi_ctx *ctx);   /* TASK_FROM_NODE: on the network worker */
+  void *call_arg;
+  bool slow;                         /* estimated to belong on a slow worker */
+  bool shielded;                     /* is not cancelled */
+  bool resolved;                     /* container and method are set: no look-up at submission */
+};
+
+/* A lane entry on its way to the network worker. */
+struct task_raw {
+  struct ring_node node;
+  struct queue *queue;
+  uint64_t ref;
+  uint32_t slot;
+};
+
+/* ---- how a declared struct is copied */
+
+#define TASK_RUNS 12
+struct task_plan {
+  const chi_type *type;
+  bool plain;         /* scalars only: one memcpy in */
+  uint32_t out_count; /* runs of OUT scalars, merged; UINT32_MAX: field by field */
+  struct {
+    uint32_t offset, size;
+  } out[TASK_RUNS];
+};
+
+/* CHI_EINVAL (with *err) if a declaration is impossible: sizes, kinds, overlaps. */
+CHI_PRIVATE int task_plan_init(struct task_plan *plan, const chi_type *type, chi_error *err);
+/* Copies header and IN fields of `shared` into the zeroed `copy` and validates them. Bulk fields
+ * are resolved through the client's table. CHI_ECORRUPT. */
+CHI_PRIVATE int task_copy_in(const struct task_plan *plan, const struct shm_table *table,
+                             const chi_task *header, const chi_task *shared, chi_task *copy);
+/* Writes OUT fields and rc back. */
+CHI_PRIVATE void task_copy_out(const struct task_plan *plan, const chi_task *copy,
+                               chi_task *shared);
+
+CHI_PRIVATE void task_list_push(struct task_list *l, chi_ctx *ctx); /* through node.next */
+CHI_PRIVATE chi_ctx *task_list_pop(struct task_list *l);
+
+/* A record is followed by its private copy. */
+#define TASK_RECORD ((sizeof(chi_ctx) + 63) / 64 * 64)
+static inline chi_ctx *task_record(const void *task)
+{
+  return (chi_ctx *)(void *)((char *)(uintptr_t)task - TASK_RECORD);
+}
+
+static inline chi_ctx *task_of(struct ring_node *n)
+{
+  return CHI_CONTAINER_OF(n, chi_ctx, node);
+}
+
+#endif

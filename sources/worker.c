@@ -1,0 +1,957 @@
+/* worker.c - the step: tasks, ready fibers, blocked tasks, timers, sleep and take-over. */
+#include "worker.h"
+#include "route.h"
+#include "sync.h"
+
+static void worker_loop(void *arg);
+static void worker_finish(struct worker *w, chi_ctx *ctx, int rc);
+
+static void worker_trace(const struct worker *w, int what, const chi_ctx *ctx, uint64_t c)
+{
+  if (w->crew->env->trace)
+    w->crew->env->trace(w->crew->env, what, w->index, ctx->root, c);
+}
+
+/* ---- fibers */
+
+static struct worker_fiber *worker_fiber_open(struct worker *w)
+{
+  struct worker_crew *crew = w->crew;
+  struct worker_fiber *f = alloc_zero(crew->alloc, sizeof *f);
+  if (!f)
+    return NULL;
+  if (crew->env->stack_open(crew->env, crew->stack_size, &f->stack) != CHI_OK) {
+    alloc_put(crew->alloc, f, sizeof *f);
+    return NULL;
+  }
+  f->worker = w;
+  fiber_init(&f->fiber, f->stack.base, f->stack.size, worker_loop, f);
+  w->fibers++;
+  return f;
+}
+
+static void worker_fiber_close(struct worker *w, struct worker_fiber *f)
+{
+  fiber_fini(&f->fiber);
+  w->crew->env->stack_close(w->crew->env, &f->stack);
+  alloc_put(w->crew->alloc, f, sizeof *f);
+  w->fibers--;
+}
+
+static void worker_spare(struct worker *w, struct worker_fiber *f)
+{
+  f->next = w->spare;
+  w->spare = f;
+  w->spares++;
+}
+
+static struct worker_fiber *worker_unspare(struct worker *w)
+{
+  struct worker_fiber *f = w->spare;
+  CHI_ASSERT(f && w->spares > 0);
+  w->spare = f->next;
+  w->spares--;
+  return f;
+}
+
+/* A body may be begun only when there is a fiber to go on with if it blocks. */
+static bool worker_may_begin(struct worker *w, uint32_t depth)
+{
+  if (w->spares > 0)
+    return true;
+  if (depth >= WORKER_DEPTH || w->fibers > WORKER_FIBERS + depth * WORKER_RESERVE)
+    return false;
+  struct worker_fiber *f = worker_fiber_open(w);
+  if (!f)
+    return false;
+  worker_spare(w, f);
+  return true;
+}
+
+/* ---- messages */
+
+void worker_ring(struct worker *from, struct worker *to)
+{
+  if (from != to && bell_wanted(to->word, &from->rung[to->index]))
+    to->crew->env->bell_ring(to->crew->env, to->bell);
+}
+
+void worker_send(struct worker *from, struct worker *to, struct ring_node *n)
+{
+  inbox_push(&to->inbox, n);
+  worker_ring(from, to);
+}
+
+void worker_cancel_changed(struct worker *from)
+{
+  struct worker_crew *crew = from->crew;
+  atomic_add(&crew->cancel_epoch, 1);
+  for (uint32_t i = 0; i < crew->count; i++)
+    worker_ring(from, &crew->worker[i]);
+}
+
+static struct worker *worker_of_slow(struct worker_crew *crew)
+{
+  uint32_t turn = atomic_add(&crew->turn, 1);
+  for (uint32_t i = 0; i < crew->slow; i++) {
+    struct worker *w = &crew->worker[crew->fast + (turn + i) % crew->slow];
+    if (!atomic_get(&w->inside))
+      return w;
+  }
+  return &crew->worker[crew->fast + turn % crew->slow];
+}
+
+void worker_submit(struct worker *w, chi_ctx *ctx)
+{
+  struct worker_crew *crew = w->crew;
+  struct worker *to = w;
+  if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL) && !ctx->slow)
+    to = &crew->worker[crew->count - 1];
+  else if (w->kind == WORKER_NETWORK || (ctx->slow && w->kind != WORKER_SLOW))
+    to = ctx->slow || crew->fast == 0 ? worker_of_slow(crew)
+                                      : &crew->worker[atomic_add(&crew->turn, 1) % crew->fast];
+  ctx->state = TASK_QUEUED;
+  ctx->node.kind = NODE_TASK;
+  ring_push(ctx->depth > 0 ? &to->urgent : &to->queue, &ctx->node);
+  worker_ring(w, to);
+}
+
+/* ---- the container's gate */
+
+/* Somebody has been let in: a blocked task goes on where its fiber is, a new one begins here, or on a
+ * slow worker if it belongs there. */
+static void worker_granted(struct worker *w, struct ring_node *n)
+{
+  chi_ctx *ctx = task_of(n);
+  if (ctx->state == TASK_BLOCKED) {
+    ctx->node.kind = NODE_ENTERED;
+    if (ctx->worker == w)
+      task_list_push(&w->ready, ctx);
+    else
+      worker_send(w, ctx->worker, &ctx->node);
+    return;
+  }
+  struct worker *to = ctx->slow && w->kind == WORKER_FAST ? worker_of_slow(w->crew) : w;
+  ctx->node.kind = NODE_GRANTED;
+  ring_push(&to->urgent, &ctx->node);
+  worker_ring(w, to);
+}
+
+static void worker_leave(struct worker *w, struct container *c)
+{
+  struct ring_node *n = c->parallel ? NULL : gate_leave(&c->gate);
+  if (n)
+    worker_granted(w, n);
+}
+
+/* ---- cancellation */
+
+int worker_cancelled(const chi_ctx *ctx)
+{
+  const struct worker *w = ctx->worker;
+  if (ctx->shielded)
+    return CHI_OK;
+  if (ctx->queue && (atomic_get(&ctx->queue->gone) ||
+                     atomic_get(&ctx->queue->cancel[ctx->slot]) == ctx->tag))
+    return CHI_ECANCELLED;
+  if (atomic_get(&ctx->cancel) || (w && atomic_get(&w->crew->cancel_all)))
+    return CHI_ECANCELLED;
+  return w && w->now >= ctx->deadline ? CHI_ETIMEOUT : CHI_OK;
+}
+
+static bool worker_interruptible(const chi_ctx *ctx)
+{
+  return ctx->wait == TASK_WAIT_TIME || ctx->wait == TASK_WAIT_SUBTASK ||
+         ctx->wait == TASK_WAIT_SYNC;
+}
+
+/* ---- blocking and waking */
+
+static void worker_blocked_add(struct worker *w, chi_ctx *ctx)
+{
+  ctx->blocked_prev = NULL;
+  ctx->blocked_next = w->blocked;
+  if (w->blocked)
+    w->blocked->blocked_prev = ctx;
+  w->blocked = ctx;
+  tally_add(&w->blocked_count, 1);
+}
+
+static void worker_blocked_drop(struct worker *w, chi_ctx *ctx)
+{
+  if (ctx->blocked_prev)
+    ctx->blocked_prev->blocked_next = ctx->blocked_next;
+  else
+    w->blocked = ctx->blocked_next;
+  if (ctx->blocked_next)
+    ctx->blocked_next->blocked_prev = ctx->blocked_prev;
+  tally_add(&w->blocked_count, (uint64_t)-1);
+}
+
+/* The heap has room for every task that can be blocked; a resting one makes its own before. */
+static void worker_timer_set(struct worker *w, chi_ctx *ctx, uint64_t time)
+{
+  if (time == UINT64_MAX)
+    return;
+  ctx->timer.time = time;
+  ctx->timer.seq = w->timer_seq++;
+  int rc = heap_push(&w->timer, &ctx->timer);
+  CHI_ASSERT(rc == CHI_OK);
+}
+
+static void worker_timer_clear(struct worker *w, chi_ctx *ctx)
+{
+  if (heap_contains(&w->timer, &ctx->timer))
+    heap_remove(&w->timer, &ctx->timer);
+}
+
+int worker_block(chi_ctx *ctx, enum task_wait wait, uint64_t until)
+{
+  struct worker *w = ctx->worker;
+  CHI_ASSERT(w->running == ctx && ctx->state == TASK_RUNNING);
+  ctx->wait = (uint8_t)wait;
+  ctx->state = TASK_BLOCKED;
+  ctx->wait_rc = CHI_OK;
+  if (worker_interruptible(ctx))
+    worker_timer_set(w, ctx, until < ctx->deadline || ctx->shielded ? until : ctx->deadline);
+  else if (wait == TASK_WAIT_PAUSE)
+    worker_timer_set(w, ctx, until);
+  worker_blocked_add(w, ctx);
+  worker_trace(w, ENV_TRACE_BLOCK, ctx, (uint64_t)wait);
+  struct worker_fiber *mine = w->fiber, *next = worker_unspare(w);
+  ctx->fiber = mine;
+  w->running = NULL;
+  w->switches++;
+  atomic_set(&w->inside, 0);
+  worker_leave(w, ctx->container);
+  w->fiber = next;
+  fiber_switch(&mine->fiber, &next->fiber);
+  CHI_ASSERT(w->fiber == mine && ctx->worker == w);
+  w->running = ctx;
+  ctx->state = TASK_RUNNING;
+  atomic_set(&w->inside, 1);
+  worker_trace(w, ENV_TRACE_RESUME, ctx, (uint64_t)(int64_t)ctx->wait_rc);
+  return ctx->wait_rc;
+}
+
+/* The task's own worker: it is awake; what remains is to enter its container again. */
+static void worker_ready(struct worker *w, chi_ctx *ctx)
+{
+  CHI_ASSERT(ctx->worker == w && ctx->state == TASK_BLOCKED);
+  worker_timer_clear(w, ctx);
+  ctx->wait = TASK_WAIT_GATE;
+  if (ctx->container->parallel || gate_enter(&ctx->container->gate, &ctx->node))
+    task_list_push(&w->ready, ctx);
+}
+
+void worker_wake(struct worker *from, chi_ctx *ctx, int rc)
+{
+  ctx->wait_rc = rc;
+  if (ctx->worker == from) {
+    worker_ready(from, ctx);
+    return;
+  }
+  ctx->node.kind = NODE_RESUME;
+  worker_send(from, ctx->worker, &ctx->node);
+}
+
+void worker_wake_all(struct worker *from, chi_ctx *woken)
+{
+  while (woken) {
+    chi_ctx *next = woken->sync_next; /* it may be running elsewhere once it is woken */
+    worker_wake(from, woken, CHI_OK);
+    woken = next;
+  }
+}
+
+/* Timer or cancellation of a task blocked here: wakes it unless somebody else already does. */
+static void worker_interrupt(struct worker *w, chi_ctx *ctx, int rc)
+{
+  chi_ctx *woken = NULL;
+  if (ctx->wait == TASK_WAIT_SYNC && !sync_abandon(ctx, w->crew->alloc, &woken))
+    return;
+  ctx->wait_rc = rc;
+  worker_ready(w, ctx);
+  worker_wake_all(w, woken);
+}
+
+static void worker_resume(struct worker *w, chi_ctx *ctx)
+{
+  struct worker_fiber *mine = w->fiber;
+  worker_blocked_drop(w, ctx);
+  ctx->wait = TASK_WAIT_NONE;
+  worker_spare(w, mine);
+  w->fiber = ctx->fiber;
+  w->switches++;
+  fiber_switch(&mine->fiber, &ctx->fiber->fiber);
+}
+
+/* ---- running a body */
+
+static void worker_learn(struct worker *w, chi_ctx *ctx, uint64_t ns)
+{
+  struct method *m = (struct method *)(uintptr_t)ctx->method;
+  const chi_task *t = ctx->task;
+  uint64_t us = t->compute_us ? t->compute_us : m->def->compute_us;
+  uint64_t estimate = (t->io_size < (1ull << 40) ? t->io_size / 4 : 1ull << 38) + us * 1000 + 5000;
+  uint64_t measured = ns < (1ull << 40) ? ns * 1024 / estimate : 1ull << 30;
+  uint64_t weight = tally_get(&m->weight);
+  weight = weight - weight / 8 + measured / 8;
+  tally_set(&m->weight, weight < 8 ? 8 : weight > (1ull << 24) ? 1ull << 24 : weight);
+  tally_add(&w->busy_ns, ns * 16);
+}
+
+/* What is left of a task's subtasks is waited for: their memory is its own. */
+static void worker_join(chi_ctx *ctx)
+{
+  ctx->awaited = NULL;
+  if (ctx->running > 0)
+    worker_block(ctx, TASK_WAIT_SUBTASK, UINT64_MAX);
+  if (ctx->running == 0)
+    return;
+  for (chi_ctx *sub = ctx->child; sub; sub = sub->sibling)
+    atomic_set(&sub->cancel, CHI_ECANCELLED);
+  worker_cancel_changed(ctx->worker);
+  worker_block(ctx, TASK_WAIT_JOIN, UINT64_MAX);
+  CHI_ASSERT(ctx->running == 0);
+}
+
+static void worker_free_children(struct worker *w, chi_ctx *ctx)
+{
+  while (ctx->child) {
+    chi_ctx *sub = ctx->child;
+    ctx->child = sub->sibling;
+    worker_record_free(w, sub);
+  }
+}
+
+static int worker_schedule(chi_ctx *ctx)
+{
+  const chi_module *def = ctx->container->pool->module->def;
+  if (ctx->task->query.mode != CHI_QUERY_DYNAMIC || !def->schedule)
+    return CHI_OK;
+  chi_query query = {.mode = CHI_QUERY_LOCAL};
+  int rc = def->schedule(ctx, ctx->container->state, ctx->task, &query);
+  struct route route;
+  if (rc == CHI_OK)
+    rc = route_resolve(&query, ctx->worker->crew->nodes, ctx->worker->crew->node, &route);
+  return rc;
+}
+
+/* Inside the gate, on the loop's own stack. When the body blocks, this call stays behind with it. */
+static void worker_run(struct worker *w, chi_ctx *ctx)
+{
+  struct env *env = w->crew->env;
+  ctx->worker = w;
+  ctx->state = TASK_RUNNING;
+  int rc = worker_cancelled(ctx);
+  uint64_t begun = 0, ns = 0;
+  if (rc == CHI_OK) {
+    w->running = ctx;
+    atomic_set(&w->inside, 1);
+    worker_trace(w, ENV_TRACE_BEGIN, ctx, ctx->task->method);
+    uint32_t switches = w->switches;
+    if ((w->sample++ & 15) == 0)
+      begun = env->clock(env);
+    rc = worker_schedule(ctx);
+    if (rc == CHI_OK)
+      rc = ctx->method->def->run(ctx, ctx->container->state, ctx->task);
+    if (begun && switches == w->switches) {
+      uint64_t ended = env->clock(env);
+      ns = ended - begun + 1;
+      w->now = ended > w->now ? ended : w->now;
+      worker_learn(w, ctx, ns);
+    }
+    worker_join(ctx);
+    w->running = NULL;
+    atomic_set(&w->inside, 0);
+  }
+  pool_count(w->crew->alloc, ctx->container, w->index, ctx->method, rc, ns);
+  worker_leave(w, ctx->container);
+  worker_finish(w, ctx, rc);
+}
+
+
+/* Everything but the gate has been seen to: the worker has a fiber to go on with. */
+void worker_begin(struct worker *w, chi_ctx *ctx)
+{
+  CHI_ASSERT(w->spares > 0);
+  ctx->state = TASK_QUEUED;
+  ctx->node.kind = NODE_TASK;
+  if (ctx->container->parallel || gate_enter(&ctx->container->gate, &ctx->node))
+    worker_run(w, ctx);
+}
+
+/* ---- the end of a task */
+
+/* A periodic task rests until its next run; false: it has ended. */
+static bool worker_rest(struct worker *w, chi_ctx *ctx, int *rc)
+{
+  if (!(ctx->task->flags & CHI_TASK_PERIODIC) || *rc != CHI_OK)
+    return false;
+  *rc = worker_cancelled(ctx);
+  if (*rc == CHI_OK && (atomic_get(&w->crew->draining) || atomic_get(&ctx->container->pool->doomed)))
+    *rc = CHI_ECANCELLED;
+  if (*rc == CHI_OK)
+    *rc = heap_reserve(&w->timer, (w->timer.count / 1024 + 1) * 1024 + WORKER_FIBERS * 2 + 1);
+  if (*rc != CHI_OK)
+    return false;
+  worker_free_children(w, ctx);
+  ctx->state = TASK_RESTING;
+  ctx->worker = w;
+  tally_add(&w->resting, 1);
+  uint64_t next = w->now + ctx->task->period_us * 1000ull;
+  worker_blocked_add(w, ctx);
+  worker_timer_set(w, ctx, next < ctx->deadline ? next : ctx->deadline);
+  return true;
+}
+
+static void worker_subtask_done(struct worker *w, chi_ctx *sub)
+{
+  chi_ctx *parent = sub->parent;
+  CHI_ASSERT(parent->worker == w && parent->running > 0);
+  sub->state = TASK_COMPLETED;
+  parent->running--;
+  bool waits = parent->state == TASK_BLOCKED &&
+               (parent->wait == TASK_WAIT_SUBTASK || parent->wait == TASK_WAIT_JOIN);
+  if (waits && (parent->awaited == sub || (!parent->awaited && parent->running == 0)))
+    worker_wake(w, parent, CHI_OK);
+}
+
+static void worker_finish_subtask(struct worker *w, chi_ctx *ctx)
+{
+  if (!ctx->parent)
+    worker_record_free(w, ctx);
+  else if (ctx->parent->worker == w)
+    worker_subtask_done(w, ctx);
+  else {
+    ctx->node.kind = NODE_SUBTASK;
+    worker_send(w, ctx->parent->worker, &ctx->node);
+  }
+}
+
+static void worker_finish_call(struct worker *w, chi_ctx *ctx)
+{
+  ctx->node.kind = NODE_CALL;
+  if (w->kind == WORKER_NETWORK)
+    ctx->call_done(ctx);
+  else
+    worker_send(w, &w->crew->worker[w->crew->count - 1], &ctx->node);
+}
+
+static void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
+{
+  if (worker_rest(w, ctx, &rc))
+    return;
+  worker_free_children(w, ctx);
+  ctx->task->rc = rc;
+  worker_trace(w, ENV_TRACE_COMPLETE, ctx, (uint64_t)(int64_t)rc);
+  if (ctx->origin == TASK_FROM_CLIENT)
+    task_copy_out(&ctx->method->plan, ctx->task, ctx->shared);
+  tally_add(&w->ended, 1);
+  tally_add(&ctx->container->tally[w->index].active, (uint64_t)-1);
+  if (ctx->origin == TASK_FROM_PARENT) {
+    worker_finish_subtask(w, ctx);
+  } else if (ctx->origin == TASK_FROM_NODE) {
+    worker_finish_call(w, ctx);
+  } else {
+    struct queue *q = ctx->queue;
+    uint32_t slot = ctx->slot;
+    worker_record_free(w, ctx);
+    queue_complete(q, w->index, slot, rc);
+  }
+}
+
+/* ---- file operations */
+
+static void worker_io_done(struct worker *w, struct worker_io *wio)
+{
+  wio->node.kind = NODE_IO_DONE;
+  if (wio->ctx->worker == w)
+    worker_wake(w, wio->ctx, CHI_OK);
+  else
+    worker_send(w, wio->ctx->worker, &wio->node);
+}
+
+/* Starts an operation from this worker's loop; one that finds no room waits its turn. */
+static void worker_io_start(struct worker *w, struct worker_io *wio)
+{
+  struct env *env = w->crew->env;
+  int rc = w->io_first ? CHI_EBUSY : env->io_submit(env, w->index, &wio->io);
+  if (rc == CHI_EBUSY) {
+    wio->next = NULL;
+    *w->io_end = wio;
+    w->io_end = &wio->next;
+  } else if (rc == 0) {
+    w->io_flight++;
+  } else {
+    worker_io_done(w, wio);
+  }
+}
+
+static bool worker_io_reap(struct worker *w)
+{
+  struct env *env = w->crew->env;
+  struct env_io *io = env->io_reap(env, w->index);
+  if (!io)
+    return false;
+  while (io) {
+    struct env_io *next = io->next;
+    CHI_ASSERT(w->io_flight > 0);
+    w->io_flight--;
+    worker_io_done(w, CHI_CONTAINER_OF(io, struct worker_io, io));
+    io = next;
+  }
+  struct worker_io *waiting = w->io_first;
+  w->io_first = NULL;
+  w->io_end = &w->io_first;
+  while (waiting) {
+    struct worker_io *next = waiting->next;
+    worker_io_start(w, waiting);
+    waiting = next;
+  }
+  return true;
+}
+
+int64_t worker_io_run(chi_ctx *ctx, struct env_io *io)
+{
+  struct worker *w = ctx->worker;
+  struct env *env = w->crew->env;
+  struct worker_io wio = {.node.kind = NODE_IO, .io = *io, .ctx = ctx};
+  if (w->kind != WORKER_SLOW && env->io_blocks(env, w->index, &wio.io)) {
+    struct worker *slow = worker_of_slow(w->crew);
+    ring_push(&slow->urgent, &wio.node);
+    worker_ring(w, slow);
+    worker_block(ctx, TASK_WAIT_IO, UINT64_MAX);
+    return wio.io.result;
+  }
+  int rc = w->io_first ? CHI_EBUSY : env->io_submit(env, w->index, &wio.io);
+  if (rc == 1)
+    return wio.io.result;
+  if (rc == 0) {
+    w->io_flight++;
+  } else if (rc == CHI_EBUSY && w->io_flight > 0) {
+    *w->io_end = &wio;
+    w->io_end = &wio.next;
+  } else {
+    return rc;
+  }
+  worker_block(ctx, TASK_WAIT_IO, UINT64_MAX);
+  return wio.io.result;
+}
+
+/* ---- one piece of work */
+
+static void worker_adopt(struct worker *w, struct queue_lane *l)
+{
+  for (uint32_t i = 0; i < w->lane_count; i++) {
+    if (w->lane[i] == l) {
+      atomic_set_release(&l->moving, 0);
+      atomic_add(&l->holders, (uint32_t)-1);
+      return;
+    }
+  }
+  if (w->lane_count == w->lane_room) {
+    uint32_t room = w->lane_room ? w->lane_room * 2 : 16;
+    struct queue_lane **bigger = alloc_get(w->crew->alloc, room * sizeof(void *));
+    if (!bigger) {
+      l->node.next = w->adopt;
+      w->adopt = &l->node;
+      return;
+    }
+    if (w->lane_count)
+      memcpy(bigger, w->lane, w->lane_count * sizeof(void *));
+    alloc_put(w->crew->alloc, w->lane, w->lane_room * sizeof(void *));
+    w->lane = bigger;
+    w->lane_room = room;
+  }
+  w->lane[w->lane_count++] = l;
+  atomic_set_release(&l->moving, 0);
+}
+
+static void worker_adopt_waiting(struct worker *w)
+{
+  struct ring_node *n = w->adopt;
+  w->adopt = NULL;
+  while (n) {
+    struct ring_node *next = n->next;
+    worker_adopt(w, CHI_CONTAINER_OF(n, struct queue_lane, node));
+    n = next;
+  }
+}
+
+static void worker_switch_table(struct worker *w, struct pool_notice *notice)
+{
+  notice->former = w->table;
+  w->table = notice->table;
+  w->last = NULL;
+  notice->node.kind = NODE_TABLE_SEEN;
+  if (w->kind == WORKER_NETWORK)
+    w->crew->on_notice(w->crew->arg, notice);
+  else
+    worker_send(w, &w->crew->worker[w->crew->count - 1], &notice->node);
+}
+
+static void worker_receive(struct worker *w, struct ring_node *n)
+{
+  switch (n->kind) {
+  case NODE_RESUME:
+    worker_ready(w, task_of(n));
+    break;
+  case NODE_ENTERED:
+    task_list_push(&w->ready, task_of(n));
+    break;
+  case NODE_SUBTASK:
+    worker_subtask_done(w, task_of(n));
+    break;
+  case NODE_IO_DONE:
+    worker_wake(w, CHI_CONTAINER_OF(n, struct worker_io, node)->ctx, CHI_OK);
+    break;
+  case NODE_TABLE:
+    worker_switch_table(w, CHI_CONTAINER_OF(n, struct pool_notice, node));
+    break;
+  case NODE_TABLE_SEEN:
+    w->crew->on_notice(w->crew->arg, CHI_CONTAINER_OF(n, struct pool_notice, node));
+    break;
+  default:
+    CHI_ASSERT(n->kind == NODE_CALL);
+    task_of(n)->call_done(task_of(n));
+  }
+}
+
+static void worker_mail(struct worker *w)
+{
+  struct ring_node *n = inbox_take(&w->inbox);
+  while (n) {
+    struct ring_node *next = n->next;
+    worker_receive(w, n);
+    n = next;
+  }
+}
+
+static void worker_end_rest(struct worker *w, chi_ctx *ctx, int rc)
+{
+  worker_blocked_drop(w, ctx);
+  worker_timer_clear(w, ctx);
+  tally_add(&w->resting, (uint64_t)-1);
+  ctx->state = TASK_QUEUED;
+  if (rc != CHI_OK)
+    worker_finish(w, ctx, rc);
+  else if (worker_may_begin(w, ctx->depth))
+    worker_begin(w, ctx);
+  else {
+    ctx->node.kind = NODE_TASK;
+    ring_push(&w->queue, &ctx->node);
+  }
+}
+
+/* Somebody asked for a cancellation: those that wait here are looked through. */
+static void worker_look_for_cancelled(struct worker *w)
+{
+  w->cancel_seen = atomic_get_acquire(&w->crew->cancel_epoch);
+  chi_ctx *next = NULL;
+  for (chi_ctx *ctx = w->blocked; ctx; ctx = next) {
+    next = ctx->blocked_next;
+    int rc = worker_cancelled(ctx);
+    bool rests = ctx->state == TASK_RESTING;
+    if (rests && rc == CHI_OK && (atomic_get(&w->crew->draining) ||
+                                  atomic_get(&ctx->container->pool->doomed)))
+      rc = CHI_ECANCELLED;
+    if (rc == CHI_OK)
+      continue;
+    if (rests)
+      worker_end_rest(w, ctx, rc);
+    else if (worker_interruptible(ctx))
+      worker_interrupt(w, ctx, rc);
+  }
+}
+
+static void worker_timer_due(struct worker *w)
+{
+  struct heap_entry *e = heap_pop(&w->timer);
+  chi_ctx *ctx = CHI_CONTAINER_OF(e, chi_ctx, timer);
+  int rc = worker_cancelled(ctx);
+  if (ctx->state == TASK_RESTING)
+    worker_end_rest(w, ctx, rc);
+  else if (ctx->wait == TASK_WAIT_PAUSE)
+    worker_interrupt(w, ctx, CHI_OK);
+  else
+    worker_interrupt(w, ctx, rc == CHI_OK && ctx->wait != TASK_WAIT_TIME ? CHI_ETIMEOUT : rc);
+}
+
+static void worker_take_node(struct worker *w, struct ring_node *n)
+{
+  chi_ctx *ctx = task_of(n);
+  switch (n->kind) {
+  case NODE_RAW:
+    worker_accept_raw(w, CHI_CONTAINER_OF(n, struct task_raw, node));
+    break;
+  case NODE_LANE:
+    worker_adopt(w, CHI_CONTAINER_OF(n, struct queue_lane, node));
+    break;
+  case NODE_IO:
+    worker_io_start(w, CHI_CONTAINER_OF(n, struct worker_io, node));
+    break;
+  case NODE_GRANTED:
+    if (worker_may_begin(w, WORKER_DEPTH - 1)) {
+      worker_run(w, ctx);
+      break;
+    }
+    worker_leave(w, ctx->container);
+    worker_finish(w, ctx, CHI_ENOMEM);
+    break;
+  default:
+    CHI_ASSERT(n->kind == NODE_TASK);
+    if (worker_may_begin(w, ctx->depth))
+      worker_begin(w, ctx);
+    else
+      worker_finish(w, ctx, CHI_EBUSY);
+  }
+}
+
+static void worker_drop_lane(struct worker *w, uint32_t at)
+{
+  struct queue_lane *l = w->lane[at];
+  w->lane[at] = w->lane[--w->lane_count];
+  atomic_add(&l->holders, (uint32_t)-1); /* it may be freed from here on */
+}
+
+static bool worker_take_from_lanes(struct worker *w)
+{
+  for (uint32_t n = w->lane_count; n > 0; n--) {
+    if (w->lane_at >= w->lane_count)
+      w->lane_at = 0;
+    struct queue_lane *l = w->lane[w->lane_at];
+    if (atomic_get(&l->home) != w->index || atomic_get(&l->closed)) {
+      worker_drop_lane(w, w->lane_at);
+      continue;
+    }
+    if (lane_ready(&l->in) && worker_accept(w, l)) {
+      if (++w->lane_run >= 8) {
+        w->lane_run = 0;
+        w->lane_at++;
+      }
+      return true;
+    }
+    w->lane_run = 0;
+    w->lane_at++;
+  }
+  return false;
+}
+
+static bool worker_take_from_queue(struct worker *w)
+{
+  struct ring_node *n = ring_pop(&w->queue);
+  if (n)
+    worker_take_node(w, n);
+  return n != NULL;
+}
+
+static bool worker_turn(struct worker *w)
+{
+  tally_add(&w->beat, 1);
+  if (!inbox_empty(&w->inbox)) {
+    worker_mail(w);
+    return true;
+  }
+  if (atomic_get(&w->crew->cancel_epoch) != w->cancel_seen) {
+    worker_look_for_cancelled(w);
+    return true;
+  }
+  struct heap_entry *due = heap_top(&w->timer);
+  if (due && due->time <= w->now) {
+    worker_timer_due(w);
+    return true;
+  }
+  chi_ctx *ctx = task_list_pop(&w->ready);
+  if (ctx) {
+    worker_resume(w, ctx);
+    return true;
+  }
+  if (w->io_flight > 0 && worker_io_reap(w))
+    return true;
+  struct ring_node *n = ring_pop(&w->urgent);
+  if (n) {
+    worker_take_node(w, n);
+    return true;
+  }
+  if (!worker_may_begin(w, 0))
+    return false;
+  /* Neither lanes nor what other workers send may starve the other. */
+  if (w->beat & 1)
+    return worker_take_from_queue(w) || worker_take_from_lanes(w);
+  return worker_take_from_lanes(w) || worker_take_from_queue(w);
+}
+
+/* Runs on whichever fiber is free; there is always exactly one that is inside, or on its way out. */
+static void worker_loop(void *arg)
+{
+  struct worker_fiber *f = arg;
+  struct worker *w = f->worker;
+  for (;;) {
+    w->more = true;
+    while (w->budget > 0 && w->more) {
+      w->budget--;
+      w->more = worker_turn(w);
+    }
+    CHI_ASSERT(w->fiber == f);
+    fiber_switch(&f->fiber, &w->host);
+  }
+}
+
+bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *deadline)
+{
+  CHI_ASSERT(budget > 0);
+  if (now > w->now)
+    w->now = now;
+  w->budget = budget;
+  if (CHI_UNLIKELY(w->adopt != NULL))
+    worker_adopt_waiting(w);
+  fiber_init_host(&w->host);
+  fiber_switch(&w->host, &w->fiber->fiber);
+  if (CHI_UNLIKELY(w->spares > 32))
+    worker_fiber_close(w, worker_unspare(w));
+  struct heap_entry *next = heap_top(&w->timer);
+  *deadline = next ? next->time : UINT64_MAX;
+  return w->more;
+}
+
+/* ---- sleep */
+
+bool worker_has_work(const struct worker *w)
+{
+  if (!inbox_empty(&w->inbox) || !ring_empty(&w->urgent) || w->ready.head ||
+      atomic_get(&w->crew->cancel_epoch) != w->cancel_seen)
+    return true;
+  if (w->spares == 0 && w->fibers > WORKER_FIBERS)
+    return false;
+  if (!ring_empty(&w->queue))
+    return true;
+  for (uint32_t i = 0; i < w->lane_count; i++)
+    if (lane_ready(&w->lane[i]->in) || atomic_get(&w->lane[i]->closed) ||
+        atomic_get(&w->lane[i]->home) != w->index)
+      return true;
+  return false;
+}
+
+bool worker_may_sleep(struct worker *w)
+{
+  bell_announce(w->word);
+  if (worker_has_work(w))
+    return false;
+  atomic_set(&w->awake, 0);
+  return true;
+}
+
+void worker_awake(struct worker *w)
+{
+  struct worker_crew *crew = w->crew;
+  if (atomic_get(&w->word->word) & 1)
+    bell_withdraw(w->word);
+  atomic_set(&w->awake, 1);
+  if (w->kind == WORKER_NETWORK || atomic_get(&crew->watching))
+    return;
+  atomic_set(&crew->watching, 1);
+  worker_ring(w, &crew->worker[crew->count - 1]);
+}
+
+/* ---- take-over */
+
+void worker_home(struct worker *network, struct queue_lane *l, uint32_t home)
+{
+  CHI_ASSERT(network->kind == WORKER_NETWORK);
+  latch_lock(&l->latch);
+  atomic_set(&l->home, home);
+  latch_unlock(&l->latch);
+  atomic_set(&l->queue->board->home[l->kind], home);
+  atomic_add(&l->holders, 1);
+  atomic_set(&l->moving, 1);
+  l->node.kind = NODE_LANE;
+  /* Not by inbox: what a stuck worker hasn't adopted must be there for the taking. */
+  ring_push(&network->crew->worker[home].urgent, &l->node);
+  worker_ring(network, &network->crew->worker[home]);
+}
+
+static bool worker_is_stuck(const struct worker *w)
+{
+  return atomic_get(&w->inside) && tally_get(&w->beat) == w->beat_seen;
+}
+
+uint32_t worker_relieve(struct worker *network, uint32_t index)
+{
+  struct worker_crew *crew = network->crew;
+  struct worker *w = &crew->worker[index];
+  if (!worker_is_stuck(w)) {
+    w->beat_seen = tally_get(&w->beat);
+    return index;
+  }
+  uint32_t others = crew->fast + crew->slow, heir = index;
+  for (uint32_t i = 1; i < others && heir == index; i++) {
+    struct worker *other = &crew->worker[(index + i) % others];
+    if (other->kind == w->kind && !worker_is_stuck(other))
+      heir = other->index;
+  }
+  for (uint32_t i = 1; i < others && heir == index; i++)
+    if (!worker_is_stuck(&crew->worker[(index + i) % others]))
+      heir = (index + i) % others;
+  if (heir == index)
+    return index;
+  struct worker *to = &crew->worker[heir];
+  uint32_t moved = ring_splice(&to->queue, &w->queue) + ring_splice(&to->urgent, &w->urgent);
+  if (moved > 0)
+    worker_ring(network, to);
+  return heir;
+}
+
+const chi_ctx *worker_fault(const struct worker *w, const void *address)
+{
+  return w->running && w->fiber && fiber_holds(&w->fiber->fiber, address) ? w->running : NULL;
+}
+
+/* ---- life */
+
+int worker_open(struct worker *w, struct worker_crew *crew, uint32_t index, enum worker_kind kind,
+                struct bell_word *word)
+{
+  *w = (struct worker){.crew = crew, .index = index, .kind = (uint32_t)kind, .word = word};
+  w->bell = ENV_NO_BELL;
+  w->io_end = &w->io_first;
+  heap_init(&w->timer, crew->alloc);
+  w->rung = alloc_zero(crew->alloc, crew->count * sizeof *w->rung);
+  int rc = w->rung ? heap_reserve(&w->timer, WORKER_FIBERS * 2 + 1) : CHI_ENOMEM;
+  if (rc == CHI_OK)
+    rc = crew->env->bell_open(crew->env, &w->bell);
+  if (rc == CHI_OK) {
+    w->fiber = worker_fiber_open(w);
+    rc = w->fiber ? CHI_OK : CHI_ENOMEM;
+  }
+  if (rc != CHI_OK)
+    worker_close(w);
+  return rc;
+}
+
+void worker_close(struct worker *w)
+{
+  const struct alloc *alloc = w->crew->alloc;
+  CHI_ASSERT(!w->blocked && w->io_flight == 0);
+  while (w->spare)
+    worker_fiber_close(w, worker_unspare(w));
+  if (w->fiber)
+    worker_fiber_close(w, w->fiber);
+  w->fiber = NULL;
+  for (uint32_t class = 0; class < WORKER_RECORDS; class++) {
+    while (w->record[class].first) {
+      chi_ctx *ctx = w->record[class].first;
+      w->record[class].first = ctx->sibling;
+      alloc_put(alloc, ctx, ctx->size);
+    }
+  }
+  alloc_put(alloc, w->lane, w->lane_room * sizeof(void *));
+  alloc_put(alloc, w->rung, w->crew->count * sizeof *w->rung);
+  heap_fini(&w->timer);
+  if (w->bell != ENV_NO_BELL)
+    w->crew->env->bell_close(w->crew->env, w->bell);
+  w->bell = ENV_NO_BELL;
+  w->lane = NULL;
+  w->rung = NULL;
+}

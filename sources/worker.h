@@ -1,0 +1,159 @@
+/* worker.h - the step: lanes, tasks, ready fibers, blocked tasks, timers, take-over. */
+#ifndef CHI_WORKER_H
+#define CHI_WORKER_H
+
+#include "base.h"
+#include "bell.h"
+#include "env.h"
+#include "fiber.h"
+#include "heap.h"
+#include "log.h"
+#include "pool.h"
+#include "queue.h"
+#include "ring.h"
+#include "task.h"
+
+enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
+
+#define WORKER_SLOW_NS 50000u   /* tasks estimated at this or more belong on slow workers */
+#define WORKER_FIBERS 1024u     /* tasks begun and not ended, per worker */
+#define WORKER_RESERVE 64u      /* more of them for each level of subtasks */
+#define WORKER_DEPTH 16u        /* levels of subtasks */
+#define WORKER_RECORDS 8u       /* size classes of records: 512 << class */
+#define WORKER_STUCK_NS 20000000u /* a method this long in one go loses its worker's other work */
+
+struct worker;
+
+/* A stack on which the loop runs, or a blocked task sleeps. */
+struct worker_fiber {
+  struct fiber fiber;
+  struct env_stack stack;
+  struct worker *worker;
+  struct worker_fiber *next; /* among the spare ones */
+};
+
+/* A file operation on behalf of a task: lives on the task's stack. */
+struct worker_io {
+  struct ring_node node;
+  struct env_io io;
+  chi_ctx *ctx;
+  struct worker_io *next;
+};
+
+/* What the workers of a node share. */
+struct worker_crew {
+  struct env *env;
+  const struct alloc *alloc;
+  struct log log;
+  struct log_limit refusals;
+  struct worker *worker; /* fast ones, slow ones, the network worker */
+  uint32_t count, fast, slow;
+  uint32_t node, nodes;
+  uint64_t stack_size;
+  uint64_t cancel_epoch; /* atomic: rises when somebody asked for a cancellation */
+  uint32_t cancel_all;   /* atomic: every task is cancelled */
+  uint32_t draining;     /* atomic: nothing new is accepted from clients */
+  uint32_t watching;     /* atomic: the network worker looks after the others */
+  uint32_t turn;         /* atomic: round robin over slow workers */
+  /* Upcalls, on the network worker: a lane entry for a pool that is not ready (the callee owns
+   * raw); one worker's answer to a notice. */
+  void (*on_raw)(void *arg, struct task_raw *raw);
+  void (*on_notice)(void *arg, struct pool_notice *notice);
+  void *arg;
+};
+
+struct worker {
+  struct worker_crew *crew;
+  uint32_t index, kind;
+  /* touched by others */
+  struct inbox inbox;
+  struct ring_list queue;  /* tasks of clients, not begun */
+  struct ring_list urgent; /* what others wait for: subtasks, tasks inside a gate, operations */
+  struct bell_word *word;
+  env_bell bell;
+  uint32_t awake, inside; /* atomic: stepped lately; inside a method */
+  uint64_t beat, accepted, ended, refused, busy_ns, blocked_count, resting; /* tallies */
+  uint64_t stolen_at; /* network worker: beat at which its work was taken away */
+  uint64_t beat_seen; /* network worker */
+  /* its own */
+  uint64_t now, cancel_seen;
+  uint32_t budget, sample, switches;
+  bool more;
+  struct pool_table *table;
+  const struct pool_entry *last; /* found last */
+  struct queue_lane **lane;
+  uint32_t lane_count, lane_room, lane_at, lane_run;
+  struct ring_node *adopt; /* lanes for which there was no memory yet */
+  struct fiber host;
+  struct worker_fiber *fiber, *spare;
+  uint32_t fibers, spares;
+  chi_ctx *running;
+  struct task_list ready;
+  chi_ctx *blocked;
+  struct heap timer;
+  uint64_t timer_seq;
+  uint32_t io_flight;
+  struct worker_io *io_first, **io_end; /* waiting for room in the environment */
+  struct {
+    chi_ctx *first;
+    uint32_t count;
+  } record[WORKER_RECORDS];
+  uint32_t *rung; /* by worker: announcement answered last */
+};
+
+CHI_PRIVATE int worker_open(struct worker *w, struct worker_crew *crew, uint32_t index,
+                            enum worker_kind kind, struct bell_word *word);
+CHI_PRIVATE void worker_close(struct worker *w);
+
+/* See runtime.h. */
+CHI_PRIVATE bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *deadline);
+CHI_PRIVATE bool worker_has_work(const struct worker *w);
+CHI_PRIVATE bool worker_may_sleep(struct worker *w);
+CHI_PRIVATE void worker_awake(struct worker *w);
+
+/* Sends n to another worker's inbox and wakes it; `from` is the sender. Any worker. */
+CHI_PRIVATE void worker_send(struct worker *from, struct worker *to, struct ring_node *n);
+/* Rings a worker that sleeps. */
+CHI_PRIVATE void worker_ring(struct worker *from, struct worker *to);
+/* Makes every worker look whether a task of its own is cancelled. */
+CHI_PRIVATE void worker_cancel_changed(struct worker *from);
+
+/* A record with room for a task of `size` bytes, zeroed but for the copy; NULL: no memory. */
+CHI_PRIVATE chi_ctx *worker_record(struct worker *w, uint32_t size);
+CHI_PRIVATE void worker_record_free(struct worker *w, chi_ctx *ctx);
+/* Takes a lane entry that was sent as raw and whose pool is ready now. Network worker. */
+CHI_PRIVATE void worker_accept_raw(struct worker *w, struct task_raw *raw);
+/* Completes a raw entry with a code instead. */
+CHI_PRIVATE void worker_refuse_raw(struct worker *w, struct task_raw *raw, int rc);
+/* Submits a record whose container and method are set, from the worker w: starts it there or on
+ * a slow worker. */
+CHI_PRIVATE void worker_submit(struct worker *w, chi_ctx *ctx);
+
+/* For the running task. Blocks until woken, `until` (UINT64_MAX: none) or, unless the wait cannot
+ * be interrupted, cancellation; returns what the waker gave, CHI_ETIMEOUT or CHI_ECANCELLED. */
+CHI_PRIVATE int worker_block(chi_ctx *ctx, enum task_wait wait, uint64_t until);
+/* Wakes a blocked task with rc, once. `from`: the worker that calls. */
+CHI_PRIVATE void worker_wake(struct worker *from, chi_ctx *ctx, int rc);
+/* Wakes a list linked by sync_next with CHI_OK. */
+CHI_PRIVATE void worker_wake_all(struct worker *from, chi_ctx *woken);
+/* Runs a file operation for the running task; returns its result. */
+CHI_PRIVATE int64_t worker_io_run(chi_ctx *ctx, struct env_io *io);
+/* CHI_OK, CHI_ECANCELLED or CHI_ETIMEOUT. */
+CHI_PRIVATE int worker_cancelled(const chi_ctx *ctx);
+
+/* Network worker: looks for workers stuck in a method and gives their tasks that have not begun to
+ * others. Returns the heir of worker `index`, or its own index if it isn't stuck. */
+CHI_PRIVATE uint32_t worker_relieve(struct worker *network, uint32_t index);
+/* Gives a lane a home and tells the worker. Network worker. */
+CHI_PRIVATE void worker_home(struct worker *network, struct queue_lane *lane, uint32_t home);
+
+/* ---- between worker.c and worker_accept.c */
+/* Takes one entry from a lane and deals with it; false: there was none. */
+CHI_PRIVATE bool worker_accept(struct worker *w, struct queue_lane *lane);
+/* Enters the container's gate and runs the body to its end or first block. The worker's stack. */
+CHI_PRIVATE void worker_begin(struct worker *w, chi_ctx *ctx);
+
+/* The running task whose stack or guard page holds the address, or NULL. Signal-safe. */
+CHI_PRIVATE const chi_ctx *worker_fault(const struct worker *w, const void *address);
+
+#endif

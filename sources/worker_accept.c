@@ -1,0 +1,232 @@
+/* worker_accept.c - from a lane entry to a task: the one place where a client's memory is read. */
+#include "worker.h"
+#include "route.h"
+
+static uint32_t worker_record_class(uint32_t size)
+{
+  uint32_t class = 0;
+  while (class < WORKER_RECORDS && (512u << class) < size)
+    class++;
+  return class;
+}
+
+chi_ctx *worker_record(struct worker *w, uint32_t task_size)
+{
+  uint32_t size = (uint32_t)TASK_RECORD + task_size;
+  uint32_t class = worker_record_class(size);
+  chi_ctx *ctx = NULL;
+  if (class < WORKER_RECORDS) {
+    size = 512u << class;
+    ctx = w->record[class].first;
+    if (ctx) {
+      w->record[class].first = ctx->sibling;
+      w->record[class].count--;
+    }
+  }
+  if (!ctx)
+    ctx = alloc_get(w->crew->alloc, size);
+  if (!ctx)
+    return NULL;
+  *ctx = (chi_ctx){.size = size, .deadline = UINT64_MAX, .timer.index = 0};
+  ctx->task = (chi_task *)(void *)((char *)ctx + TASK_RECORD);
+  return ctx;
+}
+
+/* Most records are used again at once; a hoard, as after a burst, goes back. */
+void worker_record_free(struct worker *w, chi_ctx *ctx)
+{
+  uint32_t class = worker_record_class(ctx->size);
+  if (class < WORKER_RECORDS && w->record[class].count < 64) {
+    ctx->sibling = w->record[class].first;
+    w->record[class].first = ctx;
+    w->record[class].count++;
+  } else {
+    alloc_put(w->crew->alloc, ctx, ctx->size);
+  }
+}
+
+static void worker_refuse(struct worker *w, struct queue *q, uint64_t ref, uint32_t slot, int rc)
+{
+  struct worker_crew *crew = w->crew;
+  chi_task *shared = shm_resolve(q->table, ref, sizeof *shared);
+  if (shared)
+    shared->rc = rc;
+  tally_add(&w->refused, 1);
+  if (rc == CHI_ECORRUPT && w->kind == WORKER_NETWORK)
+    log_limited(&crew->log, &crew->refusals, w->now, CHI_LOG_WARNING,
+                "refused a task of queue %u: its offset, length or slot does not fit", q->id);
+  if (crew->env->trace)
+    crew->env->trace(crew->env, ENV_TRACE_COMPLETE, w->index, ((uint64_t)q->id << 32) | slot,
+                     (uint64_t)(int64_t)rc);
+  queue_complete(q, w->index, slot, rc);
+}
+
+/* The network worker knows every pool, and keeps what waits for one in creation. */
+static void worker_forward(struct worker *w, struct queue *q, uint64_t ref, uint32_t slot)
+{
+  struct worker_crew *crew = w->crew;
+  struct task_raw *raw = alloc_get(crew->alloc, sizeof *raw);
+  if (!raw) {
+    worker_refuse(w, q, ref, slot, CHI_ENOMEM);
+    return;
+  }
+  *raw = (struct task_raw){.node.kind = NODE_RAW, .queue = q, .ref = ref, .slot = slot};
+  if (w->kind == WORKER_NETWORK) {
+    crew->on_raw(crew->arg, raw);
+    return;
+  }
+  struct worker *network = &crew->worker[crew->count - 1];
+  ring_push(&network->queue, &raw->node);
+  worker_ring(w, network);
+}
+
+/* Declared cost, corrected by measurement: a lower bound of nothing, good to tell 5 us from 50. */
+static bool worker_is_slow(const struct method *m, const chi_task *header)
+{
+  uint64_t us = header->compute_us ? header->compute_us : m->def->compute_us;
+  uint64_t size = header->io_size < (1ull << 40) ? header->io_size : 1ull << 40;
+  uint64_t ns = size / 4 + us * 1000 + 5000;
+  return ns * (tally_get(&m->weight) >> 3) >> 7 >= WORKER_SLOW_NS;
+}
+
+static const struct pool_entry *worker_pool(struct worker *w, chi_pool_id id)
+{
+  if (!w->last || !pool_id_equal(w->last->id, id))
+    w->last = pool_table_find(w->table, id);
+  return w->last;
+}
+
+static int worker_check_header(const struct worker *w, const chi_task *header)
+{
+  if ((header->flags & CHI_TASK_PERIODIC) && header->period_us == 0)
+    return CHI_EINVAL;
+  if (header->compute_us > 60u * 1000000u)
+    return CHI_EINVAL;
+  if (header->query.mode == CHI_QUERY_DYNAMIC)
+    return CHI_OK;
+  struct route route;
+  return route_resolve(&header->query, w->crew->nodes, w->crew->node, &route);
+}
+
+/* Makes the record of a task whose pool is ready. */
+static int worker_prepare(struct worker *w, struct queue *q, const chi_task *header, uint64_t ref,
+                          struct pool *pool, chi_ctx **out)
+{
+  struct method *m = module_method(pool->module, header->method);
+  if (!m)
+    return CHI_ENOMETHOD;
+  uint32_t size = m->plan.type->size;
+  chi_task *shared = shm_resolve(q->table, ref, size);
+  if (!shared)
+    return CHI_ECORRUPT;
+  int rc = worker_check_header(w, header);
+  if (rc != CHI_OK)
+    return rc;
+  chi_ctx *ctx = worker_record(w, size);
+  if (!ctx)
+    return CHI_ENOMEM;
+  if (!m->plan.plain)
+    memset(ctx->task, 0, size);
+  rc = task_copy_in(&m->plan, q->table, header, shared, ctx->task);
+  if (rc != CHI_OK) {
+    worker_record_free(w, ctx);
+    return rc;
+  }
+  ctx->container = &pool->container;
+  ctx->method = m;
+  ctx->origin = TASK_FROM_CLIENT;
+  ctx->queue = q;
+  ctx->shared = shared;
+  ctx->tag = (uint32_t)header->id;
+  ctx->root = ((uint64_t)q->id << 32) | ctx->tag;
+  ctx->accepted = w->now;
+  if (header->deadline_ms)
+    ctx->deadline = w->now + header->deadline_ms * 1000000ull;
+  ctx->slow = worker_is_slow(m, header);
+  *out = ctx;
+  return CHI_OK;
+}
+
+static void worker_accept_task(struct worker *w, struct queue *q, uint64_t ref, uint32_t slot)
+{
+  const chi_task *shared = shm_resolve(q->table, ref, sizeof *shared);
+  if (!shared || slot >= q->depth) {
+    worker_refuse(w, q, ref, slot, CHI_ECORRUPT);
+    return;
+  }
+  chi_task header;
+  memcpy(&header, shared, sizeof header);
+  header.rc = CHI_OK;
+  bool admin = pool_id_equal(header.pool, CHI_ADMIN_POOL);
+  if (atomic_get(&w->crew->draining) && !admin) {
+    worker_refuse(w, q, ref, slot, CHI_ESHUTDOWN);
+    return;
+  }
+  const struct pool_entry *entry = worker_pool(w, header.pool);
+  if (!entry || entry->state != POOL_READY || (admin && w->kind != WORKER_NETWORK)) {
+    worker_forward(w, q, ref, slot);
+    return;
+  }
+  chi_ctx *ctx = NULL;
+  int rc = worker_prepare(w, q, &header, ref, entry->pool, &ctx);
+  if (rc != CHI_OK) {
+    worker_refuse(w, q, ref, slot, rc);
+    return;
+  }
+  ctx->slot = slot;
+  tally_add(&w->accepted, 1);
+  tally_add(&ctx->container->tally[w->index].active, 1);
+  if (w->crew->env->trace)
+    w->crew->env->trace(w->crew->env, ENV_TRACE_DISPATCH, w->index, ctx->root,
+                        ((uint64_t)header.pool.major << 16) | header.method);
+  if (w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin)
+    worker_begin(w, ctx);
+  else
+    worker_submit(w, ctx);
+}
+
+static void worker_accept_cancel(struct worker *w, struct queue *q, uint64_t slot, uint32_t tag)
+{
+  if (slot < q->depth && tag != 0) {
+    atomic_set(&q->cancel[slot], tag);
+    worker_cancel_changed(w);
+  }
+  queue_forget(q, w->index);
+}
+
+bool worker_accept(struct worker *w, struct queue_lane *l)
+{
+  struct lane_entry e;
+  enum lane_op op = LANE_RUN;
+  struct queue *q = l->queue;
+  if (!latch_try(&l->latch))
+    return false;
+  bool taken = atomic_get(&l->home) == w->index && !atomic_get(&l->closed);
+  /* A client that keeps to the rules never has more in flight; one that doesn't is held back here,
+   * within what accumulates between two looks. */
+  if (taken && (l->in.head & 63) == 63 && queue_in_flight(q) > q->depth + 64)
+    taken = false;
+  taken = taken && lane_take(&l->in, &e, &op);
+  latch_unlock(&l->latch);
+  if (!taken)
+    return false;
+  if (op == LANE_CANCEL)
+    worker_accept_cancel(w, q, e.ref, e.slot);
+  else
+    worker_accept_task(w, q, e.ref, e.slot);
+  return true;
+}
+
+void worker_accept_raw(struct worker *w, struct task_raw *raw)
+{
+  struct task_raw copy = *raw;
+  alloc_put(w->crew->alloc, raw, sizeof *raw);
+  worker_accept_task(w, copy.queue, copy.ref, copy.slot);
+}
+
+void worker_refuse_raw(struct worker *w, struct task_raw *raw, int rc)
+{
+  struct task_raw copy = *raw;
+  alloc_put(w->crew->alloc, raw, sizeof *raw);
+  worker_refuse(w, copy.queue, copy.ref, copy.slot, rc);
+}

@@ -1,0 +1,479 @@
+#!/bin/sh
+# check.sh - runs all the tests in all the ways they are built, in parts, and counts.
+#
+# usage: tests/check.sh [PART...]
+#
+# Each part has a log in build/check/. What fails is also shown here. The last line reads
+# "N passed, M failed[, K skipped]"; the exit status is 0 only if M is. A part is in the list as
+# soon as its files are there; from then on, finding nothing to test is a failure.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+LC_ALL=C
+export LC_ALL
+unset CC CXX SAN AMALGAM OMIT INTERLEAVE HOSTILE BUILD MAKEFLAGS MFLAGS MAKELEVEL
+
+here=$PWD
+dir=build/check
+out=$dir/output
+jobs=$(nproc 2>/dev/null || echo 2)
+fuzz_seconds=${FUZZ_SECONDS:-5}
+warn='-Wall -Wextra -Wshadow -Werror'
+total_passed=0 total_failed=0 total_skipped=0
+mkdir -p "$dir"
+
+# ---- counting ----------------------------------------------------------------------------------
+
+# Is any of these files there?
+have()
+{
+  for file in "$@"; do
+    [ ! -e "$file" ] || return 0
+  done
+  return 1
+}
+
+# $1: label, $2: exit status; reads $out. A program's own closing line counts, else it is one test.
+count()
+{
+  cat "$out" >>"$log"
+  counts=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed\(, \([0-9]*\) skipped\)*$/\1 \2 0\4/p' \
+    "$out" | tail -n 1)
+  if [ -z "$counts" ]; then
+    if [ "$2" = 0 ]; then counts='1 0 0'; else counts='0 1 0'; fi
+  fi
+  read -r passed failed skipped <<END
+$counts
+END
+  skipped=${skipped#0}
+  skipped=${skipped:-0}
+  if [ "$2" != 0 ] && [ "$failed" = 0 ]; then
+    failed=1
+  fi
+  if [ $((passed + failed + skipped)) = 0 ]; then
+    echo 'nothing was tested' >>"$out"
+    failed=1
+  fi
+  part_passed=$((part_passed + passed))
+  part_failed=$((part_failed + failed))
+  part_skipped=$((part_skipped + skipped))
+  if [ "$failed" != 0 ]; then
+    printf '   FAILED %s (status %s)\n' "$1" "$2"
+    tail -n 50 "$out" | sed 's/^/   | /'
+  elif [ "$skipped" != 0 ]; then
+    grep '^ *skipped' "$out" | sed "s|^ *|   $1: |"
+  fi
+  return "$failed"
+}
+
+# $1: label; the rest is a command, or a function of this file, that succeeds if all is well.
+run()
+{
+  label=$1
+  shift
+  printf '### %s: %s\n' "$label" "$*" >>"$log"
+  case $(command -v "$1") in
+  */*) timeout -k 10 "$limit" "$@" >"$out" 2>&1 </dev/null ;;
+  *) ("$@") >"$out" 2>&1 </dev/null ;;
+  esac
+  count "$label" $?
+}
+
+# Builds with make: counts only if it fails.
+build()
+{
+  printf '### make %s\n' "$*" >>"$log"
+  if make -s -j "$jobs" "$@" >"$out" 2>&1 </dev/null; then
+    cat "$out" >>"$log"
+    return 0
+  fi
+  count "make $*" 1
+  return 1
+}
+
+part()
+{
+  case $wanted in
+  *" $1 "*) ;;
+  *) return ;;
+  esac
+  part_passed=0 part_failed=0 part_skipped=0
+  log=$dir/$1.log
+  : >"$log"
+  printf '== %-10s %s\n' "$1" "$2"
+  began=$(date +%s)
+  limit=300
+  "part_$1"
+  if [ $((part_passed + part_failed + part_skipped)) = 0 ]; then
+    echo '   FAILED nothing was tested'
+    part_failed=1
+  fi
+  printf '   %d passed, %d failed, %d skipped; %d s\n' $part_passed $part_failed $part_skipped \
+    $(($(date +%s) - began))
+  total_passed=$((total_passed + part_passed))
+  total_failed=$((total_failed + part_failed))
+  total_skipped=$((total_skipped + part_skipped))
+}
+
+# ---- the parts ---------------------------------------------------------------------------------
+
+part_tidy()
+{
+  build build/tidy || return
+  run 'style of every file' make -s tidy
+  run 'the style test itself' tests/tidy/run.sh build/tidy
+  # shellcheck disable=SC2046
+  run 'shellcheck' shellcheck -x $(find . -path ./build -prune -o -path ./.git -prune -o \
+    -type f -name '*.sh' -print) amalgamate tools/setup .ci/run
+}
+
+# Writes the two files twice, in two places, and compares.
+generated_twice()
+{
+  mkdir -p $dir/a $dir/b
+  ./amalgamate --output $dir/a && LC_ALL=C.UTF-8 ./amalgamate --output "$here/$dir/b" &&
+    cmp $dir/a/chimaera.c $dir/b/chimaera.c && cmp $dir/a/chimaera.h $dir/b/chimaera.h
+}
+
+# $1: compiler, $2: what to leave out. The very line a user would type, for every combination.
+compiles_alone()
+{
+  # shellcheck disable=SC2086
+  "$1" -O2 $warn $2 -c $dir/a/chimaera.c -o "$dir/chimaera-$1$(echo "$2" | tr -d ' -').o"
+}
+
+# $1: compiler, $2: C++ compiler. Two C units and one of C++, all with the header, run as one.
+links_with_users()
+{
+  for unit in user_a user_b; do
+    # shellcheck disable=SC2086
+    "$1" -std=c11 -O1 $warn -I $dir/a -c tests/amalgam/$unit.c -o $dir/$unit.o || return
+  done
+  # shellcheck disable=SC2086
+  "$2" -std=c++17 -O1 $warn -I $dir/a -c tests/amalgam/user.cpp -o $dir/user.o || return
+  # shellcheck disable=SC2046
+  "$2" $dir/user_a.o $dir/user_b.o $dir/user.o "$dir/chimaera-$1.o" $(libraries) -o $dir/users &&
+    $dir/users
+}
+
+# The libraries that the whole needs, as the installed pkg-config file names them.
+libraries()
+{
+  make -s print-libraries
+}
+
+# $1: compiler. With the real environment left out, libc alone is enough, and it runs.
+runs_without_real()
+{
+  # shellcheck disable=SC2086
+  "$1" -std=c11 -O1 $warn -DCHI_OMIT_REAL -I $dir/a -c tests/amalgam/alone.c -o $dir/alone.o &&
+    "$1" $dir/alone.o "$dir/chimaera-$1DCHI_OMIT_REAL.o" -o $dir/alone && $dir/alone &&
+    ! readelf -d $dir/alone | grep NEEDED | grep -v 'libc\.so'
+}
+
+# Every global symbol begins with chi_, and those declared and those defined are the same.
+exports_what_is_declared()
+{
+  nm -g --defined-only $dir/chimaera-gcc.o | awk '{ print $NF }' | sort >$dir/defined
+  nm -D --defined-only build/gcc-amalgam/libchimaera.so | awk '{ print $NF }' | sort >$dir/exported
+  echo '#include "chimaera.h"' | gcc -I $dir/a -x c -fsyntax-only -aux-info $dir/aux - &&
+    sed -n 's|^/\* [^ ]*chimaera\.h:.*extern [^(]*[ *]\(chi_[a-z0-9_]*\) (.*|\1|p' $dir/aux |
+    sort -u >$dir/declared
+  ! grep -v '^chi_' $dir/defined && diff $dir/declared $dir/defined &&
+    diff $dir/defined $dir/exported
+}
+
+# The public header defines no macro of another name.
+macros_are_ours()
+{
+  printf '#include <stddef.h>\n#include <stdint.h>\n' | gcc -dM -E -x c - |
+    sort >$dir/macros-before
+  echo '#include "chimaera.h"' | gcc -I $dir/a -dM -E -x c - | sort >$dir/macros-after
+  grep -q CHI_OK $dir/a/chimaera.h &&
+    ! comm -13 $dir/macros-before $dir/macros-after | grep -v -E '^#define (CHI_|chi_|CHIMAERA_H)'
+}
+
+part_amalgam()
+{
+  run 'amalgamate --check' ./amalgamate --check
+  run 'what amalgamate refuses' tests/amalgam/amalgamate.sh
+  run 'the same bytes twice' generated_twice || return
+  for cc in gcc clang; do
+    for omit in '' -DCHI_OMIT_REAL -DCHI_OMIT_SIM '-DCHI_OMIT_REAL -DCHI_OMIT_SIM'; do
+      run "$cc -c chimaera.c $omit" compiles_alone $cc "$omit"
+    done
+    run "$cc without the real environment" runs_without_real $cc
+  done
+  run 'gcc and g++ units together' links_with_users gcc g++
+  run 'clang and clang++ units together' links_with_users clang clang++
+  build all || return
+  run 'exported names' exports_what_is_declared
+  run 'macros of the header' macros_are_ours
+}
+
+# $1: compiler, $2: header.
+header_stands_alone()
+{
+  # shellcheck disable=SC2086
+  printf '#include "%s"\n#include "%s"\n' "${2##*/}" "${2##*/}" |
+    "$1" -std=c11 $warn -fsyntax-only -Isources -Isim -x c -
+}
+
+part_headers()
+{
+  for cc in gcc clang; do
+    for header in $(./amalgamate --list | grep '\.h$'); do
+      run "$cc $header" header_stands_alone $cc "$header"
+    done
+  done
+  for cxx in g++ clang++; do
+    run "$cxx chimaera.h" "$cxx" -std=c++17 -Wall -Wextra -Wshadow -Werror -fsyntax-only -x c++ \
+      sources/chimaera.h
+  done
+}
+
+# The world is reached through the seam alone: what the core takes from outside itself is listed.
+# $1: files of allowed symbols, $2: objects whose symbols may be used, $3: objects that are checked.
+symbols_allowed()
+{
+  allowed=$1
+  # shellcheck disable=SC2086
+  [ -n "$3" ] && nm --defined-only $2 >$dir/own && nm -A -u $3 >$dir/wanted || return
+  awk -v allowed="$allowed" -v own=$dir/own '
+    BEGIN {
+      for (i = split(allowed, files, " "); i > 0; i--)
+        while ((getline <files[i]) > 0)
+          if ($0 !~ /^(#|$)/)
+            ok[$1 " " $2] = 1
+      while ((getline <own) > 0)
+        if (NF == 3)
+          ok[$3 " "] = 1
+    }
+    {
+      object = $1
+      sub(/:.*$/, "", object)
+      sub(/^.*\//, "", object)
+      if (!(($NF " ") in ok) && !(($NF " " object) in ok)) {
+        print object ": uses " $NF ", which is not in " allowed
+        bad = 1
+      }
+    }
+    END { exit bad }' $dir/wanted
+}
+
+# No global state: what an object may hold in writable memory is listed.
+# $1: file of allowed symbols, the rest: objects.
+data_allowed()
+{
+  allowed=$1
+  shift
+  [ $# -gt 0 ] && objdump -t "$@" >$dir/symbols || return
+  awk -v allowed="$allowed" '
+    BEGIN {
+      while ((getline <allowed) > 0)
+        ok[$1 " " $2] = 1
+    }
+    / file format / {
+      object = $1
+      sub(/:$/, "", object)
+      sub(/^.*\//, "", object)
+    }
+    {
+      # value, flags in seven columns, section, size, name
+      split(substr($0, 26), field, /[ \t]+/)
+      if (field[1] !~ /^(\.data|\.bss|\.tdata|\.tbss|\*COM\*)$/ || field[3] == field[1])
+        next
+      name = field[3]
+      sub(/\.[0-9]+$/, "", name)
+      if (!((name " " object) in ok)) {
+        print object ": " name " can be written to, and is not in " allowed
+        bad = 1
+      }
+    }
+    END { exit bad }' $dir/symbols
+}
+
+part_seam()
+{
+  build AMALGAM=0 core || return
+  all=$(./amalgamate --list | sed -n 's|^\(.*\)\.c$|build/gcc/\1.o|p')
+  core=$(printf '%s\n' "$all" | grep '/sources/' | grep -v '/real_')
+  core_list=tests/amalgam/core-symbols.allow
+  run 'symbols of the core' symbols_allowed $core_list "$core" "$core"
+  if have sim/*.c; then
+    sim=$(printf '%s\n' "$all" | grep '/sim/')
+    run 'symbols of the simulation' symbols_allowed \
+      "$core_list tests/amalgam/sim-symbols.allow" "$core $sim" "$sim"
+  fi
+  # shellcheck disable=SC2086
+  run 'no global state' data_allowed tests/amalgam/data-symbols.allow $all
+}
+
+# The suites there are: $1 is the directory under build/, the rest what to start them with.
+suites()
+{
+  variant=$1
+  shift
+  for suite in unit sim; do
+    ! have tests/$suite/*.c || run "$variant, $suite tests" "$@" "build/$variant/test-$suite"
+  done
+}
+
+part_modular()
+{
+  for cc in gcc clang; do
+    build CC=$cc AMALGAM=0 tests && suites $cc
+  done
+}
+
+part_onefile()
+{
+  for cc in gcc clang; do
+    build CC=$cc tests && suites $cc-amalgam
+  done
+}
+
+part_address()
+{
+  build CC=gcc SAN=address,undefined AMALGAM=0 tests && suites gcc-address-undefined
+  build CC=clang SAN=address,undefined tests && suites clang-address-undefined-amalgam
+}
+
+part_thread()
+{
+  # The sanitizer's shadow memory doesn't fit every random address layout.
+  set -- env TSAN_OPTIONS=halt_on_error=1
+  ! setarch -R true 2>/dev/null || set -- setarch -R "$@"
+  build CC=clang SAN=thread AMALGAM=0 tests && suites clang-thread "$@"
+}
+
+part_valgrind()
+{
+  build tests || return
+  limit=900
+  run 'sim stories' valgrind -q --error-exitcode=9 --leak-check=full build/gcc-amalgam/test-sim
+}
+
+part_races()
+{
+  build INTERLEAVE=1 AMALGAM=0 CFLAGS=-O1\ -g interleave || return
+  run 'interleavings' build/gcc-interleave/test-interleave
+}
+
+part_hostile()
+{
+  build HOSTILE=1 AMALGAM=0 tests && suites gcc-hostile
+  ! have tests/hostile/*.c || run 'hostile tests' build/gcc-hostile/test-hostile
+}
+
+part_real()
+{
+  build all real || return
+  built=$here/build/gcc-amalgam
+  set -- env PATH="$built:$PATH" CHIMAERA="$built/chimaera" BUILD="$built"
+  for program in tests/real/test_*.c; do
+    [ ! -e "$program" ] || run "$program" "$@" "$built/real/$(basename "$program" .c)"
+  done
+  for script in tests/real/*.sh; do
+    [ ! -x "$script" ] || run "$script" "$@" "$script"
+  done
+}
+
+# Installs below a fresh root, builds a stranger's program with what pkg-config says, takes it away.
+installs_and_uninstalls()
+{
+  root=$here/$dir/root
+  rm -rf "$root"
+  for _ in 1 2; do
+    make -s install DESTDIR="$root" prefix=/opt/chi || return
+  done
+  PKG_CONFIG_SYSROOT_DIR=$root PKG_CONFIG_PATH=$root/opt/chi/lib/pkgconfig
+  export PKG_CONFIG_SYSROOT_DIR PKG_CONFIG_PATH
+  # shellcheck disable=SC2046
+  gcc tests/amalgam/alone.c $(pkgconf --cflags --libs chimaera) -o $dir/installed &&
+    LD_LIBRARY_PATH=$root/opt/chi/lib $dir/installed || return
+  # shellcheck disable=SC2046
+  gcc tests/amalgam/alone.c $(pkgconf --cflags chimaera) "$root/opt/chi/lib/libchimaera.a" \
+    $(libraries) -o $dir/installed-static && $dir/installed-static || return
+  make -s uninstall DESTDIR="$root" prefix=/opt/chi && ! find "$root" ! -type d | grep .
+}
+
+# What is tracked is enough to build from.
+builds_from_dist()
+{
+  if ! git rev-parse --git-dir >/dev/null 2>&1; then
+    echo 'skipped: not a clone'
+    echo '0 passed, 0 failed, 1 skipped'
+    return
+  fi
+  make -s dist && rm -rf $dir/dist && mkdir $dir/dist &&
+    tar -C $dir/dist --strip-components=1 -xzf build/chimaera-*.tar.gz &&
+    make -s -C $dir/dist all
+}
+
+part_install()
+{
+  build all || return
+  run 'install, use, uninstall' installs_and_uninstalls
+  run 'the tarball builds' builds_from_dist
+}
+
+part_fuzz()
+{
+  build CC=clang SAN=fuzzer fuzzers || return
+  for source in tests/fuzz/fuzz_*.c; do
+    name=$(basename "$source" .c)
+    seeds=tests/fuzz/seeds/${name#fuzz_}
+    corpus=build/fuzz/${name#fuzz_}
+    mkdir -p "$corpus"
+    limit=$((fuzz_seconds + 120))
+    run "$name" "build/clang-fuzzer-amalgam/fuzz/$name" \
+      -max_total_time="$fuzz_seconds" -timeout=10 -rss_limit_mb=2048 \
+      -artifact_prefix="$corpus-" "$corpus" "$seeds"
+  done
+}
+
+# ---- which, and the sum ------------------------------------------------------------------------
+
+known='tidy amalgam headers'
+have sources/*.c && known="$known seam"
+have tests/unit/*.c tests/sim/*.c && known="$known modular onefile address thread"
+have tests/sim/*.c && known="$known valgrind"
+have tests/interleave/*.c && known="$known races"
+have tests/hostile/*.c && known="$known hostile"
+have tests/real/test_*.c tests/real/*.sh && known="$known real"
+have tests/fuzz/fuzz_*.c && known="$known fuzz"
+known="$known install"
+
+for name in "$@"; do
+  case " $known " in
+  *" $name "*) ;;
+  *)
+    echo "check.sh: no part $name; there are: $known" >&2
+    exit 2
+    ;;
+  esac
+done
+wanted=" ${*:-$known} "
+
+start=$(date +%s)
+part tidy 'style of sources, tests, tools and scripts'
+part amalgam 'the one file: as generated, compiled by itself, its names'
+part headers 'each header by itself, twice; the public one in C++'
+part seam 'what the core asks of the world'
+part modular 'unit and simulation tests, file by file, gcc and clang'
+part onefile 'unit and simulation tests, one file, gcc and clang'
+part address 'the same under address and undefined behaviour sanitizers'
+part thread 'the same under the thread sanitizer'
+part valgrind 'simulation under valgrind'
+part races 'interleavings of the lock-free protocols'
+part hostile 'failing allocations, moving stacks, spurious wake-ups'
+part real 'real processes'
+part fuzz "fuzzers, $fuzz_seconds seconds each"
+part install 'installation and the tarball'
+echo "== all: $(($(date +%s) - start)) s; logs in $dir"
+if [ $total_skipped = 0 ]; then
+  echo "$total_passed passed, $total_failed failed"
+else
+  echo "$total_passed passed, $total_failed failed, $total_skipped skipped"
+fi
+[ $total_failed = 0 ]

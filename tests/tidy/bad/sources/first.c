@@ -1,0 +1,2 @@
+/* other.c - says it is another file. */
+static int first_x;

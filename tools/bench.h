@@ -1,0 +1,114 @@
+/* bench.h - measuring: figures in rounds, the raw limits beside them, a daemon of one's own. */
+#ifndef CHI_TOOL_BENCH_H
+#define CHI_TOOL_BENCH_H
+
+#include "cli.h"
+
+#include <sys/types.h>
+
+#define BENCH_ROUNDS_MAX 100
+#define BENCH_CLIENTS_MAX 64
+#define BENCH_NOWHERE (-1) /* a cpu: not pinned */
+
+/* What all figures share. */
+struct bench {
+  const struct cli *cli;
+  uint64_t rounds, round_ns;
+  uint64_t idle_ns;
+  char directory[CHI_PATH_MAX]; /* a temporary one, for configurations and the file of a bdev */
+  bool verbose;
+};
+
+/* One figure in all rounds. raw 0: there is no raw limit. Failed if a round was not measured. */
+struct bench_result {
+  double ours[BENCH_ROUNDS_MAX], raw[BENCH_ROUNDS_MAX];
+  uint32_t rounds;
+  bool failed;
+  char note[160]; /* what else is worth knowing, or why it failed */
+};
+
+enum bench_unit { BENCH_NS, BENCH_PER_SECOND, BENCH_BYTES_PER_SECOND, BENCH_BYTES, BENCH_PERCENT };
+
+/* A row of the table. */
+struct bench_figure {
+  const char *name, *title;
+  enum bench_unit unit;
+  bool less;          /* less is better: the target is a most, else a least */
+  double target;      /* of ours / raw, or of ours where there is no raw limit; 0: none */
+  uint32_t parameter; /* clients, window, what the runner makes of it */
+  /* Measures all rounds; returns false, with the note set, if it could not. */
+  bool (*run)(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
+};
+
+/* ---- bench_daemon.c */
+
+/* A daemon of one's own, as a process of this program with the module `bench` linked in. */
+struct bench_daemon {
+  pid_t pid;
+  int input; /* the daemon ends when this descriptor is closed, also by our own end */
+  char instance[CHI_NAME_MAX + 8];
+};
+
+/* Starts one with so many lines of configuration added to the defaults, pinned to a cpu or not,
+ * and waits until it serves. False: the note says why. */
+bool bench_daemon_start(const struct bench *b, const char *config, int cpu, struct bench_daemon *d,
+                        char *note, size_t size);
+void bench_daemon_stop(struct bench_daemon *d);
+/* What `chimaera bench --serve FILE` does. */
+int bench_daemon_serve(const struct cli *cli, const char *file);
+/* A client of it. */
+bool bench_link(const struct bench_daemon *d, struct cli_link *link, char *note, size_t size);
+/* Nanoseconds of CPU that all threads of a process have used so far; 0 if it is gone. */
+uint64_t bench_cpu_time(pid_t pid);
+/* Runs tasks for so long, `window` of them in flight, checking each; how many, 0 on failure. */
+uint64_t bench_nops(struct cli_link *link, uint32_t window, uint64_t ns, uint64_t *took);
+
+bool bench_run_idle(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
+bool bench_run_start(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
+bool bench_run_memory(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
+
+/* ---- bench_raw.c: limits of the machine. Each measures for about `ns`; 0 on failure. */
+
+/* Nanoseconds of a round trip on one cache line between two processes pinned to two cpus. */
+double bench_raw_pingpong(int cpu, int other, uint64_t ns);
+/* Nanoseconds of a round trip through a mailbox, of `clients` processes and one that serves them,
+ * all spinning and yielding, none pinned. */
+double bench_raw_mailbox(uint32_t clients, uint64_t ns);
+/* Entries per second there and back through two rings of 64-byte entries, `window` of them on the
+ * way, between two processes pinned to two cpus. */
+double bench_raw_ring(int cpu, int other, uint32_t window, uint64_t ns);
+/* Bytes per second copied into `span` bytes, `piece` at a time, pinned. */
+double bench_raw_copy(int cpu, uint64_t span, uint64_t piece, uint64_t ns);
+/* Nanoseconds of malloc and free of that size. */
+double bench_raw_malloc(uint64_t size, uint64_t ns);
+/* Operations per second of fio with io_uring on a file; false if there is no fio. */
+bool bench_raw_fio(const char *path, uint64_t size, bool writing, uint32_t depth, uint64_t ns,
+                   double *out);
+/* Pins this thread to a cpu; BENCH_NOWHERE: to none. */
+void bench_pin(int cpu);
+
+/* ---- bench_task.c, bench_io.c: our side of the same */
+
+bool bench_run_latency_pinned(const struct bench *b, const struct bench_figure *f,
+                              struct bench_result *r);
+bool bench_run_latency(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
+bool bench_run_rate(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
+bool bench_run_allocation(const struct bench *b, const struct bench_figure *f,
+                          struct bench_result *r);
+bool bench_run_ram(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
+bool bench_run_file(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
+
+/* ---- bench_field.c: --test-case against a running daemon */
+int bench_field_run(const struct cli *cli);
+
+/* The task of the module `bench`: gives back what it got, plus one. */
+#define BENCH_NOP(X, T) X(T, IN, u64, in) X(T, OUT, u64, out)
+CHI_TASK(bench_nop, 10, BENCH_NOP)
+#define BENCH_POOL ((chi_pool_id){900, 0})
+#define BENCH_POOL_CONFIG                                                                          \
+  "compose:\n- {mod_name: bench, pool_name: bench, pool_query: local, pool_id: \"900.0\"}\n"
+
+/* Writes to result->note; returns false. */
+bool bench_note(struct bench_result *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

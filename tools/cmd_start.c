@@ -1,0 +1,247 @@
+/* cmd_start.c - the daemon: starts a node, says when it serves, stops it when asked to. */
+#include "cli.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "settings.h"
+
+#define START_STUCK 75 /* exit status: a method did not come back within twice the grace period */
+#define START_GRACE_MS 5000
+
+/* What the signal handler reaches: there is one node in this process. */
+static chi_node *volatile start_node;
+static volatile sig_atomic_t start_signal;
+
+static void start_on_signal(int number)
+{
+  if (start_signal)
+    _exit(128 + number);
+  start_signal = number;
+  if (start_node)
+    chi_node_stop(start_node);
+}
+
+static void start_catch_signals(void)
+{
+  struct sigaction action = {.sa_handler = start_on_signal, .sa_flags = SA_RESTART};
+  sigaction(SIGINT, &action, NULL);
+  sigaction(SIGTERM, &action, NULL);
+  action.sa_handler = SIG_IGN;
+  sigaction(SIGPIPE, &action, NULL);
+}
+
+/* The readiness protocol of systemd: a datagram to the socket named in the environment. */
+static void start_notify(const char *state)
+{
+  const char *path = getenv("NOTIFY_SOCKET");
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  size_t size = path ? strlen(path) : 0;
+  int fd;
+  if (size < 2 || size >= sizeof(address.sun_path) || (*path != '/' && *path != '@'))
+    return;
+  memcpy(address.sun_path, path, size);
+  if (*path == '@')
+    address.sun_path[0] = '\0';
+  fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0)
+    return;
+  sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address,
+         (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size));
+  close(fd);
+}
+
+static int start_write_pid(const struct cli *cli, const char *path)
+{
+  FILE *file = fopen(path, "we");
+  if (!file)
+    return cli_fail(cli, "%s: %s", path, strerror(errno));
+  fprintf(file, "%ld\n", (long)getpid());
+  if (fclose(file) != 0)
+    return cli_fail(cli, "%s: %s", path, strerror(errno));
+  return CLI_OK;
+}
+
+/* The ready line, with figures that the node itself answers: so it does serve. */
+static int start_describe(const struct cli *cli, const char *instance, char *line, size_t size)
+{
+  struct cli_link link = {0};
+  chi_error err;
+  struct json *json = NULL;
+  uint32_t fast = 0, slow = 0;
+  if (chi_client_open(instance, &link.client, &err) == CHI_OK) {
+    if (chi_queue_open(link.client, &link.queue, &err) == CHI_OK)
+      json = cli_figures(&link, &err);
+    cli_disconnect(&link);
+  }
+  if (!json)
+    return cli_fail(cli, "the node does not answer: %s", err.text);
+  for (const struct json *w = json_list(json, "workers"); w; w = w->next) {
+    fast += strcmp(json_string(w, "kind", ""), "fast") == 0;
+    slow += strcmp(json_string(w, "kind", ""), "slow") == 0;
+  }
+  snprintf(line, size, "chimaera: ready: instance %s, %u fast + %u slow workers, %u pools\n",
+           instance, fast, slow, json_count(json, "pools"));
+  json_free(json);
+  return CLI_OK;
+}
+
+/* In the background, standard streams lead nowhere from now on. */
+static void start_leave_terminal(void)
+{
+  int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (null < 0)
+    return;
+  for (int fd = 0; fd <= 2; fd++)
+    dup2(null, fd);
+  close(null);
+}
+
+/* Says that the node serves: to systemd, to the waiting parent or on standard output. */
+static int start_ready(const struct cli *cli, int parent)
+{
+  char line[CHI_NAME_MAX + 200];
+  ssize_t written;
+  if (start_describe(cli, chi_node_instance(start_node), line, sizeof(line)) != CLI_OK)
+    return CLI_FAILED;
+  start_notify("READY=1");
+  if (parent < 0) {
+    fputs(line, stdout);
+    return fflush(stdout) == 0 ? CLI_OK : cli_fail(cli, "standard output: %s", strerror(errno));
+  }
+  written = write(parent, line, strlen(line));
+  close(parent);
+  start_leave_terminal();
+  return written > 0 ? CLI_OK : CLI_FAILED;
+}
+
+static int start_close(const struct cli *cli, uint32_t grace_ms)
+{
+  start_notify("STOPPING=1");
+  if (chi_node_close(start_node, grace_ms) == CHI_OK) {
+    start_node = NULL;
+    return CLI_OK;
+  }
+  cli_fail(cli, "a method did not come back within twice the grace period of %u ms; giving up",
+           grace_ms);
+  return START_STUCK;
+}
+
+/* From here to the end of the node. parent: descriptor that waits for the ready line, or -1. */
+static int start_serve(const struct cli *cli, const chi_config *config, uint32_t grace_ms,
+                       int parent)
+{
+  const char *pid_file = cli_value(cli, "pid-file");
+  chi_node *node;
+  chi_error err;
+  int status, closed;
+  start_catch_signals();
+  if (chi_node_open(config, NULL, 0, &node, &err) != CHI_OK)
+    return cli_fail(cli, "%s", err.text);
+  start_node = node;
+  if (start_signal)
+    chi_node_stop(node);
+  status = pid_file ? start_write_pid(cli, pid_file) : CLI_OK;
+  if (status == CLI_OK && !start_signal)
+    status = start_ready(cli, parent);
+  if (status == CLI_OK)
+    chi_node_wait(node, UINT64_MAX);
+  closed = start_close(cli, grace_ms);
+  if (pid_file)
+    unlink(pid_file);
+  if (closed == START_STUCK)
+    _exit(START_STUCK);
+  return status;
+}
+
+/* Returns in the child the descriptor for the ready line; never returns in the parent, which ends
+ * when the child is ready or has failed, with the child's status. */
+static int start_detach(const struct cli *cli)
+{
+  char line[CHI_NAME_MAX + 200];
+  int ends[2], status = 0;
+  ssize_t size;
+  pid_t child;
+  if (pipe2(ends, O_CLOEXEC) != 0 || (child = fork()) < 0)
+    exit(cli_fail(cli, "cannot detach: %s", strerror(errno)));
+  if (child == 0) {
+    close(ends[0]);
+    setsid();
+    return ends[1];
+  }
+  close(ends[1]);
+  do
+    size = read(ends[0], line, sizeof(line));
+  while (size < 0 && errno == EINTR);
+  if (size > 0) {
+    printf("%.*s", (int)size, line);
+    exit(fflush(stdout) == 0 ? CLI_OK : CLI_FAILED);
+  }
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+    ;
+  exit(WIFEXITED(status) && WEXITSTATUS(status) ? WEXITSTATUS(status) : CLI_FAILED);
+}
+
+static int start_log_level(const struct cli *cli, chi_config *config)
+{
+  static const char *const names[] = {"debug", "info", "warning", "error"};
+  const char *text = cli_value(cli, "log-level");
+  for (int i = 0; text && i < 4; i++) {
+    if (strcmp(names[i], text) == 0) {
+      config->log_level = i;
+      return CLI_OK;
+    }
+  }
+  return text ? cli_usage(cli, "--log-level %s: expected debug, info, warning or error", text)
+              : CLI_OK;
+}
+
+static int start_run(struct cli *cli)
+{
+  const char *instance = cli_value(cli, "instance");
+  uint64_t grace_ms = START_GRACE_MS;
+  chi_config config;
+  int status;
+  if (cli->argument_count)
+    return cli_usage(cli, "takes no arguments");
+  if (!cli_number(cli, "grace", 0, 86400000, &grace_ms))
+    return CLI_USAGE;
+  status = settings_load(cli, cli_value(cli, "config"), &config);
+  if (status == CLI_OK)
+    status = start_log_level(cli, &config);
+  if (status == CLI_OK && cli_value(cli, "log-file"))
+    snprintf(config.log_file, sizeof(config.log_file), "%s", cli_value(cli, "log-file"));
+  if (status == CLI_OK && instance)
+    status = settings_instance(cli, instance, &config);
+  if (status == CLI_OK)
+    status = start_serve(cli, &config, (uint32_t)grace_ms,
+                         cli_value(cli, "detach") ? start_detach(cli) : -1);
+  chi_config_free(&config);
+  return status;
+}
+
+const struct cli_command cmd_start = {
+    .name = "start",
+    .arguments = "",
+    .about = "start a node and serve until it is stopped",
+    .more =
+        "Prints one line when the node serves. SIGINT and SIGTERM stop it: it finishes what it\n"
+        "has accepted for the grace period, cancels the rest and waits as long again. A second\n"
+        "signal ends it at once.\n\n"
+        "Exit status: 75 if a method did not come back in all that time; 128 + the signal's\n"
+        "number after a second signal.\n",
+    .run = start_run,
+    .options = {{"config", "FILE", "configuration; default: $CHI_SERVER_CONF, ..."},
+                {"detach", NULL, "go to the background; return when it serves"},
+                {"pid-file", "FILE", "write the process id there while it runs"},
+                {"log-level", "LEVEL", "debug, info, warning or error"},
+                {"log-file", "FILE", "where the log goes; empty: standard error"},
+                {"grace", "MS", "grace period after a signal; default 5000"},
+                {"instance", "NAME:PORT", "instead of the name and port of the configuration"}}};
