@@ -70,7 +70,7 @@ DEFINES := $(addprefix -DCHI_OMIT_,$(OMIT)) $(if $(filter 1,$(INTERLEAVE)),-DCHI
   $(if $(filter 1,$(HOSTILE)),-DCHI_HOSTILE)
 WARN := -Wall -Wextra -Wshadow $(WERROR)
 COMPILE = $(CC) -std=c11 $(WARN) $(CFLAGS) $(san_compile) $(DEFINES) -fPIC -pthread \
-  -Isources -Isim -Itests -MMD -MP
+  -Isources -Isim -Itests -Itools -MMD -MP
 LINK = $(CC) $(CFLAGS) $(LDFLAGS) $(san_link) -rdynamic
 
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
@@ -145,11 +145,18 @@ $(BUILD)/libtest.a: $(call objects,$(SUPPORT))
 	@rm -f $@
 	$(AR) rcs $@ $^
 
+# The programs' own parts, without their main function, for the tests of them.
+TOOL_LIB := $(if $(TOOL),$(BUILD)/libtools.a)
+$(BUILD)/libtools.a: $(call objects,$(filter-out tools/chimaera.c,$(TOOL)))
+	@rm -f $@
+	$(AR) rcs $@ $^
+
 # A directory of tests is one program: test-unit, test-sim, test-hostile, test-interleave.
 define suite
-$(BUILD)/test-$(1): $(call objects,$(wildcard tests/$(1)/*.c)) $(BUILD)/libtest.a $(CORE_LINK)
-	$$(LINK) $(call objects,$(wildcard tests/$(1)/*.c)) $(BUILD)/libtest.a $(CORE_FLAGS) \
-	  $(LIBRARIES) -o $$@
+$(BUILD)/test-$(1): $(call objects,$(wildcard tests/$(1)/*.c)) $(BUILD)/libtest.a $(TOOL_LIB) \
+    $(CORE_LINK)
+	$$(LINK) $(call objects,$(wildcard tests/$(1)/*.c)) $(BUILD)/libtest.a $(TOOL_LIB) \
+	  $(CORE_FLAGS) $(LIBRARIES) -o $$@
 endef
 $(foreach dir,unit sim hostile interleave,$(eval $(call suite,$(dir))))
 
@@ -163,9 +170,9 @@ $(BUILD)/modules/%.so: $(BUILD)/tests/modules/%.o
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) $(san_link) -shared $< -o $@
 
-$(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(CORE_LINK)
+$(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TOOL_LIB) $(CORE_LINK)
 	@mkdir -p $(@D)
-	$(LINK) -fsanitize=fuzzer $< $(CORE_FLAGS) $(LIBRARIES) -o $@
+	$(LINK) -fsanitize=fuzzer $< $(TOOL_LIB) $(CORE_FLAGS) $(LIBRARIES) -o $@
 
 build/tidy: tools/tidy.c
 	@mkdir -p $(@D)

@@ -7,7 +7,7 @@
 #define SIM_LINK_SPURIOUS_PPM 20000u /* waits that end for nothing */
 
 struct sim_link {
-  uint32_t number, refs;      /* of two ends and the mail under way */
+  uint32_t refs;              /* of two ends and the mail under way */
   struct sim_party *client;   /* NULL: shut, or dead */
   struct sim_link_port *port; /* NULL: closed, or dead */
   env_link client_end, node_end;
@@ -88,11 +88,11 @@ static void sim_link_trace(struct sim_party *sender, const struct sim_link_mail 
   struct sim_world *world = sender->world;
   const struct sim_link *link = mail->link;
   if (mail->kind == SIM_LINK_CONNECT || mail->kind == SIM_LINK_HANGUP)
-    sim_world_trace(world, sender->node, SIM_TRACE_LINK, link->number,
+    sim_world_trace(world, sender->node, SIM_TRACE_LINK, (uint64_t)link->node_end,
                     mail->kind == SIM_LINK_CONNECT, 0, NULL);
   else
-    sim_world_trace(world, sender->node, SIM_TRACE_SEND, link->number, mail->size, mail->count,
-                    NULL);
+    sim_world_trace(world, sender->node, SIM_TRACE_SEND, (uint64_t)link->node_end, mail->size,
+                    mail->count, NULL);
 }
 
 /* To the node: nothing overtakes what was sent before, whoever sent it. */
@@ -176,7 +176,8 @@ CHI_PRIVATE void sim_link_close(struct sim_link_port *port, env_link handle)
     }
   }
   link->port = NULL;
-  sim_world_trace(port->node->world, port->node->node, SIM_TRACE_LINK, link->number, 0, 0, NULL);
+  sim_world_trace(port->node->world, port->node->node, SIM_TRACE_LINK, (uint64_t)link->node_end, 0,
+                  0, NULL);
   if (link->waiting)
     sim_thread_wake(link->waiting, sim_link_time(port->node));
   sim_link_drop(link);
@@ -196,7 +197,6 @@ CHI_PRIVATE void sim_link_close_all(struct sim_link_port *port)
 CHI_PRIVATE env_link sim_link_connect(struct sim_party *client, struct sim_link_port *port)
 {
   struct sim_link *link = sim_world_new(sizeof(*link));
-  link->number = ++client->world->link_count;
   link->refs = 2;
   link->client = client;
   link->port = port;

@@ -5,20 +5,20 @@
 
 #define SIM_TRACE_LINE 600
 
-/* How an event reads: %a %b %c are values, %t the text, %p a pool, %i an I/O operation, %r a
- * result, %s a status, %n and %l the words of a node's and a client's life. NULL: not worth a line. */
+/* How an event reads: %a %b %c are values, %t the text, %p a pool, %k a task, %i an operation, %r
+ * its result, %s a status, %n %l %h %u words. What is not here is not worth a line. */
 static const struct {
   int kind;
   const char *format;
 } sim_trace_forms[] = {
-    {ENV_TRACE_DISPATCH, "worker %a takes task %b for method %m of pool %o"},
-    {ENV_TRACE_BEGIN, "worker %a begins task %b"},
-    {ENV_TRACE_BLOCK, "worker %a: task %b blocks"},
-    {ENV_TRACE_RESUME, "worker %a: task %b goes on"},
-    {ENV_TRACE_COMPLETE, "worker %a completes task %b: %s"},
+    {ENV_TRACE_DISPATCH, "worker %a takes task %k for method %m of pool %o"},
+    {ENV_TRACE_BEGIN, "worker %a begins task %k"},
+    {ENV_TRACE_BLOCK, "worker %a: task %k blocks"},
+    {ENV_TRACE_RESUME, "worker %a: task %k goes on"},
+    {ENV_TRACE_COMPLETE, "worker %a completes task %k: %s"},
     {ENV_TRACE_POOL, "pool %p is %b, generation %c"},
     {ENV_TRACE_TAKEOVER, "worker %a is stuck: worker %b takes %c lanes"},
-    {ENV_TRACE_CLIENT, "link %a %k"},
+    {ENV_TRACE_CLIENT, "link %a %h"},
     {ENV_TRACE_MARK, "mark %a %b %c"},
     {SIM_TRACE_LINK, "link %a %u"},
     {SIM_TRACE_NODE, "the node %n"},
@@ -104,6 +104,11 @@ static void sim_trace_add_field(struct sim_trace_line *line, char field, const u
   case 'r':
     sim_trace_add_result(line, (int64_t)v[2]);
     break;
+  case 'k':
+    sim_trace_add_number(line, v[1] >> 32);
+    sim_trace_add(line, ":");
+    sim_trace_add_number(line, v[1] & UINT32_MAX);
+    break;
   case 's':
     sim_trace_add(line, (int64_t)v[2] > 0 ? "its own " : "");
     if ((int64_t)v[2] > 0)
@@ -120,7 +125,7 @@ static void sim_trace_add_field(struct sim_trace_line *line, char field, const u
   case 'l':
     sim_trace_add(line, SIM_TRACE_WORD(sim_trace_client_words, v[1]));
     break;
-  case 'k':
+  case 'h':
     sim_trace_add(line, SIM_TRACE_WORD(sim_trace_attach_words, v[1]));
     break;
   case 'u':

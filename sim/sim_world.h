@@ -39,7 +39,7 @@ struct sim_world {
   struct rng order;
   struct fiber host; /* the real thread, while a simulated one runs */
   struct sim_thread *running;
-  uint32_t thread_count, bell_count, link_count; /* so far: they number them */
+  uint32_t thread_count, bell_count; /* so far: they number them */
   struct sim_trace trace;
   struct sim_fault fault;
   char failure[400]; /* the first thing that must not happen; empty: none */

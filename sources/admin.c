@@ -175,7 +175,7 @@ static void admin_retire(chi_ctx *ctx, struct admin_host *host, struct pool *p,
 {
   struct directory *d = host->directory;
   p->state = state;
-  atomic_set(&p->doomed, 1);
+  mark_set(&p->doomed, 1);
   directory_remove(d, p);
   admin_publish(ctx, d);
   admin_unpark(host, p);
@@ -357,7 +357,7 @@ static int chi_admin_stop_runtime_run(chi_ctx *ctx, struct admin *self,
   return CHI_OK;
 }
 
-/* Tasks accepted and not ended, but for those that wait for just this, and periodic ones at rest. */
+/* Tasks accepted and not ended, but for those that wait for this, and periodic ones at rest. */
 static uint64_t admin_work_left(const struct admin_host *host, uint64_t *done)
 {
   uint64_t accepted = 0, ended = 0, resting = 0;

@@ -41,12 +41,12 @@ static void admin_out_worker(const struct admin_out *o, const struct worker *w, 
   o->put(o->arg, first ? "{" : ",{");
   admin_out_number(o, "id", w->index, true);
   admin_out_string(o, "kind", kinds[w->kind], false);
-  admin_out_number(o, "lanes", atomic_get(&w->lane_count), false);
-  admin_out_number(o, "queued", atomic_get(&w->queue.count) + atomic_get(&w->urgent.count), false);
+  admin_out_number(o, "lanes", mark_get(&w->lane_count), false);
+  admin_out_number(o, "queued", mark_get(&w->queue.count) + mark_get(&w->urgent.count), false);
   admin_out_number(o, "blocked", tally_get(&w->blocked_count), false);
   admin_out_number(o, "tasks", tally_get(&w->ended), false);
   admin_out_number(o, "busy_ns", tally_get(&w->busy_ns), false);
-  admin_out_number(o, "stuck", atomic_get(&w->inside) && tally_get(&w->beat) == w->beat_seen &&
+  admin_out_number(o, "stuck", mark_get(&w->inside) && tally_get(&w->beat) == w->beat_seen &&
                                    w->kind != WORKER_NETWORK, false);
   o->put(o->arg, "}");
 }
@@ -111,7 +111,7 @@ static void admin_out_memory(const struct admin_out *o, const struct admin_host 
 {
   uint64_t fibers = 0;
   for (uint32_t i = 0; i < host->crew->count; i++)
-    fibers += atomic_get(&host->crew->worker[i].fibers);
+    fibers += mark_get(&host->crew->worker[i].fibers);
   admin_out_open(o, "memory", "{", false);
   admin_out_budget(o, host->sessions, "main", SHM_MAIN, true);
   admin_out_budget(o, host->sessions, "client_data", SHM_CLIENT_DATA, false);

@@ -38,6 +38,14 @@ static inline void atomic_pause(void)
 #endif
 }
 
+/* A word that somebody sets for others to see: what was written before is seen by who sees it. */
+#define mark_get(p) (CHI_ATOMIC_POINT(), __atomic_load_n((p), __ATOMIC_ACQUIRE))
+#define mark_set(p, v) (CHI_ATOMIC_POINT(), __atomic_store_n((p), (v), __ATOMIC_RELEASE))
+/* As mark_set, and before any later look at another word: one half of a hand-shake. */
+#define mark_set_fenced(p, v) (mark_set(p, v), atomic_fence())
+/* A number that several change; the value before. */
+#define count_add(p, n) atomic_add(p, n)
+
 /* A figure that one thread counts and others read: no order is implied. */
 static inline void tally_add(uint64_t *t, uint64_t n)
 {

@@ -20,6 +20,11 @@ void bell_withdraw(struct bell_word *b)
 bool bell_wanted(const struct bell_word *b, uint32_t *last)
 {
   atomic_fence();
+  return bell_wanted_after_fence(b, last);
+}
+
+bool bell_wanted_after_fence(const struct bell_word *b, uint32_t *last)
+{
   uint32_t word = atomic_get(&b->word);
   if ((word & 1) == 0 || word == atomic_get(last))
     return false;

@@ -3,7 +3,7 @@
 #include "compose.h"
 #include "error.h"
 
-#define CLIENT_SETTLE_NS 1000000000ull /* how long closing a queue waits for what it has under way */
+#define CLIENT_SETTLE_NS 1000000000ull /* how long closing a queue waits for its tasks */
 #define CLIENT_RETRY_NS 20000000ull
 
 int client_fail(chi_queue *q, int code, const char *text)
@@ -22,7 +22,7 @@ static int client_call(struct client_link *l, const struct attach_request *reque
   int rc = l->env->link_call(l->env, l->link, &q, sizeof q, reply, &size, share,
                              count ? count : &none);
   if (rc == CHI_ESHUTDOWN)
-    atomic_set(&l->dead, 1);
+    mark_set(&l->dead, 1);
   if (rc == CHI_OK && size != sizeof *reply)
     rc = CHI_EVERSION;
   return rc != CHI_OK ? rc : reply->rc;
@@ -33,7 +33,7 @@ static int client_call(struct client_link *l, const struct attach_request *reque
 static void client_link_release(struct client_link *l)
 {
   struct env *env = l->env;
-  if (atomic_add(&l->users, (uint32_t)-1) != 1)
+  if (count_add(&l->users, (uint32_t)-1) != 1)
     return;
   for (uint32_t i = 0; l->chunk && i < l->chunks; i++)
     if (l->chunk[i].base)
@@ -140,7 +140,7 @@ static struct client_link *client_current(chi_client *c)
 {
   latch_lock(&c->latch);
   struct client_link *l = c->current;
-  atomic_add(&l->users, 1);
+  count_add(&l->users, 1);
   latch_unlock(&c->latch);
   return l;
 }
@@ -148,7 +148,7 @@ static struct client_link *client_current(chi_client *c)
 int chi_client_reconnect(chi_client *c, uint64_t timeout_ns, chi_error *err)
 {
   struct env *env = c->env;
-  if (!atomic_get(env->alive))
+  if (!mark_get(env->alive))
     return error_set(err, CHI_EFORKED, "%s", chi_status_text(CHI_EFORKED));
   uint64_t now = env->clock(env);
   uint64_t until = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
@@ -164,7 +164,7 @@ int chi_client_reconnect(chi_client *c, uint64_t timeout_ns, chi_error *err)
   struct client_link *old = c->current;
   c->current = fresh;
   latch_unlock(&c->latch);
-  atomic_set(&old->dead, 1);
+  mark_set(&old->dead, 1);
   client_link_release(old);
   return CHI_OK;
 }
@@ -197,7 +197,7 @@ static void client_give_back(void *arg, uint32_t chunk)
 {
   struct client_memory *m = arg;
   struct attach_reply r;
-  if (!atomic_get(&m->link->dead))
+  if (!mark_get(&m->link->dead))
     client_call(m->link, &(struct attach_request){.op = ATTACH_RETURN, .id = chunk}, &r, NULL,
                 NULL);
 }
@@ -324,7 +324,7 @@ static void client_queue_free(chi_queue *q)
 int chi_queue_open(chi_client *c, chi_queue **out, chi_error *err)
 {
   struct env *env = c->env;
-  if (!atomic_get(env->alive))
+  if (!mark_get(env->alive))
     return error_set(err, CHI_EFORKED, "%s", chi_status_text(CHI_EFORKED));
   chi_queue *q = alloc_zero(&env->alloc, sizeof *q);
   if (!q)
@@ -372,12 +372,12 @@ static int client_queue_move(chi_queue *q)
 int client_queue_check(chi_queue *q)
 {
   chi_client *c = q->client;
-  if (CHI_UNLIKELY(!atomic_get(c->env->alive)))
+  if (CHI_UNLIKELY(!mark_get(c->env->alive)))
     return client_fail(q, CHI_EFORKED, NULL);
   struct client_link *l = q->memory->link;
-  if (CHI_LIKELY(atomic_get(&c->current) == l && !atomic_get(&l->dead) && q->slot))
+  if (CHI_LIKELY(mark_get(&c->current) == l && !mark_get(&l->dead) && q->slot))
     return CHI_OK;
-  if (atomic_get(&c->current) == l) {
+  if (mark_get(&c->current) == l) {
     client_queue_fail_all(q);
     return client_fail(q, CHI_ESHUTDOWN, NULL);
   }
@@ -403,7 +403,7 @@ void chi_queue_close(chi_queue *q)
   chi_client *c = q->client;
   struct client_link *l = q->memory->link;
   client_unlist(c, q);
-  if (atomic_get(c->env->alive) && !atomic_get(&l->dead) && q->slot) {
+  if (mark_get(c->env->alive) && !mark_get(&l->dead) && q->slot) {
     /* Chunks are given back only when no task can touch them any more; what does not end in time
      * keeps its memory until the client closes. */
     bool settled = client_queue_settle(q, CLIENT_SETTLE_NS);

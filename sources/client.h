@@ -14,7 +14,7 @@
 CHI_PRIVATE int client_open(struct env *env, void (*dispose)(struct env *env), const char *instance,
                             chi_client **out, chi_error *err);
 
-/* ---- between client.c (attach and memory) and client_queue.c (tasks under way) */
+/* ---- between client.c (attach and memory) and client_task.c (tasks under way) */
 
 /* One connection to one run of a node. Queues and their memory hold on to it after it died. */
 struct client_link {

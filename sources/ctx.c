@@ -271,7 +271,7 @@ int chi_subtask_cancel(chi_ctx *ctx, void *task)
     return CHI_EINVAL;
   if (sub->state == TASK_COMPLETED)
     return CHI_OK;
-  atomic_set(&sub->cancel, CHI_ECANCELLED);
+  mark_set(&sub->cancel, CHI_ECANCELLED);
   worker_cancel_changed(ctx->worker);
   return CHI_OK;
 }

@@ -48,6 +48,12 @@ bool lane_put(struct lane_out *o, enum lane_op op, uint64_t ref, uint32_t slot)
   return true;
 }
 
+uint32_t lane_home(const struct lane_board *board, enum lane_kind kind)
+{
+  atomic_fence();
+  return atomic_get_acquire(&board->home[kind]);
+}
+
 void lane_done_out_init(struct lane_done_out *o, const struct lane_board *board, uint32_t depth)
 {
   uint32_t shift = lane_shift(depth);

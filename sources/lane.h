@@ -63,6 +63,9 @@ CHI_PRIVATE void lane_out_init(struct lane_out *o, struct lane_desk *desk,
 /* False: full. */
 CHI_PRIVATE bool lane_put(struct lane_out *o, enum lane_op op, uint64_t ref, uint32_t slot);
 
+/* Who serves the lane, to be woken for what was put; orders everything put before it. */
+CHI_PRIVATE uint32_t lane_home(const struct lane_board *board, enum lane_kind kind);
+
 struct lane_done_out {
   const struct lane_done *ring;
   uint32_t mask, shift, head;
@@ -72,7 +75,7 @@ CHI_PRIVATE void lane_done_out_init(struct lane_done_out *o, const struct lane_b
 CHI_PRIVATE bool lane_done_pop(struct lane_done_out *o, struct lane_done *out);
 CHI_PRIVATE bool lane_done_ready(const struct lane_done_out *o);
 
-/* ---- daemon side. Taking: one worker at a time, under the lane's latch. Completing: any worker. */
+/* ---- daemon side. Taking: one worker at a time, under a latch. Completing: any worker. */
 struct lane_in {
   struct lane_entry *entry;
   uint32_t *taken;

@@ -128,7 +128,7 @@ void pool_count(const struct alloc *alloc, struct container *c, uint32_t worker,
     struct pool_figures *fresh = alloc_zero(alloc, size);
     if (!fresh)
       return; /* figures are not worth failing a task for */
-    atomic_set_release(&t->figures, fresh);
+    mark_set(&t->figures, fresh);
   }
   struct pool_figures *f = &t->figures[method->index];
   tally_add(&f->count, 1);
@@ -145,7 +145,7 @@ void pool_figures_sum(const struct pool *p, uint32_t method, struct pool_figures
 {
   *out = (struct pool_figures){0};
   for (uint32_t w = 0; w < p->workers; w++) {
-    struct pool_figures *f = atomic_get_acquire(&p->container.tally[w].figures);
+    struct pool_figures *f = mark_get(&p->container.tally[w].figures);
     if (!f)
       continue;
     f += method;

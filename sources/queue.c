@@ -3,7 +3,7 @@
 
 void queue_complete(struct queue *q, uint32_t worker, uint32_t slot, int32_t rc)
 {
-  if (!atomic_get(&q->gone)) {
+  if (!mark_get(&q->gone)) {
     lane_done_push(&q->done, slot, rc);
     if (bell_wanted(&q->desk->client, &q->rung))
       q->env->bell_ring(q->env, q->bell);
@@ -14,16 +14,16 @@ void queue_complete(struct queue *q, uint32_t worker, uint32_t slot, int32_t rc)
 void queue_forget(struct queue *q, uint32_t worker)
 {
   uint64_t *ended = &q->ended[worker * (CHI_CACHE_LINE / sizeof(uint64_t))];
-  atomic_set_release(ended, *ended + 1);
+  mark_set(ended, *ended + 1);
 }
 
 uint32_t queue_in_flight(const struct queue *q)
 {
   uint64_t ended = 0;
   for (uint32_t w = 0; w < q->workers; w++)
-    ended += atomic_get_acquire(&q->ended[w * (CHI_CACHE_LINE / sizeof(uint64_t))]);
+    ended += mark_get(&q->ended[w * (CHI_CACHE_LINE / sizeof(uint64_t))]);
   uint32_t taken = 0;
   for (uint32_t k = 0; k < LANE_KINDS; k++)
-    taken += atomic_get(&q->lane[k].in.head);
+    taken += mark_get(&q->lane[k].in.head);
   return taken - (uint32_t)ended;
 }

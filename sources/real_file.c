@@ -121,12 +121,12 @@ static void real_file_describe(struct io_uring_sqe *sqe, struct env_io *io)
 /* Puts an operation into the ring. False: it is full. */
 static bool real_file_queue(struct real_file *f, struct env_io *io)
 {
-  if (f->tail - atomic_get_acquire(f->shared_head) > f->mask)
+  if (f->tail - mark_get(f->shared_head) > f->mask)
     return false;
   real_file_describe(&f->sqe[f->tail & f->mask], io);
   f->tail++;
   f->queued++;
-  atomic_set_release(f->shared_tail, f->tail);
+  mark_set(f->shared_tail, f->tail);
   return true;
 }
 
@@ -336,13 +336,13 @@ static struct env_io *real_file_reap(struct env *env, uint32_t worker)
   struct env_io *first = NULL, **last = &first;
   if (f->in_flight == 0)
     return NULL;
-  uint32_t tail = atomic_get_acquire(f->shared_done_tail);
+  uint32_t tail = mark_get(f->shared_done_tail);
   while (f->head != tail) {
     const struct io_uring_cqe *c = &f->done[f->head & f->done_mask];
     struct env_io *io = (struct env_io *)(uintptr_t)c->user_data;
     int res = c->res;
     f->head++;
-    atomic_set_release(f->shared_done_head, f->head);
+    mark_set(f->shared_done_head, f->head);
     if (!real_file_finish(f, io, res))
       continue;
     f->in_flight--;
@@ -358,7 +358,7 @@ bool real_file_ready(const struct real_env *r, uint32_t worker)
 {
   CHI_ASSERT(worker < r->file_count);
   const struct real_file *f = &r->files[worker];
-  return f->in_flight > 0 && atomic_get(f->shared_done_tail) != f->head;
+  return f->in_flight > 0 && mark_get(f->shared_done_tail) != f->head;
 }
 
 int real_file_descriptor(const struct real_env *r, uint32_t worker)

@@ -69,10 +69,10 @@ static void real_node_on_state(void *arg, enum runtime_state state)
 static void real_node_turn(void *arg)
 {
   struct chi_node *n = (struct chi_node *)arg;
-  if (!atomic_get(&n->stop_wanted))
+  if (!mark_get(&n->stop_wanted))
     return;
-  if (atomic_swap(&n->stop_wanted, 0))
-    runtime_stop(n->runtime, n->grace_ns);
+  mark_set(&n->stop_wanted, 0); /* a further request while it stops changes nothing */
+  runtime_stop(n->runtime, n->grace_ns);
 }
 
 static void real_node_deadline(struct chi_node *n, uint64_t patience, struct timespec *out)
@@ -232,7 +232,7 @@ static int real_node_stop(struct chi_node *n, uint64_t grace_ns)
   if (n->state == RUNTIME_STUCK)
     n->state = RUNTIME_CANCELLING; /* to be told anew */
   pthread_mutex_unlock(&n->lock);
-  atomic_set_release(&n->stop_wanted, 1);
+  mark_set(&n->stop_wanted, 1);
   env->bell_ring(env, runtime_worker_bell(n->runtime, runtime_network_worker(n->runtime)));
   if (real_node_await(n, 1u << RUNTIME_STOPPED | 1u << RUNTIME_STUCK,
                       2 * grace_ns + REAL_NODE_MARGIN_NS) != RUNTIME_STOPPED)

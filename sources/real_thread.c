@@ -122,7 +122,7 @@ static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
 {
   struct real_crew *crew = t->crew;
   bool found = false;
-  if (atomic_add(&crew->spinning, 1) + 1 < crew->cpus) {
+  if (count_add(&crew->spinning, 1) + 1 < crew->cpus) {
     uint64_t end = real_thread_now(t) + t->spin.window;
     if (end > deadline)
       end = deadline;
@@ -132,7 +132,7 @@ static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
     } while (!found && real_thread_now(t) < end);
     real_spin_ended(&t->spin, found);
   }
-  atomic_add(&crew->spinning, UINT32_MAX);
+  count_add(&crew->spinning, UINT32_MAX);
   return found;
 }
 
@@ -201,7 +201,7 @@ static void real_thread_work(struct real_thread *t)
 {
   struct real_crew *crew = t->crew;
   bool network = real_thread_is_network(t);
-  while (!atomic_get_acquire(&crew->quit)) {
+  while (!mark_get(&crew->quit)) {
     uint64_t now = real_thread_now(t), deadline = UINT64_MAX;
     bool more = network && !real_thread_serve(t, now);
     more |= runtime_step(crew->runtime, t->worker, now, REAL_THREAD_BUDGET, &deadline);
@@ -307,7 +307,7 @@ int real_thread_start(struct real_crew *crew, chi_error *err)
 void real_thread_quit(struct real_crew *crew)
 {
   struct env *env = &crew->env->env;
-  atomic_set_release(&crew->quit, 1);
+  mark_set(&crew->quit, 1);
   for (uint32_t i = 0; i < runtime_worker_count(crew->runtime); i++)
     env->bell_ring(env, runtime_worker_bell(crew->runtime, i));
 }

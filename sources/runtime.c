@@ -260,7 +260,7 @@ static void runtime_look(struct runtime *rt, uint64_t now)
   struct worker_crew *crew = &rt->crew;
   bool awake = false;
   for (uint32_t i = 0; i + 1 < crew->count; i++) {
-    awake = awake || atomic_get(&crew->worker[i].awake);
+    awake = awake || mark_get(&crew->worker[i].awake);
     uint32_t heir = worker_relieve(runtime_network(rt), i);
     if (heir == i)
       continue;
@@ -278,11 +278,10 @@ static void runtime_look(struct runtime *rt, uint64_t now)
   rt->look_at = now + RUNTIME_LOOK_NS;
   if (now - rt->last_active < RUNTIME_LINGER_NS)
     return;
-  atomic_set(&crew->watching, 0);
-  atomic_fence();
+  mark_set_fenced(&crew->watching, 0);
   for (uint32_t i = 0; i + 1 < crew->count; i++)
-    if (atomic_get(&crew->worker[i].awake)) {
-      atomic_set(&crew->watching, 1);
+    if (mark_get(&crew->worker[i].awake)) {
+      mark_set(&crew->watching, 1);
       return;
     }
   rt->look_at = UINT64_MAX;
@@ -326,7 +325,7 @@ void runtime_stop(struct runtime *rt, uint64_t grace_ns)
   rt->stop_grace = grace_ns;
   rt->stop_at = 0; /* set by the next step, which knows the time */
   rt->sessions.draining = true;
-  atomic_set(&rt->crew.draining, 1);
+  mark_set(&rt->crew.draining, 1);
   worker_cancel_changed(runtime_network(rt)); /* periodic tasks end */
   runtime_set_state(rt, RUNTIME_DRAINING);
   rt->drain_look = 0;
@@ -367,7 +366,7 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
   rt->stop_at = now + (rt->stop_grace > 100000000 ? rt->stop_grace : 100000000);
   if (rt->state == RUNTIME_DRAINING && !rt->closing_pools) {
     runtime_set_state(rt, RUNTIME_CANCELLING);
-    atomic_set(&rt->crew.cancel_all, 1);
+    mark_set(&rt->crew.cancel_all, 1);
     worker_cancel_changed(runtime_network(rt));
   } else if (rt->state != RUNTIME_STUCK) {
     log_write(&rt->crew.log, CHI_LOG_ERROR, "%llu tasks do not end",
@@ -381,7 +380,7 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
 /* What the network worker does beside being a worker; returns when it wants to be called again. */
 static uint64_t runtime_tend(struct runtime *rt, uint64_t now)
 {
-  if (rt->look_at == UINT64_MAX && atomic_get(&rt->crew.watching)) {
+  if (rt->look_at == UINT64_MAX && mark_get(&rt->crew.watching)) {
     rt->last_active = now;
     rt->look_at = now + RUNTIME_LOOK_NS;
   }
@@ -410,7 +409,7 @@ bool runtime_step(struct runtime *rt, uint32_t worker, uint64_t now, uint32_t bu
 bool runtime_has_work(const struct runtime *rt, uint32_t worker)
 {
   const struct worker *w = &rt->crew.worker[worker];
-  if (w->kind == WORKER_NETWORK && rt->look_at == UINT64_MAX && atomic_get(&rt->crew.watching))
+  if (w->kind == WORKER_NETWORK && rt->look_at == UINT64_MAX && mark_get(&rt->crew.watching))
     return true;
   return worker_has_work(w);
 }

@@ -58,8 +58,9 @@ static void session_trace(struct session_set *s, env_link link, uint64_t what)
 void session_connect(struct session_set *s, env_link link, const struct env_peer *peer)
 {
   struct env *env = s->crew->env;
-  struct session *c = s->count < SESSION_MOST && !s->draining ? alloc_zero(s->crew->alloc, sizeof *c)
-                                                              : NULL;
+  struct session *c = NULL;
+  if (s->count < SESSION_MOST && !s->draining)
+    c = alloc_zero(s->crew->alloc, sizeof *c);
   if (!c) {
     session_trace(s, link, 2);
     env->link_close(env, link);
@@ -74,7 +75,7 @@ void session_connect(struct session_set *s, env_link link, const struct env_peer
   session_trace(s, link, 1);
 }
 
-/* Chunk numbers a client can need: its share of both budgets, and as many again that it returned. */
+/* Chunk numbers a client can need: all of both budgets, and as many again that it returned. */
 static uint32_t session_chunk_room(const struct session_set *s)
 {
   uint64_t room = (s->budget[SHM_MAIN] + s->budget[SHM_CLIENT_DATA]) / SHM_CHUNK_SIZE * 2 + 16;
@@ -326,10 +327,10 @@ static int session_queue(struct session_set *s, struct session *c, uint64_t thre
 /* From here on nothing is taken from its lanes; it is freed when what was taken has ended. */
 static void session_queue_close(struct session_set *s, struct session *c, struct queue *q)
 {
-  atomic_set(&q->gone, 1);
+  mark_set(&q->gone, 1);
   for (uint32_t k = 0; k < LANE_KINDS; k++) {
     latch_lock(&q->lane[k].latch);
-    atomic_set(&q->lane[k].closed, 1);
+    mark_set(&q->lane[k].closed, 1);
     latch_unlock(&q->lane[k].latch);
   }
   q->next = c->closing;
@@ -451,7 +452,7 @@ static void session_free(struct session_set *s, struct session *c)
 static bool session_queue_idle(const struct queue *q)
 {
   for (uint32_t k = 0; k < LANE_KINDS; k++)
-    if (atomic_get_acquire(&q->lane[k].holders) != 0)
+    if (mark_get(&q->lane[k].holders) != 0)
       return false;
   return queue_in_flight(q) == 0;
 }
@@ -506,7 +507,7 @@ uint32_t session_move_lanes(struct session_set *s, uint32_t from, uint32_t to)
       for (uint32_t k = 0; k < LANE_KINDS; k++) {
         struct queue_lane *l = &q->lane[k];
         /* One whose last move isn't complete is left for the next look. */
-        if (l->home != from || atomic_get_acquire(&l->moving))
+        if (l->home != from || mark_get(&l->moving))
           continue;
         worker_home(session_network(s), l, to);
         moved++;

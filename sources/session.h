@@ -58,7 +58,7 @@ CHI_PRIVATE void session_connect(struct session_set *s, env_link link,
 CHI_PRIVATE void session_request(struct session_set *s, env_link link, const void *message,
                                  size_t size);
 CHI_PRIVATE void session_hangup(struct session_set *s, env_link link);
-/* Frees what nothing needs any more; the time when to look again, UINT64_MAX: nothing is closing. */
+/* Frees what nothing needs any more; when to look again, UINT64_MAX: nothing is closing. */
 CHI_PRIVATE uint64_t session_tend(struct session_set *s, uint64_t now);
 /* Closes every link: clients hear that the node is gone. */
 CHI_PRIVATE void session_end_all(struct session_set *s);

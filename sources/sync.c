@@ -1,4 +1,4 @@
-/* sync.c - the state of co-operative locks: who holds, who waits, who is next. Nothing blocks here. */
+/* sync.c - the state of co-operative locks: who holds, who waits, who is next. */
 #include "sync.h"
 
 enum sync_mode { SYNC_MUTEX, SYNC_READ, SYNC_WRITE, SYNC_EVENT };
@@ -39,7 +39,7 @@ _Static_assert(sizeof(struct sync_event) <= sizeof(chi_event), "chi_event is too
 
 static void sync_queue(struct sync_head *h, chi_ctx *ctx, enum sync_mode mode)
 {
-  atomic_set(&ctx->sync, (void *)h);
+  mark_set(&ctx->sync, (void *)h);
   ctx->sync_mode = (uint32_t)mode;
   ctx->sync_next = NULL;
   ctx->sync_prev = h->last;
@@ -61,7 +61,7 @@ static void sync_unqueue(struct sync_head *h, chi_ctx *ctx)
     ctx->sync_next->sync_prev = ctx->sync_prev;
   else
     h->last = ctx->sync_prev;
-  atomic_set(&ctx->sync, NULL);
+  mark_set(&ctx->sync, NULL);
   ctx->sync_next = ctx->sync_prev = NULL;
 }
 
@@ -253,7 +253,7 @@ bool sync_abandon(chi_ctx *ctx, const struct alloc *alloc, chi_ctx **woken)
 {
   /* Set before the task blocked and cleared under the latch by whoever lets it in: if that is
    * happening now, the address is still good, for the lock outlives those who wait for it. */
-  struct sync_head *h = atomic_get(&ctx->sync);
+  struct sync_head *h = mark_get(&ctx->sync);
   *woken = NULL;
   if (!h)
     return false;

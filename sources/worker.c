@@ -85,17 +85,17 @@ void worker_send(struct worker *from, struct worker *to, struct ring_node *n)
 void worker_cancel_changed(struct worker *from)
 {
   struct worker_crew *crew = from->crew;
-  atomic_add(&crew->cancel_epoch, 1);
+  count_add(&crew->cancel_epoch, 1);
   for (uint32_t i = 0; i < crew->count; i++)
     worker_ring(from, &crew->worker[i]);
 }
 
 static struct worker *worker_of_slow(struct worker_crew *crew)
 {
-  uint32_t turn = atomic_add(&crew->turn, 1);
+  uint32_t turn = count_add(&crew->turn, 1);
   for (uint32_t i = 0; i < crew->slow; i++) {
     struct worker *w = &crew->worker[crew->fast + (turn + i) % crew->slow];
-    if (!atomic_get(&w->inside))
+    if (!mark_get(&w->inside))
       return w;
   }
   return &crew->worker[crew->fast + turn % crew->slow];
@@ -109,7 +109,7 @@ void worker_submit(struct worker *w, chi_ctx *ctx)
     to = &crew->worker[crew->count - 1];
   else if (w->kind == WORKER_NETWORK || (ctx->slow && w->kind != WORKER_SLOW))
     to = ctx->slow || crew->fast == 0 ? worker_of_slow(crew)
-                                      : &crew->worker[atomic_add(&crew->turn, 1) % crew->fast];
+                                      : &crew->worker[count_add(&crew->turn, 1) % crew->fast];
   ctx->state = TASK_QUEUED;
   ctx->node.kind = NODE_TASK;
   ring_push(ctx->depth > 0 ? &to->urgent : &to->queue, &ctx->node);
@@ -118,8 +118,8 @@ void worker_submit(struct worker *w, chi_ctx *ctx)
 
 /* ---- the container's gate */
 
-/* Somebody has been let in: a blocked task goes on where its fiber is, a new one begins here, or on a
- * slow worker if it belongs there. */
+/* Somebody has been let in: a blocked task goes on where its fiber is, a new one begins here, or
+ * on a slow worker if it belongs there. */
 static void worker_granted(struct worker *w, struct ring_node *n)
 {
   chi_ctx *ctx = task_of(n);
@@ -151,10 +151,10 @@ int worker_cancelled(const chi_ctx *ctx)
   const struct worker *w = ctx->worker;
   if (ctx->shielded)
     return CHI_OK;
-  if (ctx->queue && (atomic_get(&ctx->queue->gone) ||
-                     atomic_get(&ctx->queue->cancel[ctx->slot]) == ctx->tag))
+  if (ctx->queue && (mark_get(&ctx->queue->gone) ||
+                     mark_get(&ctx->queue->cancel[ctx->slot]) == ctx->tag))
     return CHI_ECANCELLED;
-  if (atomic_get(&ctx->cancel) || (w && atomic_get(&w->crew->cancel_all)))
+  if (mark_get(&ctx->cancel) || (w && mark_get(&w->crew->cancel_all)))
     return CHI_ECANCELLED;
   return w && w->now >= ctx->deadline ? CHI_ETIMEOUT : CHI_OK;
 }
@@ -222,14 +222,14 @@ int worker_block(chi_ctx *ctx, enum task_wait wait, uint64_t until)
   ctx->fiber = mine;
   w->running = NULL;
   w->switches++;
-  atomic_set(&w->inside, 0);
+  mark_set(&w->inside, 0);
   worker_leave(w, ctx->container);
   w->fiber = next;
   fiber_switch(&mine->fiber, &next->fiber);
   CHI_ASSERT(w->fiber == mine && ctx->worker == w);
   w->running = ctx;
   ctx->state = TASK_RUNNING;
-  atomic_set(&w->inside, 1);
+  mark_set(&w->inside, 1);
   worker_trace(w, ENV_TRACE_RESUME, ctx, (uint64_t)(int64_t)ctx->wait_rc);
   return ctx->wait_rc;
 }
@@ -310,7 +310,7 @@ static void worker_join(chi_ctx *ctx)
   if (ctx->running == 0)
     return;
   for (chi_ctx *sub = ctx->child; sub; sub = sub->sibling)
-    atomic_set(&sub->cancel, CHI_ECANCELLED);
+    mark_set(&sub->cancel, CHI_ECANCELLED);
   worker_cancel_changed(ctx->worker);
   worker_block(ctx, TASK_WAIT_JOIN, UINT64_MAX);
   CHI_ASSERT(ctx->running == 0);
@@ -338,7 +338,7 @@ static int worker_schedule(chi_ctx *ctx)
   return rc;
 }
 
-/* Inside the gate, on the loop's own stack. When the body blocks, this call stays behind with it. */
+/* Inside the gate, on the loop's stack. When the body blocks, this call stays behind with it. */
 static void worker_run(struct worker *w, chi_ctx *ctx)
 {
   struct env *env = w->crew->env;
@@ -348,7 +348,7 @@ static void worker_run(struct worker *w, chi_ctx *ctx)
   uint64_t begun = 0, ns = 0;
   if (rc == CHI_OK) {
     w->running = ctx;
-    atomic_set(&w->inside, 1);
+    mark_set(&w->inside, 1);
     worker_trace(w, ENV_TRACE_BEGIN, ctx, ctx->task->method);
     uint32_t switches = w->switches;
     if ((w->sample++ & 15) == 0)
@@ -364,7 +364,7 @@ static void worker_run(struct worker *w, chi_ctx *ctx)
     }
     worker_join(ctx);
     w->running = NULL;
-    atomic_set(&w->inside, 0);
+    mark_set(&w->inside, 0);
   }
   pool_count(w->crew->alloc, ctx->container, w->index, ctx->method, rc, ns);
   worker_leave(w, ctx->container);
@@ -390,7 +390,7 @@ static bool worker_rest(struct worker *w, chi_ctx *ctx, int *rc)
   if (!(ctx->task->flags & CHI_TASK_PERIODIC) || *rc != CHI_OK)
     return false;
   *rc = worker_cancelled(ctx);
-  if (*rc == CHI_OK && (atomic_get(&w->crew->draining) || atomic_get(&ctx->container->pool->doomed)))
+  if (*rc == CHI_OK && (mark_get(&w->crew->draining) || mark_get(&ctx->container->pool->doomed)))
     *rc = CHI_ECANCELLED;
   if (*rc == CHI_OK)
     *rc = heap_reserve(&w->timer, (w->timer.count / 1024 + 1) * 1024 + WORKER_FIBERS * 2 + 1);
@@ -546,8 +546,8 @@ static void worker_adopt(struct worker *w, struct queue_lane *l)
 {
   for (uint32_t i = 0; i < w->lane_count; i++) {
     if (w->lane[i] == l) {
-      atomic_set_release(&l->moving, 0);
-      atomic_add(&l->holders, (uint32_t)-1);
+      mark_set(&l->moving, 0);
+      count_add(&l->holders, (uint32_t)-1);
       return;
     }
   }
@@ -566,7 +566,7 @@ static void worker_adopt(struct worker *w, struct queue_lane *l)
     w->lane_room = room;
   }
   w->lane[w->lane_count++] = l;
-  atomic_set_release(&l->moving, 0);
+  mark_set(&l->moving, 0);
 }
 
 static void worker_adopt_waiting(struct worker *w)
@@ -648,14 +648,14 @@ static void worker_end_rest(struct worker *w, chi_ctx *ctx, int rc)
 /* Somebody asked for a cancellation: those that wait here are looked through. */
 static void worker_look_for_cancelled(struct worker *w)
 {
-  w->cancel_seen = atomic_get_acquire(&w->crew->cancel_epoch);
+  w->cancel_seen = mark_get(&w->crew->cancel_epoch);
   chi_ctx *next = NULL;
   for (chi_ctx *ctx = w->blocked; ctx; ctx = next) {
     next = ctx->blocked_next;
     int rc = worker_cancelled(ctx);
     bool rests = ctx->state == TASK_RESTING;
-    if (rests && rc == CHI_OK && (atomic_get(&w->crew->draining) ||
-                                  atomic_get(&ctx->container->pool->doomed)))
+    if (rests && rc == CHI_OK && (mark_get(&w->crew->draining) ||
+                                  mark_get(&ctx->container->pool->doomed)))
       rc = CHI_ECANCELLED;
     if (rc == CHI_OK)
       continue;
@@ -713,7 +713,7 @@ static void worker_drop_lane(struct worker *w, uint32_t at)
 {
   struct queue_lane *l = w->lane[at];
   w->lane[at] = w->lane[--w->lane_count];
-  atomic_add(&l->holders, (uint32_t)-1); /* it may be freed from here on */
+  count_add(&l->holders, (uint32_t)-1); /* it may be freed from here on */
 }
 
 static bool worker_take_from_lanes(struct worker *w)
@@ -722,7 +722,7 @@ static bool worker_take_from_lanes(struct worker *w)
     if (w->lane_at >= w->lane_count)
       w->lane_at = 0;
     struct queue_lane *l = w->lane[w->lane_at];
-    if (atomic_get(&l->home) != w->index || atomic_get(&l->closed)) {
+    if (mark_get(&l->home) != w->index || mark_get(&l->closed)) {
       worker_drop_lane(w, w->lane_at);
       continue;
     }
@@ -754,7 +754,7 @@ static bool worker_turn(struct worker *w)
     worker_mail(w);
     return true;
   }
-  if (atomic_get(&w->crew->cancel_epoch) != w->cancel_seen) {
+  if (mark_get(&w->crew->cancel_epoch) != w->cancel_seen) {
     worker_look_for_cancelled(w);
     return true;
   }
@@ -783,7 +783,7 @@ static bool worker_turn(struct worker *w)
   return worker_take_from_lanes(w) || worker_take_from_queue(w);
 }
 
-/* Runs on whichever fiber is free; there is always exactly one that is inside, or on its way out. */
+/* Runs on whichever fiber is free; always exactly one is inside, or on its way out. */
 static void worker_loop(void *arg)
 {
   struct worker_fiber *f = arg;
@@ -821,15 +821,15 @@ bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *dead
 bool worker_has_work(const struct worker *w)
 {
   if (!inbox_empty(&w->inbox) || !ring_empty(&w->urgent) || w->ready.head ||
-      atomic_get(&w->crew->cancel_epoch) != w->cancel_seen)
+      mark_get(&w->crew->cancel_epoch) != w->cancel_seen)
     return true;
   if (w->spares == 0 && w->fibers > WORKER_FIBERS)
     return false;
   if (!ring_empty(&w->queue))
     return true;
   for (uint32_t i = 0; i < w->lane_count; i++)
-    if (lane_ready(&w->lane[i]->in) || atomic_get(&w->lane[i]->closed) ||
-        atomic_get(&w->lane[i]->home) != w->index)
+    if (lane_ready(&w->lane[i]->in) || mark_get(&w->lane[i]->closed) ||
+        mark_get(&w->lane[i]->home) != w->index)
       return true;
   return false;
 }
@@ -839,19 +839,19 @@ bool worker_may_sleep(struct worker *w)
   bell_announce(w->word);
   if (worker_has_work(w))
     return false;
-  atomic_set(&w->awake, 0);
+  mark_set(&w->awake, 0);
   return true;
 }
 
 void worker_awake(struct worker *w)
 {
   struct worker_crew *crew = w->crew;
-  if (atomic_get(&w->word->word) & 1)
+  if (mark_get(&w->word->word) & 1)
     bell_withdraw(w->word);
-  atomic_set(&w->awake, 1);
-  if (w->kind == WORKER_NETWORK || atomic_get(&crew->watching))
+  mark_set_fenced(&w->awake, 1);
+  if (w->kind == WORKER_NETWORK || mark_get(&crew->watching))
     return;
-  atomic_set(&crew->watching, 1);
+  mark_set(&crew->watching, 1);
   worker_ring(w, &crew->worker[crew->count - 1]);
 }
 
@@ -861,11 +861,11 @@ void worker_home(struct worker *network, struct queue_lane *l, uint32_t home)
 {
   CHI_ASSERT(network->kind == WORKER_NETWORK);
   latch_lock(&l->latch);
-  atomic_set(&l->home, home);
+  mark_set(&l->home, home);
   latch_unlock(&l->latch);
-  atomic_set(&l->queue->board->home[l->kind], home);
-  atomic_add(&l->holders, 1);
-  atomic_set(&l->moving, 1);
+  mark_set(&l->queue->board->home[l->kind], home);
+  count_add(&l->holders, 1);
+  mark_set(&l->moving, 1);
   l->node.kind = NODE_LANE;
   /* Not by inbox: what a stuck worker hasn't adopted must be there for the taking. */
   ring_push(&network->crew->worker[home].urgent, &l->node);
@@ -874,7 +874,7 @@ void worker_home(struct worker *network, struct queue_lane *l, uint32_t home)
 
 static bool worker_is_stuck(const struct worker *w)
 {
-  return atomic_get(&w->inside) && tally_get(&w->beat) == w->beat_seen;
+  return mark_get(&w->inside) && tally_get(&w->beat) == w->beat_seen;
 }
 
 uint32_t worker_relieve(struct worker *network, uint32_t index)

@@ -158,7 +158,7 @@ static void worker_accept_task(struct worker *w, struct queue *q, uint64_t ref, 
   memcpy(&header, shared, sizeof header);
   header.rc = CHI_OK;
   bool admin = pool_id_equal(header.pool, CHI_ADMIN_POOL);
-  if (atomic_get(&w->crew->draining) && !admin) {
+  if (mark_get(&w->crew->draining) && !admin) {
     worker_refuse(w, q, ref, slot, CHI_ESHUTDOWN);
     return;
   }
@@ -188,7 +188,7 @@ static void worker_accept_task(struct worker *w, struct queue *q, uint64_t ref, 
 static void worker_accept_cancel(struct worker *w, struct queue *q, uint64_t slot, uint32_t tag)
 {
   if (slot < q->depth && tag != 0) {
-    atomic_set(&q->cancel[slot], tag);
+    mark_set(&q->cancel[slot], tag);
     worker_cancel_changed(w);
   }
   queue_forget(q, w->index);
@@ -201,7 +201,7 @@ bool worker_accept(struct worker *w, struct queue_lane *l)
   struct queue *q = l->queue;
   if (!latch_try(&l->latch))
     return false;
-  bool taken = atomic_get(&l->home) == w->index && !atomic_get(&l->closed);
+  bool taken = mark_get(&l->home) == w->index && !mark_get(&l->closed);
   /* A client that keeps to the rules never has more in flight; one that doesn't is held back here,
    * within what accumulates between two looks. */
   if (taken && (l->in.head & 63) == 63 && queue_in_flight(q) > q->depth + 64)

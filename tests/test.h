@@ -14,7 +14,8 @@ struct test {
   struct test *next;
 };
 void test_register(struct test *t);
-void test_fail(const char *file, int line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void test_fail(const char *file, int line, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 void test_skip(const char *why); /* marks the running test as skipped */
 
 #define TEST(id)                                                                                   \

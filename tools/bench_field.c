@@ -315,7 +315,7 @@ static void field_remove(const char *path)
 {
   char beside[CHI_PATH_MAX + 8];
   unlink(path);
-  snprintf(beside, sizeof(beside), "%s.log", path);
+  snprintf(beside, sizeof(beside), "%s.chi-log", path);
   unlink(beside);
 }
 

@@ -217,8 +217,9 @@ static int bench_figures_run(const struct bench *b)
 /* The files in the temporary directory are few and known. */
 static void bench_clean(const struct bench *b)
 {
-  static const char *const names[] = {"config.yaml", "log",          "start",    "start.log",
-                                      "device-0",    "device-0.log", "device-1", "device-1.log"};
+  static const char *const names[] = {
+      "config.yaml",      "log",      "start",           "start.chi-log", "device-0",
+      "device-0.chi-log", "device-1", "device-1.chi-log"};
   char path[CHI_PATH_MAX + 32];
   for (size_t i = 0; i < CHI_COUNT(names); i++) {
     snprintf(path, sizeof(path), "%s/%s", b->directory, names[i]);

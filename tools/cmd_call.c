@@ -155,8 +155,8 @@ static int call_check(struct call *c, const chi_type *type, const char *path)
       return status;
     if (!f->elem && (f->dir & CHI_DIR_IN) && f->kind != CHI_KIND_bulk && !*f->preset &&
         !call_is_given(c, full) && !(c->has_length && strcmp(full, "length") == 0))
-      return cli_usage(c->cli, "%s: a value must be given for %s %s", c->type->name,
-                       text_kind_name(f->kind), full);
+      return cli_usage(c->cli, "%s: %s (%s) must be given", c->type->name, full,
+                       text_kind_name(f->kind));
   }
   return CLI_OK;
 }

@@ -9,46 +9,55 @@
 #define STOP_GRACE_MS 5000
 #define STOP_GRACE_MAX_MS 86400000
 #define STOP_MARGIN_NS (2ull * 1000000000) /* beyond twice the grace period, to close and exit */
-#define STOP_POLL_MS 10
+#define STOP_SETTLE_NS 1000000000
+#define STOP_LOOK_NS 100000000
+#define STOP_PAUSE_MS 5
 enum stop_exit { STOP_CANCELLED = 3, STOP_RUNNING = 4 };
 
-/* True when the daemon has hung up, or refuses newcomers because it has gone. */
-static bool stop_gone(const struct cli *cli, struct cli_link *link)
+/* True when the daemon has hung up: the only answer that a wait has then. */
+static bool stop_hung_up(struct cli_link *link)
 {
-  struct chi_admin_flush *probe;
-  chi_client *client;
-  int status = CHI_ESHUTDOWN;
-  if (link->queue) {
-    probe = CHI_NEW(link->queue, chi_admin_flush);
-    status = probe ? chi_submit(link->queue, probe) : chi_queue_error(link->queue, NULL);
-    if (status == CHI_OK)
-      chi_abandon(link->queue, probe);
-    else if (probe)
-      chi_task_free(link->queue, probe);
-    if (status != CHI_ESHUTDOWN)
-      return false;
+  struct chi_admin_flush *probe = CHI_NEW(link->queue, chi_admin_flush);
+  int status = probe ? CHI_OK : chi_queue_error(link->queue, NULL);
+  if (probe) {
+    probe->task.pool = CHI_ADMIN_POOL;
+    status = chi_submit(link->queue, probe);
   }
-  status = chi_client_open(cli_value(cli, "instance"), &client, NULL);
   if (status == CHI_OK)
+    status = chi_wait(link->queue, probe, STOP_LOOK_NS);
+  if (probe && chi_task_done(link->queue, probe))
+    chi_task_free(link->queue, probe);
+  else if (probe)
+    chi_abandon(link->queue, probe);
+  if (status != CHI_ESHUTDOWN && status != CHI_ETIMEOUT)
+    poll(NULL, 0, STOP_PAUSE_MS); /* it refuses work, but lives */
+  return status == CHI_ESHUTDOWN;
+}
+
+/* After a hang-up: until the instance can be started anew. Whoever answers after all this time is
+ * another daemon. */
+static void stop_settle(const struct cli *cli)
+{
+  uint64_t begin = cli_now();
+  chi_client *client;
+  while (cli_now() - begin < STOP_SETTLE_NS &&
+         chi_client_open(cli_value(cli, "instance"), &client, NULL) == CHI_OK) {
     chi_client_close(client);
-  return status == CHI_ENODAEMON;
+    poll(NULL, 0, STOP_PAUSE_MS);
+  }
 }
 
 /* Waits until the daemon has gone: how long it took, or UINT64_MAX. */
 static uint64_t stop_wait(const struct cli *cli, struct cli_link *link, uint64_t limit)
 {
-  uint64_t begin = cli_now(), now;
-  for (now = begin; now - begin < limit; now = cli_now()) {
-    struct pollfd hangup = {chi_queue_fd(link->queue), POLLIN, 0};
-    if (stop_gone(cli, link))
-      return cli_now() - begin;
-    /* The descriptor becomes readable when the daemon goes; the process ends a little later. */
-    if (chi_queue_arm(link->queue) == 0)
-      poll(&hangup, 1, STOP_POLL_MS);
-    else
-      poll(NULL, 0, STOP_POLL_MS);
+  uint64_t begin = cli_now(), took;
+  while (!stop_hung_up(link)) {
+    if (cli_now() - begin >= limit)
+      return UINT64_MAX;
   }
-  return UINT64_MAX;
+  took = cli_now() - begin;
+  stop_settle(cli);
+  return took;
 }
 
 static int stop_say(const struct cli *cli, uint64_t took, uint64_t grace_ms)

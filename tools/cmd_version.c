@@ -6,6 +6,12 @@
 
 #include "text.h"
 
+#ifdef __clang__
+#define VERSION_COMPILER __VERSION__
+#else
+#define VERSION_COMPILER "gcc " __VERSION__
+#endif
+
 /* The libraries are asked by name, because a build links only those that it uses. */
 static void version_yaml(char *buf, size_t size)
 {
@@ -79,10 +85,10 @@ static int version_run(struct cli *cli)
   }
   if (json) {
     printf(",\"compiler\":");
-    text_put_string(__VERSION__, SIZE_MAX, cli_put, stdout);
+    text_put_string(VERSION_COMPILER, SIZE_MAX, cli_put, stdout);
     printf(",\"options\":\"%s\"}\n", *options ? options + 1 : "");
   } else {
-    printf("compiler %s\noptions %s\n", __VERSION__, *options ? options : " none");
+    printf("compiler %s\noptions %s\n", VERSION_COMPILER, *options ? options : " none");
   }
   return CLI_OK;
 }

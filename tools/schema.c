@@ -39,12 +39,12 @@ static void *schema_alloc(struct schema *s, size_t size)
   return chunk->memory;
 }
 
-/* Letters, digits, "_", "." and "-": what may be shown on a terminal and typed on a command line.
- */
+/* Letters, digits, "_", "." and "-", no digit first: what can be shown on a terminal, typed on a
+ * command line, and told from a number. */
 static bool schema_is_name(const char *name)
 {
   size_t size = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-");
-  return size && size < TEXT_NAME_MAX && !name[size];
+  return size && size < TEXT_NAME_MAX && !name[size] && (*name < '0' || *name > '9');
 }
 
 static uint32_t schema_u32(const struct json *object, const char *name)

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 
 #define CELLS (SHADOW_UNIT / SHADOW_CELL)
-#define BLOCK_UNITS 8u /* largest piece an actor handles at once */
+#define UNKNOWN UINT64_MAX /* the tag of whatever stood there before */
+#define BLOCK_UNITS 8u     /* largest piece an actor handles at once */
 
 void shadow_fail(struct shadow *s, const char *fmt, ...)
 {
@@ -71,30 +72,34 @@ static uint32_t cell_last(const struct shadow_cell *c, uint64_t when)
   return 0;
 }
 
-/* Whether all eight words are the tag of one of the values from `first` on; which, in *found. */
-static bool cell_holds(const struct shadow_cell *c, uint32_t first, const uint8_t *bytes,
-                       uint64_t *found)
+/* What stands in a cell: a tag, or UNKNOWN if its words differ. */
+static uint64_t cell_read(const uint8_t *bytes)
 {
   uint64_t tag, word;
   memcpy(&tag, bytes, sizeof(tag));
   for (uint32_t i = 8; i < SHADOW_CELL; i += 8) {
     memcpy(&word, bytes + i, sizeof(word));
     if (word != tag)
-      return false;
+      return UNKNOWN;
   }
-  *found = tag;
+  return tag;
+}
+
+/* Whether this is one of the values from `first` on. */
+static bool cell_may_hold(const struct shadow_cell *c, uint32_t first, uint64_t tag)
+{
   for (uint32_t i = first; i < c->count; i++) {
-    if (c->value[i].tag == tag)
+    if (c->value[i].tag == tag || c->value[i].tag == UNKNOWN)
       return true;
   }
-  return false;
+  return c->count == 0;
 }
 
 static void forget_content(struct shadow *s, uint32_t unit)
 {
-  for (uint32_t i = 0; i < CELLS; i++) {
-    s->cell[unit * CELLS + i].known = false;
-    s->cell[unit * CELLS + i].count = 0;
+  for (uint32_t i = unit * CELLS; i < (unit + 1) * CELLS; i++) {
+    s->cell[i].count = 0;
+    cell_push(&s->cell[i], (struct shadow_value){UNKNOWN, 1, 1});
   }
 }
 
@@ -114,7 +119,6 @@ static void write_ends(struct shadow *s, uint64_t offset, uint64_t length, uint6
     struct shadow_cell *c = cell_at(s, at);
     if (rc == CHI_OK && c->count > 0 && c->value[c->count - 1].tag == tag) {
       c->value[c->count - 1].acked = now;
-      c->known = true;
     }
   }
 }
@@ -123,8 +127,8 @@ static void check_read(struct shadow *s, uint64_t offset, uint64_t length, const
 {
   for (uint64_t at = offset; at < offset + length; at += SHADOW_CELL) {
     struct shadow_cell *c = cell_at(s, at);
-    uint64_t found = 0;
-    if (c->known && !cell_holds(c, cell_last(c, UINT64_MAX), data + (at - offset), &found))
+    uint64_t found = cell_read(data + (at - offset));
+    if (!cell_may_hold(c, cell_last(c, UINT64_MAX), found))
       shadow_fail(s, "cell at %llu reads %llx", (unsigned long long)at, (unsigned long long)found);
   }
 }
@@ -435,14 +439,13 @@ static void settle_content(struct shadow *s, uint64_t offset, uint64_t length, c
 {
   for (uint64_t at = offset; at < offset + length; at += SHADOW_CELL) {
     struct shadow_cell *c = cell_at(s, at);
-    uint64_t found = 0;
-    if (c->known && !cell_holds(c, 0, data + (at - offset), &found))
+    uint64_t found = cell_read(data + (at - offset));
+    if (!cell_may_hold(c, 0, found))
       shadow_fail(s, "after the crash, cell at %llu holds %llx, not %llx or later",
                   (unsigned long long)at, (unsigned long long)found,
                   c->count ? (unsigned long long)c->value[0].tag : 0);
     c->count = 0;
-    if (c->known)
-      cell_push(c, (struct shadow_value){found, 1, 1});
+    cell_push(c, (struct shadow_value){found, 1, 1});
   }
 }
 
@@ -493,6 +496,9 @@ void shadow_recover(struct shadow *s, const struct shadow_port *port, chi_pool_i
 void shadow_verify(struct shadow *s, const struct shadow_port *port, chi_pool_id pool)
 {
   uint64_t units_free = 0;
+  int rc = act_sync(s, port, pool); /* also returns what cancelled allocations had got */
+  if (rc)
+    shadow_fail(s, "sync: %s", chi_status_name(rc));
   for (uint32_t i = 0; i < s->units && !s->wrong[0]; i++) {
     if (s->unit[i].state == SHADOW_FREE)
       units_free++;

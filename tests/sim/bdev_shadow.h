@@ -43,7 +43,6 @@ struct shadow_value {
 struct shadow_cell {
   struct shadow_value *value; /* oldest first */
   uint32_t count, room;
-  bool known; /* written to since it was allocated */
 };
 
 struct shadow {

@@ -37,13 +37,10 @@ static int story_sleep_run(chi_ctx *ctx, struct story_state *self, struct story_
 
 static int story_deaf_run(chi_ctx *ctx, struct story_state *self, struct story_deaf *t)
 {
-  uint64_t until;
   (void)self;
-  for (t->done = 0; t->done < t->pieces; t->done++) {
-    until = chi_now(ctx) + STORY_MS;
-    while (chi_now(ctx) < until && chi_sleep(ctx, until - chi_now(ctx)) != CHI_OK)
+  for (t->done = 0; t->done < t->pieces; t->done++)
+    if (chi_sleep(ctx, STORY_MS) != CHI_OK)
       sim_cpu(story_sim, STORY_MS); /* it can't sleep any more */
-  }
   return CHI_OK;
 }
 

@@ -704,7 +704,8 @@ TEST(sim_trace_reads_as_a_story)
 {
   char text[1000] = {0};
   struct sim_trace trace = {.put = append, .arg = text};
-  const uint64_t begin[3] = {2, 17, 0}, done[3] = {2, 17, (uint64_t)(int64_t)CHI_EIO};
+  const uint64_t task = UINT64_C(4) << 32 | 17;
+  const uint64_t begin[3] = {2, task, 0}, done[3] = {2, task, (uint64_t)(int64_t)CHI_EIO};
   const uint64_t pool[3] = {UINT64_C(300) << 32 | 1, 2, 5}, io[3] = {1, ENV_IO_WRITE, 4096};
   const uint64_t silent[3] = {1, 2, 3};
   sim_trace_event(&trace, 1000000001, 3, ENV_TRACE_BEGIN, begin, NULL);
@@ -713,8 +714,8 @@ TEST(sim_trace_reads_as_a_story)
   sim_trace_event(&trace, 2500000000, 0, SIM_TRACE_IO_BEGIN, io, "/data/a");
   sim_trace_event(&trace, 2500000000, 0, SIM_TRACE_THREAD, silent, NULL);
   sim_trace_text(&trace, 3000000000, UINT32_MAX, "the end");
-  CHECK_STR(text, "1.000000001 node3: worker 2 begins task 17\n"
-                  "1.000000002 node3: worker 2 completes task 17: CHI_EIO\n"
+  CHECK_STR(text, "1.000000001 node3: worker 2 begins task 4:17\n"
+                  "1.000000002 node3: worker 2 completes task 4:17: CHI_EIO\n"
                   "2.500000000 node0: pool 300.1 is 2, generation 5\n"
                   "2.500000000 node0: worker 1: write /data/a, 4096 bytes\n"
                   "3.000000000 the end\n");

@@ -310,6 +310,7 @@ static void cancel_before(struct sim_client *c, void *arg)
   w->ns = 10 * STORY_MS; /* on a slow worker; the container is busy: the second can't begin */
   w->task.compute_us = 10000;
   CHECK_INT(chi_submit(queue, w), CHI_OK);
+  sim_client_sleep(c, STORY_MS);
   CHECK_INT(chi_submit(queue, t), CHI_OK);
   sim_client_sleep(c, STORY_MS);
   CHECK_INT(chi_cancel(queue, t), CHI_OK);

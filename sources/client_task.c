@@ -1,4 +1,4 @@
-/* client_queue.c - tasks under way: submit, reap, wait, cancel, abandon. */
+/* client_task.c - tasks under way: submit, reap, wait, cancel, abandon. */
 #include "client.h"
 #include "error.h"
 
@@ -186,11 +186,9 @@ static void client_ring(chi_queue *q, uint32_t lanes)
   for (uint32_t k = 0; k < LANE_KINDS; k++) {
     if (!(lanes >> k & 1))
       continue;
-    /* The fence in bell_wanted orders the entry before both looks; a home that changes in between
-     * is rung by whoever changes it. */
-    atomic_fence();
-    uint32_t home = atomic_get(&q->board->home[k]);
-    if (home < l->workers && bell_wanted(&l->page->worker[home], &q->rung[home]))
+    /* A home that changes after this look is rung by whoever changes it. */
+    uint32_t home = lane_home(q->board, (enum lane_kind)k);
+    if (home < l->workers && bell_wanted_after_fence(&l->page->worker[home], &q->rung[home]))
       l->env->bell_ring(l->env, l->bell[home]);
   }
 }
@@ -247,13 +245,13 @@ static void client_disarm(chi_queue *q)
   q->armed = false;
   bell_withdraw(&q->desk->client);
   if (l->env->link_wait(l->env, l->link, q->bell, 1) == CHI_ESHUTDOWN) {
-    atomic_set(&l->dead, 1);
+    mark_set(&l->dead, 1);
     client_queue_fail_all(q);
   }
 }
 
 /* Looks for a completion for a while before it is worth sleeping: first at full speed, then giving
- * way to others. A window that was fruitless twice is not tried again until a sleep turns out short. */
+ * way to others. A window that was fruitless twice is closed until a sleep turns out short. */
 static bool client_spin(chi_queue *q, uint64_t until)
 {
   struct env *env = q->client->env;
@@ -294,7 +292,7 @@ static int client_sleep(chi_queue *q, uint64_t until)
     q->fruitless = 1;
   }
   if (rc == CHI_ESHUTDOWN) {
-    atomic_set(&l->dead, 1);
+    mark_set(&l->dead, 1);
     client_queue_fail_all(q);
   }
   return rc == CHI_ESHUTDOWN ? CHI_OK : rc;
