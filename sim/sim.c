@@ -264,20 +264,26 @@ static void sim_node_trace(struct sim_node *node, uint64_t what)
   sim_world_trace(&node->sim->world, node->number, SIM_TRACE_NODE, what, 0, 0, NULL);
 }
 
-/* Everything of a run goes but the disk, with what is done to it now. */
-static void sim_node_clear(struct sim_node *node, enum sim_disk_crash how)
+/* Its threads are no more, nor what they had under way. */
+static void sim_node_dismiss(struct sim_node *node)
 {
   node->port.thread = NULL;
-  if (node->io.world)
+  if (node->workers)
     sim_io_fini(&node->io);
   for (uint32_t i = 0; i < node->worker_count; i++)
     sim_thread_end(&node->workers[i].thread);
   free(node->workers);
+  node->workers = NULL;
+  node->worker_count = 0;
+}
+
+/* Everything of a run goes but the disk, with what is done to it now. */
+static void sim_node_clear(struct sim_node *node, enum sim_disk_crash how)
+{
+  sim_node_dismiss(node);
   sim_link_close_all(&node->port);
   sim_party_fini(&node->party);
   sim_disk_crash(node->disk, how);
-  node->workers = NULL;
-  node->worker_count = 0;
   node->runtime = NULL;
   node->up = node->ended = node->stop_asked = false;
   node->state = RUNTIME_STOPPED;
@@ -290,7 +296,7 @@ static void sim_node_finish(struct sim_node *node)
   sim_node_trace(node, SIM_TRACE_NODE_STOPS);
   if (node->io.flight)
     sim_world_fail(&node->sim->world, node->number, "a stopped node still has file operations");
-  sim_io_fini(&node->io);
+  sim_node_dismiss(node);
   runtime_close(node->runtime);
   sim_party_check(&node->party, "of a stopped node");
   if (files)

@@ -246,8 +246,11 @@ static int sim_party_env_bell_open(struct env *env, env_bell *out)
 
 static void sim_party_env_bell_close(struct env *env, env_bell handle)
 {
-  struct sim_party_bell *bell = sim_party_table_take(&sim_party_of(env)->bells, handle);
+  struct sim_party *party = sim_party_of(env);
+  struct sim_party_bell *bell = sim_party_table_take(&party->bells, handle);
   CHI_ASSERT(bell);
+  if (bell->owner == party)
+    bell->sleeper = NULL;
   sim_party_bell_drop(bell);
 }
 

@@ -51,7 +51,7 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party);
 /* Notes a failure for everything it still holds, `when` saying in whose name. */
 CHI_PRIVATE void sim_party_check(struct sim_party *party, const char *when);
 
-static inline struct sim_party *sim_party_of(struct env *env)
+CHI_INLINE struct sim_party *sim_party_of(struct env *env)
 {
   return env->self;
 }

@@ -16,21 +16,21 @@ struct alloc {
 };
 
 /* Memory of size bytes (not 0) with any content, or NULL. The caller owns it until alloc_put. */
-static inline void *alloc_get(const struct alloc *alloc, size_t size)
+CHI_INLINE void *alloc_get(const struct alloc *alloc, size_t size)
 {
   CHI_ASSERT(size > 0);
   return alloc->get(alloc->arg, size);
 }
 
 /* As alloc_get, with every byte zero. */
-static inline void *alloc_zero(const struct alloc *alloc, size_t size)
+CHI_INLINE void *alloc_zero(const struct alloc *alloc, size_t size)
 {
   void *p = alloc_get(alloc, size);
   return p ? memset(p, 0, size) : NULL;
 }
 
 /* Gives back p of alloc_get or alloc_zero with the size it was asked with; NULL does nothing. */
-static inline void alloc_put(const struct alloc *alloc, void *p, size_t size)
+CHI_INLINE void alloc_put(const struct alloc *alloc, void *p, size_t size)
 {
   if (p)
     alloc->put(alloc->arg, p, size);

@@ -32,6 +32,9 @@ CHI_PRIVATE void chi_assert_failed(const char *cond, const char *file, int line)
 #define CHI_ASSERT(cond)                                                                           \
   (__builtin_expect(!!(cond), 1) ? (void)0 : chi_assert_failed(#cond, __FILE__, __LINE__))
 
+/* A small function in a header: not every file, nor every build, has a use for it. */
+#define CHI_INLINE static inline __attribute__((unused))
+
 #define CHI_LIKELY(cond) __builtin_expect(!!(cond), 1)
 #define CHI_UNLIKELY(cond) __builtin_expect(!!(cond), 0)
 #define CHI_COUNT(array) (sizeof(array) / sizeof((array)[0]))

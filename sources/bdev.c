@@ -19,122 +19,6 @@ struct bdev {
   struct bdev_commit commit; /* of a file */
 };
 
-/* ---- create and destroy ---------------------------------------------------------------------- */
-
-static int bdev_refuse(chi_ctx *ctx, const char *what, uint64_t got, const char *wanted)
-{
-  chi_log(ctx, CHI_LOG_ERROR, "%s is %llu, expected %s", what, (unsigned long long)got, wanted);
-  return CHI_EINVAL;
-}
-
-static bool bdev_is_metric(double value)
-{
-  return value >= 0 && value <= 1e18;
-}
-
-static int bdev_check(chi_ctx *ctx, const struct chi_bdev_params *p)
-{
-  bool file = strcmp(p->bdev_type, "file") == 0;
-  if (!file && strcmp(p->bdev_type, "ram") != 0) {
-    chi_log(ctx, CHI_LOG_ERROR, "bdev_type is \"%s\", expected \"file\" or \"ram\"", p->bdev_type);
-    return CHI_EINVAL;
-  }
-  if (p->alignment < BDEV_ALIGNMENT_MIN || p->alignment > BDEV_ALIGNMENT_MAX ||
-      (p->alignment & (p->alignment - 1)) != 0)
-    return bdev_refuse(ctx, "alignment", p->alignment, "a power of two from 512 to 1048576");
-  if (p->io_depth < 1 || p->io_depth > BDEV_DEPTH_MAX)
-    return bdev_refuse(ctx, "io_depth", p->io_depth, "1 to 1024");
-  if (p->capacity > INT64_MAX || (p->capacity == 0 && !file))
-    return bdev_refuse(ctx, "capacity", p->capacity, "1 to 2^63 - 1 bytes");
-  if (!bdev_is_metric(p->perf_metrics_read_bandwidth_mbps) ||
-      !bdev_is_metric(p->perf_metrics_write_bandwidth_mbps) ||
-      !bdev_is_metric(p->perf_metrics_read_latency_us) ||
-      !bdev_is_metric(p->perf_metrics_write_latency_us) || !bdev_is_metric(p->perf_metrics_iops)) {
-    chi_log(ctx, CHI_LOG_ERROR, "a value of perf_metrics is negative or not a number");
-    return CHI_EINVAL;
-  }
-  return CHI_OK;
-}
-
-/* What blocks are multiples of. */
-static uint64_t bdev_unit(const struct chi_bdev_params *p)
-{
-  return p->alignment > BDEV_CLASS ? p->alignment : BDEV_CLASS;
-}
-
-static int bdev_open_memory(chi_ctx *ctx, struct bdev *self, uint64_t capacity, uint64_t unit)
-{
-  struct alloc memory = bdev_commit_memory(ctx);
-  int rc = bdev_io_open_memory(ctx, &self->io, capacity);
-  if (!rc)
-    rc = extent_init(&self->map, &memory, capacity, unit);
-  if (rc)
-    chi_log(ctx, CHI_LOG_ERROR, "no memory for %llu bytes", (unsigned long long)capacity);
-  return rc;
-}
-
-static int bdev_create_memory(chi_ctx *ctx, struct bdev *self)
-{
-  uint64_t unit = bdev_unit(&self->params), capacity = self->params.capacity & ~(unit - 1);
-  int rc;
-  if (capacity == 0)
-    return bdev_refuse(ctx, "capacity", self->params.capacity, "at least one block");
-  rc = bdev_open_memory(ctx, self, capacity, unit);
-  if (rc)
-    bdev_io_close(ctx, &self->io);
-  return rc;
-}
-
-static int bdev_open_log(chi_ctx *ctx, struct bdev *self, const char *path, uint64_t capacity)
-{
-  uint64_t unit = bdev_unit(&self->params), whole = capacity & ~(unit - 1);
-  if (whole == 0)
-    return bdev_refuse(ctx, "capacity", capacity, "at least one block");
-  return bdev_commit_open(ctx, &self->commit, path, &self->map, whole, unit);
-}
-
-static int bdev_create_file(chi_ctx *ctx, struct bdev *self)
-{
-  const char *path = chi_self_pool_name(ctx);
-  uint64_t capacity = self->params.capacity;
-  bool made;
-  int rc = bdev_io_open_file(ctx, &self->io, path, &capacity, self->params.io_depth, &made);
-  if (rc)
-    return rc;
-  rc = bdev_open_log(ctx, self, path, capacity);
-  if (!rc)
-    return CHI_OK;
-  bdev_io_close(ctx, &self->io);
-  if (made)
-    chi_file_remove(ctx, path);
-  return rc;
-}
-
-static int bdev_create(chi_ctx *ctx, void *state, const void *params)
-{
-  struct bdev *self = state;
-  int rc;
-  self->params = *(const struct chi_bdev_params *)params;
-  rc = bdev_check(ctx, &self->params);
-  if (rc)
-    return rc;
-  if (strcmp(self->params.bdev_type, "ram") == 0)
-    return bdev_create_memory(ctx, self);
-  return bdev_create_file(ctx, self);
-}
-
-static void bdev_destroy(chi_ctx *ctx, void *state)
-{
-  struct bdev *self = state;
-  struct alloc memory = bdev_commit_memory(ctx);
-  if (self->io.file) {
-    bdev_io_sync(ctx, &self->io);
-    bdev_commit_close(ctx, &self->commit);
-  }
-  bdev_io_close(ctx, &self->io);
-  extent_fini(&self->map, &memory);
-}
-
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
 static uint32_t bdev_type_of(uint64_t size)
@@ -297,9 +181,125 @@ static int bdev_sync(chi_ctx *ctx, void *state, void *task)
   rc = bdev_io_begin(ctx, &self->io, &turn, BDEV_IO_SYNC, 0, 0);
   if (rc)
     return rc;
-  rc = bdev_io_sync(ctx, &self->io);
+  rc = bdev_io_sync(ctx, &self->io, &turn);
   bdev_io_end(ctx, &self->io, &turn, rc, 0);
   return rc ? rc : bdev_commit_sync(ctx, &self->commit);
+}
+
+/* ---- create and destroy ---------------------------------------------------------------------- */
+
+static int bdev_refuse(chi_ctx *ctx, const char *what, uint64_t got, const char *wanted)
+{
+  chi_log(ctx, CHI_LOG_ERROR, "%s is %llu, expected %s", what, (unsigned long long)got, wanted);
+  return CHI_EINVAL;
+}
+
+static bool bdev_is_metric(double value)
+{
+  return value >= 0 && value <= 1e18;
+}
+
+static int bdev_check(chi_ctx *ctx, const struct chi_bdev_params *p)
+{
+  bool file = strcmp(p->bdev_type, "file") == 0;
+  if (!file && strcmp(p->bdev_type, "ram") != 0) {
+    chi_log(ctx, CHI_LOG_ERROR, "bdev_type is \"%s\", expected \"file\" or \"ram\"", p->bdev_type);
+    return CHI_EINVAL;
+  }
+  if (p->alignment < BDEV_ALIGNMENT_MIN || p->alignment > BDEV_ALIGNMENT_MAX ||
+      (p->alignment & (p->alignment - 1)) != 0)
+    return bdev_refuse(ctx, "alignment", p->alignment, "a power of two from 512 to 1048576");
+  if (p->io_depth < 1 || p->io_depth > BDEV_DEPTH_MAX)
+    return bdev_refuse(ctx, "io_depth", p->io_depth, "1 to 1024");
+  if (p->capacity > INT64_MAX || (p->capacity == 0 && !file))
+    return bdev_refuse(ctx, "capacity", p->capacity, "1 to 2^63 - 1 bytes");
+  if (!bdev_is_metric(p->perf_metrics_read_bandwidth_mbps) ||
+      !bdev_is_metric(p->perf_metrics_write_bandwidth_mbps) ||
+      !bdev_is_metric(p->perf_metrics_read_latency_us) ||
+      !bdev_is_metric(p->perf_metrics_write_latency_us) || !bdev_is_metric(p->perf_metrics_iops)) {
+    chi_log(ctx, CHI_LOG_ERROR, "a value of perf_metrics is negative or not a number");
+    return CHI_EINVAL;
+  }
+  return CHI_OK;
+}
+
+/* What blocks are multiples of. */
+static uint64_t bdev_unit(const struct chi_bdev_params *p)
+{
+  return p->alignment > BDEV_CLASS ? p->alignment : BDEV_CLASS;
+}
+
+static int bdev_open_memory(chi_ctx *ctx, struct bdev *self, uint64_t capacity, uint64_t unit)
+{
+  struct alloc memory = bdev_commit_memory(ctx);
+  int rc = bdev_io_open_memory(ctx, &self->io, capacity);
+  if (!rc)
+    rc = extent_init(&self->map, &memory, capacity, unit);
+  if (rc)
+    chi_log(ctx, CHI_LOG_ERROR, "no memory for %llu bytes", (unsigned long long)capacity);
+  return rc;
+}
+
+static int bdev_create_memory(chi_ctx *ctx, struct bdev *self)
+{
+  uint64_t unit = bdev_unit(&self->params), capacity = self->params.capacity & ~(unit - 1);
+  int rc;
+  if (capacity == 0)
+    return bdev_refuse(ctx, "capacity", self->params.capacity, "at least one block");
+  rc = bdev_open_memory(ctx, self, capacity, unit);
+  if (rc)
+    bdev_io_close(ctx, &self->io);
+  return rc;
+}
+
+static int bdev_open_log(chi_ctx *ctx, struct bdev *self, const char *path, uint64_t capacity)
+{
+  uint64_t unit = bdev_unit(&self->params), whole = capacity & ~(unit - 1);
+  if (whole == 0)
+    return bdev_refuse(ctx, "capacity", capacity, "at least one block");
+  return bdev_commit_open(ctx, &self->commit, path, &self->map, whole, unit);
+}
+
+static int bdev_create_file(chi_ctx *ctx, struct bdev *self)
+{
+  const char *path = chi_self_pool_name(ctx);
+  uint64_t capacity = self->params.capacity;
+  bool made;
+  int rc = bdev_io_open_file(ctx, &self->io, path, &capacity, self->params.io_depth, &made);
+  if (rc)
+    return rc;
+  rc = bdev_open_log(ctx, self, path, capacity);
+  if (!rc)
+    return CHI_OK;
+  bdev_io_close(ctx, &self->io);
+  if (made)
+    chi_file_remove(ctx, path);
+  return rc;
+}
+
+static int bdev_create(chi_ctx *ctx, void *state, const void *params)
+{
+  struct bdev *self = state;
+  int rc;
+  self->params = *(const struct chi_bdev_params *)params;
+  rc = bdev_check(ctx, &self->params);
+  if (rc)
+    return rc;
+  if (strcmp(self->params.bdev_type, "ram") == 0)
+    return bdev_create_memory(ctx, self);
+  return bdev_create_file(ctx, self);
+}
+
+static void bdev_destroy(chi_ctx *ctx, void *state)
+{
+  struct bdev *self = state;
+  struct alloc memory = bdev_commit_memory(ctx);
+  if (self->io.file) {
+    bdev_sync(ctx, self, NULL);
+    bdev_commit_close(ctx, &self->commit);
+  }
+  bdev_io_close(ctx, &self->io);
+  extent_fini(&self->map, &memory);
 }
 
 /* ---- figures --------------------------------------------------------------------------------- */

@@ -507,7 +507,7 @@ static int bdev_commit_load(chi_ctx *ctx, struct bdev_commit *c, uint8_t **bytes
 static int bdev_commit_restore(chi_ctx *ctx, struct bdev_commit *c, chi_error *err)
 {
   struct alloc memory = bdev_commit_memory(ctx);
-  struct bdev_log_found found;
+  struct bdev_log_found found = {0};
   uint8_t *bytes;
   uint64_t size;
   int rc = bdev_commit_load(ctx, c, &bytes, &size);

@@ -84,17 +84,31 @@ CHI_PRIVATE double bdev_io_iops(const struct bdev_io_meter *m)
 
 /* ---- turns ----------------------------------------------------------------------------------- */
 
-/* An earlier operation under way writes to the same sectors, and one of the two only to parts. */
+/* Two writes to the same sectors, one of them only to parts; or two syncs, of which only the first
+ * would hear of an error. */
+static bool bdev_io_conflict(const struct bdev_io_turn *a, const struct bdev_io_turn *b)
+{
+  if (a->kind == BDEV_IO_SYNC || b->kind == BDEV_IO_SYNC)
+    return a->kind == b->kind;
+  return (a->patch || b->patch) && a->first <= b->last && b->first <= a->last;
+}
+
+/* An earlier operation that is under way must have ended before. */
 static bool bdev_io_must_wait(const struct bdev_io *io, const struct bdev_io_turn *turn)
 {
-  if (turn->first > turn->last || io->patching == 0)
+  if (io->touchy == 0)
     return false;
   for (const struct bdev_io_turn *t = io->running; t; t = t->next) {
-    if (t->number < turn->number && (t->patch || turn->patch) && t->first <= turn->last &&
-        turn->first <= t->last)
+    if (t->number < turn->number && bdev_io_conflict(t, turn))
       return true;
   }
   return false;
+}
+
+/* Whether others may have to wait for it though there is room for them. */
+static bool bdev_io_touchy(const struct bdev_io_turn *turn)
+{
+  return turn->patch || turn->kind == BDEV_IO_SYNC;
 }
 
 static void bdev_io_admit(struct bdev_io *io, struct bdev_io_turn *turn)
@@ -103,7 +117,7 @@ static void bdev_io_admit(struct bdev_io *io, struct bdev_io_turn *turn)
   turn->next = io->running;
   io->running = turn;
   io->active++;
-  io->patching += turn->patch;
+  io->touchy += bdev_io_touchy(turn);
 }
 
 /* Takes a turn out of one of the lists. */
@@ -122,10 +136,10 @@ static void bdev_io_leave(chi_ctx *ctx, struct bdev_io *io, struct bdev_io_turn 
 {
   bdev_io_unlink(io, turn);
   if (turn->admitted) {
-    for (struct bdev_io_turn *t = io->patching > 0 ? io->running : NULL; t; t = t->next)
+    for (struct bdev_io_turn *t = io->touchy > 0 ? io->running : NULL; t; t = t->next)
       chi_event_set(ctx, &t->wake);
     io->active--;
-    io->patching -= turn->patch;
+    io->touchy -= bdev_io_touchy(turn);
   }
   while (io->waiting && io->active < io->depth) {
     struct bdev_io_turn *next = io->waiting;
@@ -375,11 +389,17 @@ CHI_PRIVATE int bdev_io_write(chi_ctx *ctx, struct bdev_io *io, uint64_t offset,
   return rc;
 }
 
-CHI_PRIVATE int bdev_io_sync(chi_ctx *ctx, struct bdev_io *io)
+CHI_PRIVATE int bdev_io_sync(chi_ctx *ctx, struct bdev_io *io, const struct bdev_io_turn *turn)
 {
-  int rc = io->failed || !io->file ? io->failed : chi_file_sync(ctx, io->file);
-  if (io->failed || rc == CHI_OK || rc == CHI_ECANCELLED || rc == CHI_ETIMEOUT)
-    return io->failed ? io->failed : rc;
+  uint64_t covers = io->turns;
+  int rc;
+  if (io->failed || turn->number < io->synced)
+    return io->failed;
+  rc = chi_file_sync(ctx, io->file);
+  if (rc == CHI_OK)
+    io->synced = covers;
+  if (rc == CHI_OK || rc == CHI_ECANCELLED || rc == CHI_ETIMEOUT)
+    return rc;
   io->failed = CHI_EIO;
   chi_log(ctx, CHI_LOG_ERROR, "syncing the file failed (%s): every sync fails from now on",
           chi_status_text(rc));

@@ -3,7 +3,8 @@
  * A file is opened past the page cache. What is aligned goes straight from and to the caller's
  * memory; the rest through a buffer, where parts of a sector are read, changed and written back.
  * Meanwhile no other write touches that sector. At most `depth` reads, writes and syncs are under
- * way at a time; others wait in order. Memory is zero until it is written.
+ * way at a time; others wait in order. Syncs run one by one; one may serve several turns. Memory is
+ * zero until it is written.
  *
  * All functions are called inside a method of the device's container; those on a file block. */
 #ifndef CHI_BDEV_IO_H
@@ -38,7 +39,8 @@ struct bdev_io {
   uint8_t *memory;
   uint64_t *written; /* a bit for each piece of the memory that has been written to */
   uint64_t turns;
-  uint32_t depth, active, patching, sample;
+  uint64_t synced; /* turns before this number: what was written before them is durable */
+  uint32_t depth, active, touchy, sample;
   struct bdev_io_turn *running, *waiting, **waiting_end;
   struct bdev_io_meter meter[3]; /* reads, writes, both together */
   int failed;                    /* a sync has failed */
@@ -69,9 +71,9 @@ CHI_PRIVATE int bdev_io_read(chi_ctx *ctx, struct bdev_io *io, uint64_t offset, 
                              uint64_t size);
 CHI_PRIVATE int bdev_io_write(chi_ctx *ctx, struct bdev_io *io, uint64_t offset, const void *data,
                               uint64_t size);
-/* What was written before is durable. When it has failed once it is CHI_EIO until the device is
- * opened again: nobody knows what has become of the data. */
-CHI_PRIVATE int bdev_io_sync(chi_ctx *ctx, struct bdev_io *io);
+/* Of a file. CHI_OK: what was written before the turn began is durable. When a sync has failed
+ * once, it is CHI_EIO until the device is opened again: nobody knows what became of the data. */
+CHI_PRIVATE int bdev_io_sync(chi_ctx *ctx, struct bdev_io *io, const struct bdev_io_turn *turn);
 
 /* Figures of a meter; 0 where nothing was measured. Megabytes are of 10^6 bytes. Bandwidth and
  * operations a second count the time in which an operation was under way. */

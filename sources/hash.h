@@ -5,7 +5,7 @@
 #include "base.h"
 
 /* Spreads x over all 64 bits; one to one, and 0 stays 0. For keys that come as integers. */
-static inline uint64_t hash_mix64(uint64_t x)
+CHI_INLINE uint64_t hash_mix64(uint64_t x)
 {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
@@ -30,13 +30,13 @@ struct hash_stream {
 };
 
 /* Begins with the empty sequence. */
-static inline void hash_stream_init(struct hash_stream *stream, uint64_t seed)
+CHI_INLINE void hash_stream_init(struct hash_stream *stream, uint64_t seed)
 {
   *stream = (struct hash_stream){seed, 0};
 }
 
 /* Appends one integer. */
-static inline void hash_stream_u64(struct hash_stream *stream, uint64_t value)
+CHI_INLINE void hash_stream_u64(struct hash_stream *stream, uint64_t value)
 {
   stream->state = hash_mix64((stream->state ^ value) + 0x9e3779b97f4a7c15u);
   stream->count++;
@@ -47,7 +47,7 @@ static inline void hash_stream_u64(struct hash_stream *stream, uint64_t value)
 CHI_PRIVATE void hash_stream_bytes(struct hash_stream *stream, const void *data, size_t size);
 
 /* The hash of the sequence so far; more may follow. */
-static inline uint64_t hash_stream_finish(const struct hash_stream *stream)
+CHI_INLINE uint64_t hash_stream_finish(const struct hash_stream *stream)
 {
   return hash_mix64(stream->state + stream->count);
 }

@@ -37,7 +37,7 @@ CHI_PRIVATE int module_add(struct module_list *l, const chi_module *def, chi_err
 CHI_PRIVATE struct module *module_find(const struct module_list *l, const char *name);
 CHI_PRIVATE void module_free_all(struct module_list *l);
 
-static inline struct method *module_method(struct module *m, uint32_t id)
+CHI_INLINE struct method *module_method(struct module *m, uint32_t id)
 {
   return id < MODULE_METHOD_IDS && m->by_id[id] ? &m->method[m->by_id[id] - 1] : NULL;
 }

@@ -94,7 +94,7 @@ CHI_PRIVATE void pool_figures_sum(const struct pool *pool, uint32_t method,
 /* The time below which `percent` of the sampled runs stayed: upper end of a bucket; 0: none. */
 CHI_PRIVATE uint64_t pool_percentile(const struct pool_figures *f, uint32_t percent);
 
-static inline bool pool_id_equal(chi_pool_id a, chi_pool_id b)
+CHI_INLINE bool pool_id_equal(chi_pool_id a, chi_pool_id b)
 {
   return a.major == b.major && a.minor == b.minor;
 }

@@ -32,7 +32,7 @@ struct real_env {
   bool no_ring, no_populate;
 };
 
-static inline struct real_env *real_env_of(struct env *env)
+CHI_INLINE struct real_env *real_env_of(struct env *env)
 {
   return (struct real_env *)env->self;
 }
@@ -44,7 +44,7 @@ struct real_bell {
   int set; /* epoll of real_link_descriptor; -1: not asked for yet */
 };
 
-static inline struct real_bell *real_env_bell(env_bell bell)
+CHI_INLINE struct real_bell *real_env_bell(env_bell bell)
 {
   return (struct real_bell *)(intptr_t)bell;
 }

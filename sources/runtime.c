@@ -457,7 +457,7 @@ const char *runtime_fault(struct runtime *rt, const void *address, char *buf, si
     if (!ctx)
       continue;
     const struct pool *p = ctx->container->pool;
-    snprintf(buf, size, "method %s of pool %u.%u (%s) overran its stack of %llu bytes",
+    snprintf(buf, size, "method %.64s of pool %u.%u (%.256s) overran its stack of %llu bytes",
              ctx->method->def->type->name, p->id.major, p->id.minor, p->name,
              (unsigned long long)rt->crew.stack_size);
     return buf;

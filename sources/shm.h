@@ -20,7 +20,7 @@
 /* Which budget a chunk counts against. */
 enum shm_kind { SHM_MAIN, SHM_CLIENT_DATA, SHM_RUNTIME_DATA, SHM_KINDS };
 
-static inline uint64_t shm_ref(uint32_t chunk, uint64_t offset)
+CHI_INLINE uint64_t shm_ref(uint32_t chunk, uint64_t offset)
 {
   return ((uint64_t)(chunk + 1) << 40) | offset;
 }

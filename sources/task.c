@@ -1,6 +1,7 @@
 /* task.c - a task inside the daemon: its record, and the copy between client memory and private. */
 #include "task.h"
 #include "error.h"
+#include "text.h"
 
 static bool task_kind_is_scalar(uint8_t kind)
 {
@@ -14,6 +15,8 @@ static int task_field_check(const chi_type *type, const chi_field *f, chi_error 
       f->kind > CHI_KIND_bulk || nested != (f->elem != NULL) || f->room == 0)
     return error_set(err, CHI_EINVAL, "%s: field %s is declared wrongly", type->name,
                      f->name ? f->name : "?");
+  if (task_kind_is_scalar(f->kind) && (f->size != text_kind_size(f->kind) || f->room != 1))
+    return error_set(err, CHI_EINVAL, "%s: field %s has the wrong size", type->name, f->name);
   uint64_t end = f->offset + (uint64_t)f->size * f->room;
   if (f->offset < (type->id ? sizeof(chi_task) : 0) || end > type->size)
     return error_set(err, CHI_EINVAL, "%s: field %s lies outside the struct", type->name, f->name);

@@ -132,12 +132,12 @@ CHI_PRIVATE chi_ctx *task_list_pop(struct task_list *l);
 
 /* A record is followed by its private copy. */
 #define TASK_RECORD ((sizeof(chi_ctx) + 63) / 64 * 64)
-static inline chi_ctx *task_record(const void *task)
+CHI_INLINE chi_ctx *task_record(const void *task)
 {
   return (chi_ctx *)(void *)((char *)(uintptr_t)task - TASK_RECORD);
 }
 
-static inline chi_ctx *task_of(struct ring_node *n)
+CHI_INLINE chi_ctx *task_of(struct ring_node *n)
 {
   return CHI_CONTAINER_OF(n, chi_ctx, node);
 }

@@ -41,15 +41,6 @@ CHI_PRIVATE const char *text_kind_name(uint32_t kind)
   return kind < CHI_COUNT(text_kinds) ? text_kinds[kind].name : NULL;
 }
 
-CHI_PRIVATE uint32_t text_kind_of(const char *name)
-{
-  for (uint32_t i = 1; i < CHI_COUNT(text_kinds); i++) {
-    if (strcmp(text_kinds[i].name, name) == 0)
-      return i;
-  }
-  return 0;
-}
-
 CHI_PRIVATE uint32_t text_kind_size(uint32_t kind)
 {
   return kind < CHI_COUNT(text_kinds) ? text_kinds[kind].size : 0;

@@ -15,9 +15,8 @@
  * printed. */
 CHI_PRIVATE int text_describe(const chi_module *m, chi_put_fn *put, void *arg);
 
-/* The spelling of an enum chi_kind; NULL for what is none. And back: 0 for what is none. */
+/* The spelling of an enum chi_kind; NULL for what is none. */
 CHI_PRIVATE const char *text_kind_name(uint32_t kind);
-CHI_PRIVATE uint32_t text_kind_of(const char *name);
 /* Bytes of a scalar of this kind; 0 for str, object, array and what is none. */
 CHI_PRIVATE uint32_t text_kind_size(uint32_t kind);
 

@@ -78,6 +78,14 @@ static bool schema_field_fits(const chi_field *f, uint32_t begin, uint32_t size)
   return f->count_offset >= begin && f->count_offset <= size && size - f->count_offset >= 4;
 }
 
+static uint8_t schema_kind(const char *name)
+{
+  uint8_t kind = 1;
+  while (text_kind_name(kind) && strcmp(text_kind_name(kind), name) != 0)
+    kind++;
+  return text_kind_name(kind) ? kind : 0;
+}
+
 static int schema_field(struct schema *s, const struct json *json, int depth, chi_field *f,
                         chi_error *err)
 {
@@ -86,7 +94,7 @@ static int schema_field(struct schema *s, const struct json *json, int depth, ch
   int status;
   f->name = json_string(json, "name", "");
   f->dir = (uint8_t)schema_dir(json_string(json, "dir", ""));
-  f->kind = (uint8_t)text_kind_of(json_string(json, "kind", ""));
+  f->kind = schema_kind(json_string(json, "kind", ""));
   f->offset = schema_u32(json, "offset");
   f->size = schema_u32(json, "size");
   f->room = f->kind == CHI_KIND_array ? schema_u32(json, "room") : 1;

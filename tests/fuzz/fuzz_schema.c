@@ -1,6 +1,6 @@
 /* fuzz_schema.c - any text as the description of a module: what is taken can be used, on an object
  * of just the size it states. */
-#include "../../tools/schema.h"
+#include "schema.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "../../tools/json.h"
+#include "json.h"
 
 #define FUZZ_SPOT(X, T) X(T, IN, u64, offset) X(T, IN, u32, size, "4096") X(T, IN, str, tag, 5)
 CHI_STRUCT(fuzz_spot, FUZZ_SPOT)

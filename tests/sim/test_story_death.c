@@ -21,15 +21,17 @@ static void victim(struct sim_client *c, void *arg)
   struct story_tick *tick = STORY_NEW(queue, story_tick);
   CHECK(copy && sleep && lock && tick);
   copy->from = copy->to = bulk;
-  copy->from.size = 1 << 20;
+  copy->from.size = 1000;
   sleep->ns = lock->ns = 1000 * STORY_SECOND;
   tick->task.flags = CHI_TASK_PERIODIC;
   tick->task.period_us = 1000;
   CHECK_INT(chi_submit(queue, tick), CHI_OK);
   CHECK_INT(chi_submit(queue, sleep), CHI_OK);
   CHECK_INT(chi_submit(queue, lock), CHI_OK);
-  for (;;)
+  for (;;) {
     chi_run(queue, copy);
+    sim_client_sleep(c, 100 * STORY_US);
+  }
 }
 
 struct witness {

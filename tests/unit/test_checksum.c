@@ -1,5 +1,5 @@
 /* test_checksum.c - the checksum in pieces is that of the whole. */
-#include "../../tools/checksum.h"
+#include "checksum.h"
 
 #include "hash.h"
 #include "test.h"

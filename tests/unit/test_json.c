@@ -1,5 +1,5 @@
 /* test_json.c - the JSON reader of the tools: what it takes, what it refuses. */
-#include "../../tools/json.h"
+#include "json.h"
 
 #include <stdlib.h>
 

@@ -1,6 +1,6 @@
 /* test_schema.c - what a module describes becomes the same field tables; what is hostile doesn't.
  */
-#include "../../tools/schema.h"
+#include "schema.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -142,6 +142,7 @@ TEST(schema_refuses_what_does_not_fit)
       {"\"module\":\"bdev\"", "\"module\":7"},
       {"\"name\":\"chi_bdev_sync\",\"size\":64", "\"name\":\"chi_bdev_sync\",\"size\":63"},
       {"\"name\":\"chi_bdev_sync\",\"size\":64", "\"name\":\"chi_bdev_sync\",\"size\":99999999"},
+      {"\"name\":\"chi_bdev_sync\"", "\"name\":\"15\""}, /* not to be told from an id */
       {"\"id\":15", "\"id\":0"},
       {"\"id\":15", "\"id\":-15"}};
   CHECK_INT(schema_altered("\"id\":15", "\"id\":16"), CHI_OK);
