@@ -8,12 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SIM_STEP_NS 1000u       /* a step of a worker */
-#define SIM_PARK_NS 500u        /* from announcing sleep to sleeping */
-#define SIM_RELAX_NS 500u       /* a turn of a client's spin */
-#define SIM_OPEN_NS 20000u      /* finding out who is there */
-#define SIM_SPURIOUS_PPM 20000u /* sleeps that end soon and for nothing */
-#define SIM_SPURIOUS_NS 20000u
+#define SIM_STEP_NS 1000u  /* a step of a worker */
+#define SIM_PARK_NS 500u   /* from announcing sleep to sleeping */
+#define SIM_RELAX_NS 500u  /* a turn of a client's spin */
+#define SIM_OPEN_NS 20000u /* finding out who is there */
+#define SIM_WHIM_NS 20000u /* until a sleep ends for nothing */
 #define SIM_BUDGET 1u
 #define SIM_CAPACITY (UINT64_C(64) << 30)
 #define SIM_PATIENCE_NS UINT64_C(60000000000)
@@ -185,8 +184,8 @@ static uint64_t sim_worker_until(const struct sim_worker *worker, uint64_t deadl
     return now;
   if (sim_worker_is_network(worker) && due < deadline)
     deadline = due;
-  if (rng_chance(&node->cpu, SIM_SPURIOUS_PPM) && now + SIM_SPURIOUS_NS < deadline)
-    deadline = now + SIM_SPURIOUS_NS;
+  if (rng_chance(&node->cpu, SIM_WORLD_WHIM_PPM) && now + SIM_WHIM_NS < deadline)
+    deadline = now + SIM_WHIM_NS;
   return deadline;
 }
 
@@ -332,7 +331,7 @@ static int sim_node_open(struct sim_node *node, const chi_config *config,
   chi_config resolved = *config;
   struct runtime_options options = {.config = &resolved,
                                     .instance = node->instance,
-                                    .node = node->number,
+                                    .node = node->number < config->host_count ? node->number : 0,
                                     .modules = modules,
                                     .module_count = count,
                                     .on_state = sim_node_on_state,
@@ -441,10 +440,11 @@ static int sim_env_link_open(struct env *env, const char *instance, env_link *ou
   struct sim *sim = CHI_CONTAINER_OF(client->world, struct sim, world);
   struct sim_node *node = sim->nodes;
   sim_sleep(client->world, &client->timing, SIM_OPEN_NS);
-  while (node && strcmp(node->instance, instance) != 0)
+  while (node && (!instance || strcmp(node->instance, instance) != 0))
     node = node->next;
   if (!node || !node->up)
-    return error_set(err, CHI_ENODAEMON, "no daemon \"%s\": looked for a simulated node", instance);
+    return error_set(err, CHI_ENODAEMON, "no daemon \"%s\": looked for a simulated node",
+                     instance ? instance : "");
   *out = sim_link_connect(client, &node->port);
   return CHI_OK;
 }
@@ -719,8 +719,7 @@ CHI_PRIVATE bool sim_run_idle(struct sim *sim, uint64_t limit_ns)
 #undef SIM_PARK_NS
 #undef SIM_RELAX_NS
 #undef SIM_OPEN_NS
-#undef SIM_SPURIOUS_PPM
-#undef SIM_SPURIOUS_NS
+#undef SIM_WHIM_NS
 #undef SIM_BUDGET
 #undef SIM_CAPACITY
 #undef SIM_PATIENCE_NS

@@ -41,7 +41,8 @@ CHI_PRIVATE CHI_UNUSED bool sim_run_idle(struct sim *sim, uint64_t limit_ns);
 /* ---- nodes, known by number; a node has its disk before it first starts and ever after */
 
 /* Starts a node and runs time until it serves; thread counts of 0 become two fast workers and a
- * slow one. Modules must outlive it. Any error of runtime_open; what a pool failed with;
+ * slow one. Its place in the cluster is its number if the configuration has so many hosts; else it
+ * is alone. Modules must outlive it. Any error of runtime_open; what a pool failed with;
  * CHI_ETIMEOUT: not within a minute. After an error it does not run. */
 CHI_PRIVATE CHI_UNUSED int sim_node_start(struct sim *sim, uint32_t node, const chi_config *config,
                                           const chi_module *const *modules, uint32_t count,

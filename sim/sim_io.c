@@ -7,8 +7,6 @@
 #define SIM_IO_NS 50000u       /* an operation */
 #define SIM_IO_SYNC_NS 500000u /* a sync; a transfer takes 1 ns more for each byte */
 #define SIM_IO_WAKE_NS 2000u
-#define SIM_IO_SHORT_PPM 30000u /* transfers that do less than asked */
-#define SIM_IO_BUSY_PPM 30000u  /* refusals while something else is under way */
 
 struct sim_io_op {
   struct sim_world_event event;
@@ -45,11 +43,14 @@ static void sim_io_trace(const struct sim_io_op *op, int kind, uint64_t value)
 
 /* ---- what an operation does --------------------------------------------------------------- */
 
-/* Fails as the rule says; but part of a write may have happened, and a sync may have lost data. */
+/* Fails as the rule says; but part of a write may have happened, a sync may have lost data, and
+ * what is closed is closed. */
 static int64_t sim_io_fail(struct sim_io_op *op)
 {
   struct sim_io *owner = op->owner;
   struct env_io part = *op->io;
+  if (part.op == ENV_IO_CLOSE)
+    sim_disk_do(owner->disk, &part, op->mark);
   if (part.op == ENV_IO_SYNC)
     sim_disk_sync_failed(owner->disk, &part, op->mark);
   if (part.op == ENV_IO_WRITE) {
@@ -64,7 +65,7 @@ static int64_t sim_io_fail(struct sim_io_op *op)
 static uint64_t sim_io_size(struct sim_io_op *op)
 {
   uint64_t size = op->io->size, unit = size % SIM_DISK_ALIGN ? SIM_DISK_SECTOR : SIM_DISK_ALIGN;
-  bool less = rng_chance(&op->owner->rng, SIM_IO_SHORT_PPM);
+  bool less = rng_chance(&op->owner->rng, SIM_WORLD_WHIM_PPM);
   if (op->faulty && op->fault.limit)
     return size < op->fault.limit ? size : op->fault.limit;
   if (!less || size <= unit)
@@ -178,7 +179,7 @@ CHI_PRIVATE int sim_io_submit(struct sim_io *io, uint32_t worker, struct env_io 
   uint32_t flight;
   CHI_ASSERT(worker < io->worker_count);
   flight = io->worker[worker].flight;
-  if (flight && (flight >= SIM_IO_DEPTH || rng_chance(&io->rng, SIM_IO_BUSY_PPM)))
+  if (flight && (flight >= SIM_IO_DEPTH || rng_chance(&io->rng, SIM_WORLD_WHIM_PPM)))
     return CHI_EBUSY;
   op = sim_io_begin(io, worker, env_io);
   if (io->blocks)
@@ -239,5 +240,3 @@ CHI_PRIVATE void sim_io_fini(struct sim_io *io)
 #undef SIM_IO_NS
 #undef SIM_IO_SYNC_NS
 #undef SIM_IO_WAKE_NS
-#undef SIM_IO_SHORT_PPM
-#undef SIM_IO_BUSY_PPM

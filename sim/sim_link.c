@@ -3,8 +3,7 @@
 
 #include <stdlib.h>
 
-#define SIM_LINK_NS 20000u           /* a message, a connection, the news of a hang-up */
-#define SIM_LINK_SPURIOUS_PPM 20000u /* waits that end for nothing */
+#define SIM_LINK_NS 20000u /* a message, a connection, the news of a hang-up */
 
 struct sim_link {
   uint32_t refs;              /* of two ends and the mail under way */
@@ -251,7 +250,7 @@ CHI_PRIVATE int sim_link_wait(struct sim_party *client, env_link handle, env_bel
   struct sim_link *link = sim_party_table_get(&client->links, handle);
   bool rung;
   CHI_ASSERT(link && !link->waiting);
-  if (rng_chance(&client->timing, SIM_LINK_SPURIOUS_PPM))
+  if (rng_chance(&client->timing, SIM_WORLD_WHIM_PPM))
     return CHI_OK;
   if (!link->port)
     return CHI_ESHUTDOWN;
@@ -287,4 +286,3 @@ CHI_PRIVATE void sim_link_shut_all(struct sim_party *client)
 }
 
 #undef SIM_LINK_NS
-#undef SIM_LINK_SPURIOUS_PPM

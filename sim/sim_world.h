@@ -14,6 +14,14 @@
 #define SIM_WORLD_START UINT64_C(1000000000) /* time at the beginning, ns */
 #define SIM_WORLD_NEVER UINT64_MAX
 
+/* How often, in a million, what may happen for no reason does: a sleeper wakes for nothing, an
+ * operation finds no room though there is some, a transfer does less than asked. */
+#ifdef CHI_HOSTILE
+#define SIM_WORLD_WHIM_PPM 300000u
+#else
+#define SIM_WORLD_WHIM_PPM 20000u
+#endif
+
 /* Purposes of random streams, each keyed by (seed, node, purpose). */
 enum sim_world_purpose {
   SIM_WORLD_STREAM_ORDER = 1, /* of simultaneous events */

@@ -133,18 +133,30 @@ static struct module *admin_find_module(struct admin_host *host, const char *nam
     return m;
   struct env *env = host->crew->env;
   const chi_module *def = NULL;
-  if (env->module_load(env, name, &def, err) != CHI_OK || module_add(host->modules, def, err))
+  if (env->module_load(env, name, &def, err) != CHI_OK)
     return NULL;
-  m = module_find(host->modules, name);
-  if (!m)
+  if (!module_is_named(def, name)) {
     error_set(err, CHI_ENOMODULE, "module %s: what was loaded calls itself %s", name, def->name);
-  return m;
+    return NULL;
+  }
+  return module_add(host->modules, def, err) == CHI_OK ? module_find(host->modules, name) : NULL;
 }
 
 static void admin_publish(chi_ctx *ctx, struct directory *d)
 {
   while (directory_publish(d) != CHI_OK)
     ctx_pause(ctx, 10000000);
+}
+
+/* Nobody may take the pool for ready, and destroy it, while there is no memory to tell the rest. */
+static void admin_publish_ready(chi_ctx *ctx, struct directory *d, struct pool *p)
+{
+  p->state = POOL_READY;
+  while (directory_publish(d) != CHI_OK) {
+    p->state = POOL_CREATING;
+    ctx_pause(ctx, 10000000);
+    p->state = POOL_READY;
+  }
 }
 
 static void admin_trace(struct admin_host *host, const struct pool *p)
@@ -194,8 +206,7 @@ static int admin_make_pool(chi_ctx *ctx, struct admin_host *host, struct pool *p
   admin_trace(host, p);
   int rc = admin_run_in(ctx, p, &host->create);
   if (rc == CHI_OK) {
-    p->state = POOL_READY;
-    admin_publish(ctx, host->directory);
+    admin_publish_ready(ctx, host->directory, p);
     admin_unpark(host, p);
     admin_trace(host, p);
     chi_event_set(ctx, &p->created);
@@ -222,6 +233,16 @@ static int admin_same_definition(const struct pool *there, const struct pool *as
   return CHI_OK;
 }
 
+/* True if this task was called, over however many others, by one that runs in the pool: to wait for
+ * the pool would be to wait for oneself. */
+static bool admin_called_from(const chi_ctx *ctx, const struct pool *p)
+{
+  const chi_ctx *c = ctx->parent;
+  while (c && c->container->pool != p)
+    c = c->parent;
+  return c != NULL;
+}
+
 /* The pool of that name, or of that id, once it is no longer in creation; NULL: none. */
 static struct pool *admin_existing(chi_ctx *ctx, struct admin_host *host, const char *name,
                                    chi_pool_id id, int *rc)
@@ -232,6 +253,10 @@ static struct pool *admin_existing(chi_ctx *ctx, struct admin_host *host, const 
       p = directory_find(host->directory, id);
     if (!p || p->state == POOL_READY)
       return p;
+    if (admin_called_from(ctx, p)) {
+      *rc = CHI_EDEADLOCK;
+      return NULL;
+    }
     *rc = chi_event_wait(ctx, &p->created, 50000000);
     if (*rc != CHI_OK && *rc != CHI_ETIMEOUT)
       return NULL;
@@ -319,6 +344,11 @@ static int chi_admin_destroy_pool_run(chi_ctx *ctx, struct admin *self,
              t->pool_id.major, t->pool_id.minor);
     return p ? CHI_EBUSY : CHI_ENOENT;
   }
+  if (admin_called_from(ctx, p)) {
+    snprintf(t->error_message, sizeof t->error_message, "pool %u.%u would wait for its own task",
+             t->pool_id.major, t->pool_id.minor);
+    return CHI_EDEADLOCK;
+  }
   admin_destroy_pool(ctx, self->host, p);
   return CHI_OK;
 }
@@ -375,6 +405,8 @@ static int chi_admin_flush_run(chi_ctx *ctx, struct admin *self, struct chi_admi
 {
   struct admin_host *host = self->host;
   int rc = CHI_OK;
+  if (ctx->parent) /* whoever waits for this is work itself */
+    return CHI_EDEADLOCK;
   host->flushing++;
   for (uint64_t ns = 100000; rc == CHI_OK && admin_work_left(host, &t->total_work_done) > 0;
        ns = ns < 10000000 ? ns * 2 : ns)

@@ -51,6 +51,23 @@ static void admin_out_worker(const struct admin_out *o, const struct worker *w, 
   o->put(o->arg, "}");
 }
 
+/* The histogram: [upper end in nanoseconds, count] for each bucket that has any. */
+static void admin_out_latency(const struct admin_out *o, const struct pool_figures *f)
+{
+  bool first = true;
+  admin_out_open(o, "latency", "[", false);
+  for (uint32_t b = 0; b < POOL_BUCKETS; b++) {
+    char text[64];
+    if (f->bucket[b] == 0)
+      continue;
+    snprintf(text, sizeof text, "%s[%llu,%llu]", first ? "" : ",",
+             (unsigned long long)pool_bucket_end(b), (unsigned long long)f->bucket[b]);
+    o->put(o->arg, text);
+    first = false;
+  }
+  o->put(o->arg, "]");
+}
+
 static void admin_out_method(const struct admin_out *o, const struct pool *p, uint32_t index,
                              bool first)
 {
@@ -65,6 +82,7 @@ static void admin_out_method(const struct admin_out *o, const struct pool *p, ui
   admin_out_number(o, "mean_ns", f.sampled ? f.sampled_ns / f.sampled : 0, false);
   admin_out_number(o, "p50_ns", pool_percentile(&f, 50), false);
   admin_out_number(o, "p99_ns", pool_percentile(&f, 99), false);
+  admin_out_latency(o, &f);
   o->put(o->arg, "}");
 }
 

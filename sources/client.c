@@ -125,8 +125,8 @@ int client_open(struct env *env, void (*dispose)(struct env *env), const char *i
     return error_set(err, CHI_ENOMEM, "no memory to attach");
   c->env = env;
   c->dispose = dispose;
-  size_t length = strnlen(instance, sizeof c->instance - 1);
-  memcpy(c->instance, instance, length);
+  if (instance)
+    memcpy(c->instance, instance, strnlen(instance, sizeof c->instance - 1));
   int rc = client_connect(env, instance, &c->current, err);
   if (rc != CHI_OK) {
     alloc_put(&env->alloc, c, sizeof *c);
@@ -153,10 +153,11 @@ int chi_client_reconnect(chi_client *c, uint64_t timeout_ns, chi_error *err)
   uint64_t now = env->clock(env);
   uint64_t until = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
   struct client_link *fresh = NULL;
-  int rc = client_connect(env, c->instance, &fresh, err);
+  const char *instance = c->instance[0] ? c->instance : NULL;
+  int rc = client_connect(env, instance, &fresh, err);
   while (rc != CHI_OK && (now = env->clock(env)) < until) {
     env->pause(env, until - now > CLIENT_RETRY_NS ? now + CLIENT_RETRY_NS : until);
-    rc = client_connect(env, c->instance, &fresh, err);
+    rc = client_connect(env, instance, &fresh, err);
   }
   if (rc != CHI_OK)
     return rc;

@@ -56,7 +56,7 @@ struct chi_queue {
   chi_queue *next;
   chi_client *client;
   struct client_memory *memory; /* the current one first */
-  uint32_t id, depth, tag;
+  uint32_t id, depth;
   struct env_segment desk_segment, board_segment;
   struct lane_desk *desk;
   const struct lane_board *board;

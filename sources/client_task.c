@@ -8,7 +8,7 @@
 
 void client_queue_reset(chi_queue *q)
 {
-  q->slot_used = q->flying = q->calls = q->tag = 0;
+  q->slot_used = q->flying = q->calls = 0;
   q->slot_free = q->done_first = q->done_last = CLIENT_NO_SLOT;
   q->window = q->memory->link->spin_ns;
   q->fruitless = 0;
@@ -37,7 +37,7 @@ static void client_slot_give(chi_queue *q, uint32_t i)
  * the task is a hint: it lies where others write. */
 static uint32_t client_slot_of(const chi_queue *q, const void *task)
 {
-  uint64_t number = ((const chi_task *)task)->id >> 32;
+  uint64_t number = ((const chi_task *)task)->id;
   if (number == 0 || number > q->slot_used || q->slot[number - 1].task != task ||
       q->slot[number - 1].state == CLIENT_FREE)
     return CLIENT_NO_SLOT;
@@ -74,6 +74,15 @@ static void client_done_drop(chi_queue *q, uint32_t i)
   client_slot_give(q, i);
 }
 
+/* Frees a task's memory, wherever it came from. */
+static int client_put_back(chi_queue *q, void *task)
+{
+  int rc = CHI_EINVAL;
+  for (struct client_memory *m = q->memory; m && rc != CHI_OK; m = m->next)
+    rc = shm_put(&m->task, task);
+  return rc == CHI_OK ? rc : client_fail(q, rc, "not a task of this queue");
+}
+
 static void client_complete(chi_queue *q, uint32_t i)
 {
   struct client_slot *s = &q->slot[i];
@@ -84,9 +93,14 @@ static void client_complete(chi_queue *q, uint32_t i)
   }
   void *task = s->task;
   client_slot_give(q, i);
-  for (struct client_memory *m = q->memory; m; m = m->next)
-    if (shm_put(&m->task, task) == CHI_OK)
-      return;
+  client_put_back(q, task);
+}
+
+/* The header stays shared between the caches of both sides where nothing in it changes. */
+static void client_set_rc(chi_task *task, int32_t rc)
+{
+  if (task->rc != rc)
+    task->rc = rc;
 }
 
 /* Takes in all completions that have arrived. */
@@ -96,7 +110,7 @@ static void client_pump(chi_queue *q)
   while (lane_done_pop(&q->done, &d)) {
     if (d.slot >= q->slot_used || q->slot[d.slot].state != CLIENT_FLYING)
       continue;
-    ((chi_task *)q->slot[d.slot].task)->rc = d.rc;
+    client_set_rc(q->slot[d.slot].task, d.rc);
     client_complete(q, d.slot);
   }
 }
@@ -158,15 +172,13 @@ static int client_put(chi_queue *q, void *task, chi_done_fn *done, void *arg, ui
   if (i == CLIENT_NO_SLOT)
     return client_fail(q, CHI_EBUSY, "queue_depth tasks are in flight");
   chi_task *t = task;
-  if (++q->tag == 0)
-    q->tag = 1;
-  t->id = ((uint64_t)(i + 1) << 32) | q->tag;
-  t->rc = CHI_OK;
+  if (t->id != i + 1u)
+    t->id = i + 1u;
+  client_set_rc(t, CHI_OK);
   enum lane_kind lane = client_choose_lane(q, t);
   q->slot[i] = (struct client_slot){.task = task,
                                     .done = done,
                                     .arg = arg,
-                                    .tag = q->tag,
                                     .state = CLIENT_FLYING,
                                     .lane = (uint8_t)lane,
                                     .forget = (t->flags & CHI_TASK_FORGET) != 0};
@@ -174,6 +186,7 @@ static int client_put(chi_queue *q, void *task, chi_done_fn *done, void *arg, ui
     client_slot_give(q, i);
     return client_fail(q, CHI_EBUSY, "the lane is full");
   }
+  q->slot[i].tag = lane_tag(&q->out[lane], lane);
   q->flying++;
   *lanes |= 1u << lane;
   return CHI_OK;
@@ -255,7 +268,7 @@ static void client_disarm(chi_queue *q)
 static bool client_spin(chi_queue *q, uint64_t until)
 {
   struct env *env = q->client->env;
-  for (uint32_t i = 0; i < 64; i++) {
+  for (uint32_t i = 0; i < 72; i++) {
     if (lane_done_ready(&q->done))
       return true;
     atomic_pause();
@@ -467,19 +480,15 @@ int chi_task_free(chi_queue *q, void *task)
 {
   if (!task)
     return CHI_OK;
-  if (q->slot)
-    client_pump(q);
-  uint64_t ref = 0, room = 0;
-  bool bulk = false;
-  struct client_memory *m = client_memory_of(q, task, &ref, &room, &bulk);
-  if (!m || bulk)
-    return client_fail(q, CHI_EINVAL, "not a task of this queue");
   uint32_t i = q->slot ? client_slot_of(q, task) : CLIENT_NO_SLOT;
-  if (i != CLIENT_NO_SLOT && q->slot[i].state == CLIENT_FLYING)
-    return client_fail(q, CHI_EBUSY, "the task is in flight");
+  if (i != CLIENT_NO_SLOT && q->slot[i].state == CLIENT_FLYING) {
+    client_pump(q);
+    if (q->slot[i].state == CLIENT_FLYING)
+      return client_fail(q, CHI_EBUSY, "the task is in flight");
+  }
   if (i != CLIENT_NO_SLOT)
     client_done_drop(q, i);
-  return shm_put(&m->task, task);
+  return client_put_back(q, task);
 }
 
 /* ---- for an event loop of one's own */

@@ -48,6 +48,16 @@ bool lane_put(struct lane_out *o, enum lane_op op, uint64_t ref, uint32_t slot)
   return true;
 }
 
+static uint32_t lane_tag_of(uint32_t index, uint32_t kind)
+{
+  return index << 2 | (kind + 1);
+}
+
+uint32_t lane_tag(const struct lane_out *o, enum lane_kind kind)
+{
+  return lane_tag_of(o->tail - 1, (uint32_t)kind);
+}
+
 uint32_t lane_home(const struct lane_board *board, enum lane_kind kind)
 {
   atomic_fence();
@@ -79,7 +89,9 @@ void lane_in_init(struct lane_in *in, struct lane_desk *desk, struct lane_board 
                   enum lane_kind kind)
 {
   CHI_ASSERT(kind < LANE_KINDS);
-  *in = (struct lane_in){.entry = desk->entry[kind], .taken = &board->taken[kind].value};
+  *in = (struct lane_in){.entry = desk->entry[kind],
+                         .taken = &board->taken[kind].value,
+                         .kind = (uint32_t)kind};
 }
 
 bool lane_ready(const struct lane_in *in)
@@ -96,7 +108,9 @@ bool lane_take(struct lane_in *in, struct lane_entry *out, enum lane_op *op)
   uint32_t turn = atomic_get_acquire(&e->turn);
   if (turn >> 1 != lane_turn(head, LANE_RUN) >> 1)
     return false;
-  *out = (struct lane_entry){.ref = atomic_get(&e->ref), .slot = atomic_get(&e->slot)};
+  *out = (struct lane_entry){.ref = atomic_get(&e->ref),
+                             .slot = atomic_get(&e->slot),
+                             .turn = lane_tag_of(head, in->kind)};
   *op = (enum lane_op)(turn & 1);
   atomic_set(&in->head, head + 1);
   atomic_set_release(in->taken, head + 1);

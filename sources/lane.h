@@ -16,12 +16,14 @@
 enum lane_kind { LANE_FAST, LANE_SLOW, LANE_NETWORK, LANE_KINDS };
 enum lane_op { LANE_RUN, LANE_CANCEL };
 
+#ifndef LANE_ENTRIES
 #define LANE_ENTRIES 1024u /* of one submission ring: four pages */
+#endif
 
 struct lane_entry {
   uint64_t ref;  /* of the task in shared memory */
-  uint32_t slot; /* echoed by the completion; the low half of the task's id for LANE_CANCEL */
-  uint32_t turn; /* lap * 2 + op */
+  uint32_t slot; /* echoed by the completion; the tag of the task for LANE_CANCEL */
+  uint32_t turn; /* lap * 2 + op; where it was taken out: its tag */
 };
 
 struct lane_done {
@@ -62,6 +64,9 @@ CHI_PRIVATE void lane_out_init(struct lane_out *o, struct lane_desk *desk,
                                const struct lane_board *board, enum lane_kind kind);
 /* False: full. */
 CHI_PRIVATE bool lane_put(struct lane_out *o, enum lane_op op, uint64_t ref, uint32_t slot);
+/* The tag of what was put last: names an entry among all lanes of a queue; never 0. Both sides
+ * know it from the entry's place, so that it need not be written anywhere. */
+CHI_PRIVATE uint32_t lane_tag(const struct lane_out *o, enum lane_kind kind);
 
 /* Who serves the lane, to be woken for what was put; orders everything put before it. */
 CHI_PRIVATE uint32_t lane_home(const struct lane_board *board, enum lane_kind kind);
@@ -79,7 +84,7 @@ CHI_PRIVATE bool lane_done_ready(const struct lane_done_out *o);
 struct lane_in {
   struct lane_entry *entry;
   uint32_t *taken;
-  uint32_t head;
+  uint32_t head, kind;
 };
 CHI_PRIVATE void lane_in_init(struct lane_in *in, struct lane_desk *desk, struct lane_board *board,
                               enum lane_kind kind);

@@ -9,10 +9,15 @@ static const char *module_short_name(const char *name)
   return strncmp(name, prefix, length) == 0 ? name + length : name;
 }
 
+bool module_is_named(const chi_module *def, const char *name)
+{
+  return strcmp(module_short_name(def->name), module_short_name(name)) == 0;
+}
+
 struct module *module_find(const struct module_list *l, const char *name)
 {
   for (struct module *m = l->first; m; m = m->next)
-    if (strcmp(module_short_name(m->def->name), module_short_name(name)) == 0)
+    if (module_is_named(m->def, name))
       return m;
   return NULL;
 }

@@ -33,7 +33,9 @@ struct module_list {
 
 /* Checks the declaration and adds it. CHI_EINVAL, CHI_EVERSION, CHI_EEXIST, CHI_ENOMEM. */
 CHI_PRIVATE int module_add(struct module_list *l, const chi_module *def, chi_error *err);
-/* By name, with or without a leading "chimaera_" on either side. NULL: not there. */
+/* Whether a module has this name, with or without a leading "chimaera_" on either side. */
+CHI_PRIVATE bool module_is_named(const chi_module *def, const char *name);
+/* By name, in the same way. NULL: not there. */
 CHI_PRIVATE struct module *module_find(const struct module_list *l, const char *name);
 CHI_PRIVATE void module_free_all(struct module_list *l);
 

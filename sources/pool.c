@@ -111,7 +111,7 @@ static uint32_t pool_bucket(uint64_t ns)
   return bucket < POOL_BUCKETS ? bucket : POOL_BUCKETS - 1;
 }
 
-static uint64_t pool_bucket_end(uint32_t bucket)
+uint64_t pool_bucket_end(uint32_t bucket)
 {
   uint64_t power = 64ull << (bucket / 2);
   return bucket % 2 ? power * 2 : power + power / 2;

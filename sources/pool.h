@@ -91,6 +91,8 @@ CHI_PRIVATE void pool_count(const struct alloc *alloc, struct container *c, uint
 /* Figures of a method over all workers. */
 CHI_PRIVATE void pool_figures_sum(const struct pool *pool, uint32_t method,
                                   struct pool_figures *out);
+/* The upper end of a bucket in nanoseconds. */
+CHI_PRIVATE uint64_t pool_bucket_end(uint32_t bucket);
 /* The time below which `percent` of the sampled runs stayed: upper end of a bucket; 0: none. */
 CHI_PRIVATE uint64_t pool_percentile(const struct pool_figures *f, uint32_t percent);
 

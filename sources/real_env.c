@@ -61,12 +61,9 @@ static void real_env_relax(struct env *env)
 
 static void real_env_pause(struct env *env, uint64_t until)
 {
-  uint64_t now = env->clock(env);
-  if (until <= now)
-    return;
-  struct timespec left = {.tv_sec = (time_t)((until - now) / 1000000000u),
-                          .tv_nsec = (long)((until - now) % 1000000000u)};
-  while (nanosleep(&left, &left) != 0 && errno == EINTR)
+  const struct timespec at = {(time_t)(until / 1000000000u), (long)(until % 1000000000u)};
+  (void)env;
+  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL) == EINTR)
     ;
 }
 

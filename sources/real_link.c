@@ -620,10 +620,10 @@ static int real_link_call(struct env *env, env_link link, const void *request, s
 
 static int real_link_wait(struct env *env, env_link link, env_bell bell, uint64_t deadline)
 {
-  int fd = real_env_bell(bell)->fd;
   struct timespec left;
   if (!real_env_alive(real_env_of(env)))
     return CHI_EFORKED;
+  int fd = real_env_bell(bell)->fd;
   for (;;) {
     /* Of the link only its end counts: what can be read is the answer to another thread. */
     struct pollfd p[] = {{fd, POLLIN, 0}, {real_link_of(link)->fd, POLLRDHUP, 0}};

@@ -235,7 +235,7 @@ static int real_node_stop(struct chi_node *n, uint64_t grace_ns)
   mark_set(&n->stop_wanted, 1);
   env->bell_ring(env, runtime_worker_bell(n->runtime, runtime_network_worker(n->runtime)));
   if (real_node_await(n, 1u << RUNTIME_STOPPED | 1u << RUNTIME_STUCK,
-                      2 * grace_ns + REAL_NODE_MARGIN_NS) != RUNTIME_STOPPED)
+                      3 * grace_ns + REAL_NODE_MARGIN_NS) != RUNTIME_STOPPED)
     return CHI_EBUSY;
   real_thread_join(&n->crew);
   return CHI_OK;

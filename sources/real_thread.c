@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #define REAL_THREAD_BUDGET 64u        /* pieces of work in a step, for one look at the clock */
-#define REAL_THREAD_PAUSES 16         /* about 1 us */
+#define REAL_THREAD_PAUSES 72         /* about 1 us */
 #define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
 #define REAL_THREAD_ALT_SIZE 65536u   /* of the stack on which a memory fault is handled */
 

@@ -70,6 +70,21 @@ static uint32_t shm_class_size(uint32_t class)
   return (class - 22) * 4096;
 }
 
+/* n / (class size / 64) without a division: exact for n below 1024, a span's worth of lines. */
+static uint32_t shm_slot_of(uint32_t class, uint32_t n)
+{
+#define SHM_UNIT(units) (((1u << 20) + (units)-1) / (units))
+  static const uint32_t inverse[SHM_CLASSES] = {
+      SHM_UNIT(1),   SHM_UNIT(2),   SHM_UNIT(3),   SHM_UNIT(4),   SHM_UNIT(5),   SHM_UNIT(6),
+      SHM_UNIT(7),   SHM_UNIT(8),   SHM_UNIT(9),   SHM_UNIT(10),  SHM_UNIT(11),  SHM_UNIT(12),
+      SHM_UNIT(13),  SHM_UNIT(14),  SHM_UNIT(15),  SHM_UNIT(16),  SHM_UNIT(20),  SHM_UNIT(24),
+      SHM_UNIT(28),  SHM_UNIT(32),  SHM_UNIT(40),  SHM_UNIT(48),  SHM_UNIT(56),  SHM_UNIT(64),
+      SHM_UNIT(128), SHM_UNIT(192), SHM_UNIT(256), SHM_UNIT(320), SHM_UNIT(384), SHM_UNIT(448),
+      SHM_UNIT(512)};
+#undef SHM_UNIT
+  return n * inverse[class] >> 20;
+}
+
 void shm_arena_init(struct shm_arena *a, const struct alloc *alloc, enum shm_kind kind,
                     const struct shm_source *source)
 {
@@ -357,8 +372,8 @@ static struct shm_span *shm_locate(struct shm_arena *a, const void *p, uint32_t 
   if (s->class >= SHM_CLASSES)
     return NULL;
   uint32_t size = shm_class_size(s->class);
-  *slot = inside / size;
-  if (inside % size != 0 || *slot >= s->slots || (s->vacant[*slot / 64] >> (*slot % 64) & 1))
+  *slot = shm_slot_of(s->class, inside / 64);
+  if (*slot * size != inside || *slot >= s->slots || (s->vacant[*slot / 64] >> (*slot % 64) & 1))
     return NULL;
   return s;
 }

@@ -173,7 +173,6 @@ void task_copy_out(const struct task_plan *plan, const chi_task *copy, chi_task 
       if (type->fields[i].dir & CHI_DIR_OUT)
         task_field_out(&type->fields[i], (const char *)copy, (char *)shared);
   }
-  shared->rc = copy->rc;
 }
 
 void task_list_push(struct task_list *l, chi_ctx *ctx)

@@ -102,7 +102,7 @@ struct task_raw {
   struct ring_node node;
   struct queue *queue;
   uint64_t ref;
-  uint32_t slot;
+  uint32_t slot, tag;
 };
 
 /* ---- how a declared struct is copied */
@@ -123,7 +123,7 @@ CHI_PRIVATE int task_plan_init(struct task_plan *plan, const chi_type *type, chi
  * are resolved through the client's table. CHI_ECORRUPT. */
 CHI_PRIVATE int task_copy_in(const struct task_plan *plan, const struct shm_table *table,
                              const chi_task *header, const chi_task *shared, chi_task *copy);
-/* Writes OUT fields and rc back. */
+/* Writes OUT fields back. The code travels with the completion. */
 CHI_PRIVATE void task_copy_out(const struct task_plan *plan, const chi_task *copy,
                                chi_task *shared);
 

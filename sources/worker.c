@@ -356,11 +356,12 @@ static void worker_run(struct worker *w, chi_ctx *ctx)
     rc = worker_schedule(ctx);
     if (rc == CHI_OK)
       rc = ctx->method->def->run(ctx, ctx->container->state, ctx->task);
-    if (begun && switches == w->switches) {
+    if (begun) {
       uint64_t ended = env->clock(env);
       ns = ended - begun + 1;
       w->now = ended > w->now ? ended : w->now;
-      worker_learn(w, ctx, ns);
+      if (switches == w->switches) /* else it says how long the task took, not what it cost */
+        worker_learn(w, ctx, ns);
     }
     worker_join(ctx);
     w->running = NULL;

@@ -45,32 +45,31 @@ void worker_record_free(struct worker *w, chi_ctx *ctx)
   }
 }
 
-static void worker_refuse(struct worker *w, struct queue *q, uint64_t ref, uint32_t slot, int rc)
+static void worker_refuse(struct worker *w, const struct task_raw *raw, int rc)
 {
   struct worker_crew *crew = w->crew;
-  chi_task *shared = shm_resolve(q->table, ref, sizeof *shared);
-  if (shared)
-    shared->rc = rc;
+  struct queue *q = raw->queue;
   tally_add(&w->refused, 1);
   if (rc == CHI_ECORRUPT && w->kind == WORKER_NETWORK)
     log_limited(&crew->log, &crew->refusals, w->now, CHI_LOG_WARNING,
                 "refused a task of queue %u: its offset, length or slot does not fit", q->id);
   if (crew->env->trace)
-    crew->env->trace(crew->env, ENV_TRACE_COMPLETE, w->index, ((uint64_t)q->id << 32) | slot,
+    crew->env->trace(crew->env, ENV_TRACE_COMPLETE, w->index, ((uint64_t)q->id << 32) | raw->tag,
                      (uint64_t)(int64_t)rc);
-  queue_complete(q, w->index, slot, rc);
+  queue_complete(q, w->index, raw->slot, rc);
 }
 
 /* The network worker knows every pool, and keeps what waits for one in creation. */
-static void worker_forward(struct worker *w, struct queue *q, uint64_t ref, uint32_t slot)
+static void worker_forward(struct worker *w, const struct task_raw *entry)
 {
   struct worker_crew *crew = w->crew;
   struct task_raw *raw = alloc_get(crew->alloc, sizeof *raw);
   if (!raw) {
-    worker_refuse(w, q, ref, slot, CHI_ENOMEM);
+    worker_refuse(w, entry, CHI_ENOMEM);
     return;
   }
-  *raw = (struct task_raw){.node.kind = NODE_RAW, .queue = q, .ref = ref, .slot = slot};
+  *raw = *entry;
+  raw->node.kind = NODE_RAW;
   if (w->kind == WORKER_NETWORK) {
     crew->on_raw(crew->arg, raw);
     return;
@@ -109,14 +108,15 @@ static int worker_check_header(const struct worker *w, const chi_task *header)
 }
 
 /* Makes the record of a task whose pool is ready. */
-static int worker_prepare(struct worker *w, struct queue *q, const chi_task *header, uint64_t ref,
+static int worker_prepare(struct worker *w, const struct task_raw *raw, const chi_task *header,
                           struct pool *pool, chi_ctx **out)
 {
+  struct queue *q = raw->queue;
   struct method *m = module_method(pool->module, header->method);
   if (!m)
     return CHI_ENOMETHOD;
   uint32_t size = m->plan.type->size;
-  chi_task *shared = shm_resolve(q->table, ref, size);
+  chi_task *shared = shm_resolve(q->table, raw->ref, size);
   if (!shared)
     return CHI_ECORRUPT;
   int rc = worker_check_header(w, header);
@@ -137,8 +137,9 @@ static int worker_prepare(struct worker *w, struct queue *q, const chi_task *hea
   ctx->origin = TASK_FROM_CLIENT;
   ctx->queue = q;
   ctx->shared = shared;
-  ctx->tag = (uint32_t)header->id;
-  ctx->root = ((uint64_t)q->id << 32) | ctx->tag;
+  ctx->slot = raw->slot;
+  ctx->tag = raw->tag;
+  ctx->root = ((uint64_t)q->id << 32) | raw->tag;
   ctx->accepted = w->now;
   if (header->deadline_ms)
     ctx->deadline = w->now + header->deadline_ms * 1000000ull;
@@ -147,11 +148,12 @@ static int worker_prepare(struct worker *w, struct queue *q, const chi_task *hea
   return CHI_OK;
 }
 
-static void worker_accept_task(struct worker *w, struct queue *q, uint64_t ref, uint32_t slot)
+static void worker_accept_task(struct worker *w, const struct task_raw *raw)
 {
-  const chi_task *shared = shm_resolve(q->table, ref, sizeof *shared);
-  if (!shared || slot >= q->depth) {
-    worker_refuse(w, q, ref, slot, CHI_ECORRUPT);
+  struct queue *q = raw->queue;
+  const chi_task *shared = shm_resolve(q->table, raw->ref, sizeof *shared);
+  if (!shared || raw->slot >= q->depth) {
+    worker_refuse(w, raw, CHI_ECORRUPT);
     return;
   }
   chi_task header;
@@ -159,21 +161,22 @@ static void worker_accept_task(struct worker *w, struct queue *q, uint64_t ref, 
   header.rc = CHI_OK;
   bool admin = pool_id_equal(header.pool, CHI_ADMIN_POOL);
   if (mark_get(&w->crew->draining) && !admin) {
-    worker_refuse(w, q, ref, slot, CHI_ESHUTDOWN);
+    worker_refuse(w, raw, CHI_ESHUTDOWN);
     return;
   }
   const struct pool_entry *entry = worker_pool(w, header.pool);
   if (!entry || entry->state != POOL_READY || (admin && w->kind != WORKER_NETWORK)) {
-    worker_forward(w, q, ref, slot);
+    worker_forward(w, raw);
     return;
   }
   chi_ctx *ctx = NULL;
-  int rc = worker_prepare(w, q, &header, ref, entry->pool, &ctx);
+  int rc = worker_prepare(w, raw, &header, entry->pool, &ctx);
   if (rc != CHI_OK) {
-    worker_refuse(w, q, ref, slot, rc);
+    worker_refuse(w, raw, rc);
     return;
   }
-  ctx->slot = slot;
+  if (mark_get(&q->cancel[raw->slot]) != raw->tag)
+    mark_set(&q->cancel[raw->slot], 0); /* it meant the slot's former task */
   tally_add(&w->accepted, 1);
   tally_add(&ctx->container->tally[w->index].active, 1);
   if (w->crew->env->trace)
@@ -185,9 +188,11 @@ static void worker_accept_task(struct worker *w, struct queue *q, uint64_t ref, 
     worker_submit(w, ctx);
 }
 
+/* The task has been taken from the same lane before, and perhaps ended since: a tag names one task
+ * among all that the slot ever held. */
 static void worker_accept_cancel(struct worker *w, struct queue *q, uint64_t slot, uint32_t tag)
 {
-  if (slot < q->depth && tag != 0) {
+  if (slot < q->depth) {
     mark_set(&q->cancel[slot], tag);
     worker_cancel_changed(w);
   }
@@ -210,10 +215,12 @@ bool worker_accept(struct worker *w, struct queue_lane *l)
   latch_unlock(&l->latch);
   if (!taken)
     return false;
-  if (op == LANE_CANCEL)
+  if (op == LANE_CANCEL) {
     worker_accept_cancel(w, q, e.ref, e.slot);
-  else
-    worker_accept_task(w, q, e.ref, e.slot);
+  } else {
+    struct task_raw raw = {.queue = q, .ref = e.ref, .slot = e.slot, .tag = e.turn};
+    worker_accept_task(w, &raw);
+  }
   return true;
 }
 
@@ -221,12 +228,12 @@ void worker_accept_raw(struct worker *w, struct task_raw *raw)
 {
   struct task_raw copy = *raw;
   alloc_put(w->crew->alloc, raw, sizeof *raw);
-  worker_accept_task(w, copy.queue, copy.ref, copy.slot);
+  worker_accept_task(w, &copy);
 }
 
 void worker_refuse_raw(struct worker *w, struct task_raw *raw, int rc)
 {
   struct task_raw copy = *raw;
   alloc_put(w->crew->alloc, raw, sizeof *raw);
-  worker_refuse(w, copy.queue, copy.ref, copy.slot, rc);
+  worker_refuse(w, &copy, rc);
 }

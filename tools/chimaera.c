@@ -50,7 +50,7 @@ static int chimaera_main(int argc, char **argv)
 {
   const struct cli_command *command;
   const char *slash = argc ? strrchr(argv[0], '/') : NULL, *self = slash ? slash + 1 : argv[0];
-  char program[64];
+  char program[64], option[] = "--help";
   for (size_t i = 0; argc && i < CHI_COUNT(chimaera_aliases); i++) {
     if (strcmp(self, chimaera_aliases[i].name) == 0)
       return cli_run(chimaera_aliases[i].command, self, argc - 1, argv + 1);
@@ -62,7 +62,7 @@ static int chimaera_main(int argc, char **argv)
     return chimaera_help(stdout);
   if (strcmp(argv[1], "help") == 0) {
     argv[1] = argv[2];
-    argv[2] = (char[]){"--help"};
+    argv[2] = option;
   }
   command = chimaera_find(strcmp(argv[1], "--version") == 0 ? "version" : argv[1]);
   if (!command)

@@ -34,23 +34,31 @@ struct call {
 
 /* ---- what there is to call -------------------------------------------------------------- */
 
-static void call_list_field(FILE *out, const chi_field *f)
+static const char *const call_directions[] = {"", "in", "out", "inout"};
+
+/* Each value that can be set, by its path; those of an array once for all elements. */
+static void call_list_fields(const chi_type *type, const char *path, uint32_t dir)
 {
-  char where[TEXT_NAME_MAX + 4] = "";
-  const char *kind = f->elem ? f->elem->name : text_kind_name(f->kind);
-  if (f->kind == CHI_KIND_array)
-    snprintf(where, sizeof(where), "[%u]", f->room);
-  fprintf(out, "      %-5s %s%s %s%s%s%s\n",
-          f->dir == CHI_DIR_IN    ? "in"
-          : f->dir == CHI_DIR_OUT ? "out"
-                                  : "inout",
-          kind, where, f->name, *f->preset ? " = \"" : "", f->preset, *f->preset ? "\"" : "");
-  if (f->elem) {
-    fprintf(out, "            {");
-    for (uint32_t i = 0; i < f->elem->field_count; i++)
-      fprintf(out, "%s%s %s", i ? ", " : "", text_kind_name(f->elem->fields[i].kind),
-              f->elem->fields[i].name);
-    fprintf(out, "}\n");
+  for (uint32_t i = 0; i < type->field_count; i++) {
+    const chi_field *f = &type->fields[i];
+    char full[TEXT_DEPTH_MAX * (TEXT_NAME_MAX + 16)];
+    uint32_t where = dir ? dir : f->dir;
+    if (f->kind == CHI_KIND_array)
+      snprintf(full, sizeof(full), "%s%s[%u].", path, f->name, f->room);
+    else
+      snprintf(full, sizeof(full), "%s%s%s", path, f->name, f->elem ? "." : "");
+    if (f->elem) {
+      call_list_fields(f->elem, full, where);
+      continue;
+    }
+    printf("      %-5s %-8s %s", call_directions[where], text_kind_name(f->kind), full);
+    if (f->kind == CHI_KIND_str)
+      printf(", %u bytes", f->size - 1);
+    if (*f->preset && (where & CHI_DIR_IN)) {
+      printf(", default ");
+      text_put_string(f->preset, SIZE_MAX, cli_put, stdout);
+    }
+    printf("\n");
   }
 }
 
@@ -60,8 +68,7 @@ static int call_list(const struct call *c)
   for (uint32_t i = 0; i < c->schema->method_count; i++) {
     const chi_type *m = &c->schema->methods[i];
     printf("\n  %u %s\n", m->id, schema_short_name(c->schema, m));
-    for (uint32_t k = 0; k < m->field_count; k++)
-      call_list_field(stdout, &m->fields[k]);
+    call_list_fields(m, "", 0);
   }
   return CLI_OK;
 }

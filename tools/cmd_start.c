@@ -146,6 +146,7 @@ static int start_serve(const struct cli *cli, const chi_config *config, uint32_t
   if (chi_node_open(config, NULL, 0, &node, &err) != CHI_OK)
     return cli_fail(cli, "%s", err.text);
   start_node = node;
+  chi_node_guard(node);
   if (start_signal)
     chi_node_stop(node);
   status = pid_file ? start_write_pid(cli, pid_file) : CLI_OK;
@@ -235,8 +236,8 @@ const struct cli_command cmd_start = {
         "Prints one line when the node serves. SIGINT and SIGTERM stop it: it finishes what it\n"
         "has accepted for the grace period, cancels the rest and waits as long again. A second\n"
         "signal ends it at once.\n\n"
-        "Exit status: 75 if a method did not come back in all that time; 128 + the signal's\n"
-        "number after a second signal.\n",
+        "Exit status: 70 if a method overran its stack; 75 if one did not come back in all that\n"
+        "time; 128 + the signal's number after a second signal.\n",
     .run = start_run,
     .options = {{"config", "FILE", "configuration; default: $CHI_SERVER_CONF, ..."},
                 {"detach", NULL, "go to the background; return when it serves"},

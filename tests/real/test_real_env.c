@@ -213,6 +213,17 @@ TEST(alive_reads_zero_in_a_forked_child_only)
   real_env_close(&r);
 }
 
+TEST(a_pause_ends_when_the_clock_says_so)
+{
+  struct real_env r;
+  CHECK_INT(real_env_open(&r, NULL), CHI_OK);
+  uint64_t until = r.env.clock(&r.env) + 3000000;
+  r.env.pause(&r.env, until);
+  CHECK(r.env.clock(&r.env) >= until);
+  r.env.pause(&r.env, 1);
+  real_env_close(&r);
+}
+
 TEST(relax_returns)
 {
   struct real_env r;

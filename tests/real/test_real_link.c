@@ -698,6 +698,7 @@ static int victim_run(void *arg)
   int fd = raw_connect(v->server);
   if (v->with_child && fork() == 0) {
     char byte;
+    close(v->ready[1]);
     while (read(v->ready[0], &byte, 1) > 0) /* until the test is over */
       ;
     _exit(0);

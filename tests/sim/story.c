@@ -179,6 +179,12 @@ const chi_module story_module = {.version = CHI_MODULE_VERSION,
 
 /* ---- the setting -------------------------------------------------------------------------- */
 
+uint64_t story_seeds(uint64_t usual)
+{
+  const char *seeds = getenv("STORY_SEEDS");
+  return seeds ? strtoull(seeds, NULL, 10) : usual;
+}
+
 static void story_line(void *arg, const char *text)
 {
   struct story *s = arg;
@@ -199,6 +205,7 @@ void story_open(struct story *s, uint64_t seed)
 {
   chi_compose_entry *entry;
   memset(s, 0, sizeof(*s));
+  s->seed = seed;
   s->modules[0] = &story_module;
   s->sim = story_sim = sim_open(seed);
   sim_transcript(s->sim, story_line, s);
@@ -223,6 +230,8 @@ const char *story_begin(struct story *s, uint64_t seed)
 void story_close(struct story *s)
 {
   s->hash = sim_hash(s->sim);
+  if (getenv("STORY_HASH"))
+    printf("hash %016llx of seed %llu\n", (unsigned long long)s->hash, (unsigned long long)s->seed);
   sim_close(s->sim);
   chi_config_free(&s->config);
   free(s->transcript);

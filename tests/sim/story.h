@@ -49,12 +49,17 @@ CHI_TASK(story_code, 21, STORY_CODE)
 
 extern const chi_module story_module;
 
+/* How many seeds to try: `usual`, or what the environment says in STORY_SEEDS. With STORY set, the
+ * transcript goes to standard error; with STORY_HASH set, each story's hash to standard output. */
+uint64_t story_seeds(uint64_t usual);
+
 /* One simulation with node 0 in it, which has the pool. All begin and end like this:
  *   struct story s;
  *   CHECK_STR(story_begin(&s, seed), "");
  *   ... CHECK_STR(story_end(&s), ""); */
 struct story {
   struct sim *sim;
+  uint64_t seed;
   chi_config config;
   const chi_module *modules[1];
   chi_error error;

@@ -27,7 +27,7 @@ static const char *tell_once(void (*body)(struct sim_client *c, void *arg), uint
 
 static void tell(void (*body)(struct sim_client *c, void *arg), const char *line, const char *then)
 {
-  for (uint64_t seed = 1; seed <= SEEDS; seed++)
+  for (uint64_t seed = 1; seed <= story_seeds(SEEDS); seed++)
     CHECK_STR(tell_once(body, seed, line, then), "");
 }
 
@@ -79,6 +79,12 @@ static void refused(struct sim_client *c, void *arg)
   t->task.method = 99;
   CHECK_INT(chi_run(queue, t), CHI_ENOMETHOD);
   t->task.method = story_code_type.id;
+  t->task.query.mode = CHI_QUERY_PHYSICAL;
+  t->task.query.a = 1;
+  CHECK_INT(chi_run(queue, t), CHI_ERANGE); /* this node is alone */
+  t->task.query.mode = 77;
+  CHECK_INT(chi_run(queue, t), CHI_EINVAL);
+  t->task.query.mode = CHI_QUERY_BROADCAST;
   CHECK_INT(chi_run(queue, t), CHI_OK);
   CHECK_INT(chi_task_free(queue, t), CHI_OK);
   chi_client_close(client);
@@ -199,6 +205,49 @@ static void flood(struct sim_client *c, void *arg)
 TEST(story_full_queue_is_busy_not_dead)
 {
   tell(flood, NULL, NULL);
+}
+
+static void jams(struct sim_client *c, void *arg)
+{
+  struct story *s = arg;
+  static void *tasks[5000];
+  int count = 0, rc = CHI_OK;
+  chi_client *client;
+  chi_queue *queue;
+  CHECK_INT(story_attach(c, &client, &queue), CHI_OK);
+  struct story_work *w = STORY_NEW(queue, story_work);
+  CHECK(w);
+  w->ns = 15 * STORY_MS; /* the lane's worker is busy: nobody takes what comes now */
+  CHECK_INT(chi_submit(queue, w), CHI_OK);
+  sim_client_sleep(c, STORY_MS);
+  while (rc == CHI_OK && count < 5000) {
+    tasks[count] = STORY_NEW(queue, story_tick);
+    CHECK(tasks[count]);
+    rc = chi_submit(queue, tasks[count]);
+    count += rc == CHI_OK;
+  }
+  CHECK_INT(rc, CHI_EBUSY);
+  CHECK(count < 5000);
+  CHECK_INT(chi_task_done(queue, tasks[count]), 1);
+  CHECK_INT(chi_wait_all(queue, tasks, (uint32_t)count, UINT64_MAX), CHI_OK);
+  CHECK_INT(chi_run(queue, tasks[count]), CHI_OK);
+  CHECK_INT(((struct story_tick *)tasks[count])->ticks, count + 1); /* none lost, none doubled */
+  chi_queue_close(queue);
+  chi_client_close(client);
+  s->told++;
+}
+
+/* A queue that is deeper than its lane: the lane is full first. */
+TEST(story_full_lane_is_busy_not_dead)
+{
+  struct story s;
+  story_open(&s, 1);
+  s.config.queue_depth = 6000;
+  int rc = story_start(&s);
+  sim_client(s.sim, 0, jams, &s);
+  bool idle = sim_run_idle(s.sim, LONG);
+  CHECK_STR(story_end(&s), "");
+  CHECK(rc == CHI_OK && idle && s.told == 1);
 }
 
 struct called {
@@ -554,10 +603,12 @@ TEST(story_slow_tasks_go_to_slow_workers)
 
 TEST(story_same_seed_same_hash)
 {
-  uint64_t hash[3];
-  for (int i = 0; i < 3; i++) {
+  uint64_t hash[4];
+  for (int i = 0; i < 4; i++) {
     struct story s;
     CHECK_STR(story_begin(&s, i == 2 ? 8 : 7), "");
+    if (i == 3)
+      sim_transcript(s.sim, NULL, NULL); /* listening changes nothing */
     sim_client(s.sim, 0, crowd, &s);
     sim_client(s.sim, 0, fans, &s);
     sim_client(s.sim, 0, bulk, &s);
@@ -569,4 +620,5 @@ TEST(story_same_seed_same_hash)
   }
   CHECK(hash[0] == hash[1]);
   CHECK(hash[0] != hash[2]);
+  CHECK(hash[0] == hash[3]);
 }
