@@ -506,12 +506,14 @@ struct attach_page {
 enum lane_kind { LANE_FAST, LANE_SLOW, LANE_NETWORK, LANE_KINDS };
 enum lane_op { LANE_RUN, LANE_CANCEL };
 
+#ifndef LANE_ENTRIES
 #define LANE_ENTRIES 1024u /* of one submission ring: four pages */
+#endif
 
 struct lane_entry {
   uint64_t ref;  /* of the task in shared memory */
-  uint32_t slot; /* echoed by the completion; the low half of the task's id for LANE_CANCEL */
-  uint32_t turn; /* lap * 2 + op */
+  uint32_t slot; /* echoed by the completion; the tag of the task for LANE_CANCEL */
+  uint32_t turn; /* lap * 2 + op; where it was taken out: its tag */
 };
 
 struct lane_done {
@@ -552,6 +554,9 @@ CHI_PRIVATE void lane_out_init(struct lane_out *o, struct lane_desk *desk,
                                const struct lane_board *board, enum lane_kind kind);
 /* False: full. */
 CHI_PRIVATE bool lane_put(struct lane_out *o, enum lane_op op, uint64_t ref, uint32_t slot);
+/* The tag of what was put last: names an entry among all lanes of a queue; never 0. Both sides
+ * know it from the entry's place, so that it need not be written anywhere. */
+CHI_PRIVATE uint32_t lane_tag(const struct lane_out *o, enum lane_kind kind);
 
 /* Who serves the lane, to be woken for what was put; orders everything put before it. */
 CHI_PRIVATE uint32_t lane_home(const struct lane_board *board, enum lane_kind kind);
@@ -569,7 +574,7 @@ CHI_PRIVATE bool lane_done_ready(const struct lane_done_out *o);
 struct lane_in {
   struct lane_entry *entry;
   uint32_t *taken;
-  uint32_t head;
+  uint32_t head, kind;
 };
 CHI_PRIVATE void lane_in_init(struct lane_in *in, struct lane_desk *desk, struct lane_board *board,
                               enum lane_kind kind);
@@ -778,7 +783,7 @@ struct chi_queue {
   chi_queue *next;
   chi_client *client;
   struct client_memory *memory; /* the current one first */
-  uint32_t id, depth, tag;
+  uint32_t id, depth;
   struct env_segment desk_segment, board_segment;
   struct lane_desk *desk;
   const struct lane_board *board;
@@ -793,6 +798,7 @@ struct chi_queue {
   uint64_t window; /* how long to spin before sleeping, nanoseconds */
   uint32_t fruitless;
   bool armed;
+  uint64_t listen_at; /* when a look that finds nothing asks whether the daemon is still there */
   chi_error error;
 };
 
@@ -973,7 +979,7 @@ struct task_raw {
   struct ring_node node;
   struct queue *queue;
   uint64_t ref;
-  uint32_t slot;
+  uint32_t slot, tag;
 };
 
 /* ---- how a declared struct is copied */
@@ -994,7 +1000,7 @@ CHI_PRIVATE int task_plan_init(struct task_plan *plan, const chi_type *type, chi
  * are resolved through the client's table. CHI_ECORRUPT. */
 CHI_PRIVATE int task_copy_in(const struct task_plan *plan, const struct shm_table *table,
                              const chi_task *header, const chi_task *shared, chi_task *copy);
-/* Writes OUT fields and rc back. */
+/* Writes OUT fields back. The code travels with the completion. */
 CHI_PRIVATE void task_copy_out(const struct task_plan *plan, const chi_task *copy,
                                chi_task *shared);
 
@@ -1046,7 +1052,9 @@ struct module_list {
 
 /* Checks the declaration and adds it. CHI_EINVAL, CHI_EVERSION, CHI_EEXIST, CHI_ENOMEM. */
 CHI_PRIVATE int module_add(struct module_list *l, const chi_module *def, chi_error *err);
-/* By name, with or without a leading "chimaera_" on either side. NULL: not there. */
+/* Whether a module has this name, with or without a leading "chimaera_" on either side. */
+CHI_PRIVATE bool module_is_named(const chi_module *def, const char *name);
+/* By name, in the same way. NULL: not there. */
 CHI_PRIVATE struct module *module_find(const struct module_list *l, const char *name);
 CHI_PRIVATE void module_free_all(struct module_list *l);
 
@@ -1146,6 +1154,8 @@ CHI_PRIVATE void pool_count(const struct alloc *alloc, struct container *c, uint
 /* Figures of a method over all workers. */
 CHI_PRIVATE void pool_figures_sum(const struct pool *pool, uint32_t method,
                                   struct pool_figures *out);
+/* The upper end of a bucket in nanoseconds. */
+CHI_PRIVATE uint64_t pool_bucket_end(uint32_t bucket);
 /* The time below which `percent` of the sampled runs stayed: upper end of a bucket; 0: none. */
 CHI_PRIVATE uint64_t pool_percentile(const struct pool_figures *f, uint32_t percent);
 
@@ -1343,7 +1353,8 @@ struct worker_crew {
   struct env *env;
   const struct alloc *alloc;
   struct log log;
-  struct log_limit refusals;
+  struct latch refusals_latch;
+  struct log_limit refusals; /* one line a second for all workers */
   struct worker *worker; /* fast ones, slow ones, the network worker */
   uint32_t count, fast, slow;
   uint32_t node, nodes;
@@ -2960,7 +2971,8 @@ CHI_PRIVATE CHI_UNUSED bool sim_run_idle(struct sim *sim, uint64_t limit_ns);
 /* ---- nodes, known by number; a node has its disk before it first starts and ever after */
 
 /* Starts a node and runs time until it serves; thread counts of 0 become two fast workers and a
- * slow one. Modules must outlive it. Any error of runtime_open; what a pool failed with;
+ * slow one. Its place in the cluster is its number if the configuration has so many hosts; else it
+ * is alone. Modules must outlive it. Any error of runtime_open; what a pool failed with;
  * CHI_ETIMEOUT: not within a minute. After an error it does not run. */
 CHI_PRIVATE CHI_UNUSED int sim_node_start(struct sim *sim, uint32_t node, const chi_config *config,
                                           const chi_module *const *modules, uint32_t count,
@@ -3066,6 +3078,14 @@ CHI_PRIVATE void sim_trace_text(struct sim_trace *trace, uint64_t now, uint32_t 
 
 #define SIM_WORLD_START UINT64_C(1000000000) /* time at the beginning, ns */
 #define SIM_WORLD_NEVER UINT64_MAX
+
+/* How often, in a million, what may happen for no reason does: a sleeper wakes for nothing, an
+ * operation finds no room though there is some, a transfer does less than asked. */
+#ifdef CHI_HOSTILE
+#define SIM_WORLD_WHIM_PPM 300000u
+#else
+#define SIM_WORLD_WHIM_PPM 20000u
+#endif
 
 /* Purposes of random streams, each keyed by (seed, node, purpose). */
 enum sim_world_purpose {
@@ -3956,8 +3976,8 @@ int client_open(struct env *env, void (*dispose)(struct env *env), const char *i
     return error_set(err, CHI_ENOMEM, "no memory to attach");
   c->env = env;
   c->dispose = dispose;
-  size_t length = strnlen(instance, sizeof c->instance - 1);
-  memcpy(c->instance, instance, length);
+  if (instance)
+    memcpy(c->instance, instance, strnlen(instance, sizeof c->instance - 1));
   int rc = client_connect(env, instance, &c->current, err);
   if (rc != CHI_OK) {
     alloc_put(&env->alloc, c, sizeof *c);
@@ -3984,10 +4004,11 @@ int chi_client_reconnect(chi_client *c, uint64_t timeout_ns, chi_error *err)
   uint64_t now = env->clock(env);
   uint64_t until = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
   struct client_link *fresh = NULL;
-  int rc = client_connect(env, c->instance, &fresh, err);
+  const char *instance = c->instance[0] ? c->instance : NULL;
+  int rc = client_connect(env, instance, &fresh, err);
   while (rc != CHI_OK && (now = env->clock(env)) < until) {
     env->pause(env, until - now > CLIENT_RETRY_NS ? now + CLIENT_RETRY_NS : until);
-    rc = client_connect(env, c->instance, &fresh, err);
+    rc = client_connect(env, instance, &fresh, err);
   }
   if (rc != CHI_OK)
     return rc;
@@ -4308,6 +4329,8 @@ int chi_bulk_free(chi_queue *q, chi_bulk *bulk)
 {
   if (!bulk->data)
     return CHI_OK;
+  if (!mark_get(q->client->env->alive))
+    return client_fail(q, CHI_EFORKED, NULL);
   int rc = CHI_EINVAL;
   for (struct client_memory *m = q->memory; m && rc != CHI_OK; m = m->next)
     rc = shm_put(&m->bulk, bulk->data);
@@ -4377,12 +4400,13 @@ int chi_pool_destroy(chi_queue *q, chi_pool_id id, chi_error *err)
 /* client_task.c - tasks under way: submit, reap, wait, cancel, abandon. */
 
 #define CLIENT_SLOW_NS 50000u /* an estimate of this much goes to the slow workers */
+#define CLIENT_LISTEN_NS 100000000ull /* between two looks at the link by a program that polls */
 
 /* ---- slots */
 
 void client_queue_reset(chi_queue *q)
 {
-  q->slot_used = q->flying = q->calls = q->tag = 0;
+  q->slot_used = q->flying = q->calls = 0;
   q->slot_free = q->done_first = q->done_last = CLIENT_NO_SLOT;
   q->window = q->memory->link->spin_ns;
   q->fruitless = 0;
@@ -4411,7 +4435,7 @@ static void client_slot_give(chi_queue *q, uint32_t i)
  * the task is a hint: it lies where others write. */
 static uint32_t client_slot_of(const chi_queue *q, const void *task)
 {
-  uint64_t number = ((const chi_task *)task)->id >> 32;
+  uint64_t number = ((const chi_task *)task)->id;
   if (number == 0 || number > q->slot_used || q->slot[number - 1].task != task ||
       q->slot[number - 1].state == CLIENT_FREE)
     return CLIENT_NO_SLOT;
@@ -4448,6 +4472,15 @@ static void client_done_drop(chi_queue *q, uint32_t i)
   client_slot_give(q, i);
 }
 
+/* Frees a task's memory, wherever it came from. */
+static int client_put_back(chi_queue *q, void *task)
+{
+  int rc = CHI_EINVAL;
+  for (struct client_memory *m = q->memory; m && rc != CHI_OK; m = m->next)
+    rc = shm_put(&m->task, task);
+  return rc == CHI_OK ? rc : client_fail(q, rc, "not a task of this queue");
+}
+
 static void client_complete(chi_queue *q, uint32_t i)
 {
   struct client_slot *s = &q->slot[i];
@@ -4458,9 +4491,14 @@ static void client_complete(chi_queue *q, uint32_t i)
   }
   void *task = s->task;
   client_slot_give(q, i);
-  for (struct client_memory *m = q->memory; m; m = m->next)
-    if (shm_put(&m->task, task) == CHI_OK)
-      return;
+  client_put_back(q, task);
+}
+
+/* The header stays shared between the caches of both sides where nothing in it changes. */
+static void client_set_rc(chi_task *task, int32_t rc)
+{
+  if (task->rc != rc)
+    task->rc = rc;
 }
 
 /* Takes in all completions that have arrived. */
@@ -4470,7 +4508,7 @@ static void client_pump(chi_queue *q)
   while (lane_done_pop(&q->done, &d)) {
     if (d.slot >= q->slot_used || q->slot[d.slot].state != CLIENT_FLYING)
       continue;
-    ((chi_task *)q->slot[d.slot].task)->rc = d.rc;
+    client_set_rc(q->slot[d.slot].task, d.rc);
     client_complete(q, d.slot);
   }
 }
@@ -4532,15 +4570,13 @@ static int client_put(chi_queue *q, void *task, chi_done_fn *done, void *arg, ui
   if (i == CLIENT_NO_SLOT)
     return client_fail(q, CHI_EBUSY, "queue_depth tasks are in flight");
   chi_task *t = task;
-  if (++q->tag == 0)
-    q->tag = 1;
-  t->id = ((uint64_t)(i + 1) << 32) | q->tag;
-  t->rc = CHI_OK;
+  if (t->id != i + 1u)
+    t->id = i + 1u;
+  client_set_rc(t, CHI_OK);
   enum lane_kind lane = client_choose_lane(q, t);
   q->slot[i] = (struct client_slot){.task = task,
                                     .done = done,
                                     .arg = arg,
-                                    .tag = q->tag,
                                     .state = CLIENT_FLYING,
                                     .lane = (uint8_t)lane,
                                     .forget = (t->flags & CHI_TASK_FORGET) != 0};
@@ -4548,6 +4584,7 @@ static int client_put(chi_queue *q, void *task, chi_done_fn *done, void *arg, ui
     client_slot_give(q, i);
     return client_fail(q, CHI_EBUSY, "the lane is full");
   }
+  q->slot[i].tag = lane_tag(&q->out[lane], lane);
   q->flying++;
   *lanes |= 1u << lane;
   return CHI_OK;
@@ -4624,12 +4661,27 @@ static void client_disarm(chi_queue *q)
   }
 }
 
+/* A program that only looks, and never sleeps, would not hear that the daemon is gone: no memory
+ * tells. So fruitless looks ask the link, too, now and then. */
+static void client_listen(chi_queue *q)
+{
+  struct client_link *l = q->memory->link;
+  uint64_t now = q->flying > 0 && !q->armed ? l->env->clock(l->env) : 0;
+  if (now < q->listen_at || now == 0)
+    return;
+  q->listen_at = now + CLIENT_LISTEN_NS;
+  if (mark_get(&l->dead) || l->env->link_wait(l->env, l->link, q->bell, 1) == CHI_ESHUTDOWN) {
+    mark_set(&l->dead, 1);
+    client_queue_fail_all(q);
+  }
+}
+
 /* Looks for a completion for a while before it is worth sleeping: first at full speed, then giving
  * way to others. A window that was fruitless twice is closed until a sleep turns out short. */
 static bool client_spin(chi_queue *q, uint64_t until)
 {
   struct env *env = q->client->env;
-  for (uint32_t i = 0; i < 64; i++) {
+  for (uint32_t i = 0; i < 72; i++) {
     if (lane_done_ready(&q->done))
       return true;
     atomic_pause();
@@ -4730,13 +4782,23 @@ int chi_wait(chi_queue *q, void *task, uint64_t timeout_ns)
   return ((chi_task *)task)->rc;
 }
 
-int chi_task_done(chi_queue *q, const void *task)
+static bool client_is_done(chi_queue *q, const void *task)
 {
   if (!q->slot)
-    return 1;
+    return true;
   client_pump(q);
   uint32_t i = client_slot_of(q, task);
   return i == CLIENT_NO_SLOT || q->slot[i].state == CLIENT_DONE;
+}
+
+int chi_task_done(chi_queue *q, const void *task)
+{
+  if (!mark_get(q->client->env->alive))
+    return client_fail(q, CHI_EFORKED, NULL);
+  if (client_is_done(q, task))
+    return 1;
+  client_listen(q);
+  return client_is_done(q, task);
 }
 
 int chi_wait_any(chi_queue *q, void *const *tasks, uint32_t count, uint64_t timeout_ns,
@@ -4746,7 +4808,7 @@ int chi_wait_any(chi_queue *q, void *const *tasks, uint32_t count, uint64_t time
   uint64_t until = client_until(q, timeout_ns);
   while (rc == CHI_OK) {
     for (uint32_t n = 0; n < count; n++) {
-      if (chi_task_done(q, tasks[n])) {
+      if (client_is_done(q, tasks[n])) {
         *which = n;
         return chi_wait(q, tasks[n], 0);
       }
@@ -4764,7 +4826,7 @@ int chi_wait_all(chi_queue *q, void *const *tasks, uint32_t count, uint64_t time
   for (uint32_t n = 0; n < count; n++) {
     uint64_t now = until == UINT64_MAX ? 0 : client_until(q, 0);
     int rc = chi_wait(q, tasks[n], until == UINT64_MAX ? until : now < until ? until - now : 0);
-    if (rc == CHI_ETIMEOUT && !chi_task_done(q, tasks[n]))
+    if (rc == CHI_ETIMEOUT && !client_is_done(q, tasks[n]))
       return rc;
     if (first == CHI_OK)
       first = rc;
@@ -4785,6 +4847,8 @@ int chi_reap(chi_queue *q, void **tasks, uint32_t room)
     return rc;
   client_disarm(q);
   client_pump(q);
+  if (q->done_first == CLIENT_NO_SLOT)
+    client_listen(q);
   client_run_callbacks(q);
   uint32_t n = 0;
   for (uint32_t i = q->done_first; n < room && i != CLIENT_NO_SLOT;) {
@@ -4830,6 +4894,8 @@ int chi_cancel(chi_queue *q, void *task)
 
 int chi_abandon(chi_queue *q, void *task)
 {
+  if (!mark_get(q->client->env->alive))
+    return client_fail(q, CHI_EFORKED, NULL);
   uint32_t i = q->slot ? client_slot_of(q, task) : CLIENT_NO_SLOT;
   if (i == CLIENT_NO_SLOT || q->slot[i].state == CLIENT_DONE)
     return chi_task_free(q, task);
@@ -4841,19 +4907,17 @@ int chi_task_free(chi_queue *q, void *task)
 {
   if (!task)
     return CHI_OK;
-  if (q->slot)
-    client_pump(q);
-  uint64_t ref = 0, room = 0;
-  bool bulk = false;
-  struct client_memory *m = client_memory_of(q, task, &ref, &room, &bulk);
-  if (!m || bulk)
-    return client_fail(q, CHI_EINVAL, "not a task of this queue");
+  if (!mark_get(q->client->env->alive))
+    return client_fail(q, CHI_EFORKED, NULL);
   uint32_t i = q->slot ? client_slot_of(q, task) : CLIENT_NO_SLOT;
-  if (i != CLIENT_NO_SLOT && q->slot[i].state == CLIENT_FLYING)
-    return client_fail(q, CHI_EBUSY, "the task is in flight");
+  if (i != CLIENT_NO_SLOT && q->slot[i].state == CLIENT_FLYING) {
+    client_pump(q);
+    if (q->slot[i].state == CLIENT_FLYING)
+      return client_fail(q, CHI_EBUSY, "the task is in flight");
+  }
   if (i != CLIENT_NO_SLOT)
     client_done_drop(q, i);
-  return shm_put(&m->task, task);
+  return client_put_back(q, task);
 }
 
 /* ---- for an event loop of one's own */
@@ -4885,6 +4949,7 @@ int chi_queue_arm(chi_queue *q)
 }
 
 #undef CLIENT_SLOW_NS
+#undef CLIENT_LISTEN_NS
 
 /* ---- sources/compose.c ---- */
 /* compose.c - pools declared in configuration become create tasks. */
@@ -5094,18 +5159,30 @@ static struct module *admin_find_module(struct admin_host *host, const char *nam
     return m;
   struct env *env = host->crew->env;
   const chi_module *def = NULL;
-  if (env->module_load(env, name, &def, err) != CHI_OK || module_add(host->modules, def, err))
+  if (env->module_load(env, name, &def, err) != CHI_OK)
     return NULL;
-  m = module_find(host->modules, name);
-  if (!m)
+  if (!module_is_named(def, name)) {
     error_set(err, CHI_ENOMODULE, "module %s: what was loaded calls itself %s", name, def->name);
-  return m;
+    return NULL;
+  }
+  return module_add(host->modules, def, err) == CHI_OK ? module_find(host->modules, name) : NULL;
 }
 
 static void admin_publish(chi_ctx *ctx, struct directory *d)
 {
   while (directory_publish(d) != CHI_OK)
     ctx_pause(ctx, 10000000);
+}
+
+/* Nobody may take the pool for ready, and destroy it, while there is no memory to tell the rest. */
+static void admin_publish_ready(chi_ctx *ctx, struct directory *d, struct pool *p)
+{
+  p->state = POOL_READY;
+  while (directory_publish(d) != CHI_OK) {
+    p->state = POOL_CREATING;
+    ctx_pause(ctx, 10000000);
+    p->state = POOL_READY;
+  }
 }
 
 static void admin_trace(struct admin_host *host, const struct pool *p)
@@ -5155,8 +5232,7 @@ static int admin_make_pool(chi_ctx *ctx, struct admin_host *host, struct pool *p
   admin_trace(host, p);
   int rc = admin_run_in(ctx, p, &host->create);
   if (rc == CHI_OK) {
-    p->state = POOL_READY;
-    admin_publish(ctx, host->directory);
+    admin_publish_ready(ctx, host->directory, p);
     admin_unpark(host, p);
     admin_trace(host, p);
     chi_event_set(ctx, &p->created);
@@ -5183,6 +5259,16 @@ static int admin_same_definition(const struct pool *there, const struct pool *as
   return CHI_OK;
 }
 
+/* True if this task was called, over however many others, by one that runs in the pool: to wait for
+ * the pool would be to wait for oneself. */
+static bool admin_called_from(const chi_ctx *ctx, const struct pool *p)
+{
+  const chi_ctx *c = ctx->parent;
+  while (c && c->container->pool != p)
+    c = c->parent;
+  return c != NULL;
+}
+
 /* The pool of that name, or of that id, once it is no longer in creation; NULL: none. */
 static struct pool *admin_existing(chi_ctx *ctx, struct admin_host *host, const char *name,
                                    chi_pool_id id, int *rc)
@@ -5193,6 +5279,10 @@ static struct pool *admin_existing(chi_ctx *ctx, struct admin_host *host, const 
       p = directory_find(host->directory, id);
     if (!p || p->state == POOL_READY)
       return p;
+    if (admin_called_from(ctx, p)) {
+      *rc = CHI_EDEADLOCK;
+      return NULL;
+    }
     *rc = chi_event_wait(ctx, &p->created, 50000000);
     if (*rc != CHI_OK && *rc != CHI_ETIMEOUT)
       return NULL;
@@ -5280,6 +5370,11 @@ static int chi_admin_destroy_pool_run(chi_ctx *ctx, struct admin *self,
              t->pool_id.major, t->pool_id.minor);
     return p ? CHI_EBUSY : CHI_ENOENT;
   }
+  if (admin_called_from(ctx, p)) {
+    snprintf(t->error_message, sizeof t->error_message, "pool %u.%u would wait for its own task",
+             t->pool_id.major, t->pool_id.minor);
+    return CHI_EDEADLOCK;
+  }
   admin_destroy_pool(ctx, self->host, p);
   return CHI_OK;
 }
@@ -5336,6 +5431,8 @@ static int chi_admin_flush_run(chi_ctx *ctx, struct admin *self, struct chi_admi
 {
   struct admin_host *host = self->host;
   int rc = CHI_OK;
+  if (ctx->parent) /* whoever waits for this is work itself */
+    return CHI_EDEADLOCK;
   host->flushing++;
   for (uint64_t ns = 100000; rc == CHI_OK && admin_work_left(host, &t->total_work_done) > 0;
        ns = ns < 10000000 ? ns * 2 : ns)
@@ -5500,6 +5597,23 @@ static void admin_out_worker(const struct admin_out *o, const struct worker *w, 
   o->put(o->arg, "}");
 }
 
+/* The histogram: [upper end in nanoseconds, count] for each bucket that has any. */
+static void admin_out_latency(const struct admin_out *o, const struct pool_figures *f)
+{
+  bool first = true;
+  admin_out_open(o, "latency", "[", false);
+  for (uint32_t b = 0; b < POOL_BUCKETS; b++) {
+    char text[64];
+    if (f->bucket[b] == 0)
+      continue;
+    snprintf(text, sizeof text, "%s[%llu,%llu]", first ? "" : ",",
+             (unsigned long long)pool_bucket_end(b), (unsigned long long)f->bucket[b]);
+    o->put(o->arg, text);
+    first = false;
+  }
+  o->put(o->arg, "]");
+}
+
 static void admin_out_method(const struct admin_out *o, const struct pool *p, uint32_t index,
                              bool first)
 {
@@ -5514,6 +5628,7 @@ static void admin_out_method(const struct admin_out *o, const struct pool *p, ui
   admin_out_number(o, "mean_ns", f.sampled ? f.sampled_ns / f.sampled : 0, false);
   admin_out_number(o, "p50_ns", pool_percentile(&f, 50), false);
   admin_out_number(o, "p99_ns", pool_percentile(&f, 99), false);
+  admin_out_latency(o, &f);
   o->put(o->arg, "}");
 }
 
@@ -9270,11 +9385,12 @@ static void worker_run(struct worker *w, chi_ctx *ctx)
     rc = worker_schedule(ctx);
     if (rc == CHI_OK)
       rc = ctx->method->def->run(ctx, ctx->container->state, ctx->task);
-    if (begun && switches == w->switches) {
+    if (begun) {
       uint64_t ended = env->clock(env);
       ns = ended - begun + 1;
       w->now = ended > w->now ? ended : w->now;
-      worker_learn(w, ctx, ns);
+      if (switches == w->switches) /* else it says how long the task took, not what it cost */
+        worker_learn(w, ctx, ns);
     }
     worker_join(ctx);
     w->running = NULL;
@@ -9915,32 +10031,33 @@ void worker_record_free(struct worker *w, chi_ctx *ctx)
   }
 }
 
-static void worker_refuse(struct worker *w, struct queue *q, uint64_t ref, uint32_t slot, int rc)
+static void worker_refuse(struct worker *w, const struct task_raw *raw, int rc)
 {
   struct worker_crew *crew = w->crew;
-  chi_task *shared = shm_resolve(q->table, ref, sizeof *shared);
-  if (shared)
-    shared->rc = rc;
+  struct queue *q = raw->queue;
   tally_add(&w->refused, 1);
-  if (rc == CHI_ECORRUPT && w->kind == WORKER_NETWORK)
+  if (rc == CHI_ECORRUPT && latch_try(&crew->refusals_latch)) {
     log_limited(&crew->log, &crew->refusals, w->now, CHI_LOG_WARNING,
                 "refused a task of queue %u: its offset, length or slot does not fit", q->id);
+    latch_unlock(&crew->refusals_latch);
+  }
   if (crew->env->trace)
-    crew->env->trace(crew->env, ENV_TRACE_COMPLETE, w->index, ((uint64_t)q->id << 32) | slot,
+    crew->env->trace(crew->env, ENV_TRACE_COMPLETE, w->index, ((uint64_t)q->id << 32) | raw->tag,
                      (uint64_t)(int64_t)rc);
-  queue_complete(q, w->index, slot, rc);
+  queue_complete(q, w->index, raw->slot, rc);
 }
 
 /* The network worker knows every pool, and keeps what waits for one in creation. */
-static void worker_forward(struct worker *w, struct queue *q, uint64_t ref, uint32_t slot)
+static void worker_forward(struct worker *w, const struct task_raw *entry)
 {
   struct worker_crew *crew = w->crew;
   struct task_raw *raw = alloc_get(crew->alloc, sizeof *raw);
   if (!raw) {
-    worker_refuse(w, q, ref, slot, CHI_ENOMEM);
+    worker_refuse(w, entry, CHI_ENOMEM);
     return;
   }
-  *raw = (struct task_raw){.node.kind = NODE_RAW, .queue = q, .ref = ref, .slot = slot};
+  *raw = *entry;
+  raw->node.kind = NODE_RAW;
   if (w->kind == WORKER_NETWORK) {
     crew->on_raw(crew->arg, raw);
     return;
@@ -9979,14 +10096,15 @@ static int worker_check_header(const struct worker *w, const chi_task *header)
 }
 
 /* Makes the record of a task whose pool is ready. */
-static int worker_prepare(struct worker *w, struct queue *q, const chi_task *header, uint64_t ref,
+static int worker_prepare(struct worker *w, const struct task_raw *raw, const chi_task *header,
                           struct pool *pool, chi_ctx **out)
 {
+  struct queue *q = raw->queue;
   struct method *m = module_method(pool->module, header->method);
   if (!m)
     return CHI_ENOMETHOD;
   uint32_t size = m->plan.type->size;
-  chi_task *shared = shm_resolve(q->table, ref, size);
+  chi_task *shared = shm_resolve(q->table, raw->ref, size);
   if (!shared)
     return CHI_ECORRUPT;
   int rc = worker_check_header(w, header);
@@ -10007,8 +10125,9 @@ static int worker_prepare(struct worker *w, struct queue *q, const chi_task *hea
   ctx->origin = TASK_FROM_CLIENT;
   ctx->queue = q;
   ctx->shared = shared;
-  ctx->tag = (uint32_t)header->id;
-  ctx->root = ((uint64_t)q->id << 32) | ctx->tag;
+  ctx->slot = raw->slot;
+  ctx->tag = raw->tag;
+  ctx->root = ((uint64_t)q->id << 32) | raw->tag;
   ctx->accepted = w->now;
   if (header->deadline_ms)
     ctx->deadline = w->now + header->deadline_ms * 1000000ull;
@@ -10017,11 +10136,12 @@ static int worker_prepare(struct worker *w, struct queue *q, const chi_task *hea
   return CHI_OK;
 }
 
-static void worker_accept_task(struct worker *w, struct queue *q, uint64_t ref, uint32_t slot)
+static void worker_accept_task(struct worker *w, const struct task_raw *raw)
 {
-  const chi_task *shared = shm_resolve(q->table, ref, sizeof *shared);
-  if (!shared || slot >= q->depth) {
-    worker_refuse(w, q, ref, slot, CHI_ECORRUPT);
+  struct queue *q = raw->queue;
+  const chi_task *shared = shm_resolve(q->table, raw->ref, sizeof *shared);
+  if (!shared || raw->slot >= q->depth) {
+    worker_refuse(w, raw, CHI_ECORRUPT);
     return;
   }
   chi_task header;
@@ -10029,21 +10149,22 @@ static void worker_accept_task(struct worker *w, struct queue *q, uint64_t ref, 
   header.rc = CHI_OK;
   bool admin = pool_id_equal(header.pool, CHI_ADMIN_POOL);
   if (mark_get(&w->crew->draining) && !admin) {
-    worker_refuse(w, q, ref, slot, CHI_ESHUTDOWN);
+    worker_refuse(w, raw, CHI_ESHUTDOWN);
     return;
   }
   const struct pool_entry *entry = worker_pool(w, header.pool);
   if (!entry || entry->state != POOL_READY || (admin && w->kind != WORKER_NETWORK)) {
-    worker_forward(w, q, ref, slot);
+    worker_forward(w, raw);
     return;
   }
   chi_ctx *ctx = NULL;
-  int rc = worker_prepare(w, q, &header, ref, entry->pool, &ctx);
+  int rc = worker_prepare(w, raw, &header, entry->pool, &ctx);
   if (rc != CHI_OK) {
-    worker_refuse(w, q, ref, slot, rc);
+    worker_refuse(w, raw, rc);
     return;
   }
-  ctx->slot = slot;
+  if (mark_get(&q->cancel[raw->slot]) != raw->tag)
+    mark_set(&q->cancel[raw->slot], 0); /* it meant the slot's former task */
   tally_add(&w->accepted, 1);
   tally_add(&ctx->container->tally[w->index].active, 1);
   if (w->crew->env->trace)
@@ -10055,9 +10176,11 @@ static void worker_accept_task(struct worker *w, struct queue *q, uint64_t ref, 
     worker_submit(w, ctx);
 }
 
+/* The task has been taken from the same lane before, and perhaps ended since: a tag names one task
+ * among all that the slot ever held. */
 static void worker_accept_cancel(struct worker *w, struct queue *q, uint64_t slot, uint32_t tag)
 {
-  if (slot < q->depth && tag != 0) {
+  if (slot < q->depth) {
     mark_set(&q->cancel[slot], tag);
     worker_cancel_changed(w);
   }
@@ -10080,10 +10203,12 @@ bool worker_accept(struct worker *w, struct queue_lane *l)
   latch_unlock(&l->latch);
   if (!taken)
     return false;
-  if (op == LANE_CANCEL)
+  if (op == LANE_CANCEL) {
     worker_accept_cancel(w, q, e.ref, e.slot);
-  else
-    worker_accept_task(w, q, e.ref, e.slot);
+  } else {
+    struct task_raw raw = {.queue = q, .ref = e.ref, .slot = e.slot, .tag = e.turn};
+    worker_accept_task(w, &raw);
+  }
   return true;
 }
 
@@ -10091,14 +10216,14 @@ void worker_accept_raw(struct worker *w, struct task_raw *raw)
 {
   struct task_raw copy = *raw;
   alloc_put(w->crew->alloc, raw, sizeof *raw);
-  worker_accept_task(w, copy.queue, copy.ref, copy.slot);
+  worker_accept_task(w, &copy);
 }
 
 void worker_refuse_raw(struct worker *w, struct task_raw *raw, int rc)
 {
   struct task_raw copy = *raw;
   alloc_put(w->crew->alloc, raw, sizeof *raw);
-  worker_refuse(w, copy.queue, copy.ref, copy.slot, rc);
+  worker_refuse(w, &copy, rc);
 }
 
 /* ---- sources/route.c ---- */
@@ -10257,7 +10382,7 @@ static uint32_t pool_bucket(uint64_t ns)
   return bucket < POOL_BUCKETS ? bucket : POOL_BUCKETS - 1;
 }
 
-static uint64_t pool_bucket_end(uint32_t bucket)
+uint64_t pool_bucket_end(uint32_t bucket)
 {
   uint64_t power = 64ull << (bucket / 2);
   return bucket % 2 ? power * 2 : power + power / 2;
@@ -10329,10 +10454,15 @@ static const char *module_short_name(const char *name)
   return strncmp(name, prefix, length) == 0 ? name + length : name;
 }
 
+bool module_is_named(const chi_module *def, const char *name)
+{
+  return strcmp(module_short_name(def->name), module_short_name(name)) == 0;
+}
+
 struct module *module_find(const struct module_list *l, const char *name)
 {
   for (struct module *m = l->first; m; m = m->next)
-    if (strcmp(module_short_name(m->def->name), module_short_name(name)) == 0)
+    if (module_is_named(m->def, name))
       return m;
   return NULL;
 }
@@ -11069,6 +11199,16 @@ bool lane_put(struct lane_out *o, enum lane_op op, uint64_t ref, uint32_t slot)
   return true;
 }
 
+static uint32_t lane_tag_of(uint32_t index, uint32_t kind)
+{
+  return index << 2 | (kind + 1);
+}
+
+uint32_t lane_tag(const struct lane_out *o, enum lane_kind kind)
+{
+  return lane_tag_of(o->tail - 1, (uint32_t)kind);
+}
+
 uint32_t lane_home(const struct lane_board *board, enum lane_kind kind)
 {
   atomic_fence();
@@ -11100,7 +11240,9 @@ void lane_in_init(struct lane_in *in, struct lane_desk *desk, struct lane_board 
                   enum lane_kind kind)
 {
   CHI_ASSERT(kind < LANE_KINDS);
-  *in = (struct lane_in){.entry = desk->entry[kind], .taken = &board->taken[kind].value};
+  *in = (struct lane_in){.entry = desk->entry[kind],
+                         .taken = &board->taken[kind].value,
+                         .kind = (uint32_t)kind};
 }
 
 bool lane_ready(const struct lane_in *in)
@@ -11117,7 +11259,9 @@ bool lane_take(struct lane_in *in, struct lane_entry *out, enum lane_op *op)
   uint32_t turn = atomic_get_acquire(&e->turn);
   if (turn >> 1 != lane_turn(head, LANE_RUN) >> 1)
     return false;
-  *out = (struct lane_entry){.ref = atomic_get(&e->ref), .slot = atomic_get(&e->slot)};
+  *out = (struct lane_entry){.ref = atomic_get(&e->ref),
+                             .slot = atomic_get(&e->slot),
+                             .turn = lane_tag_of(head, in->kind)};
   *op = (enum lane_op)(turn & 1);
   atomic_set(&in->head, head + 1);
   atomic_set_release(in->taken, head + 1);
@@ -11346,7 +11490,6 @@ void task_copy_out(const struct task_plan *plan, const chi_task *copy, chi_task 
       if (type->fields[i].dir & CHI_DIR_OUT)
         task_field_out(&type->fields[i], (const char *)copy, (char *)shared);
   }
-  shared->rc = copy->rc;
 }
 
 void task_list_push(struct task_list *l, chi_ctx *ctx)
@@ -12188,6 +12331,21 @@ static uint32_t shm_class_size(uint32_t class)
   return (class - 22) * 4096;
 }
 
+/* n / (class size / 64) without a division: exact for n below 1024, a span's worth of lines. */
+static uint32_t shm_slot_of(uint32_t class, uint32_t n)
+{
+#define SHM_UNIT(units) (((1u << 20) + (units)-1) / (units))
+  static const uint32_t inverse[SHM_CLASSES] = {
+      SHM_UNIT(1),   SHM_UNIT(2),   SHM_UNIT(3),   SHM_UNIT(4),   SHM_UNIT(5),   SHM_UNIT(6),
+      SHM_UNIT(7),   SHM_UNIT(8),   SHM_UNIT(9),   SHM_UNIT(10),  SHM_UNIT(11),  SHM_UNIT(12),
+      SHM_UNIT(13),  SHM_UNIT(14),  SHM_UNIT(15),  SHM_UNIT(16),  SHM_UNIT(20),  SHM_UNIT(24),
+      SHM_UNIT(28),  SHM_UNIT(32),  SHM_UNIT(40),  SHM_UNIT(48),  SHM_UNIT(56),  SHM_UNIT(64),
+      SHM_UNIT(128), SHM_UNIT(192), SHM_UNIT(256), SHM_UNIT(320), SHM_UNIT(384), SHM_UNIT(448),
+      SHM_UNIT(512)};
+#undef SHM_UNIT
+  return n * inverse[class] >> 20;
+}
+
 void shm_arena_init(struct shm_arena *a, const struct alloc *alloc, enum shm_kind kind,
                     const struct shm_source *source)
 {
@@ -12475,8 +12633,8 @@ static struct shm_span *shm_locate(struct shm_arena *a, const void *p, uint32_t 
   if (s->class >= SHM_CLASSES)
     return NULL;
   uint32_t size = shm_class_size(s->class);
-  *slot = inside / size;
-  if (inside % size != 0 || *slot >= s->slots || (s->vacant[*slot / 64] >> (*slot % 64) & 1))
+  *slot = shm_slot_of(s->class, inside / 64);
+  if (*slot * size != inside || *slot >= s->slots || (s->vacant[*slot / 64] >> (*slot % 64) & 1))
     return NULL;
   return s;
 }
@@ -15373,7 +15531,7 @@ static int real_node_stop(struct chi_node *n, uint64_t grace_ns)
   mark_set(&n->stop_wanted, 1);
   env->bell_ring(env, runtime_worker_bell(n->runtime, runtime_network_worker(n->runtime)));
   if (real_node_await(n, 1u << RUNTIME_STOPPED | 1u << RUNTIME_STUCK,
-                      2 * grace_ns + REAL_NODE_MARGIN_NS) != RUNTIME_STOPPED)
+                      3 * grace_ns + REAL_NODE_MARGIN_NS) != RUNTIME_STOPPED)
     return CHI_EBUSY;
   real_thread_join(&n->crew);
   return CHI_OK;
@@ -16510,10 +16668,10 @@ static int real_link_call(struct env *env, env_link link, const void *request, s
 
 static int real_link_wait(struct env *env, env_link link, env_bell bell, uint64_t deadline)
 {
-  int fd = real_env_bell(bell)->fd;
   struct timespec left;
   if (!real_env_alive(real_env_of(env)))
     return CHI_EFORKED;
+  int fd = real_env_bell(bell)->fd;
   for (;;) {
     /* Of the link only its end counts: what can be read is the answer to another thread. */
     struct pollfd p[] = {{fd, POLLIN, 0}, {real_link_of(link)->fd, POLLRDHUP, 0}};
@@ -16586,7 +16744,7 @@ void real_link_bind(struct real_env *r)
 #include <unistd.h>
 
 #define REAL_THREAD_BUDGET 64u        /* pieces of work in a step, for one look at the clock */
-#define REAL_THREAD_PAUSES 16         /* about 1 us */
+#define REAL_THREAD_PAUSES 72         /* about 1 us */
 #define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
 #define REAL_THREAD_ALT_SIZE 65536u   /* of the stack on which a memory fault is handled */
 
@@ -17747,12 +17905,9 @@ static void real_env_relax(struct env *env)
 
 static void real_env_pause(struct env *env, uint64_t until)
 {
-  uint64_t now = env->clock(env);
-  if (until <= now)
-    return;
-  struct timespec left = {.tv_sec = (time_t)((until - now) / 1000000000u),
-                          .tv_nsec = (long)((until - now) % 1000000000u)};
-  while (nanosleep(&left, &left) != 0 && errno == EINTR)
+  const struct timespec at = {(time_t)(until / 1000000000u), (long)(until % 1000000000u)};
+  (void)env;
+  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL) == EINTR)
     ;
 }
 
@@ -18895,12 +19050,11 @@ CHI_PRIVATE int real_conf_names(chi_config *config, chi_error *err)
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SIM_STEP_NS 1000u       /* a step of a worker */
-#define SIM_PARK_NS 500u        /* from announcing sleep to sleeping */
-#define SIM_RELAX_NS 500u       /* a turn of a client's spin */
-#define SIM_OPEN_NS 20000u      /* finding out who is there */
-#define SIM_SPURIOUS_PPM 20000u /* sleeps that end soon and for nothing */
-#define SIM_SPURIOUS_NS 20000u
+#define SIM_STEP_NS 1000u  /* a step of a worker */
+#define SIM_PARK_NS 500u   /* from announcing sleep to sleeping */
+#define SIM_RELAX_NS 500u  /* a turn of a client's spin */
+#define SIM_OPEN_NS 20000u /* finding out who is there */
+#define SIM_WHIM_NS 20000u /* until a sleep ends for nothing */
 #define SIM_BUDGET 1u
 #define SIM_CAPACITY (UINT64_C(64) << 30)
 #define SIM_PATIENCE_NS UINT64_C(60000000000)
@@ -19072,8 +19226,8 @@ static uint64_t sim_worker_until(const struct sim_worker *worker, uint64_t deadl
     return now;
   if (sim_worker_is_network(worker) && due < deadline)
     deadline = due;
-  if (rng_chance(&node->cpu, SIM_SPURIOUS_PPM) && now + SIM_SPURIOUS_NS < deadline)
-    deadline = now + SIM_SPURIOUS_NS;
+  if (rng_chance(&node->cpu, SIM_WORLD_WHIM_PPM) && now + SIM_WHIM_NS < deadline)
+    deadline = now + SIM_WHIM_NS;
   return deadline;
 }
 
@@ -19219,7 +19373,7 @@ static int sim_node_open(struct sim_node *node, const chi_config *config,
   chi_config resolved = *config;
   struct runtime_options options = {.config = &resolved,
                                     .instance = node->instance,
-                                    .node = node->number,
+                                    .node = node->number < config->host_count ? node->number : 0,
                                     .modules = modules,
                                     .module_count = count,
                                     .on_state = sim_node_on_state,
@@ -19328,10 +19482,11 @@ static int sim_env_link_open(struct env *env, const char *instance, env_link *ou
   struct sim *sim = CHI_CONTAINER_OF(client->world, struct sim, world);
   struct sim_node *node = sim->nodes;
   sim_sleep(client->world, &client->timing, SIM_OPEN_NS);
-  while (node && strcmp(node->instance, instance) != 0)
+  while (node && (!instance || strcmp(node->instance, instance) != 0))
     node = node->next;
   if (!node || !node->up)
-    return error_set(err, CHI_ENODAEMON, "no daemon \"%s\": looked for a simulated node", instance);
+    return error_set(err, CHI_ENODAEMON, "no daemon \"%s\": looked for a simulated node",
+                     instance ? instance : "");
   *out = sim_link_connect(client, &node->port);
   return CHI_OK;
 }
@@ -19606,8 +19761,7 @@ CHI_PRIVATE bool sim_run_idle(struct sim *sim, uint64_t limit_ns)
 #undef SIM_PARK_NS
 #undef SIM_RELAX_NS
 #undef SIM_OPEN_NS
-#undef SIM_SPURIOUS_PPM
-#undef SIM_SPURIOUS_NS
+#undef SIM_WHIM_NS
 #undef SIM_BUDGET
 #undef SIM_CAPACITY
 #undef SIM_PATIENCE_NS
@@ -19619,8 +19773,7 @@ CHI_PRIVATE bool sim_run_idle(struct sim *sim, uint64_t limit_ns)
 
 #include <stdlib.h>
 
-#define SIM_LINK_NS 20000u           /* a message, a connection, the news of a hang-up */
-#define SIM_LINK_SPURIOUS_PPM 20000u /* waits that end for nothing */
+#define SIM_LINK_NS 20000u /* a message, a connection, the news of a hang-up */
 
 struct sim_link {
   uint32_t refs;              /* of two ends and the mail under way */
@@ -19867,7 +20020,7 @@ CHI_PRIVATE int sim_link_wait(struct sim_party *client, env_link handle, env_bel
   struct sim_link *link = sim_party_table_get(&client->links, handle);
   bool rung;
   CHI_ASSERT(link && !link->waiting);
-  if (rng_chance(&client->timing, SIM_LINK_SPURIOUS_PPM))
+  if (rng_chance(&client->timing, SIM_WORLD_WHIM_PPM))
     return CHI_OK;
   if (!link->port)
     return CHI_ESHUTDOWN;
@@ -19903,7 +20056,6 @@ CHI_PRIVATE void sim_link_shut_all(struct sim_party *client)
 }
 
 #undef SIM_LINK_NS
-#undef SIM_LINK_SPURIOUS_PPM
 #endif /* CHI_OMIT_SIM */
 
 /* ---- sim/sim_io.c ---- */
@@ -19916,8 +20068,6 @@ CHI_PRIVATE void sim_link_shut_all(struct sim_party *client)
 #define SIM_IO_NS 50000u       /* an operation */
 #define SIM_IO_SYNC_NS 500000u /* a sync; a transfer takes 1 ns more for each byte */
 #define SIM_IO_WAKE_NS 2000u
-#define SIM_IO_SHORT_PPM 30000u /* transfers that do less than asked */
-#define SIM_IO_BUSY_PPM 30000u  /* refusals while something else is under way */
 
 struct sim_io_op {
   struct sim_world_event event;
@@ -19954,11 +20104,14 @@ static void sim_io_trace(const struct sim_io_op *op, int kind, uint64_t value)
 
 /* ---- what an operation does --------------------------------------------------------------- */
 
-/* Fails as the rule says; but part of a write may have happened, and a sync may have lost data. */
+/* Fails as the rule says; but part of a write may have happened, a sync may have lost data, and
+ * what is closed is closed. */
 static int64_t sim_io_fail(struct sim_io_op *op)
 {
   struct sim_io *owner = op->owner;
   struct env_io part = *op->io;
+  if (part.op == ENV_IO_CLOSE)
+    sim_disk_do(owner->disk, &part, op->mark);
   if (part.op == ENV_IO_SYNC)
     sim_disk_sync_failed(owner->disk, &part, op->mark);
   if (part.op == ENV_IO_WRITE) {
@@ -19973,7 +20126,7 @@ static int64_t sim_io_fail(struct sim_io_op *op)
 static uint64_t sim_io_size(struct sim_io_op *op)
 {
   uint64_t size = op->io->size, unit = size % SIM_DISK_ALIGN ? SIM_DISK_SECTOR : SIM_DISK_ALIGN;
-  bool less = rng_chance(&op->owner->rng, SIM_IO_SHORT_PPM);
+  bool less = rng_chance(&op->owner->rng, SIM_WORLD_WHIM_PPM);
   if (op->faulty && op->fault.limit)
     return size < op->fault.limit ? size : op->fault.limit;
   if (!less || size <= unit)
@@ -20087,7 +20240,7 @@ CHI_PRIVATE int sim_io_submit(struct sim_io *io, uint32_t worker, struct env_io 
   uint32_t flight;
   CHI_ASSERT(worker < io->worker_count);
   flight = io->worker[worker].flight;
-  if (flight && (flight >= SIM_IO_DEPTH || rng_chance(&io->rng, SIM_IO_BUSY_PPM)))
+  if (flight && (flight >= SIM_IO_DEPTH || rng_chance(&io->rng, SIM_WORLD_WHIM_PPM)))
     return CHI_EBUSY;
   op = sim_io_begin(io, worker, env_io);
   if (io->blocks)
@@ -20148,8 +20301,6 @@ CHI_PRIVATE void sim_io_fini(struct sim_io *io)
 #undef SIM_IO_NS
 #undef SIM_IO_SYNC_NS
 #undef SIM_IO_WAKE_NS
-#undef SIM_IO_SHORT_PPM
-#undef SIM_IO_BUSY_PPM
 #endif /* CHI_OMIT_SIM */
 
 /* ---- sim/sim_party.c ---- */
@@ -20542,7 +20693,7 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
 #include <sys/mman.h>
 
 #define SIM_THREAD_STACK (256u << 10)
-#define SIM_THREAD_GUARD 4096u
+#define SIM_THREAD_GUARD 65536u /* a page or more, whatever the machine */
 
 /* ---- stacks ------------------------------------------------------------------------------- */
 

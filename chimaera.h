@@ -221,7 +221,7 @@ typedef struct chi_task {
   uint64_t io_size;     /* estimate of bytes moved */
   uint32_t deadline_ms; /* from submission; then it is cancelled with CHI_ETIMEOUT; 0: none */
   uint32_t period_us;   /* of a periodic task */
-  uint64_t id;          /* set by submission; unique per daemon run */
+  uint64_t id;          /* the library's own, from submission on */
 } chi_task;
 
 /* A buffer that travels by reference: shared memory in a client's task, any memory in a subtask. */

@@ -4,7 +4,7 @@
 #include <sys/mman.h>
 
 #define SIM_THREAD_STACK (256u << 10)
-#define SIM_THREAD_GUARD 4096u
+#define SIM_THREAD_GUARD 65536u /* a page or more, whatever the machine */
 
 /* ---- stacks ------------------------------------------------------------------------------- */
 

@@ -478,6 +478,8 @@ int chi_bulk_free(chi_queue *q, chi_bulk *bulk)
 {
   if (!bulk->data)
     return CHI_OK;
+  if (!mark_get(q->client->env->alive))
+    return client_fail(q, CHI_EFORKED, NULL);
   int rc = CHI_EINVAL;
   for (struct client_memory *m = q->memory; m && rc != CHI_OK; m = m->next)
     rc = shm_put(&m->bulk, bulk->data);

@@ -71,6 +71,7 @@ struct chi_queue {
   uint64_t window; /* how long to spin before sleeping, nanoseconds */
   uint32_t fruitless;
   bool armed;
+  uint64_t listen_at; /* when a look that finds nothing asks whether the daemon is still there */
   chi_error error;
 };
 

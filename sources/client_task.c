@@ -3,6 +3,7 @@
 #include "error.h"
 
 #define CLIENT_SLOW_NS 50000u /* an estimate of this much goes to the slow workers */
+#define CLIENT_LISTEN_NS 100000000ull /* between two looks at the link by a program that polls */
 
 /* ---- slots */
 
@@ -263,6 +264,21 @@ static void client_disarm(chi_queue *q)
   }
 }
 
+/* A program that only looks, and never sleeps, would not hear that the daemon is gone: no memory
+ * tells. So fruitless looks ask the link, too, now and then. */
+static void client_listen(chi_queue *q)
+{
+  struct client_link *l = q->memory->link;
+  uint64_t now = q->flying > 0 && !q->armed ? l->env->clock(l->env) : 0;
+  if (now < q->listen_at || now == 0)
+    return;
+  q->listen_at = now + CLIENT_LISTEN_NS;
+  if (mark_get(&l->dead) || l->env->link_wait(l->env, l->link, q->bell, 1) == CHI_ESHUTDOWN) {
+    mark_set(&l->dead, 1);
+    client_queue_fail_all(q);
+  }
+}
+
 /* Looks for a completion for a while before it is worth sleeping: first at full speed, then giving
  * way to others. A window that was fruitless twice is closed until a sleep turns out short. */
 static bool client_spin(chi_queue *q, uint64_t until)
@@ -369,13 +385,23 @@ int chi_wait(chi_queue *q, void *task, uint64_t timeout_ns)
   return ((chi_task *)task)->rc;
 }
 
-int chi_task_done(chi_queue *q, const void *task)
+static bool client_is_done(chi_queue *q, const void *task)
 {
   if (!q->slot)
-    return 1;
+    return true;
   client_pump(q);
   uint32_t i = client_slot_of(q, task);
   return i == CLIENT_NO_SLOT || q->slot[i].state == CLIENT_DONE;
+}
+
+int chi_task_done(chi_queue *q, const void *task)
+{
+  if (!mark_get(q->client->env->alive))
+    return client_fail(q, CHI_EFORKED, NULL);
+  if (client_is_done(q, task))
+    return 1;
+  client_listen(q);
+  return client_is_done(q, task);
 }
 
 int chi_wait_any(chi_queue *q, void *const *tasks, uint32_t count, uint64_t timeout_ns,
@@ -385,7 +411,7 @@ int chi_wait_any(chi_queue *q, void *const *tasks, uint32_t count, uint64_t time
   uint64_t until = client_until(q, timeout_ns);
   while (rc == CHI_OK) {
     for (uint32_t n = 0; n < count; n++) {
-      if (chi_task_done(q, tasks[n])) {
+      if (client_is_done(q, tasks[n])) {
         *which = n;
         return chi_wait(q, tasks[n], 0);
       }
@@ -403,7 +429,7 @@ int chi_wait_all(chi_queue *q, void *const *tasks, uint32_t count, uint64_t time
   for (uint32_t n = 0; n < count; n++) {
     uint64_t now = until == UINT64_MAX ? 0 : client_until(q, 0);
     int rc = chi_wait(q, tasks[n], until == UINT64_MAX ? until : now < until ? until - now : 0);
-    if (rc == CHI_ETIMEOUT && !chi_task_done(q, tasks[n]))
+    if (rc == CHI_ETIMEOUT && !client_is_done(q, tasks[n]))
       return rc;
     if (first == CHI_OK)
       first = rc;
@@ -424,6 +450,8 @@ int chi_reap(chi_queue *q, void **tasks, uint32_t room)
     return rc;
   client_disarm(q);
   client_pump(q);
+  if (q->done_first == CLIENT_NO_SLOT)
+    client_listen(q);
   client_run_callbacks(q);
   uint32_t n = 0;
   for (uint32_t i = q->done_first; n < room && i != CLIENT_NO_SLOT;) {
@@ -469,6 +497,8 @@ int chi_cancel(chi_queue *q, void *task)
 
 int chi_abandon(chi_queue *q, void *task)
 {
+  if (!mark_get(q->client->env->alive))
+    return client_fail(q, CHI_EFORKED, NULL);
   uint32_t i = q->slot ? client_slot_of(q, task) : CLIENT_NO_SLOT;
   if (i == CLIENT_NO_SLOT || q->slot[i].state == CLIENT_DONE)
     return chi_task_free(q, task);
@@ -480,6 +510,8 @@ int chi_task_free(chi_queue *q, void *task)
 {
   if (!task)
     return CHI_OK;
+  if (!mark_get(q->client->env->alive))
+    return client_fail(q, CHI_EFORKED, NULL);
   uint32_t i = q->slot ? client_slot_of(q, task) : CLIENT_NO_SLOT;
   if (i != CLIENT_NO_SLOT && q->slot[i].state == CLIENT_FLYING) {
     client_pump(q);
@@ -520,3 +552,4 @@ int chi_queue_arm(chi_queue *q)
 }
 
 #undef CLIENT_SLOW_NS
+#undef CLIENT_LISTEN_NS

@@ -1,14 +1,13 @@
 /* text.c - declared structs as text: reading fields, printing them, describing a module. */
 #include "text.h"
+#include "error.h"
+#include "units.h"
+#include "utf8.h"
 
 #include <float.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#include "error.h"
-#include "units.h"
-#include "utf8.h"
 
 /* ---- kinds ------------------------------------------------------------------------------ */
 

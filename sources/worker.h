@@ -45,7 +45,8 @@ struct worker_crew {
   struct env *env;
   const struct alloc *alloc;
   struct log log;
-  struct log_limit refusals;
+  struct latch refusals_latch;
+  struct log_limit refusals; /* one line a second for all workers */
   struct worker *worker; /* fast ones, slow ones, the network worker */
   uint32_t count, fast, slow;
   uint32_t node, nodes;

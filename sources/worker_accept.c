@@ -50,9 +50,11 @@ static void worker_refuse(struct worker *w, const struct task_raw *raw, int rc)
   struct worker_crew *crew = w->crew;
   struct queue *q = raw->queue;
   tally_add(&w->refused, 1);
-  if (rc == CHI_ECORRUPT && w->kind == WORKER_NETWORK)
+  if (rc == CHI_ECORRUPT && latch_try(&crew->refusals_latch)) {
     log_limited(&crew->log, &crew->refusals, w->now, CHI_LOG_WARNING,
                 "refused a task of queue %u: its offset, length or slot does not fit", q->id);
+    latch_unlock(&crew->refusals_latch);
+  }
   if (crew->env->trace)
     crew->env->trace(crew->env, ENV_TRACE_COMPLETE, w->index, ((uint64_t)q->id << 32) | raw->tag,
                      (uint64_t)(int64_t)rc);

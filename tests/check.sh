@@ -170,6 +170,14 @@ runs_without_real()
     ! readelf -d $dir/alone | grep NEEDED | grep -v 'libc\.so'
 }
 
+# $1: compiler. The same with a simulated node inside, by way of including the one file.
+simulates_without_real()
+{
+  # shellcheck disable=SC2086
+  "$1" -std=c11 -O1 $warn -I $dir/a tests/amalgam/alone_node.c -o $dir/alone_node &&
+    $dir/alone_node && ! readelf -d $dir/alone_node | grep NEEDED | grep -v 'libc\.so'
+}
+
 # Every global symbol begins with chi_, and those declared and those defined are the same.
 exports_what_is_declared()
 {
@@ -202,6 +210,7 @@ part_amalgam()
       run "$cc -c chimaera.c $omit" compiles_alone $cc "$omit"
     done
     run "$cc without the real environment" runs_without_real $cc
+    run "$cc a simulated node without the real environment" simulates_without_real $cc
   done
   run 'gcc and g++ units together' links_with_users gcc g++
   run 'clang and clang++ units together' links_with_users clang clang++

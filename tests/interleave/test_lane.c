@@ -8,7 +8,7 @@ enum { DAEMON, CLIENT };
 
 /* ---- a full lane that wraps, taken by its home and by its heir --------------------------------- */
 
-#define LANE_PUTS (LANE_ENTRIES + 2)
+#define LANE_PUTS (LANE_ENTRIES + 1)
 
 struct taking {
   struct lane_desk desk;

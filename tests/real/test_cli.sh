@@ -119,7 +119,12 @@ networking: {port: $port}
 shared_memory: {main_segment_name: $name}
 logging: {file: $temp/log}
 compose:
-- {mod_name: bdev, pool_name: ram, pool_query: local, pool_id: "300.0", bdev_type: ram, capacity: 16M}
+- mod_name: bdev
+  pool_name: ram
+  pool_query: local
+  pool_id: "300.0"
+  bdev_type: ram
+  capacity: 16M
 END
 
 # ---- without a daemon --------------------------------------------------------------------------
@@ -196,7 +201,7 @@ want 1 'no/such/pid'
 chi stop
 want 1 'no daemon'
 start
-want 0 "^chimaera: ready: instance $name:$port, [1-9][0-9]* fast + [1-9][0-9]* slow workers, 2 pools$"
+want 0 "^chimaera: ready: instance $name:$port, [1-9] fast + [1-9] slow workers, 2 pools$"
 ok kill -0 "$(cat "$temp/pid")"
 chi start --detach
 want 1 "$name:$port"
