@@ -43,13 +43,12 @@ CHI_PRIVATE uint32_t sim_party_table_used(const struct sim_party_table *table)
   return used;
 }
 
-/* Whether a fault refuses it. */
-static bool sim_party_refused(struct sim_party *party, enum sim_fault_memory kind, uint64_t size,
-                              const char *what)
+/* Whether a fault refuses it. The size is no part of the trace: it differs between machines. */
+static bool sim_party_refused(struct sim_party *party, enum sim_fault_memory kind, const char *what)
 {
   if (!sim_fault_hits(&party->world->fault, kind))
     return false;
-  sim_world_trace(party->world, party->node, SIM_TRACE_FAULT_MEMORY, party->number, size, 0, what);
+  sim_world_trace(party->world, party->node, SIM_TRACE_FAULT_MEMORY, party->number, 0, 0, what);
   return true;
 }
 
@@ -68,7 +67,7 @@ static void *sim_party_env_get(void *arg, size_t size)
 {
   struct sim_party *party = arg;
   struct sim_party_block *block;
-  if (sim_party_refused(party, SIM_FAULT_ALLOC, size, "private memory"))
+  if (sim_party_refused(party, SIM_FAULT_ALLOC, "private memory"))
     return NULL;
   block = malloc(sizeof(*block) + size);
   CHI_ASSERT(block);
@@ -110,7 +109,7 @@ static int sim_party_env_stack_open(struct env *env, size_t size, struct env_sta
 {
   struct sim_party *party = sim_party_of(env);
   struct env_stack *stack;
-  if (sim_party_refused(party, SIM_FAULT_STACK, size, "a stack"))
+  if (sim_party_refused(party, SIM_FAULT_STACK, "a stack"))
     return CHI_ENOMEM;
   out->size = size;
   out->base = sim_thread_stack_open(size);
@@ -177,7 +176,7 @@ static int sim_party_env_segment_open(struct env *env, const char *name, uint64_
   struct sim_party_segment *segment;
   void *base;
   (void)access;
-  if (sim_party_refused(party, SIM_FAULT_SEGMENT, size, name))
+  if (sim_party_refused(party, SIM_FAULT_SEGMENT, name))
     return CHI_ENOMEM;
   base =
       mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -209,7 +208,7 @@ static int sim_party_env_segment_restore(struct env *env, struct env_segment *se
 {
   struct sim_party *party = sim_party_of(env);
   CHI_ASSERT(sim_party_table_get(&party->segments, segment->handle));
-  if (sim_party_refused(party, SIM_FAULT_SEGMENT, segment->size, "pages given back"))
+  if (sim_party_refused(party, SIM_FAULT_SEGMENT, "pages given back"))
     return CHI_ENOMEM;
   return CHI_OK;
 }
@@ -235,7 +234,7 @@ static int sim_party_env_bell_open(struct env *env, env_bell *out)
 {
   struct sim_party *party = sim_party_of(env);
   struct sim_party_bell *bell;
-  if (sim_party_refused(party, SIM_FAULT_BELL, 0, "a bell"))
+  if (sim_party_refused(party, SIM_FAULT_BELL, "a bell"))
     return CHI_ENOMEM;
   bell = sim_world_new(sizeof(*bell));
   bell->refs = 1;

@@ -26,7 +26,7 @@ static const struct {
     {SIM_TRACE_IO_BEGIN, "worker %a: %i %t, %c bytes"},
     {SIM_TRACE_IO_END, "worker %a: %i gives %r"},
     {SIM_TRACE_FAULT_IO, "worker %a: a fault hits %i %t"},
-    {SIM_TRACE_FAULT_MEMORY, "a fault refuses %b bytes for %t"},
+    {SIM_TRACE_FAULT_MEMORY, "a fault refuses %t"},
 };
 
 static const char *const sim_trace_io_words[] = {"open",     "read",    "write", "sync",

@@ -17,7 +17,7 @@ enum sim_trace_kind {
   SIM_TRACE_IO_BEGIN,     /* a worker, b operation, c bytes; text: path */
   SIM_TRACE_IO_END,       /* a worker, b operation, c result */
   SIM_TRACE_FAULT_IO,     /* an operation is hit: a worker, b operation; text: path */
-  SIM_TRACE_FAULT_MEMORY  /* memory is refused: a client or 0, b bytes; text: for what */
+  SIM_TRACE_FAULT_MEMORY  /* memory is refused: a client or 0; text: which */
 };
 
 enum sim_trace_node {

@@ -508,6 +508,7 @@ int admin_start(struct admin_host *host, struct method *method, bool shielded,
   ctx->method = method;
   ctx->call_done = done;
   ctx->call_arg = arg;
+  ctx->id = ctx->root = worker_new_id(network);
   ctx->shielded = shielded;
   ctx->accepted = network->now;
   tally_add(&network->accepted, 1);

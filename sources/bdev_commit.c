@@ -1,5 +1,6 @@
 /* bdev_commit.c - group commit of the allocation log, and its renewal. */
 #include "bdev_commit.h"
+#include "ctx.h"
 #include "error.h"
 
 #include <stdio.h>
@@ -8,25 +9,23 @@
 #define BDEV_COMMIT_OWED ((uint64_t)256 << 10) /* bytes of frees that may wait for a commit */
 
 enum bdev_commit_kind {
-  BDEV_COMMIT_ALLOCATE, /* chain is to be allocated; somebody waits, or has deserted */
-  BDEV_COMMIT_RETURN,   /* chain was allocated for somebody who had deserted: to be free again */
+  BDEV_COMMIT_ALLOCATE, /* chain is to be allocated; somebody waits */
   BDEV_COMMIT_FREE,     /* ranges are free already; nobody waits */
   BDEV_COMMIT_BARRIER,  /* somebody waits for what is before; leaves no record */
   BDEV_COMMIT_MARK      /* somebody waits; leaves a mark */
 };
 
-/* What waits to be written, in order; those in flight come first. */
+/* What waits to be written, in order; those in flight come first. On the stack of who waits. */
 struct bdev_commit_entry {
   struct bdev_commit_entry *next;
   enum bdev_commit_kind kind;
   int rc;
-  bool done;     /* rc is what the waiter gets */
-  bool deserted; /* the waiter is gone: the writer sees to the entry */
-  bool flight;   /* part of the batch that is being written */
-  bool covered;  /* the snapshot that is being written has its effect */
+  bool done;    /* rc is what the waiter gets */
+  bool flight;  /* part of the batch that is being written */
+  bool covered; /* the snapshot that is being written has its effect */
   chi_event wake;
   struct extent *chain;
-  uint64_t count; /* ranges of FREE, links of chain */
+  uint64_t count; /* of ranges, or in the chain */
   struct extent_range ranges[];
 };
 
@@ -47,29 +46,14 @@ CHI_PRIVATE struct alloc bdev_commit_memory(chi_ctx *ctx)
   return (struct alloc){bdev_commit_get, bdev_commit_put, ctx};
 }
 
-/* The task was cancelled or its time is over: it can do nothing more that blocks. */
-static bool bdev_commit_ended(int64_t rc)
+/* Bytes of a free's entry in memory. */
+static size_t bdev_commit_room(uint64_t ranges)
 {
-  return rc == CHI_ECANCELLED || rc == CHI_ETIMEOUT;
-}
-
-static struct bdev_commit_entry *bdev_commit_entry_new(chi_ctx *ctx, enum bdev_commit_kind kind,
-                                                       uint64_t ranges)
-{
-  struct bdev_commit_entry *e = chi_alloc(ctx, sizeof(*e) + ranges * sizeof(e->ranges[0]));
-  if (e)
-    *e = (struct bdev_commit_entry){.kind = kind, .count = ranges};
-  return e;
-}
-
-static void bdev_commit_entry_free(chi_ctx *ctx, struct bdev_commit_entry *e)
-{
-  uint64_t ranges = e->kind == BDEV_COMMIT_FREE ? e->count : 0;
-  chi_free(ctx, e, sizeof(*e) + ranges * sizeof(e->ranges[0]));
+  return sizeof(struct bdev_commit_entry) + ranges * sizeof(struct extent_range);
 }
 
 /* Bytes of an entry's record. */
-static uint64_t bdev_commit_entry_size(const struct bdev_commit_entry *e)
+static uint64_t bdev_commit_size(const struct bdev_commit_entry *e)
 {
   return e->kind == BDEV_COMMIT_BARRIER ? 0 : bdev_log_size(e->count);
 }
@@ -89,93 +73,64 @@ static void bdev_commit_unlink(struct bdev_commit *c, struct bdev_commit_entry *
     c->last = at;
 }
 
-static void bdev_commit_release(chi_ctx *ctx, struct bdev_commit *c, struct extent *chain)
-{
-  struct alloc memory = bdev_commit_memory(ctx);
-  extent_release(c->map, &memory, chain);
-}
+/* ---- the outcome of a batch ------------------------------------------------------------------ */
 
-/* Ends an entry that has left the list. */
-static void bdev_commit_end(chi_ctx *ctx, struct bdev_commit_entry *e, int rc)
+/* The first that waits has to write next. */
+static void bdev_commit_pass(chi_ctx *ctx, struct bdev_commit *c)
 {
-  e->rc = rc;
-  e->done = true;
-  if (e->deserted || e->kind == BDEV_COMMIT_FREE || e->kind == BDEV_COMMIT_RETURN)
-    bdev_commit_entry_free(ctx, e);
-  else
+  struct bdev_commit_entry *e = c->first;
+  while (e && e->kind == BDEV_COMMIT_FREE)
+    e = e->next;
+  if (e)
     chi_event_set(ctx, &e->wake);
 }
 
-/* Somebody who waits has to write now, if nobody does. */
-static void bdev_commit_pass(chi_ctx *ctx, struct bdev_commit *c)
+/* A free that the file knows of, or never will. */
+static void bdev_commit_forget(chi_ctx *ctx, struct bdev_commit *c, struct bdev_commit_entry **at)
 {
-  if (c->busy)
-    return;
-  for (struct bdev_commit_entry *e = c->first; e; e = e->next) {
-    if (e->kind != BDEV_COMMIT_FREE && e->kind != BDEV_COMMIT_RETURN) {
-      chi_event_set(ctx, &e->wake);
-      return;
-    }
-  }
+  struct bdev_commit_entry *e = *at;
+  CHI_ASSERT(e->kind == BDEV_COMMIT_FREE);
+  bdev_commit_unlink(c, at);
+  c->owed -= bdev_commit_size(e);
+  chi_free(ctx, e, bdev_commit_room(e->count));
 }
 
-/* ---- the outcome of a batch ------------------------------------------------------------------ */
-
-static void bdev_commit_written(chi_ctx *ctx, struct bdev_commit *c, struct bdev_commit_entry **at)
+/* Ends an entry for which somebody waits. */
+static void bdev_commit_end(chi_ctx *ctx, struct bdev_commit *c, struct bdev_commit_entry **at,
+                            int rc)
 {
   struct alloc memory = bdev_commit_memory(ctx);
   struct bdev_commit_entry *e = *at;
   bdev_commit_unlink(c, at);
-  if (e->kind == BDEV_COMMIT_ALLOCATE && e->deserted) {
-    *e = (struct bdev_commit_entry){
-        .kind = BDEV_COMMIT_RETURN, .chain = e->chain, .count = e->count};
-    c->owed += bdev_commit_entry_size(e);
-    bdev_commit_append(c, e);
-    return;
-  }
-  if (e->kind == BDEV_COMMIT_ALLOCATE)
+  if (e->kind == BDEV_COMMIT_ALLOCATE && rc == CHI_OK)
     extent_settle(c->map, &memory, e->chain);
-  if (e->kind == BDEV_COMMIT_RETURN)
+  else if (e->kind == BDEV_COMMIT_ALLOCATE)
     extent_release(c->map, &memory, e->chain);
-  if (e->kind == BDEV_COMMIT_FREE || e->kind == BDEV_COMMIT_RETURN)
-    c->owed -= bdev_commit_entry_size(e);
-  bdev_commit_end(ctx, e, CHI_OK);
+  e->rc = rc;
+  e->done = true;
+  chi_event_set(ctx, &e->wake);
 }
 
-/* Frees stay, and so do those who wait if only the writer had to give up. */
-static bool bdev_commit_unwritten(chi_ctx *ctx, struct bdev_commit *c,
-                                  struct bdev_commit_entry **at, int rc)
-{
-  struct bdev_commit_entry *e = *at;
-  e->flight = false;
-  if (e->kind == BDEV_COMMIT_FREE || e->kind == BDEV_COMMIT_RETURN ||
-      (bdev_commit_ended(rc) && !e->deserted))
-    return false;
-  bdev_commit_unlink(c, at);
-  if (e->kind == BDEV_COMMIT_ALLOCATE)
-    bdev_commit_release(ctx, c, e->chain);
-  bdev_commit_end(ctx, e, rc);
-  return true;
-}
-
+/* Frees that could not be written stay. */
 static void bdev_commit_resolve(chi_ctx *ctx, struct bdev_commit *c, int rc)
 {
   struct bdev_commit_entry **at = &c->first;
   while (*at && (*at)->flight) {
-    if (rc == CHI_OK)
-      bdev_commit_written(ctx, c, at);
-    else if (!bdev_commit_unwritten(ctx, c, at, rc))
+    (*at)->flight = false;
+    if ((*at)->kind != BDEV_COMMIT_FREE)
+      bdev_commit_end(ctx, c, at, rc);
+    else if (rc == CHI_OK)
+      bdev_commit_forget(ctx, c, at);
+    else
       at = &(*at)->next;
   }
 }
 
 /* ---- appending ------------------------------------------------------------------------------- */
 
-/* A sync has failed for good, unless the task only had to give up. */
+/* A sync has failed: nobody knows what is durable. */
 static int bdev_commit_doubt(chi_ctx *ctx, struct bdev_commit *c, int rc)
 {
-  if (bdev_commit_ended(rc))
-    return rc;
   c->failed = CHI_EIO;
   chi_log(ctx, CHI_LOG_ERROR,
           "syncing the allocation log failed (%s): nothing is allocated or freed any more",
@@ -185,11 +140,14 @@ static int bdev_commit_doubt(chi_ctx *ctx, struct bdev_commit *c, int rc)
 
 static void bdev_commit_encode(struct bdev_log_writer *w, const struct bdev_commit_entry *e)
 {
+  static const enum bdev_log_kind kinds[] = {
+      [BDEV_COMMIT_ALLOCATE] = BDEV_LOG_ALLOCATE,
+      [BDEV_COMMIT_FREE] = BDEV_LOG_FREE,
+      [BDEV_COMMIT_MARK] = BDEV_LOG_MARK,
+  };
   if (e->kind == BDEV_COMMIT_BARRIER)
     return;
-  bdev_log_begin(w, e->kind == BDEV_COMMIT_MARK       ? BDEV_LOG_MARK
-                    : e->kind == BDEV_COMMIT_ALLOCATE ? BDEV_LOG_ALLOCATE
-                                                      : BDEV_LOG_FREE);
+  bdev_log_begin(w, kinds[e->kind]);
   if (e->kind == BDEV_COMMIT_FREE) {
     for (uint64_t i = 0; i < e->count; i++)
       bdev_log_range(w, e->ranges[i].offset, e->ranges[i].size);
@@ -308,22 +266,20 @@ static int bdev_commit_replace(chi_ctx *ctx, struct bdev_commit *c, const struct
 }
 
 /* Frees before the snapshot are in it; what waits for its allocation is not, and follows. */
+static void bdev_commit_cover(struct bdev_commit *c, bool covered)
+{
+  for (struct bdev_commit_entry *e = c->first; e; e = e->next)
+    e->covered = covered && e->kind == BDEV_COMMIT_FREE;
+}
+
 static void bdev_commit_drop_covered(chi_ctx *ctx, struct bdev_commit *c)
 {
   struct bdev_commit_entry **at = &c->first;
   while (*at) {
     if ((*at)->covered)
-      bdev_commit_written(ctx, c, at);
+      bdev_commit_forget(ctx, c, at);
     else
       at = &(*at)->next;
-  }
-}
-
-static void bdev_commit_cover(struct bdev_commit *c, bool covered)
-{
-  for (struct bdev_commit_entry *e = c->first; e; e = e->next) {
-    if (e->kind == BDEV_COMMIT_FREE || e->kind == BDEV_COMMIT_RETURN)
-      e->covered = covered;
   }
 }
 
@@ -363,11 +319,11 @@ static int bdev_commit_care(chi_ctx *ctx, struct bdev_commit *c)
   if (c->end <= 2 * c->snapshot_end + BDEV_COMMIT_SLACK || c->end < c->retry_at)
     return CHI_OK;
   rc = bdev_commit_renew(ctx, c);
-  if (rc && !c->failed && !bdev_commit_ended(rc)) {
+  if (rc && !c->failed) {
     chi_log(ctx, CHI_LOG_WARNING, "the allocation log can't be shortened: %s", chi_status_text(rc));
     c->retry_at = c->end + BDEV_COMMIT_SLACK;
   }
-  return bdev_commit_ended(rc) ? rc : c->failed;
+  return c->failed;
 }
 
 /* ---- who writes ------------------------------------------------------------------------------ */
@@ -378,14 +334,13 @@ static uint64_t bdev_commit_gather(struct bdev_commit *c)
   uint64_t size = 0;
   for (struct bdev_commit_entry *e = c->first; e; e = e->next) {
     e->flight = true;
-    size += bdev_commit_entry_size(e);
+    size += bdev_commit_size(e);
   }
   return size;
 }
 
-/* Writes what waits, of this task and of others. Returns a code only if the task had to give up:
- * then what waits still does. */
-static int bdev_commit_lead(chi_ctx *ctx, struct bdev_commit *c)
+/* Writes what waits, of this task and of others. */
+static void bdev_commit_lead(chi_ctx *ctx, struct bdev_commit *c)
 {
   uint64_t size;
   int rc = c->failed;
@@ -399,70 +354,42 @@ static int bdev_commit_lead(chi_ctx *ctx, struct bdev_commit *c)
   bdev_commit_resolve(ctx, c, rc);
   c->busy = false;
   bdev_commit_pass(ctx, c);
-  return bdev_commit_ended(rc) ? rc : CHI_OK;
 }
 
-/* The task gives up waiting for its entry: it is taken back, by whoever writes it if it is being
- * written. */
-static void bdev_commit_desert(chi_ctx *ctx, struct bdev_commit *c, struct bdev_commit_entry *e)
-{
-  struct bdev_commit_entry **at = &c->first;
-  e->deserted = true;
-  if (e->flight)
-    return;
-  while (*at != e)
-    at = &(*at)->next;
-  bdev_commit_unlink(c, at);
-  if (e->kind == BDEV_COMMIT_ALLOCATE)
-    bdev_commit_release(ctx, c, e->chain);
-  bdev_commit_end(ctx, e, CHI_ECANCELLED);
-  bdev_commit_pass(ctx, c);
-}
-
-/* Sees to it that an entry is written, together with others. The entry is gone afterwards. */
+/* Sees to it that an entry is written, together with others. The task can't be cancelled any more:
+ * others may depend on what it writes. */
 static int bdev_commit_wait(chi_ctx *ctx, struct bdev_commit *c, struct bdev_commit_entry *e)
 {
-  int rc = CHI_OK;
+  ctx_shield(ctx);
   bdev_commit_append(c, e);
-  while (!e->done && !rc) {
+  while (!e->done) {
     if (!c->busy) {
-      rc = bdev_commit_lead(ctx, c);
+      bdev_commit_lead(ctx, c);
     } else {
-      rc = chi_event_wait(ctx, &e->wake, 0);
+      int rc = chi_event_wait(ctx, &e->wake, 0);
+      CHI_ASSERT(rc == CHI_OK);
       chi_event_reset(ctx, &e->wake);
     }
   }
-  if (!e->done) {
-    bdev_commit_desert(ctx, c, e);
-    return rc;
-  }
-  rc = e->rc;
-  bdev_commit_entry_free(ctx, e);
-  return rc;
+  return e->rc;
 }
 
 /* ---- what others call ------------------------------------------------------------------------ */
 
 CHI_PRIVATE int bdev_commit_allocate(chi_ctx *ctx, struct bdev_commit *c, struct extent *chain)
 {
-  struct bdev_commit_entry *e = bdev_commit_entry_new(ctx, BDEV_COMMIT_ALLOCATE, 0);
-  if (!e) {
-    bdev_commit_release(ctx, c, chain);
-    return CHI_ENOMEM;
-  }
-  e->chain = chain;
+  struct bdev_commit_entry e = {.kind = BDEV_COMMIT_ALLOCATE, .chain = chain};
   for (const struct extent *x = chain; x; x = x->next)
-    e->count++;
-  return bdev_commit_wait(ctx, c, e);
+    e.count++;
+  return bdev_commit_wait(ctx, c, &e);
 }
 
 CHI_PRIVATE int bdev_commit_sync(chi_ctx *ctx, struct bdev_commit *c)
 {
-  struct bdev_commit_entry *e;
+  struct bdev_commit_entry e = {.kind = BDEV_COMMIT_BARRIER};
   if (c->failed || (!c->first && !c->unnamed))
     return c->failed;
-  e = bdev_commit_entry_new(ctx, BDEV_COMMIT_BARRIER, 0);
-  return e ? bdev_commit_wait(ctx, c, e) : CHI_ENOMEM;
+  return bdev_commit_wait(ctx, c, &e);
 }
 
 CHI_PRIVATE int bdev_commit_free(chi_ctx *ctx, struct bdev_commit *c,
@@ -473,16 +400,17 @@ CHI_PRIVATE int bdev_commit_free(chi_ctx *ctx, struct bdev_commit *c,
   int rc = c->owed > BDEV_COMMIT_OWED ? bdev_commit_sync(ctx, c) : c->failed;
   if (rc || count == 0)
     return rc;
-  e = bdev_commit_entry_new(ctx, BDEV_COMMIT_FREE, count);
+  e = chi_alloc(ctx, bdev_commit_room(count));
   if (!e)
     return CHI_ENOMEM;
   rc = extent_free(c->map, &memory, ranges, count);
   if (rc) {
-    bdev_commit_entry_free(ctx, e);
+    chi_free(ctx, e, bdev_commit_room(count));
     return rc;
   }
+  *e = (struct bdev_commit_entry){.kind = BDEV_COMMIT_FREE, .count = count};
   memcpy(e->ranges, ranges, count * sizeof(*ranges));
-  c->owed += bdev_commit_entry_size(e);
+  c->owed += bdev_commit_size(e);
   bdev_commit_append(c, e);
   return CHI_OK;
 }
@@ -589,19 +517,13 @@ CHI_PRIVATE int bdev_commit_open(chi_ctx *ctx, struct bdev_commit *c, const char
 
 CHI_PRIVATE void bdev_commit_close(chi_ctx *ctx, struct bdev_commit *c)
 {
-  struct bdev_commit_entry *e;
+  struct bdev_commit_entry mark = {.kind = BDEV_COMMIT_MARK};
   CHI_ASSERT(!c->busy);
-  int rc = bdev_commit_sync(ctx, c);
-  if (!rc && c->unmarked) {
-    e = bdev_commit_entry_new(ctx, BDEV_COMMIT_MARK, 0);
-    rc = e ? bdev_commit_wait(ctx, c, e) : CHI_ENOMEM;
-  }
+  if (bdev_commit_sync(ctx, c) == CHI_OK && c->unmarked)
+    bdev_commit_wait(ctx, c, &mark);
   bdev_commit_sweep(ctx, c);
-  while (c->first) {
-    e = c->first;
-    bdev_commit_unlink(c, &c->first);
-    bdev_commit_entry_free(ctx, e);
-  }
+  while (c->first)
+    bdev_commit_forget(ctx, c, &c->first);
   chi_file_close(ctx, c->file);
   *c = (struct bdev_commit){0};
 }

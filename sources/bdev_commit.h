@@ -55,7 +55,7 @@ CHI_PRIVATE int bdev_commit_open(chi_ctx *ctx, struct bdev_commit *c, const char
 CHI_PRIVATE void bdev_commit_close(chi_ctx *ctx, struct bdev_commit *c);
 
 /* Ends the claims of a chain of the map: CHI_OK: they are durably allocated; else they are free
- * again, or will be. The chain must not be used any more. */
+ * again. The chain is gone. As the next ones: when it waits, the task is not cancelled any more. */
 CHI_PRIVATE int bdev_commit_allocate(chi_ctx *ctx, struct bdev_commit *c, struct extent *chain);
 
 /* extent_free, and its record. Blocks only when very many frees wait. */

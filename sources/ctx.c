@@ -11,6 +11,10 @@
 
 uint64_t chi_now(chi_ctx *ctx)
 {
+  struct env *env = ctx->worker->crew->env;
+  uint64_t now = env->clock(env);
+  if (now > ctx->worker->now)
+    ctx->worker->now = now;
   return ctx->worker->now;
 }
 
@@ -22,12 +26,8 @@ uint64_t chi_random(chi_ctx *ctx)
 
 int chi_cancelled(chi_ctx *ctx)
 {
-  struct env *env = ctx->worker->crew->env;
-  if (ctx->deadline != UINT64_MAX) {
-    uint64_t now = env->clock(env);
-    if (now > ctx->worker->now)
-      ctx->worker->now = now;
-  }
+  if (ctx->deadline != UINT64_MAX)
+    chi_now(ctx);
   return worker_cancelled(ctx);
 }
 
@@ -82,8 +82,7 @@ static uint64_t ctx_until(chi_ctx *ctx, uint64_t timeout_ns)
 {
   if (timeout_ns == 0 || timeout_ns == UINT64_MAX)
     return UINT64_MAX;
-  struct env *env = ctx->worker->crew->env;
-  uint64_t now = env->clock(env);
+  uint64_t now = chi_now(ctx);
   return timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
 }
 
@@ -92,8 +91,7 @@ int chi_sleep(chi_ctx *ctx, uint64_t ns)
   int rc = chi_cancelled(ctx);
   if (rc != CHI_OK)
     return rc;
-  struct env *env = ctx->worker->crew->env;
-  uint64_t now = env->clock(env);
+  uint64_t now = chi_now(ctx);
   return worker_block(ctx, TASK_WAIT_TIME, ns > UINT64_MAX - now ? UINT64_MAX : now + ns);
 }
 
@@ -110,8 +108,7 @@ void ctx_shield(chi_ctx *ctx)
 
 void ctx_pause(chi_ctx *ctx, uint64_t ns)
 {
-  struct env *env = ctx->worker->crew->env;
-  worker_block(ctx, TASK_WAIT_PAUSE, env->clock(env) + ns);
+  worker_block(ctx, TASK_WAIT_PAUSE, chi_now(ctx) + ns);
 }
 
 /* ---- subtasks */
@@ -191,6 +188,7 @@ int chi_subtask_submit(chi_ctx *ctx, void *task)
   if (rc != CHI_OK)
     return rc;
   sub->depth = (uint8_t)(ctx->depth + 1);
+  sub->id = worker_new_id(w);
   sub->root = ctx->root;
   sub->accepted = w->now;
   sub->worker = NULL;

@@ -40,6 +40,7 @@ struct chi_node {
   pthread_mutex_t lock;
   pthread_cond_t changed;
   enum runtime_state state; /* guarded by lock */
+  uint64_t stop_grace;      /* of the stop under way, whoever asked for it; guarded by lock */
 };
 
 /* ---- states ----------------------------------------------------------------------------------- */
@@ -57,12 +58,14 @@ static void real_node_on_state(void *arg, enum runtime_state state)
   struct chi_node *n = (struct chi_node *)arg;
   if (state == RUNTIME_STOPPED)
     real_thread_quit(&n->crew);
-  if (state >= RUNTIME_DRAINING)
-    real_node_ask(n);
   pthread_mutex_lock(&n->lock);
   n->state = state;
+  if (state >= RUNTIME_DRAINING)
+    n->stop_grace = runtime_grace(n->runtime);
   pthread_cond_broadcast(&n->changed);
   pthread_mutex_unlock(&n->lock);
+  if (state >= RUNTIME_DRAINING) /* last: who hears it finds all this */
+    real_node_ask(n);
 }
 
 /* Network worker, between steps. */
@@ -231,11 +234,12 @@ static int real_node_stop(struct chi_node *n, uint64_t grace_ns)
   pthread_mutex_lock(&n->lock);
   if (n->state == RUNTIME_STUCK)
     n->state = RUNTIME_CANCELLING; /* to be told anew */
+  uint64_t grace = n->stop_grace > grace_ns ? n->stop_grace : grace_ns;
   pthread_mutex_unlock(&n->lock);
   mark_set(&n->stop_wanted, 1);
   env->bell_ring(env, runtime_worker_bell(n->runtime, runtime_network_worker(n->runtime)));
   if (real_node_await(n, 1u << RUNTIME_STOPPED | 1u << RUNTIME_STUCK,
-                      3 * grace_ns + REAL_NODE_MARGIN_NS) != RUNTIME_STOPPED)
+                      3 * grace + REAL_NODE_MARGIN_NS) != RUNTIME_STOPPED)
     return CHI_EBUSY;
   real_thread_join(&n->crew);
   return CHI_OK;

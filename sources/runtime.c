@@ -320,10 +320,14 @@ static const chi_method runtime_closing_method = {&runtime_closing_type, runtime
 
 void runtime_stop(struct runtime *rt, uint64_t grace_ns)
 {
-  if (rt->state >= RUNTIME_DRAINING)
+  if (rt->state >= RUNTIME_DRAINING && rt->state != RUNTIME_STUCK)
     return;
   rt->stop_grace = grace_ns;
   rt->stop_at = 0; /* set by the next step, which knows the time */
+  if (rt->state == RUNTIME_STUCK) {
+    runtime_set_state(rt, RUNTIME_CANCELLING);
+    return;
+  }
   rt->sessions.draining = true;
   mark_set(&rt->crew.draining, 1);
   worker_cancel_changed(runtime_network(rt)); /* periodic tasks end */
@@ -438,6 +442,11 @@ uint32_t runtime_network_worker(const struct runtime *rt)
 env_bell runtime_worker_bell(const struct runtime *rt, uint32_t worker)
 {
   return rt->crew.worker[worker].bell;
+}
+
+uint64_t runtime_grace(const struct runtime *rt)
+{
+  return rt->stop_grace;
 }
 
 enum runtime_state runtime_state(const struct runtime *rt)

@@ -54,8 +54,11 @@ CHI_PRIVATE bool runtime_has_work(const struct runtime *rt, uint32_t worker);
 CHI_PRIVATE bool runtime_may_sleep(struct runtime *rt, uint32_t worker);
 CHI_PRIVATE void runtime_awake(struct runtime *rt, uint32_t worker);
 
-/* Begins to stop: drains for grace_ns, then cancels and waits as long again. */
+/* Begins to stop: drains for grace_ns, then cancels and waits as long again. While the node stops,
+ * a further call changes nothing, but one that is stuck is given grace_ns more. */
 CHI_PRIVATE void runtime_stop(struct runtime *rt, uint64_t grace_ns);
+/* The grace period of the stop under way. Network worker. */
+CHI_PRIVATE uint64_t runtime_grace(const struct runtime *rt);
 CHI_PRIVATE enum runtime_state runtime_state(const struct runtime *rt);
 CHI_PRIVATE const chi_error *runtime_failure(const struct runtime *rt);
 

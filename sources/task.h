@@ -70,7 +70,8 @@ struct chi_ctx {
   uint8_t origin, state, wait, depth;
   int32_t cancel;    /* CHI_ECANCELLED asked by the parent or the node: atomic, any worker */
   int32_t wait_rc;   /* what the wait returns */
-  uint64_t root;     /* lock group */
+  uint64_t id;       /* of this task among all of the node's run: for traces */
+  uint64_t root;     /* lock group: the id of the task at the root */
   uint64_t accepted; /* node's clock */
   uint64_t deadline; /* UINT64_MAX: none */
   struct worker_fiber *fiber; /* while blocked */

@@ -9,7 +9,7 @@ static void worker_finish(struct worker *w, chi_ctx *ctx, int rc);
 static void worker_trace(const struct worker *w, int what, const chi_ctx *ctx, uint64_t c)
 {
   if (w->crew->env->trace)
-    w->crew->env->trace(w->crew->env, what, w->index, ctx->root, c);
+    w->crew->env->trace(w->crew->env, what, w->index, ctx->id, c);
 }
 
 /* ---- fibers */
@@ -810,8 +810,10 @@ bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *dead
     worker_adopt_waiting(w);
   fiber_init_host(&w->host);
   fiber_switch(&w->host, &w->fiber->fiber);
-  if (CHI_UNLIKELY(w->spares > 32))
-    worker_fiber_close(w, worker_unspare(w));
+  if (CHI_UNLIKELY(w->spares > WORKER_SPARES) && !w->more) {
+    worker_fiber_close(w, worker_unspare(w)); /* one at a time, while there is nothing else to do */
+    w->more = true;
+  }
   struct heap_entry *next = heap_top(&w->timer);
   *deadline = next ? next->time : UINT64_MAX;
   return w->more;

@@ -19,6 +19,7 @@ enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
 #define WORKER_FIBERS 1024u     /* tasks begun and not ended, per worker */
 #define WORKER_RESERVE 64u      /* more of them for each level of subtasks */
 #define WORKER_DEPTH 16u        /* levels of subtasks */
+#define WORKER_SPARES 32u       /* stacks kept for the next burst, per worker */
 #define WORKER_RECORDS 8u       /* size classes of records: 512 << class */
 #define WORKER_STUCK_NS 20000000u /* a method this long in one go loses its worker's other work */
 
@@ -77,7 +78,7 @@ struct worker {
   uint64_t stolen_at; /* network worker: beat at which its work was taken away */
   uint64_t beat_seen; /* network worker */
   /* its own */
-  uint64_t now, cancel_seen;
+  uint64_t now, cancel_seen, ids;
   uint32_t budget, sample, switches;
   bool more;
   struct pool_table *table;
@@ -126,6 +127,11 @@ CHI_PRIVATE void worker_record_free(struct worker *w, chi_ctx *ctx);
 CHI_PRIVATE void worker_accept_raw(struct worker *w, struct task_raw *raw);
 /* Completes a raw entry with a code instead. */
 CHI_PRIVATE void worker_refuse_raw(struct worker *w, struct task_raw *raw, int rc);
+/* An id for a task that begins inside the node. */
+CHI_INLINE uint64_t worker_new_id(struct worker *w)
+{
+  return (uint64_t)(w->index + 1) << 48 | ++w->ids | 1ull << 63; /* clients' ids begin with 0 */
+}
 /* Submits a record whose container and method are set, from the worker w: starts it there or on
  * a slow worker. */
 CHI_PRIVATE void worker_submit(struct worker *w, chi_ctx *ctx);

@@ -141,7 +141,7 @@ static int worker_prepare(struct worker *w, const struct task_raw *raw, const ch
   ctx->shared = shared;
   ctx->slot = raw->slot;
   ctx->tag = raw->tag;
-  ctx->root = ((uint64_t)q->id << 32) | raw->tag;
+  ctx->id = ctx->root = ((uint64_t)q->id << 32) | raw->tag;
   ctx->accepted = w->now;
   if (header->deadline_ms)
     ctx->deadline = w->now + header->deadline_ms * 1000000ull;
@@ -182,7 +182,7 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
   tally_add(&w->accepted, 1);
   tally_add(&ctx->container->tally[w->index].active, 1);
   if (w->crew->env->trace)
-    w->crew->env->trace(w->crew->env, ENV_TRACE_DISPATCH, w->index, ctx->root,
+    w->crew->env->trace(w->crew->env, ENV_TRACE_DISPATCH, w->index, ctx->id,
                         ((uint64_t)header.pool.major << 16) | header.method);
   if (w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin)
     worker_begin(w, ctx);

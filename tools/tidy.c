@@ -660,6 +660,8 @@ static void pass_word(struct walk *w)
     pass_group(w);
   else if (is(token, "static"))
     w->is_static = true;
+  else if (is(token, "CHI_INLINE"))
+    w->is_static = true;
   else if (is(token, "CHI_PRIVATE"))
     w->is_private = true;
   else if (is(token, "typedef"))

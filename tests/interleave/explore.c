@@ -295,6 +295,7 @@ static void explore_kill(uint32_t group)
     a->state = state == EXPLORE_DONE ? EXPLORE_DONE : EXPLORE_KILLED;
   }
   explorer.killed |= 1u << group;
+  explorer.epoch++;
   if (explorer.plan->killed)
     explorer.plan->killed(explorer.plan->world, group);
   if (me->state == EXPLORE_KILLED)

@@ -17,7 +17,7 @@ struct taking {
   struct latch latch;
   uint32_t home;
   struct lane_in in;
-  uint32_t put, taken;
+  uint32_t put, taken, gone; /* gone: a bit for each process */
 };
 
 static void taking_begin(void *world)
@@ -32,11 +32,11 @@ static void taking_begin(void *world)
 static void taking_client(void *world)
 {
   struct taking *t = world;
-  while (t->put < LANE_PUTS) {
+  while (t->put < LANE_PUTS && !t->gone) {
     enum lane_op op = t->put % 2 ? LANE_CANCEL : LANE_RUN;
     if (lane_put(&t->out, op, 8ull * t->put, t->put))
       t->put++;
-    else
+    else if (!t->gone)
       atomic_pause();
   }
 }
@@ -61,9 +61,15 @@ static bool taking_take(struct taking *t, uint32_t self)
 static void taking_worker(void *world)
 {
   struct taking *t = world;
-  while (t->taken < LANE_PUTS)
-    if (!taking_take(t, explore_self()) && t->taken < LANE_PUTS)
+  while (t->taken < LANE_PUTS) {
+    uint32_t gone = t->gone;
+    if (taking_take(t, explore_self()) || t->taken == LANE_PUTS)
+      continue;
+    if (gone)
+      break;
+    if (!t->gone)
       atomic_pause();
+  }
 }
 
 /* As worker_home does it. */
@@ -76,9 +82,20 @@ static void taking_heir(void *world)
   taking_worker(world);
 }
 
+static void taking_killed(void *world, uint32_t group)
+{
+  struct taking *t = world;
+  t->gone = 1u << group;
+}
+
 static void taking_end(void *world)
 {
   const struct taking *t = world;
+  EXPLORE_CHECK(t->taken <= t->put + 1);
+  if (t->gone == 1u << CLIENT)
+    EXPLORE_CHECK(t->taken >= t->put);
+  if (t->gone)
+    return;
   EXPLORE_CHECK(t->put == LANE_PUTS && t->taken == LANE_PUTS);
   EXPLORE_CHECK(t->board.taken[LANE_SLOW].value == (uint32_t)(LANE_PUTS - 1));
 }
@@ -91,7 +108,10 @@ TEST(interleave_lane_wraps_between_two_takers)
       .world = &t,
       .begin = taking_begin,
       .end = taking_end,
+      .killed = taking_killed,
       .preemptions = 3,
+      .kill_preemptions = 1,
+      .victims = 1u << DAEMON | 1u << CLIENT,
       .count = 3,
       .party = {{"home", taking_worker, DAEMON},
                 {"heir", taking_heir, DAEMON},

@@ -270,7 +270,21 @@ static int odd_swap_run(chi_ctx *ctx, struct odd *self, struct odd_swap *t)
     ((char *)t->to.data)[i] = ((char *)t->from.data)[n - 1 - i];
   return CHI_OK;
 }
-#define ODD_METHODS(M, S) M(S, odd_nap) M(S, odd_spin) M(S, odd_code) M(S, odd_swap)
+CHI_TASK(odd_deep, 14, CHI_NO_FIELDS)
+static int odd_dig(volatile char *above)
+{
+  volatile char here[1024];
+  here[0] = *above;
+  return above[0] == 1 ? 0 : odd_dig(here) + here[0];
+}
+static int odd_deep_run(chi_ctx *ctx, struct odd *self, struct odd_deep *t)
+{
+  char zero = 0;
+  (void)ctx, (void)self, (void)t;
+  return odd_dig(&zero);
+}
+#define ODD_METHODS(M, S) \
+  M(S, odd_nap) M(S, odd_spin) M(S, odd_code) M(S, odd_swap) M(S, odd_deep)
 CHI_METHODS(odd, ODD_METHODS)
 static const chi_module odd_module = {.version = CHI_MODULE_VERSION, .name = "odd",
   .state_size = sizeof(struct odd), .methods = odd_methods, .flags = CHI_MODULE_PARALLEL};
@@ -579,6 +593,34 @@ pid=$(cat "$temp/pid")
 chi stop 200
 want 3
 ok gone "$pid"
+
+# A method that overruns its stack ends the daemon, and is named.
+foreground
+chi compose "$temp/odd.yaml"
+want 0
+chi call odd deep
+want 1 'shutting down or gone'
+wait $pid
+status=$?
+want 70
+ok grep -q odd_deep "$temp/complaint" "$temp/log"
+
+# A daemon that is killed: whoever waits is told.
+start
+want 0
+chi compose "$temp/odd.yaml"
+want 0
+"$CHIMAERA" call odd nap time=60s >"$temp/nap" 2>&1 &
+ok working
+kill -9 "$(cat "$temp/pid")"
+wait $!
+status=$?
+want 1
+ok grep -q 'shutting down or gone' "$temp/nap"
+start
+want 0
+chi stop
+want 0
 
 # The readiness protocol.
 cat >"$temp/listen.c" <<'END'
