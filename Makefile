@@ -91,8 +91,7 @@ endif
 LIBS := $(BUILD)/libchimaera.a $(BUILD)/libchimaera.so
 PROGRAM := $(if $(TOOL),$(BUILD)/chimaera)
 TEST_SUITES := $(if $(wildcard tests/unit/*.c),$(BUILD)/test-unit) \
-  $(if $(wildcard tests/sim/*.c),$(BUILD)/test-sim) \
-  $(if $(wildcard tests/hostile/*.c),$(if $(filter 1,$(HOSTILE)),$(BUILD)/test-hostile))
+  $(if $(wildcard tests/sim/*.c),$(BUILD)/test-sim)
 TEST_REAL := $(patsubst tests/real/%.c,$(BUILD)/real/%,$(REAL_MAIN))
 TEST_MODULES := $(patsubst tests/modules/%.c,$(BUILD)/modules/%.so,$(MODULE))
 TEST_FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZER))
@@ -151,14 +150,14 @@ $(BUILD)/libtools.a: $(call objects,$(filter-out tools/chimaera.c,$(TOOL)))
 	@rm -f $@
 	$(AR) rcs $@ $^
 
-# A directory of tests is one program: test-unit, test-sim, test-hostile, test-interleave.
+# A directory of tests is one program: test-unit, test-sim, test-interleave.
 define suite
 $(BUILD)/test-$(1): $(call objects,$(wildcard tests/$(1)/*.c)) $(BUILD)/libtest.a $(TOOL_LIB) \
     $(CORE_LINK)
 	$$(LINK) $(call objects,$(wildcard tests/$(1)/*.c)) $(BUILD)/libtest.a $(TOOL_LIB) \
 	  $(CORE_FLAGS) $(LIBRARIES) -o $$@
 endef
-$(foreach dir,unit sim hostile interleave,$(eval $(call suite,$(dir))))
+$(foreach dir,unit sim interleave,$(eval $(call suite,$(dir))))
 
 real_shared := $(call objects,$(REAL_SHARED)) $(BUILD)/libtest.a
 $(BUILD)/real/%: $(BUILD)/tests/real/%.o $(real_shared) $(CORE_LINK)

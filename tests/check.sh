@@ -362,6 +362,25 @@ part_valgrind()
   run 'sim stories' valgrind -q --error-exitcode=9 --leak-check=full build/gcc-amalgam/test-sim
 }
 
+# The same seeds have the same hashes in every build: $@ are directories under build/.
+hashes_equal()
+{
+  for variant in "$@"; do
+    STORY_HASH=1 "build/$variant/test-sim" story | grep '^hash ' >"$dir/hashes-$variant"
+    [ -s "$dir/hashes-$variant" ] && diff "$dir/hashes-$1" "$dir/hashes-$variant" || return
+  done
+  wc -l <"$dir/hashes-$1"
+}
+
+part_hashes()
+{
+  build tests && build CC=clang tests && build CC=clang AMALGAM=0 tests &&
+    build CC=gcc SAN=address,undefined AMALGAM=0 tests &&
+    build AMALGAM=0 BUILD=build/gcc-O0 CFLAGS=-O0\ -g WERROR= tests || return
+  run 'gcc and clang, -O0 and -O2, one file and many, sanitized' hashes_equal \
+    gcc-amalgam clang-amalgam clang gcc-O0 gcc-address-undefined
+}
+
 part_races()
 {
   build INTERLEAVE=1 AMALGAM=0 CFLAGS=-O1\ -g interleave || return
@@ -371,7 +390,6 @@ part_races()
 part_hostile()
 {
   build HOSTILE=1 AMALGAM=0 tests && suites gcc-hostile
-  ! have tests/hostile/*.c || run 'hostile tests' build/gcc-hostile/test-hostile
 }
 
 part_real()
@@ -446,9 +464,8 @@ part_fuzz()
 known='tidy amalgam headers'
 have sources/*.c && known="$known seam"
 have tests/unit/*.c tests/sim/*.c && known="$known modular onefile address thread"
-have tests/sim/*.c && known="$known valgrind"
+have tests/sim/*.c && known="$known hashes hostile valgrind"
 have tests/interleave/*.c && known="$known races"
-have tests/hostile/*.c && known="$known hostile"
 have tests/real/test_*.c tests/real/*.sh && known="$known real"
 have tests/fuzz/fuzz_*.c && known="$known fuzz"
 known="$known install"
@@ -475,6 +492,7 @@ part address 'the same under address and undefined behaviour sanitizers'
 part thread 'the same under the thread sanitizer'
 part valgrind 'simulation under valgrind'
 part races 'interleavings of the lock-free protocols'
+part hashes 'one seed, one hash, in every build'
 part hostile 'failing allocations, moving stacks, spurious wake-ups'
 part real 'real processes'
 part fuzz "fuzzers, $fuzz_seconds seconds each"

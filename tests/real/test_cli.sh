@@ -489,6 +489,27 @@ for text in '' '{}' '[1' '{"format":"chimaera-file 1","size":9,"checksum":"xxh64
   want 1 'manifest: '
 done
 
+# A pool in pieces: more extents than a task's array has room for.
+cat >"$temp/pieces.yaml" <<END
+compose:
+- {mod_name: bdev, pool_name: pieces, pool_query: local, pool_id: "301.0",
+   bdev_type: ram, capacity: 10M}
+END
+chi compose "$temp/pieces.yaml"
+want 0
+offsets=$(for ((i = 0; i < 160; i++)); do
+  "$CHIMAERA" call pieces allocate_blocks size=64K
+done | sed -n 'n; s/.*"offset":\([0-9]*\).*/\1/p')
+for offset in $offsets; do
+  "$CHIMAERA" call pieces free_blocks "blocks[0].offset=$offset" 'blocks[0].size=65536' >/dev/null
+done
+head -c 5M /dev/urandom >"$temp/file"
+chi put "$temp/file" pieces
+want 0 ', 80 blocks of pool 301.0'
+chi get pieces "$temp/copy" --manifest "$temp/file.chi.json"
+want 0
+ok cmp "$temp/file" "$temp/copy"
+
 # ---- bench -------------------------------------------------------------------------------------
 
 for test in bdev_io bdev_allocation bdev_task_alloc latency; do
