@@ -12,7 +12,7 @@ enum attach_op {
   ATTACH_BELLS,  /* id: first worker -> bells, at most ATTACH_BELLS_MAX, in order */
   ATTACH_LEASE,  /* kind, size -> id: chunk; segment (write), none if it was leased here before */
   ATTACH_RETURN, /* id: chunk */
-  ATTACH_QUEUE,  /* thread -> id: queue; desk (write), board (read), the client's bell */
+  ATTACH_QUEUE,  /* thread: a number for it -> id: queue; desk (write), board (read), bell */
   ATTACH_CLOSE   /* id: queue */
 };
 

@@ -1,6 +1,5 @@
 /* bdev_io.c - turns, files and memory of a block device. */
 #include "bdev_io.h"
-#include "worker.h"
 
 #define BDEV_IO_SECTOR 4096u               /* what a direct file asks of offset, size and memory */
 #define BDEV_IO_BOUNCE ((uint64_t)1 << 18) /* bytes of the buffer for what isn't aligned */
@@ -18,12 +17,6 @@ static bool bdev_io_aligned(uint64_t place, const void *data)
 }
 
 /* ---- figures --------------------------------------------------------------------------------- */
-
-static uint64_t bdev_io_clock(chi_ctx *ctx)
-{
-  struct env *env = ctx->worker->crew->env;
-  return env->clock(env);
-}
 
 static void bdev_io_meter_begin(struct bdev_io_meter *m, uint64_t now)
 {
@@ -52,7 +45,7 @@ static void bdev_io_time_begin(chi_ctx *ctx, struct bdev_io *io, struct bdev_io_
   turn->timed = turn->kind != BDEV_IO_SYNC && (io->file || io->sample++ % BDEV_IO_TIMED == 0);
   if (!turn->timed)
     return;
-  turn->since = bdev_io_clock(ctx);
+  turn->since = chi_now(ctx);
   bdev_io_meter_begin(&io->meter[turn->kind], turn->since);
   bdev_io_meter_begin(&io->meter[2], turn->since);
 }
@@ -60,7 +53,7 @@ static void bdev_io_time_begin(chi_ctx *ctx, struct bdev_io *io, struct bdev_io_
 static void bdev_io_time_end(chi_ctx *ctx, struct bdev_io *io, const struct bdev_io_turn *turn,
                              bool done, uint64_t bytes)
 {
-  uint64_t now = turn->timed ? bdev_io_clock(ctx) : 0;
+  uint64_t now = turn->timed ? chi_now(ctx) : 0;
   if (turn->kind == BDEV_IO_SYNC)
     return;
   bdev_io_meter_end(&io->meter[turn->kind], turn, now, done, bytes);

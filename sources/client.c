@@ -287,8 +287,7 @@ static int client_queue_map(chi_queue *q)
   struct env_share share[3];
   struct attach_reply r;
   uint32_t count = 3;
-  uint64_t thread = (uint64_t)(uintptr_t)q;
-  int rc = client_call(l, &(struct attach_request){.op = ATTACH_QUEUE, .thread = thread}, &r,
+  int rc = client_call(l, &(struct attach_request){.op = ATTACH_QUEUE, .thread = q->number}, &r,
                        share, &count);
   if (rc != CHI_OK || count != 3)
     return client_fail(q, rc != CHI_OK ? rc : CHI_EVERSION, r.text[0] ? r.text : NULL);
@@ -331,6 +330,7 @@ int chi_queue_open(chi_client *c, chi_queue **out, chi_error *err)
   if (!q)
     return error_set(err, CHI_ENOMEM, "no memory for a queue");
   q->client = c;
+  q->number = count_add(&c->queue_numbers, 1);
   q->bell = ENV_NO_BELL;
   int rc = client_memory_open(q);
   if (rc == CHI_OK)

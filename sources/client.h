@@ -57,6 +57,7 @@ struct chi_queue {
   chi_client *client;
   struct client_memory *memory; /* the current one first */
   uint32_t id, depth;
+  uint32_t number; /* among the client's: stands for the thread that uses it */
   struct env_segment desk_segment, board_segment;
   struct lane_desk *desk;
   const struct lane_board *board;
@@ -79,7 +80,8 @@ struct chi_client {
   struct env *env;
   void (*dispose)(struct env *env);
   char instance[CHI_PATH_MAX];
-  struct latch latch; /* the list of queues, and current */
+  uint32_t queue_numbers; /* atomic */
+  struct latch latch;     /* the list of queues, and current */
   chi_queue *queues;
   struct client_link *current;
 };

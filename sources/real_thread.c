@@ -230,15 +230,14 @@ static void real_thread_name(const struct real_thread *t)
   char name[16];
   snprintf(name, sizeof(name), real_thread_is_network(t) ? "chi-net" : "chi-worker-%u",
            (unsigned)t->worker);
-  pthread_setname_np(pthread_self(), name);
-  prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul);
+  pthread_setname_np(t->id, name);
 }
 
 static void *real_thread_main(void *arg)
 {
   struct real_thread *t = (struct real_thread *)arg;
   stack_t before;
-  real_thread_name(t);
+  prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul); /* a sleep shall not be rounded up by 50 us */
   void *stack = real_thread_enter(t, &before);
   if (real_thread_may_go(t->crew))
     real_thread_work(t);
@@ -272,12 +271,15 @@ static int real_thread_create_all(struct real_crew *crew, uint32_t count)
   sigset_t before;
   int rc = 0;
   real_thread_block_signals(&before);
-  while (rc == 0 && crew->count < count) {
+  while (crew->count < count) {
     struct real_thread *t = &crew->thread[crew->count];
     *t = (struct real_thread){.crew = crew, .worker = crew->count};
     real_spin_init(&t->spin, crew->spin_window_ns);
     rc = pthread_create(&t->id, NULL, real_thread_main, t);
-    crew->count += rc == 0;
+    if (rc != 0)
+      break;
+    real_thread_name(t);
+    crew->count++;
   }
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   return rc;

@@ -18,6 +18,7 @@
 #define EXPLORE_CHOICES 20000u
 #define EXPLORE_PLACES 8192u   /* addresses: a power of two */
 #define EXPLORE_STACK 65536u
+#define EXPLORE_POLLS 2u       /* looks at the same thing in a row between which it may change */
 #define EXPLORE_SEGMENT 160u   /* points of a party between two switches that are remembered */
 
 struct explore_store {
@@ -36,6 +37,9 @@ struct explore_actor {
    * these are undone. */
   struct explore_store store[EXPLORE_STORES];
   uint32_t stores;
+  const char *last_file; /* the point passed last, and how often in a row */
+  int last_line;
+  uint32_t again;
 };
 
 struct explore_place {
@@ -259,7 +263,7 @@ static void explore_give_way(enum explore_state state)
 
 void chi_interleave_pause(void)
 {
-  if (explorer.current < 0)
+  if (explorer.current < 0 || (explorer.plan->hurried >> explorer.current & 1))
     return;
   explore_tell("%s spins", explore_name(explorer.current));
   explore_give_way(EXPLORE_SPINS);
@@ -366,6 +370,16 @@ static void explore_interrupt(void)
   explore_hand_over((int)other[(choice - 1) % others]);
 }
 
+/* Whether the running party has looked at the same often enough: more says nothing new. */
+static bool explore_polls(struct explore_actor *me, int kind, const char *file, int line)
+{
+  bool same = kind == CHI_INTERLEAVE_GET && me->last_line == line && me->last_file == file;
+  me->again = same ? me->again + 1 : 0;
+  me->last_file = file;
+  me->last_line = line;
+  return me->again >= EXPLORE_POLLS;
+}
+
 void chi_interleave_point(const void *p, int kind, const char *file, int line)
 {
   if (explorer.current < 0)
@@ -384,6 +398,8 @@ void chi_interleave_point(const void *p, int kind, const char *file, int line)
                    explore_name(explorer.current));
     matters = explore_conflict(p, kind != CHI_INTERLEAVE_GET) || matters;
   }
+  if (explore_polls(&explorer.actor[explorer.current], kind, file, line))
+    matters = false;
   if (matters)
     explore_interrupt();
   /* Somebody may have freed it in between. */
@@ -401,6 +417,15 @@ void explore_call(const void *p, const char *file, int line)
 {
   chi_interleave_point(p, CHI_INTERLEAVE_CHANGE, file, line);
   chi_interleave_drain();
+}
+
+bool explore_others_rest(void *arg)
+{
+  (void)arg;
+  for (uint32_t i = 0; i < explorer.plan->count; i++)
+    if (explorer.actor[i].ready != explore_others_rest && explore_able(i))
+      return false;
+  return true;
 }
 
 bool explore_running(void)
@@ -467,7 +492,9 @@ static void explore_once(void)
   for (uint32_t i = 0; i < plan->count; i++) {
     struct explore_actor *a = &explorer.actor[i];
     a->state = EXPLORE_ABLE;
-    a->stores = 0;
+    a->stores = a->again = 0;
+    a->ready = NULL;
+    a->last_file = NULL;
     fiber_init(&a->fiber, explore_stack[i], EXPLORE_STACK, explore_main, (void *)&plan->party[i]);
   }
   explorer.current = (int)explore_choose(plan->count);

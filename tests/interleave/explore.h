@@ -36,6 +36,7 @@ struct explore {
   uint32_t preemptions;      /* at most, where nobody is killed */
   uint32_t kill_preemptions; /* at most, where somebody is */
   uint32_t victims;          /* bit mask of groups: each is killed at each point */
+  uint32_t hurried;          /* bit mask of parties that spin only for a while: not waited for */
   uint32_t count;
   struct explore_party party[EXPLORE_PARTIES];
 };
@@ -61,8 +62,10 @@ void explore_point(const void *p, const char *file, int line);
 void explore_call(const void *p, const char *file, int line);
 #define EXPLORE_POINT(p) explore_point((p), __FILE__, __LINE__)
 #define EXPLORE_CALL(p) explore_call((p), __FILE__, __LINE__)
-/* Blocks until ready(arg). */
+/* Blocks until ready(arg), which looks only at what is changed at points of its own. */
 void explore_wait(bool (*ready)(void *arg), void *arg);
+/* For explore_wait of one party: nobody else can go on. */
+bool explore_others_rest(void *arg);
 /* True in a party, false in begin and end and outside of an exploration. */
 bool explore_running(void);
 /* The place of the running party in the plan. */

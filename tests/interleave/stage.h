@@ -49,7 +49,6 @@ struct stage_facts {
   chi_queue *queue[3];
   struct runtime *runtime;
   uint64_t now;
-  uint32_t segments, bells; /* open now */
   uint32_t runs, released;
   uint32_t hangup; /* the daemon was killed */
 };
@@ -63,8 +62,15 @@ void stage_release(void);
 void stage_tick(uint64_t ns);
 /* Blocks until nobody else can go on. */
 void stage_quiet(void);
+/* For a client's party: as its own event loop, until the descriptor of the queue is readable. */
+void stage_park_client(uint32_t queue);
+/* For the network worker's party: gives the fast lane of that queue a home. */
+void stage_rehome(uint32_t queue, uint32_t worker);
 
 /* For end: what was accepted has ended, and all sleep who live. */
 void stage_check_idle(void);
+bool stage_is_awake(uint32_t worker);
+uint64_t stage_deadline(uint32_t worker); /* of its last step */
+uint32_t stage_daemon_segments(void);     /* that the daemon has open */
 
 #endif

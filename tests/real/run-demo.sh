@@ -8,6 +8,10 @@ LC_ALL=C
 export LC_ALL
 here=$(cd "$(dirname "$0")/../.." && pwd)
 : "${CHIMAERA:=$here/build/gcc-amalgam/chimaera}"
+if ! [ -x "$CHIMAERA" ]; then
+  echo "$CHIMAERA: is not there; make builds it, or set CHIMAERA" >&2
+  exit 1
+fi
 : "${MIB:=64}"
 temp=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-run-XXXXXX")
 instance=chimaera_run_$$:$((20000 + $$ % 20000))

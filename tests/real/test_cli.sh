@@ -7,6 +7,10 @@ LC_ALL=C
 export LC_ALL
 here=$(cd "$(dirname "$0")/../.." && pwd)
 : "${CHIMAERA:=$here/build/gcc-amalgam/chimaera}"
+if ! [ -x "$CHIMAERA" ]; then
+  echo "$CHIMAERA: is not there; make builds it, or set CHIMAERA" >&2
+  exit 1
+fi
 : "${CC:=cc}"
 temp=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-cli-XXXXXX") || exit 1
 name=cli_$$ port=$((20000 + $$ % 20000))

@@ -6,6 +6,10 @@
 set -u
 here=$(cd "$(dirname "$0")/../.." && pwd)
 : "${CHIMAERA:=$here/build/gcc-amalgam/chimaera}"
+if ! [ -x "$CHIMAERA" ]; then
+  echo "$CHIMAERA: is not there; make builds it, or set CHIMAERA" >&2
+  exit 1
+fi
 temp=$(mktemp -d) || exit 1
 trap '"$CHIMAERA" stop 1000 >/dev/null 2>&1; rm -rf "$temp"' EXIT
 passed=0 failed=0

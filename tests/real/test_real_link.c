@@ -813,7 +813,7 @@ TEST(all_threads_that_wait_hear_the_node_hang_up)
     CHECK_INT(w[i].rc, CHI_ESHUTDOWN);
     g.env->bell_close(g.env, w[i].bell);
   }
-  CHECK_INT(s.hangups, 0); /* the node closed it itself */
+  CHECK_INT(atomic_get(&s.hangups), 0); /* the node closed it itself */
   guest_close(&g);
   server_stop(&s);
 }
@@ -959,7 +959,7 @@ TEST(a_forked_child_is_refused_and_may_close_what_it_inherited)
   CHECK_INT(guest_open(&g, &s, "here:1", NULL), CHI_OK);
   CHECK_INT(scratch_child(use_after_fork, &g), 0);
   CHECK_INT(guest_call(&g, "e", 1, reply, &size), CHI_OK); /* the parent's goes on */
-  CHECK_INT(s.hangups, 0);
+  CHECK_INT(atomic_get(&s.hangups), 0);
   guest_close(&g);
   CHECK(reaches(&s.hangups, 1));
   server_stop(&s);
@@ -981,7 +981,7 @@ TEST(a_message_that_is_too_large_or_empty_ends_the_link)
   CHECK(hung_up(fd));
   close(fd);
   CHECK(reaches(&s.hangups, 2));
-  CHECK_INT(s.requests, 0);
+  CHECK_INT(atomic_get(&s.requests), 0);
   server_stop(&s);
 }
 
@@ -1008,7 +1008,7 @@ TEST(descriptors_that_nobody_asked_for_end_the_link_and_are_not_kept)
   CHECK_INT(sendmsg(fd, &m, 0), 1);
   CHECK(hung_up(fd));
   CHECK(reaches(&s.hangups, 1));
-  CHECK_INT(s.requests, 0);
+  CHECK_INT(atomic_get(&s.requests), 0);
   CHECK(scratch_descriptors() < before); /* the server's end is closed */
   close(fd);
   server_stop(&s);

@@ -1,0 +1,644 @@
+/* test_embed.c - nodes inside a program, with clients beside them, and methods that misbehave. */
+#include "daemon.h"
+#include "modules/calc.h"
+#include "modules/unruly.h"
+#include "test.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#define LONG_NS (20 * SECOND_NS) /* far more than anything here takes */
+
+/* ---- a node of one's own ---------------------------------------------------------------------- */
+
+/* A method that closes the node it runs on; which one that is, the test tells. */
+#define INNER_CLOSE(X, T) X(T, OUT, i32, code)
+CHI_TASK(inner_close, 10, INNER_CLOSE)
+struct inner {
+  int unused;
+};
+static chi_node *inner_node;
+
+static int inner_close_run(chi_ctx *ctx, struct inner *self, struct inner_close *t)
+{
+  (void)ctx;
+  (void)self;
+  t->code = chi_node_close(inner_node, 10);
+  return CHI_OK;
+}
+
+#define INNER_METHODS(M, S) M(S, inner_close)
+CHI_METHODS(inner, INNER_METHODS)
+
+static const chi_module inner_module = {.version = CHI_MODULE_VERSION,
+                                        .name = "inner",
+                                        .state_size = sizeof(struct inner),
+                                        .methods = inner_methods};
+
+struct home {
+  chi_config config;
+  chi_node *node;
+  struct seat s;
+};
+
+/* Homes of the same number have the same name. */
+static void home_configure(struct home *h, uint32_t name, uint32_t port)
+{
+  setenv("CHI_MODULE_PATH", daemon_modules(), 1);
+  memset(h, 0, sizeof(*h));
+  chi_config_init(&h->config);
+  h->config.sched_threads = h->config.slow_threads = 2;
+  h->config.main_segment_size = h->config.client_data_segment_size = 64 << 20;
+  h->config.port = port;
+  h->config.log_level = CHI_LOG_ERROR;
+  snprintf(h->config.log_file, sizeof(h->config.log_file), "/dev/null");
+  snprintf(h->config.main_segment_name, sizeof(h->config.main_segment_name), "chi-test-embed-%d-%u",
+           (int)getpid(), name);
+}
+
+static const char *home_start(struct home *h, const char *module)
+{
+  static const chi_module *const modules[] = {&inner_module};
+  chi_error err = {0};
+  static char text[400];
+  int rc = chi_node_open(&h->config, modules, 1, &h->node, &err);
+  if (rc == CHI_OK)
+    rc = seat_open(&h->s, chi_node_instance(h->node));
+  if (rc == CHI_OK && module)
+    rc = seat_pool(&h->s, module, NULL, NULL);
+  snprintf(text, sizeof(text), "%s%s", rc == CHI_OK ? "" : chi_status_name(rc), err.text);
+  return text;
+}
+
+static const char *home_open(struct home *h, const char *module)
+{
+  static uint32_t number = 1000;
+  home_configure(h, ++number, 7101);
+  return home_start(h, module);
+}
+
+/* The empty text if it closed as it should. */
+static const char *home_close(struct home *h)
+{
+  if (h->s.client)
+    seat_close(&h->s);
+  int rc = chi_node_close(h->node, 300);
+  chi_config_free(&h->config);
+  return rc == CHI_OK ? "" : chi_status_name(rc);
+}
+
+static struct unruly_spin *spin(struct seat *s, uint64_t ns)
+{
+  struct unruly_spin *t = SEAT_NEW(s, unruly_spin);
+  if (t)
+    t->ns = ns;
+  return t;
+}
+
+/* ---- coming and going ------------------------------------------------------------------------- */
+
+struct visitor {
+  const char *instance;
+  pthread_t thread;
+  int rc;
+};
+
+static void *visitor_main(void *arg)
+{
+  struct visitor *v = arg;
+  struct seat s;
+  v->rc = seat_open(&s, v->instance);
+  if (v->rc != CHI_OK)
+    return NULL;
+  for (uint64_t i = 0; i < 50 && v->rc == CHI_OK; i++) {
+    struct calc_later *t = SEAT_NEW(&s, calc_later);
+    v->rc = CHI_ENOMEM;
+    if (!t)
+      break;
+    t->a = i;
+    t->ns = i * 1000;
+    v->rc = chi_run(s.queue, t);
+    if (v->rc == CHI_OK && t->sum != i + 1)
+      v->rc = CHI_ECORRUPT;
+  }
+  seat_close(&s);
+  return NULL;
+}
+
+TEST(node_opened_and_closed_many_times_leaves_nothing)
+{
+  struct figures before = {0}, after;
+  for (int round = 0; round < 50; round++) {
+    struct home h;
+    struct visitor v[3];
+    CHECK_STR(home_open(&h, "calc"), "");
+    for (int i = 0; i < 3; i++) {
+      v[i] = (struct visitor){.instance = chi_node_instance(h.node)};
+      CHECK_INT(pthread_create(&v[i].thread, NULL, visitor_main, &v[i]), 0);
+    }
+    for (int i = 0; i < 3; i++) {
+      pthread_join(v[i].thread, NULL);
+      CHECK_INT(v[i].rc, CHI_OK);
+    }
+    CHECK_STR(home_close(&h), "");
+    if (round == 9)
+      CHECK(figures_of_process(getpid(), &before));
+  }
+  CHECK(figures_of_process(getpid(), &after));
+  CHECK_INT(after.descriptors, before.descriptors);
+  CHECK_INT(after.threads, before.threads);
+  CHECK(after.rss < before.rss + (2 << 20));
+}
+
+TEST(two_nodes_in_one_process)
+{
+  struct home a, b, again;
+  home_configure(&a, 1, 7101);
+  home_configure(&b, 1, 7102);
+  home_configure(&again, 1, 7101);
+  CHECK_STR(home_start(&a, "calc"), "");
+  CHECK_STR(home_start(&b, NULL), "");
+  CHECK(strstr(home_start(&again, NULL), "CHI_EBUSY")); /* the same port twice */
+  struct calc_add *t = SEAT_NEW(&a.s, calc_add), *u = SEAT_NEW(&b.s, calc_add);
+  CHECK(t && u);
+  t->a = 1;
+  CHECK_INT(chi_run(a.s.queue, t), CHI_OK);
+  CHECK_INT(t->sum, 1);
+  CHECK_INT(chi_run(b.s.queue, u), CHI_ENOENT);
+  CHECK_STR(home_close(&a), "");
+  CHECK_INT(seat_pool(&b.s, "calc", NULL, NULL), CHI_OK);
+  CHECK_INT(chi_run(b.s.queue, u), CHI_OK);
+  CHECK_STR(home_start(&again, NULL), "");
+  CHECK_STR(home_close(&b), "");
+  CHECK_STR(home_close(&again), "");
+}
+
+TEST(node_that_cannot_open_leaves_nothing)
+{
+  struct figures before = {0}, after;
+  for (int round = 0; round < 12; round++) {
+    struct home h;
+    chi_compose_entry *e;
+    home_configure(&h, 2, 7101);
+    CHECK_INT(chi_config_add_pool(&h.config, "nowhere", "lost", "local", 300, 0, &e), CHI_OK);
+    CHECK(strstr(home_start(&h, NULL), "nowhere"));
+    chi_config_free(&h.config);
+    if (round == 1)
+      CHECK(figures_of_process(getpid(), &before));
+  }
+  CHECK(figures_of_process(getpid(), &after));
+  CHECK_INT(after.descriptors, before.descriptors);
+  CHECK_INT(after.threads, before.threads);
+}
+
+static chi_node *signalled;
+
+static void on_signal(int number)
+{
+  (void)number;
+  chi_node_stop(signalled);
+}
+
+TEST(stop_from_a_signal_handler_ends_the_wait)
+{
+  struct home h;
+  struct sigaction action = {.sa_handler = on_signal}, before;
+  CHECK_STR(home_open(&h, NULL), "");
+  signalled = h.node;
+  CHECK_INT(chi_node_wait(h.node, 0), CHI_ETIMEOUT);
+  sigaction(SIGUSR1, &action, &before);
+  raise(SIGUSR1);
+  sigaction(SIGUSR1, &before, NULL);
+  CHECK_INT(chi_node_wait(h.node, LONG_NS), CHI_OK);
+  CHECK_INT(chi_node_wait(h.node, LONG_NS), CHI_OK);
+  CHECK_STR(home_close(&h), "");
+}
+
+TEST(stop_asked_by_a_client_ends_the_wait)
+{
+  struct home h;
+  CHECK_STR(home_open(&h, "calc"), "");
+  struct chi_admin_stop_runtime *t = CHI_NEW(h.s.queue, chi_admin_stop_runtime);
+  struct calc_later *work = SEAT_NEW(&h.s, calc_later);
+  struct calc_add *late = SEAT_NEW(&h.s, calc_add);
+  CHECK(t && work && late);
+  work->ns = 200 * MS_NS;
+  CHECK_INT(chi_submit(h.s.queue, work), CHI_OK);
+  CHECK_INT(chi_wait(h.s.queue, work, 20 * MS_NS), CHI_ETIMEOUT);
+  t->task.pool = CHI_ADMIN_POOL;
+  t->grace_period_ms = 5000;
+  CHECK_INT(chi_run(h.s.queue, t), CHI_OK);
+  CHECK_INT(chi_node_wait(h.node, LONG_NS), CHI_OK);
+  CHECK_INT(chi_run(h.s.queue, late), CHI_ESHUTDOWN); /* nothing new */
+  CHECK_INT(chi_wait(h.s.queue, work, LONG_NS), CHI_OK); /* but what was accepted goes on */
+  CHECK_STR(home_close(&h), "");
+}
+
+TEST(close_cancels_what_outlives_the_grace_period)
+{
+  struct home h;
+  CHECK_STR(home_open(&h, "calc"), "");
+  struct calc_later *t = SEAT_NEW(&h.s, calc_later);
+  CHECK(t);
+  t->ns = 1000 * SECOND_NS;
+  CHECK_INT(chi_submit(h.s.queue, t), CHI_OK);
+  CHECK_INT(chi_wait(h.s.queue, t, 20 * MS_NS), CHI_ETIMEOUT);
+  uint64_t began = now_ns();
+  CHECK_INT(chi_node_close(h.node, 100), CHI_OK);
+  CHECK(now_ns() - began >= 99 * MS_NS && now_ns() - began < 2 * SECOND_NS);
+  CHECK_INT(chi_wait(h.s.queue, t, LONG_NS), CHI_ECANCELLED);
+  CHECK_INT(chi_run(h.s.queue, t), CHI_ESHUTDOWN);
+  seat_close(&h.s);
+  chi_config_free(&h.config);
+}
+
+/* Regression: stop ignored the grace period. */
+TEST(close_is_refused_while_a_method_never_yields_and_the_node_stays_open)
+{
+  struct home h;
+  CHECK_STR(home_open(&h, "unruly"), "");
+  struct unruly_spin *t = spin(&h.s, 1500 * MS_NS);
+  CHECK(t);
+  CHECK_INT(chi_submit(h.s.queue, t), CHI_OK);
+  CHECK_INT(chi_wait(h.s.queue, t, 50 * MS_NS), CHI_ETIMEOUT);
+  for (int i = 0; i < 3; i++) {
+    uint64_t began = now_ns();
+    CHECK_INT(chi_node_close(h.node, 100), CHI_EBUSY);
+    CHECK(now_ns() - began >= 99 * MS_NS && now_ns() - began < SECOND_NS);
+  }
+  CHECK_INT(chi_node_close(h.node, 5000), CHI_OK);
+  CHECK_INT(chi_task_done(h.s.queue, t), 1);
+  seat_close(&h.s);
+  chi_config_free(&h.config);
+}
+
+TEST(close_from_inside_a_method_is_refused)
+{
+  struct home h;
+  CHECK_STR(home_open(&h, "inner"), "");
+  inner_node = h.node;
+  struct inner_close *t = SEAT_NEW(&h.s, inner_close);
+  CHECK(t);
+  CHECK_INT(chi_run(h.s.queue, t), CHI_OK);
+  CHECK_INT(t->code, CHI_EDEADLOCK);
+  CHECK_STR(home_close(&h), "");
+}
+
+static int forked_child(void *arg)
+{
+  struct home *h = arg;
+  return chi_node_wait(h->node, 0) == CHI_EFORKED && chi_node_close(h->node, 10) == CHI_EFORKED &&
+                 chi_node_guard(h->node) == CHI_EFORKED
+             ? 0
+             : 1;
+}
+
+TEST(node_of_the_parent_is_refused_in_a_forked_child)
+{
+  struct home h;
+  CHECK_STR(home_open(&h, "calc"), "");
+  CHECK_INT(scratch_child(forked_child, &h), 0);
+  struct calc_add *t = SEAT_NEW(&h.s, calc_add);
+  CHECK(t);
+  CHECK_INT(chi_run(h.s.queue, t), CHI_OK);
+  CHECK_STR(home_close(&h), "");
+}
+
+/* ---- methods that misbehave ------------------------------------------------------------------- */
+
+/* Regression: a method that never yields wedged its worker and everything queued behind it. */
+TEST(others_go_on_while_a_method_never_yields)
+{
+  struct home h;
+  struct seat more;
+  chi_pool_id id = {301, 0};
+  struct calc_add *t[200];
+  CHECK_STR(home_open(&h, "unruly"), "");
+  CHECK_INT(chi_pool_create(h.s.queue, "calc", "calm", NULL, 0, &id, NULL), CHI_OK);
+  CHECK_INT(seat_open(&more, chi_node_instance(h.node)), CHI_OK);
+  for (int round = 0; round < 3; round++) {
+    struct unruly_spin *stuck = spin(&h.s, 700 * MS_NS);
+    CHECK(stuck);
+    uint64_t began = now_ns();
+    CHECK_INT(chi_submit(h.s.queue, stuck), CHI_OK);
+    for (int i = 0; i < 200; i++) { /* on the same lane, right behind it, and on another */
+      struct seat *s = i % 2 ? &more : &h.s;
+      t[i] = SEAT_NEW(s, calc_add);
+      CHECK(t[i]);
+      t[i]->task.pool = id;
+      t[i]->task.compute_us = i % 3 == 0 ? 1000 : 0; /* for the slow workers, too */
+      t[i]->a = (uint64_t)i;
+      CHECK_INT(chi_submit(s->queue, t[i]), CHI_OK);
+    }
+    for (int i = 0; i < 200; i++) {
+      CHECK_INT(chi_wait(i % 2 ? more.queue : h.s.queue, t[i], LONG_NS), CHI_OK);
+      CHECK_INT(t[i]->sum, i);
+    }
+    CHECK(now_ns() - began < 500 * MS_NS);
+    CHECK_INT(chi_task_done(h.s.queue, stuck), 0);
+    CHECK_INT(chi_wait(h.s.queue, stuck, LONG_NS), CHI_OK);
+  }
+  seat_close(&more);
+  CHECK_STR(home_close(&h), "");
+}
+
+/* All but one worker are held up; the last one carries everything. */
+TEST(others_go_on_while_all_workers_but_one_are_stuck)
+{
+  struct home h;
+  struct unruly_spin *stuck[3];
+  chi_pool_id id = {400, 0};
+  CHECK_STR(home_open(&h, "calc"), "");
+  for (uint32_t i = 0; i < 3; i++) {
+    char name[16];
+    snprintf(name, sizeof(name), "stuck %u", i);
+    id.major++;
+    CHECK_INT(chi_pool_create(h.s.queue, "unruly", name, NULL, 0, &id, NULL), CHI_OK);
+    stuck[i] = spin(&h.s, 900 * MS_NS);
+    CHECK(stuck[i]);
+    stuck[i]->task.pool = id;
+    stuck[i]->task.compute_us = i == 2 ? 1000 : 0;
+    CHECK_INT(chi_submit(h.s.queue, stuck[i]), CHI_OK);
+  }
+  CHECK_INT(chi_wait(h.s.queue, stuck[0], 100 * MS_NS), CHI_ETIMEOUT);
+  for (int i = 0; i < 100; i++) {
+    struct calc_add *t = SEAT_NEW(&h.s, calc_add);
+    CHECK(t);
+    t->task.compute_us = i % 2 ? 1000 : 0;
+    uint64_t began = now_ns();
+    CHECK_INT(chi_run(h.s.queue, t), CHI_OK);
+    CHECK(now_ns() - began < 300 * MS_NS);
+    CHECK_INT(chi_task_free(h.s.queue, t), CHI_OK);
+  }
+  for (uint32_t i = 0; i < 3; i++)
+    CHECK_INT(chi_wait(h.s.queue, stuck[i], LONG_NS), CHI_OK);
+  CHECK_STR(home_close(&h), "");
+}
+
+TEST(codes_of_a_methods_own_come_back_as_they_are)
+{
+  static const int32_t codes[] = {1, 77, INT32_MAX, -999, INT32_MIN, CHI_EDEADLOCK};
+  struct home h;
+  CHECK_STR(home_open(&h, "unruly"), "");
+  struct unruly_code *t = SEAT_NEW(&h.s, unruly_code);
+  struct unruly_scribble *u = SEAT_NEW(&h.s, unruly_scribble);
+  CHECK(t && u);
+  for (size_t i = 0; i < CHI_COUNT(codes); i++) {
+    t->code = codes[i];
+    CHECK_INT(chi_run(h.s.queue, t), codes[i]);
+    CHECK_INT(chi_task_done(h.s.queue, t), 1);
+    CHECK(chi_status_name(codes[i])[0] && chi_status_text(codes[i])[0]);
+  }
+  CHECK_INT(chi_run(h.s.queue, u), CHI_OK); /* what it wrote into its header is nobody's concern */
+  CHECK_INT(u->items_count, 4);
+  CHECK_INT(u->task.rc, CHI_OK);
+  CHECK_INT(u->task.pool.major, 300);
+  CHECK_STR(home_close(&h), "");
+}
+
+TEST(task_that_waits_for_itself_is_told_so)
+{
+  struct home h;
+  CHECK_STR(home_open(&h, "unruly"), "");
+  struct unruly_self *t = SEAT_NEW(&h.s, unruly_self);
+  struct unruly_suicide *u = SEAT_NEW(&h.s, unruly_suicide);
+  struct unruly_flush *v = SEAT_NEW(&h.s, unruly_flush);
+  CHECK(t && u && v);
+  CHECK_INT(chi_run(h.s.queue, t), CHI_EDEADLOCK);
+  CHECK_INT(chi_submit(h.s.queue, u), CHI_OK);
+  CHECK_INT(chi_wait(h.s.queue, u, 5 * SECOND_NS), CHI_EDEADLOCK);
+  CHECK(u->error_message[0]);
+  CHECK_INT(chi_submit(h.s.queue, v), CHI_OK);
+  CHECK_INT(chi_wait(h.s.queue, v, 5 * SECOND_NS), CHI_EDEADLOCK);
+  CHECK_STR(home_close(&h), "");
+}
+
+TEST(subtasks_deeper_than_the_limit_are_refused)
+{
+  struct home h;
+  struct unruly_deep *t[100];
+  CHECK_STR(home_open(&h, "unruly"), "");
+  for (int i = 0; i < 100; i++) { /* many chains at once, each as deep as it gets */
+    t[i] = SEAT_NEW(&h.s, unruly_deep);
+    CHECK(t[i]);
+    t[i]->left = i % 2 ? 1000 : 10;
+    CHECK_INT(chi_submit(h.s.queue, t[i]), CHI_OK);
+  }
+  for (int i = 0; i < 100; i++) {
+    CHECK_INT(chi_wait(h.s.queue, t[i], LONG_NS), CHI_OK);
+    CHECK_INT(t[i]->why, i % 2 ? CHI_EBUSY : CHI_OK);
+    CHECK_INT(t[i]->depth, i % 2 ? 16 : 10);
+  }
+  CHECK_STR(home_close(&h), "");
+}
+
+/* More tasks sleep than there are stacks: the rest waits its turn, nothing fails. */
+TEST(more_blocked_tasks_than_stacks)
+{
+  struct home h;
+  struct figures f;
+  static void *t[6000];
+  CHECK_STR(home_open(&h, "calc"), "");
+  for (uint64_t i = 0; i < 6000; i++) {
+    struct calc_later *one = SEAT_NEW(&h.s, calc_later);
+    CHECK(one);
+    one->ns = 100 * MS_NS;
+    one->a = i;
+    t[i] = one;
+    CHECK(EVENTUALLY(10000, chi_submit(h.s.queue, one) == CHI_OK));
+  }
+  CHECK_INT(figures_ask(&h.s, &f), CHI_OK);
+  CHECK(f.blocked > 500);
+  CHECK_INT(chi_wait_all(h.s.queue, t, 6000, LONG_NS), CHI_OK);
+  for (uint64_t i = 0; i < 6000; i++)
+    CHECK_INT(((struct calc_later *)t[i])->sum, i + 1);
+  CHECK(EVENTUALLY(5000, figures_ask(&h.s, &f) == CHI_OK && f.blocked == 0));
+  CHECK(f.stacks < 300); /* and they go again */
+  CHECK_STR(home_close(&h), "");
+}
+
+TEST(subtasks_left_behind_are_waited_for)
+{
+  struct home h;
+  struct figures before;
+  CHECK_STR(home_open(&h, "unruly"), "");
+  CHECK_INT(figures_ask(&h.s, &before), CHI_OK);
+  struct unruly_leave *t = SEAT_NEW(&h.s, unruly_leave);
+  CHECK(t);
+  t->count = 20;
+  t->ns = 60 * MS_NS;
+  uint64_t began = now_ns();
+  CHECK_INT(chi_run(h.s.queue, t), CHI_OK);
+  CHECK(now_ns() - began >= 59 * MS_NS);
+  CHECK_INT(chi_submit(h.s.queue, t), CHI_OK);
+  CHECK_INT(chi_cancel(h.s.queue, t), CHI_OK); /* they don't listen: it takes as long */
+  int rc = chi_wait(h.s.queue, t, LONG_NS);
+  CHECK(rc == CHI_OK || rc == CHI_ECANCELLED);
+  CHECK_INT(chi_task_free(h.s.queue, t), CHI_OK);
+  CHECK_STR(figures_return(&h.s, &before, 3000), "");
+  CHECK_STR(home_close(&h), "");
+}
+
+TEST(mutex_that_is_never_given_back_does_not_stop_the_node)
+{
+  struct home h;
+  struct unruly_lock *t[20];
+  CHECK_STR(home_open(&h, "unruly"), "");
+  struct unruly_keep *keep = SEAT_NEW(&h.s, unruly_keep);
+  CHECK(keep);
+  CHECK_INT(chi_run(h.s.queue, keep), CHI_OK);
+  for (int i = 0; i < 20; i++) {
+    t[i] = SEAT_NEW(&h.s, unruly_lock);
+    CHECK(t[i]);
+    t[i]->task.deadline_ms = i % 2 ? 50 : 0;
+    CHECK_INT(chi_submit(h.s.queue, t[i]), CHI_OK);
+  }
+  for (int i = 1; i < 20; i += 2)
+    CHECK_INT(chi_wait(h.s.queue, t[i], LONG_NS), CHI_ETIMEOUT);
+  for (int i = 0; i < 20; i += 2) {
+    CHECK_INT(chi_wait(h.s.queue, t[i], 0), CHI_ETIMEOUT);
+    CHECK_INT(chi_cancel(h.s.queue, t[i]), CHI_OK);
+    CHECK_INT(chi_wait(h.s.queue, t[i], LONG_NS), CHI_ECANCELLED);
+  }
+  CHECK_STR(home_close(&h), "");
+}
+
+TEST(lock_lets_one_in_and_goes_on_after_each_death)
+{
+  struct home h;
+  struct unruly_lock *t[50];
+  CHECK_STR(home_open(&h, "unruly"), "");
+  for (int i = 0; i < 50; i++) {
+    t[i] = SEAT_NEW(&h.s, unruly_lock);
+    CHECK(t[i]);
+    t[i]->ns = i % 5 == 0 ? 1000 * SECOND_NS : MS_NS;
+    CHECK_INT(chi_submit(h.s.queue, t[i]), CHI_OK);
+  }
+  for (int i = 0; i < 50; i += 5) { /* whether they wait or hold it */
+    CHECK_INT(chi_wait(h.s.queue, t[i], 5 * MS_NS), CHI_ETIMEOUT);
+    CHECK_INT(chi_cancel(h.s.queue, t[i]), CHI_OK);
+  }
+  for (int i = 0; i < 50; i++) {
+    CHECK_INT(chi_wait(h.s.queue, t[i], LONG_NS), i % 5 == 0 ? CHI_ECANCELLED : CHI_OK);
+    CHECK(t[i]->inside <= 1);
+  }
+  CHECK_STR(home_close(&h), "");
+}
+
+TEST(allocation_of_a_method_may_fail)
+{
+  struct home h;
+  CHECK_STR(home_open(&h, "unruly"), "");
+  struct unruly_alloc *t = SEAT_NEW(&h.s, unruly_alloc);
+  CHECK(t);
+  t->size = 1 << 20;
+  CHECK_INT(chi_run(h.s.queue, t), CHI_OK);
+  t->size = 0;
+  CHECK_INT(chi_run(h.s.queue, t), CHI_OK);
+  CHECK_STR(home_close(&h), "");
+}
+
+/* ---- and what becomes of a daemon -------------------------------------------------------------- */
+
+struct stage {
+  struct daemon d;
+  struct seat s;
+};
+
+static const char *stage_open(struct stage *st)
+{
+  if (!daemon_make(&st->d, NULL))
+    return "cannot make a daemon";
+  const char *wrong = daemon_start(&st->d);
+  if (!*wrong && seat_open(&st->s, st->d.instance) != CHI_OK)
+    wrong = "cannot attach";
+  if (!*wrong && seat_pool(&st->s, "unruly", NULL, NULL) != CHI_OK)
+    wrong = "cannot create the pool";
+  return wrong;
+}
+
+/* The daemon ends with a status of its own after twice the grace period of 300 ms. */
+TEST(daemon_whose_method_never_yields_ends_by_itself)
+{
+  for (int round = 0; round < 3; round++) {
+    struct stage st;
+    CHECK_STR(stage_open(&st), "");
+    struct unruly_spin *t = spin(&st.s, 1000 * SECOND_NS);
+    CHECK(t);
+    CHECK_INT(chi_submit(st.s.queue, t), CHI_OK);
+    CHECK_INT(chi_wait(st.s.queue, t, 50 * MS_NS), CHI_ETIMEOUT);
+    uint64_t began = now_ns();
+    if (round == 0) {
+      kill(st.d.pid, SIGTERM);
+    } else { /* asked by a client, once without any grace */
+      struct chi_admin_stop_runtime *stop = CHI_NEW(st.s.queue, chi_admin_stop_runtime);
+      CHECK(stop);
+      stop->task.pool = CHI_ADMIN_POOL;
+      stop->grace_period_ms = round == 1 ? 300 : 0;
+      CHECK_INT(chi_run(st.s.queue, stop), CHI_OK);
+    }
+    CHECK_INT(daemon_wait(&st.d, 20000), 75);
+    CHECK(now_ns() - began < 3 * SECOND_NS);
+    CHECK_INT(chi_wait(st.s.queue, t, LONG_NS), CHI_ESHUTDOWN);
+    CHECK_STR(daemon_start(&st.d), ""); /* nothing is in the way of the next */
+    seat_close(&st.s);
+    CHECK_INT(daemon_stop(&st.d), 0);
+    daemon_free(&st.d);
+  }
+}
+
+/* Regression: stop ignored the grace period. The daemon's own is 300 ms. */
+TEST(stop_gives_the_grace_period_that_was_asked_for)
+{
+  struct stage st;
+  CHECK_STR(stage_open(&st), "");
+  struct unruly_deaf *t = SEAT_NEW(&st.s, unruly_deaf);
+  struct chi_admin_stop_runtime *stop = CHI_NEW(st.s.queue, chi_admin_stop_runtime);
+  CHECK(t && stop);
+  t->ns = 11500 * MS_NS;
+  CHECK_INT(chi_submit(st.s.queue, t), CHI_OK);
+  CHECK_INT(chi_wait(st.s.queue, t, 50 * MS_NS), CHI_ETIMEOUT);
+  stop->task.pool = CHI_ADMIN_POOL;
+  stop->grace_period_ms = 15000;
+  CHECK_INT(chi_run(st.s.queue, stop), CHI_OK);
+  CHECK_INT(daemon_wait(&st.d, 20000), 0);
+  CHECK_INT(chi_wait(st.s.queue, t, LONG_NS), CHI_OK);
+  seat_close(&st.s);
+  daemon_free(&st.d);
+}
+
+TEST(second_signal_ends_a_daemon_at_once)
+{
+  struct stage st;
+  CHECK_STR(stage_open(&st), "");
+  struct unruly_spin *t = spin(&st.s, 1000 * SECOND_NS);
+  CHECK(t);
+  CHECK_INT(chi_submit(st.s.queue, t), CHI_OK);
+  CHECK_INT(chi_wait(st.s.queue, t, 50 * MS_NS), CHI_ETIMEOUT);
+  kill(st.d.pid, SIGTERM);
+  pause_ns(20 * MS_NS);
+  kill(st.d.pid, SIGTERM);
+  CHECK_INT(daemon_wait(&st.d, 1000), 128 + SIGTERM);
+  seat_close(&st.s);
+  daemon_free(&st.d);
+}
+
+TEST(method_that_overruns_its_stack_is_named_and_ends_the_daemon)
+{
+  struct stage st;
+  CHECK_STR(stage_open(&st), "");
+  struct unruly_overrun *t = SEAT_NEW(&st.s, unruly_overrun);
+  CHECK(t);
+  t->depth = 10;
+  CHECK_INT(chi_run(st.s.queue, t), CHI_OK); /* 5 KiB: fits */
+  t->depth = 100000;
+  CHECK_INT(chi_submit(st.s.queue, t), CHI_OK);
+  CHECK_INT(daemon_wait(&st.d, 5000), 70);
+  CHECK_INT(chi_wait(st.s.queue, t, LONG_NS), CHI_ESHUTDOWN);
+  CHECK(strstr(st.d.said, "unruly_overrun") && strstr(st.d.said, "overran its stack"));
+  CHECK_INT(daemon_logged(&st.d, "method unruly_overrun of pool 300.0 (test) overran its stack"), 1);
+  CHECK_STR(daemon_start(&st.d), "");
+  seat_close(&st.s);
+  CHECK_INT(daemon_stop(&st.d), 0);
+  daemon_free(&st.d);
+}
