@@ -368,8 +368,14 @@ void admin_destroy_all(chi_ctx *ctx, struct admin_host *host)
 
 static int chi_admin_find_pool_run(chi_ctx *ctx, struct admin *self, struct chi_admin_find_pool *t)
 {
-  (void)ctx;
-  const struct pool *p = directory_find_name(self->host->directory, t->pool_name);
+  struct admin_host *host = self->host;
+  const struct pool *p = directory_find_name(host->directory, t->pool_name);
+  if (!p) {
+    int rc = chi_event_wait(ctx, &host->composed, 0); /* it may be one of the configuration */
+    if (rc != CHI_OK)
+      return rc;
+    p = directory_find_name(host->directory, t->pool_name);
+  }
   if (!p)
     return CHI_ENOENT;
   t->pool_id = p->id;

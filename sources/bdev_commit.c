@@ -1,5 +1,6 @@
 /* bdev_commit.c - group commit of the allocation log, and its renewal. */
 #include "bdev_commit.h"
+#include "bdev_io.h"
 #include "ctx.h"
 #include "error.h"
 
@@ -252,7 +253,7 @@ static int bdev_commit_fill(chi_ctx *ctx, chi_file *file, const struct bdev_log_
 static int bdev_commit_replace(chi_ctx *ctx, struct bdev_commit *c, const struct bdev_log_writer *w,
                                chi_file **out)
 {
-  int rc = chi_file_open(ctx, c->beside, CHI_FILE_CREATE, out);
+  int rc = bdev_io_open_locked(ctx, c->beside, CHI_FILE_CREATE, out);
   if (rc)
     return rc;
   rc = bdev_commit_fill(ctx, *out, w);
@@ -480,7 +481,7 @@ static int bdev_commit_begin(chi_ctx *ctx, struct bdev_commit *c, uint64_t capac
                              chi_error *err)
 {
   struct alloc memory = bdev_commit_memory(ctx);
-  int rc = chi_file_open(ctx, c->path, 0, &c->file);
+  int rc = bdev_io_open_locked(ctx, c->path, 0, &c->file);
   if (rc == CHI_ENOENT) {
     c->file = NULL;
     rc = extent_init(c->map, &memory, capacity, unit);

@@ -5,6 +5,7 @@
 #define BDEV_IO_BOUNCE ((uint64_t)1 << 18) /* bytes of the buffer for what isn't aligned */
 #define BDEV_IO_PIECE ((uint64_t)1 << 16)  /* memory that becomes zero at a time */
 #define BDEV_IO_TIMED 16u                  /* of so many operations in memory one is timed */
+#define BDEV_IO_PATIENCE 1000000000u       /* nanoseconds that a locked file is waited for */
 
 static uint64_t bdev_io_least(uint64_t a, uint64_t b)
 {
@@ -401,15 +402,29 @@ CHI_PRIVATE int bdev_io_sync(chi_ctx *ctx, struct bdev_io *io, const struct bdev
 
 /* ---- open and close -------------------------------------------------------------------------- */
 
+CHI_PRIVATE int bdev_io_open_locked(chi_ctx *ctx, const char *path, uint32_t flags,
+                                    chi_file **out)
+{
+  uint64_t end = chi_now(ctx) + BDEV_IO_PATIENCE;
+  int rc = chi_file_open(ctx, path, flags | CHI_FILE_LOCK, out);
+  while (rc == CHI_EBUSY && chi_now(ctx) < end) {
+    rc = chi_sleep(ctx, BDEV_IO_PATIENCE / 100);
+    if (rc == CHI_OK)
+      rc = chi_file_open(ctx, path, flags | CHI_FILE_LOCK, out);
+  }
+  return rc;
+}
+
 /* Opens the file or makes it. */
 static int bdev_io_open_or_make(chi_ctx *ctx, struct bdev_io *io, const char *path, bool make,
                                 bool *made)
 {
-  const uint32_t flags = CHI_FILE_DIRECT | CHI_FILE_LOCK;
-  int rc = chi_file_open(ctx, path, flags, &io->file);
+  int rc = bdev_io_open_locked(ctx, path, CHI_FILE_DIRECT, &io->file);
   *made = rc == CHI_ENOENT && make;
   if (*made)
-    rc = chi_file_open(ctx, path, flags | CHI_FILE_CREATE | CHI_FILE_EXCLUSIVE, &io->file);
+    rc = chi_file_open(ctx, path,
+                       CHI_FILE_DIRECT | CHI_FILE_LOCK | CHI_FILE_CREATE | CHI_FILE_EXCLUSIVE,
+                       &io->file);
   *made = *made && rc == CHI_OK;
   return rc;
 }
@@ -474,3 +489,4 @@ CHI_PRIVATE void bdev_io_close(chi_ctx *ctx, struct bdev_io *io)
 #undef BDEV_IO_BOUNCE
 #undef BDEV_IO_PIECE
 #undef BDEV_IO_TIMED
+#undef BDEV_IO_PATIENCE

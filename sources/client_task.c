@@ -3,6 +3,9 @@
 #include "error.h"
 
 #define CLIENT_SLOW_NS 50000u /* an estimate of this much goes to the slow workers */
+#define CLIENT_PAUSES 72u     /* about 1 us */
+#define CLIENT_STREAM 8u      /* so many tasks under way are a stream */
+#define CLIENT_GATHER 16u     /* pauses that let completions gather */
 #define CLIENT_LISTEN_NS 100000000ull /* between two looks at the link by a program that polls */
 
 /* ---- slots */
@@ -284,7 +287,10 @@ static void client_listen(chi_queue *q)
 static bool client_spin(chi_queue *q, uint64_t until)
 {
   struct env *env = q->client->env;
-  for (uint32_t i = 0; i < 72; i++) {
+  /* With many under way, some may gather: else both sides fight over one cache line. */
+  for (uint32_t i = 0; q->flying >= CLIENT_STREAM && i < CLIENT_GATHER; i++)
+    atomic_pause();
+  for (uint32_t i = 0; i < CLIENT_PAUSES; i++) {
     if (lane_done_ready(&q->done))
       return true;
     atomic_pause();
@@ -552,4 +558,7 @@ int chi_queue_arm(chi_queue *q)
 }
 
 #undef CLIENT_SLOW_NS
+#undef CLIENT_PAUSES
+#undef CLIENT_STREAM
+#undef CLIENT_GATHER
 #undef CLIENT_LISTEN_NS

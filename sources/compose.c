@@ -53,6 +53,7 @@ static int compose_body(chi_ctx *ctx, void *self, void *task)
   int rc = CHI_OK;
   for (uint32_t i = 0; i < c->config->compose_count && rc == CHI_OK; i++)
     rc = compose_entry(ctx, c, &c->config->compose[i]);
+  chi_event_set(ctx, &c->host->composed);
   return rc;
 }
 

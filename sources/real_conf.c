@@ -37,7 +37,7 @@ struct real_conf_key {
   struct report_mark at;
 };
 
-/* ---- events ----------------------------------------------------------------------------- */
+/* ---- events ---------------------------------------------------------------------------------- */
 
 static struct report_mark real_conf_mark(yaml_mark_t mark)
 {
@@ -116,7 +116,7 @@ static void real_conf_skip(struct real_conf *c)
   }
 }
 
-/* ---- values ----------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 static bool real_conf_is_one_of(const char *text, const char *const *words)
 {
@@ -253,7 +253,7 @@ static bool real_conf_entry(struct real_conf *c, struct real_conf_key *key,
   }
 }
 
-/* ---- the file --------------------------------------------------------------------------- */
+/* ---- the file -------------------------------------------------------------------------------- */
 
 static void real_conf_section(struct real_conf *c)
 {
@@ -366,7 +366,7 @@ CHI_PRIVATE void real_conf_parse(struct reader *r, const char *text, size_t size
   reader_end(r);
 }
 
-/* ---- the world -------------------------------------------------------------------------- */
+/* ---- the world ------------------------------------------------------------------------------- */
 
 /* Holds the user's name while it is expanded. */
 struct real_conf_env {

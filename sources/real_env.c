@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* ---- clock, random, memory, log --------------------------------------------------------- */
+/* ---- clock, random, memory, log -------------------------------------------------------------- */
 
 static uint64_t real_env_clock(struct env *env)
 {
@@ -67,7 +67,7 @@ static void real_env_pause(struct env *env, uint64_t until)
     ;
 }
 
-/* ---- stacks ----------------------------------------------------------------------------- */
+/* ---- stacks ---------------------------------------------------------------------------------- */
 
 /* A stack is a guard page and whole pages, of which the size told is a little less, and differs by
  * cache lines from that of its neighbours: else the tops of all would fall into the same sets. */
@@ -101,16 +101,16 @@ static void real_env_stack_close(struct env *env, struct env_stack *stack)
   *stack = (struct env_stack){NULL, 0};
 }
 
-/* ---- bells ------------------------------------------------------------------------------ */
+/* ---- bells ----------------------------------------------------------------------------------- */
 
 int real_env_adopt_bell(int fd, env_bell *out)
 {
-  struct real_bell *b = malloc(sizeof(*b));
+  struct real_env_bell *b = malloc(sizeof(*b));
   if (!b) {
     close(fd);
     return CHI_ENOMEM;
   }
-  *b = (struct real_bell){fd, -1};
+  *b = (struct real_env_bell){fd, -1};
   *out = (env_bell)(intptr_t)b;
   return CHI_OK;
 }
@@ -124,7 +124,7 @@ static int real_env_bell_open(struct env *env, env_bell *out)
 
 static void real_env_bell_close(struct env *env, env_bell bell)
 {
-  struct real_bell *b = real_env_bell(bell);
+  struct real_env_bell *b = real_env_bell_of(bell);
   (void)env;
   CHI_ASSERT(bell != ENV_NO_BELL && b);
   close(b->fd);
@@ -139,7 +139,7 @@ static void real_env_bell_ring(struct env *env, env_bell bell)
   (void)env;
   CHI_ASSERT(bell != ENV_NO_BELL);
   /* EAGAIN: it has been rung more often than can be counted, and is rung. */
-  while (write(real_env_bell(bell)->fd, &one, sizeof(one)) < 0 && errno == EINTR)
+  while (write(real_env_bell_of(bell)->fd, &one, sizeof(one)) < 0 && errno == EINTR)
     ;
 }
 
@@ -150,14 +150,13 @@ void real_env_drain(int fd)
     ;
 }
 
-/* ---- the whole -------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 /* A page of its own, which the kernel clears in a forked child. */
 static uint32_t *real_env_make_mark(void)
 {
   size_t page = (size_t)sysconf(_SC_PAGESIZE);
-  uint32_t *mark =
-      mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  uint32_t *mark = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mark == MAP_FAILED)
     return NULL;
   madvise(mark, page, MADV_WIPEONFORK);

@@ -21,11 +21,11 @@ struct real_env {
   struct env env; /* what the core sees; its self is this struct */
   uint32_t *mark; /* env.alive */
   struct real_log log;
-  const char *directory;       /* of sockets; NULL: that of this user */
-  struct real_limit limit;     /* real_shm asks it */
-  uint64_t complained;         /* when real_shm last logged that memory is short */
-  struct real_loop *loop;      /* of a node */
-  struct real_file *files;     /* of a node: one for each worker */
+  const char *directory;   /* of sockets; NULL: that of this user */
+  struct real_limit limit; /* real_shm asks it */
+  uint64_t complained;     /* when real_shm last logged that memory is short */
+  struct real_loop *loop;  /* of a node */
+  struct real_file *files; /* of a node: one for each worker */
   uint32_t file_count;
   struct real_module *modules; /* those loaded */
   /* For tests: as if the kernel had no io_uring, no MADV_POPULATE_WRITE. */
@@ -39,14 +39,14 @@ CHI_INLINE struct real_env *real_env_of(struct env *env)
 
 /* A bell: an eventfd, which does not block, and the descriptor that a client's own event loop
  * waits on. env_bell is the address of one. */
-struct real_bell {
+struct real_env_bell {
   int fd;
   int set; /* epoll of real_link_descriptor; -1: not asked for yet */
 };
 
-CHI_INLINE struct real_bell *real_env_bell(env_bell bell)
+CHI_INLINE struct real_env_bell *real_env_bell_of(env_bell bell)
 {
-  return (struct real_bell *)(intptr_t)bell;
+  return (struct real_env_bell *)(intptr_t)bell;
 }
 
 /* log_file: as real_log_open. The struct must stay where it is until real_env_close. CHI_ENOMEM. */

@@ -37,7 +37,7 @@ struct real_file {
   size_t map_size, sqe_size;
 };
 
-/* ---- the ring --------------------------------------------------------------------------------- */
+/* ---- the ring -------------------------------------------------------------------------------- */
 
 static void real_file_unmap(struct real_file *f)
 {
@@ -144,7 +144,7 @@ bool real_file_flush(struct real_env *r, uint32_t worker)
   return true;
 }
 
-/* ---- operations that are done at once --------------------------------------------------------- */
+/* ---- operations that are done at once -------------------------------------------------------- */
 
 static int64_t real_file_failed(void)
 {
@@ -278,7 +278,7 @@ static int64_t real_file_run(const struct env_io *io)
   }
 }
 
-/* ---- the seam --------------------------------------------------------------------------------- */
+/* ---- the seam -------------------------------------------------------------------------------- */
 
 static bool real_file_in_range(const struct env_io *io)
 {

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define REAL_LIMIT_PATH 1536            /* of a file of a cgroup */
+#define REAL_LIMIT_PATH 1536             /* of a file of a cgroup */
 #define REAL_LIMIT_TEXT 6144             /* of a file that is read; a fiber may be short of stack */
 #define REAL_LIMIT_RESERVE (16ull << 20) /* kept free, or a part of a small cgroup's limit */
 #define REAL_LIMIT_PART 64
@@ -35,8 +35,8 @@ static bool real_limit_read(const char *dir, const char *name, char *text, size_
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0)
     return false;
-  while (have + 1 < room && ((n = read(fd, text + have, room - 1 - have)) > 0 ||
-                             (n < 0 && errno == EINTR)))
+  while (have + 1 < room &&
+         ((n = read(fd, text + have, room - 1 - have)) > 0 || (n < 0 && errno == EINTR)))
     have += n > 0 ? (size_t)n : 0;
   text[have] = '\0';
   close(fd);
@@ -74,7 +74,7 @@ static void real_limit_least(uint64_t *least, uint64_t value)
     *least = value;
 }
 
-/* ---- memory ----------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static void real_limit_account(uint64_t max, uint64_t used, uint64_t cache, uint64_t *least)
 {
@@ -113,7 +113,7 @@ static void real_limit_memory_v1(const char *dir, uint64_t *least)
   real_limit_account(max, used, cache, least);
 }
 
-/* ---- CPUs, in thousandths --------------------------------------------------------------- */
+/* ---- CPUs, in thousandths -------------------------------------------------------------------- */
 
 static void real_limit_quota(uint64_t quota, uint64_t period, uint64_t *least)
 {
@@ -143,7 +143,7 @@ static void real_limit_cpus_v1(const char *dir, uint64_t *least)
     real_limit_quota(quota, period, least);
 }
 
-/* ---- the cgroups of this process -------------------------------------------------------- */
+/* ---- the cgroups of this process ------------------------------------------------------------- */
 
 /* Visits a cgroup and those above it. A container may see its own cgroup at the root, though the
  * path is the one the host sees: then only the root is there to be visited. */
@@ -211,8 +211,7 @@ static uint64_t real_limit_walk(const struct real_limit *limit, const char *cont
 uint64_t real_limit_memory(const struct real_limit *limit)
 {
   char text[REAL_LIMIT_TEXT];
-  uint64_t least =
-      real_limit_walk(limit, "memory", real_limit_memory_v1, real_limit_memory_v2);
+  uint64_t least = real_limit_walk(limit, "memory", real_limit_memory_v1, real_limit_memory_v2);
   if (real_limit_read("", limit->meminfo, text, sizeof(text)) && strstr(text, "MemAvailable:")) {
     uint64_t free_bytes = real_limit_field(text, "MemAvailable:") * 1024;
     real_limit_least(&least, free_bytes > REAL_LIMIT_RESERVE ? free_bytes - REAL_LIMIT_RESERVE : 0);
@@ -238,13 +237,27 @@ static uint32_t real_limit_affinity(void)
   return 1;
 }
 
+/* CPUs that the quota amounts to, rounded up. */
+static uint32_t real_limit_quota_cpus(const struct real_limit *limit)
+{
+  uint64_t quota = real_limit_walk(limit, "cpu", real_limit_cpus_v1, real_limit_cpus_v2);
+  uint64_t cpus = quota / 1000 + (quota % 1000 != 0);
+  real_limit_least(&cpus, REAL_LIMIT_CPUS_MAX);
+  return cpus > 0 ? (uint32_t)cpus : 1;
+}
+
 uint32_t real_limit_cpus(const struct real_limit *limit)
 {
-  uint64_t cpus = real_limit_affinity();
-  uint64_t quota = real_limit_walk(limit, "cpu", real_limit_cpus_v1, real_limit_cpus_v2);
-  if (quota != UINT64_MAX)
-    real_limit_least(&cpus, quota / 1000 + (quota % 1000 != 0));
-  return cpus > 0 ? (uint32_t)cpus : 1;
+  uint32_t cpus = real_limit_affinity(), quota = real_limit_quota_cpus(limit);
+  return cpus < quota ? cpus : quota;
+}
+
+uint32_t real_limit_spinners(const struct real_limit *limit)
+{
+  uint32_t cpus = real_limit_affinity(), quota = real_limit_quota_cpus(limit);
+  uint32_t least = cpus < quota ? cpus : quota;
+  bool confined = cpus == 1 && quota > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
+  return confined ? 1 : least - 1;
 }
 
 #undef REAL_LIMIT_PATH

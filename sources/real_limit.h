@@ -24,5 +24,10 @@ CHI_PRIVATE uint64_t real_limit_memory(const struct real_limit *limit);
  * rounded up; at least 1. */
 CHI_PRIVATE uint32_t real_limit_cpus(const struct real_limit *limit);
 
+/* Threads of a process that may look for work in a loop at a time: one less than real_limit_cpus,
+ * for those they wait for need a CPU too. A process confined to one of several CPUs may have one:
+ * whom it waits for is likely elsewhere. */
+CHI_PRIVATE uint32_t real_limit_spinners(const struct real_limit *limit);
+
 #endif
 #endif

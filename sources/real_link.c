@@ -23,15 +23,12 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77
-#endif
-
-#define REAL_LINK_BACKLOG 512      /* clients that have connected and wait to be accepted */
-#define REAL_LINK_CONNECT_S 5      /* so long a client waits for room in it */
-#define REAL_LINK_LOCK_TRIES 16    /* a lock file may be removed while it is being locked */
-#define REAL_LINK_CANDIDATES 256   /* sockets that are tried when a name or port is left out */
+#define REAL_LINK_BACKLOG 512    /* clients that have connected and wait to be accepted */
+#define REAL_LINK_CONNECT_S 5    /* so long a client waits for room in it */
+#define REAL_LINK_LOCK_TRIES 16  /* a lock file may be removed while it is being locked */
+#define REAL_LINK_CANDIDATES 256 /* sockets that are tried when a name or port is left out */
 #define REAL_LINK_SUFFIX ".sock"
+#define REAL_LINK_PEERPIDFD 77 /* SO_PEERPIDFD: Linux 6.5, not in older headers */
 
 /* What precedes the bytes of a reply: how many descriptors come along, and which. */
 struct real_link_header {
@@ -45,7 +42,7 @@ union real_link_control {
   struct cmsghdr align;
 };
 
-/* ---- where -------------------------------------------------------------------------------- */
+/* ---- where ----------------------------------------------------------------------------------- */
 
 static void real_link_directory(const char *directory, char *out, size_t room)
 {
@@ -86,7 +83,7 @@ int real_link_locate(const char *directory, const char *name, uint32_t port,
   return CHI_OK;
 }
 
-/* ---- a node listens ----------------------------------------------------------------------- */
+/* ---- a node listens -------------------------------------------------------------------------- */
 
 static int real_link_check_directory(const char *path, chi_error *err)
 {
@@ -208,7 +205,7 @@ void real_link_leave(const struct real_link_place *place, struct real_link_desk 
   *desk = (struct real_link_desk){-1, -1};
 }
 
-/* ---- a node's side of a connection ---------------------------------------------------------- */
+/* ---- a node's side of a connection ----------------------------------------------------------- */
 
 int real_link_peer(int fd, struct env_peer *out)
 {
@@ -224,7 +221,7 @@ int real_link_watch(int fd, const struct env_peer *peer)
 {
   int pidfd = -1;
   socklen_t size = sizeof(pidfd);
-  if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) != 0)
+  if (getsockopt(fd, SOL_SOCKET, REAL_LINK_PEERPIDFD, &pidfd, &size) != 0)
     pidfd = peer->pid ? (int)syscall(SYS_pidfd_open, peer->pid, 0) : -1;
   return pidfd;
 }
@@ -237,10 +234,9 @@ static int real_link_lend(const struct env_share *shares, uint32_t count,
   for (uint32_t i = 0; i < count; i++) {
     const struct env_share *s = &shares[i];
     header->kind[i] = (uint8_t)s->kind;
-    fds[i] = s->kind == ENV_SHARE_BELL ? real_env_bell(s->bell)->fd
-             : s->kind == ENV_SHARE_SEGMENT_WRITE
-                 ? real_shm_lend(&s->segment, ENV_SHARED_WRITE)
-                 : real_shm_lend(&s->segment, ENV_SHARED_READ);
+    fds[i] = s->kind == ENV_SHARE_BELL            ? real_env_bell_of(s->bell)->fd
+             : s->kind == ENV_SHARE_SEGMENT_WRITE ? real_shm_lend(&s->segment, ENV_SHARED_WRITE)
+                                                  : real_shm_lend(&s->segment, ENV_SHARED_READ);
     if (fds[i] < 0)
       return CHI_EINVAL;
   }
@@ -301,7 +297,7 @@ int64_t real_link_take(int fd, void *message, size_t room)
   return n == 0 || (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ? CHI_ESHUTDOWN : n;
 }
 
-/* ---- a client finds its node ---------------------------------------------------------------- */
+/* ---- a client finds its node ----------------------------------------------------------------- */
 
 static int real_link_refused(int error, const char *path, chi_error *err)
 {
@@ -396,8 +392,8 @@ static int real_link_try(struct real_link_search *s, const char *file, chi_error
     return CHI_OK;
   if (s->fd >= 0) {
     close(fd);
-    return error_set(err, CHI_EINVAL, "there are several daemons, among them %s and %s:%s", s->found,
-                     name, text);
+    return error_set(err, CHI_EINVAL, "there are several daemons, among them %s and %s:%s",
+                     s->found, name, text);
   }
   s->fd = fd;
   snprintf(s->found, sizeof(s->found), "%s:%s", name, text);
@@ -445,8 +441,8 @@ static int real_link_find(struct real_env *r, const char *instance, int *fd, chi
     return real_link_configured(r, fd, err);
   if (strchr(instance, '/'))
     return real_link_dial(instance, fd, err);
-  bool split = real_link_split(instance, ':', instance + strlen(instance), name, sizeof(name),
-                               &port);
+  bool split =
+      real_link_split(instance, ':', instance + strlen(instance), name, sizeof(name), &port);
   if (split && *name) {
     int rc = real_link_locate(r->directory, name, (uint32_t)port, &place, err);
     return rc == CHI_OK ? real_link_dial(place.socket, fd, err) : rc;
@@ -461,7 +457,7 @@ static int real_link_find(struct real_env *r, const char *instance, int *fd, chi
   return rc;
 }
 
-/* ---- a client's side of a connection ---------------------------------------------------------- */
+/* ---- a client's side of a connection --------------------------------------------------------- */
 
 struct real_link {
   int fd;
@@ -623,7 +619,7 @@ static int real_link_wait(struct env *env, env_link link, env_bell bell, uint64_
   struct timespec left;
   if (!real_env_alive(real_env_of(env)))
     return CHI_EFORKED;
-  int fd = real_env_bell(bell)->fd;
+  int fd = real_env_bell_of(bell)->fd;
   for (;;) {
     /* Of the link only its end counts: what can be read is the answer to another thread. */
     struct pollfd p[] = {{fd, POLLIN, 0}, {real_link_of(link)->fd, POLLRDHUP, 0}};
@@ -649,7 +645,7 @@ static bool real_link_join(int set, int fd, uint32_t events)
 
 static int real_link_descriptor(struct env *env, env_link link, env_bell bell)
 {
-  struct real_bell *b = real_env_bell(bell);
+  struct real_env_bell *b = real_env_bell_of(bell);
   if (!real_env_alive(real_env_of(env)))
     return -1;
   if (b->set < 0)
@@ -675,5 +671,6 @@ void real_link_bind(struct real_env *r)
 #undef REAL_LINK_LOCK_TRIES
 #undef REAL_LINK_CANDIDATES
 #undef REAL_LINK_SUFFIX
+#undef REAL_LINK_PEERPIDFD
 
 #endif

@@ -18,9 +18,9 @@
  * signal handler. Years begin in March here, so that the odd day is the last one. */
 static void real_log_date(int64_t day, int *year, int *month, int *mday)
 {
-  int64_t era_day = day + 719468;         /* from 0000-03-01 */
-  int64_t era = era_day / 146097;         /* of 400 years */
-  int64_t d = era_day - era * 146097;     /* of the era */
+  int64_t era_day = day + 719468;     /* from 0000-03-01 */
+  int64_t era = era_day / 146097;     /* of 400 years */
+  int64_t d = era_day - era * 146097; /* of the era */
   int64_t y = (d - d / 1460 + d / 36524 - d / 146096) / 365;
   int64_t n = d - (365 * y + y / 4 - y / 100); /* of the year */
   int64_t m = (5 * n + 2) / 153;

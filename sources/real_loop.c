@@ -7,18 +7,17 @@
 #include "real_link.h"
 
 #include <errno.h>
-#define EV_COMPAT3 0
 #include <ev.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#define REAL_LOOP_FIRST 64         /* links there is room for at first */
-#define REAL_LOOP_ACCEPTS 16       /* accepted at a time, before others get their turn */
-#define REAL_LOOP_REQUESTS 8       /* of one link at a time, likewise */
-#define REAL_LOOP_OWED 16          /* a client that has more requests unanswered is no client */
-#define REAL_LOOP_RETRY_S 0.1      /* until accepting is tried again after it failed */
+#define REAL_LOOP_FIRST 64             /* links there is room for at first */
+#define REAL_LOOP_ACCEPTS 16           /* accepted at a time, before others get their turn */
+#define REAL_LOOP_REQUESTS 8           /* of one link at a time, likewise */
+#define REAL_LOOP_OWED 16              /* who has more requests unanswered is no client */
+#define REAL_LOOP_RETRY_S 0.1          /* until accepting is tried again after it failed */
 #define REAL_LOOP_QUIET_NS 1000000000u /* between two complaints */
 
 /* A link's handle is its generation and its index: a handle of a link that is gone fits nothing. */
@@ -65,7 +64,7 @@ static void real_loop_complain(struct real_loop *l, const char *text)
   env->log(env, CHI_LOG_WARNING, text);
 }
 
-/* ---- links -------------------------------------------------------------------------------- */
+/* ---- links ----------------------------------------------------------------------------------- */
 
 static env_link real_loop_handle(const struct real_loop_link *k)
 {
@@ -243,7 +242,7 @@ static int real_loop_reply(struct env *env, env_link link, const void *message, 
   if (!k)
     return CHI_ESHUTDOWN;
   int rc = real_link_answer(k->fd, message, size, shares, count);
-  if (rc == CHI_ESHUTDOWN) /* one that doesn't read its answers is gone, too; the loop will see it */
+  if (rc == CHI_ESHUTDOWN) /* who doesn't read answers is gone, too: the loop will see it */
     shutdown(k->fd, SHUT_RDWR);
   else if (rc == CHI_OK && k->owed > 0)
     k->owed--;
@@ -257,7 +256,7 @@ static void real_loop_close_link(struct env *env, env_link link)
     real_loop_drop(k);
 }
 
-/* ---- what else wakes -------------------------------------------------------------------------- */
+/* ---- what else wakes ------------------------------------------------------------------------- */
 
 static void real_loop_on_source(struct ev_loop *ev, ev_io *io, int events)
 {
@@ -330,7 +329,7 @@ void real_loop_sleep(struct real_loop *l, uint64_t deadline)
   CHI_ASSERT(!l->asleep);
 }
 
-/* ---- open and close --------------------------------------------------------------------------- */
+/* ---- open and close -------------------------------------------------------------------------- */
 
 static void real_loop_start(struct real_loop *l, int listener)
 {

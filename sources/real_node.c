@@ -23,8 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REAL_NODE_THREADS 4u              /* of a kind, unless configured: at most the CPUs */
-#define REAL_NODE_MARGIN_NS 10000000000u  /* for a node that doesn't even say that it is stuck */
+#define REAL_NODE_THREADS 4u             /* of a kind, unless configured: at most the CPUs */
+#define REAL_NODE_MARGIN_NS 10000000000u /* for a node that doesn't even say that it is stuck */
 #define REAL_NODE_FAILED_GRACE_NS 1000000000u /* for what a failed start has begun */
 
 struct chi_node {
@@ -33,17 +33,17 @@ struct chi_node {
   struct real_link_place place;
   struct real_link_desk desk;
   struct runtime *runtime;
-  struct real_crew crew;
-  int stop_fd;         /* readable as soon as the node was asked to stop */
+  struct real_thread_crew crew;
+  int stop_fd;          /* readable as soon as the node was asked to stop */
   uint32_t stop_wanted; /* atomic: the network worker shall begin to stop */
-  uint64_t grace_ns;   /* written before */
+  uint64_t grace_ns;    /* written before */
   pthread_mutex_t lock;
   pthread_cond_t changed;
   enum runtime_state state; /* guarded by lock */
   uint64_t stop_grace;      /* of the stop under way, whoever asked for it; guarded by lock */
 };
 
-/* ---- states ----------------------------------------------------------------------------------- */
+/* ---- states ---------------------------------------------------------------------------------- */
 
 static void real_node_ask(struct chi_node *n)
 {
@@ -100,7 +100,7 @@ static enum runtime_state real_node_await(struct chi_node *n, uint32_t set, uint
   return state;
 }
 
-/* ---- upcalls of the loop ------------------------------------------------------------------------ */
+/* ---- upcalls of the loop --------------------------------------------------------------------- */
 
 static void real_node_on_connect(void *arg, env_link link, const struct env_peer *peer)
 {
@@ -123,7 +123,7 @@ static void real_node_on_awake(void *arg)
   runtime_awake(rt, runtime_network_worker(rt));
 }
 
-/* ---- open ------------------------------------------------------------------------------------- */
+/* ---- open ------------------------------------------------------------------------------------ */
 
 static int real_node_configure(struct chi_node *n, const chi_config *config, chi_error *err)
 {
@@ -133,8 +133,9 @@ static int real_node_configure(struct chi_node *n, const chi_config *config, chi
     rc = chi_config_check(&n->config, err);
   if (rc != CHI_OK)
     return rc;
-  n->crew.cpus = real_limit_cpus(&n->real.limit);
-  uint32_t threads = n->crew.cpus < REAL_NODE_THREADS ? n->crew.cpus : REAL_NODE_THREADS;
+  uint32_t cpus = real_limit_cpus(&n->real.limit);
+  uint32_t threads = cpus < REAL_NODE_THREADS ? cpus : REAL_NODE_THREADS;
+  n->crew.spinners = real_limit_spinners(&n->real.limit);
   if (n->config.sched_threads == 0)
     n->config.sched_threads = threads;
   if (n->config.slow_threads == 0)
@@ -148,8 +149,8 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
                                         real_node_on_hangup, real_node_on_awake};
   int rc = real_node_configure(n, config, err);
   if (rc == CHI_OK)
-    rc = real_link_locate(n->real.directory, n->config.main_segment_name, n->config.port,
-                          &n->place, err);
+    rc = real_link_locate(n->real.directory, n->config.main_segment_name, n->config.port, &n->place,
+                          err);
   if (rc == CHI_OK)
     rc = real_link_listen(&n->place, &n->desk, err);
   if (rc != CHI_OK)
@@ -272,7 +273,7 @@ int chi_node_open(const chi_config *config, const chi_module *const *modules, ui
   return rc;
 }
 
-/* ---- while it runs ------------------------------------------------------------------------------ */
+/* ---- while it runs --------------------------------------------------------------------------- */
 
 const char *chi_node_instance(const chi_node *node)
 {
@@ -323,7 +324,7 @@ int chi_node_close(chi_node *node, uint32_t grace_ms)
   return rc;
 }
 
-/* ---- clients ------------------------------------------------------------------------------------ */
+/* ---- clients --------------------------------------------------------------------------------- */
 
 static void real_node_dispose_client(struct env *env)
 {

@@ -11,14 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 8u
-#endif
-
 #define REAL_SHM_QUIET_NS 1000000000u /* between two complaints about memory */
+#define REAL_SHM_POPULATE 23          /* MADV_POPULATE_WRITE: Linux 5.14, not in older headers */
+#define REAL_SHM_NOEXEC 8u            /* MFD_NOEXEC_SEAL: Linux 6.3, likewise */
 
 /* A segment that this process has opened. */
 struct real_shm {
@@ -61,7 +56,7 @@ static int real_shm_populate(const struct real_env *r, void *base, uint64_t size
   if (size > real_limit_memory(&r->limit))
     return CHI_ENOMEM;
   do
-    rc = r->no_populate ? -1 : madvise(base, size, MADV_POPULATE_WRITE);
+    rc = r->no_populate ? -1 : madvise(base, size, REAL_SHM_POPULATE);
   while (rc != 0 && !r->no_populate && (errno == EINTR || errno == EAGAIN));
   if (rc == 0)
     return CHI_OK;
@@ -90,7 +85,7 @@ static int real_shm_make(struct real_env *r, const char *name, struct real_shm *
   int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
   char label[200]; /* the kernel takes 249 bytes */
   snprintf(label, sizeof(label), "%s", name);
-  s->fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+  s->fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING | REAL_SHM_NOEXEC);
   if (s->fd < 0 && errno == EINVAL)
     s->fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (s->fd < 0 || ftruncate(s->fd, (off_t)out->size) != 0)
@@ -208,5 +203,7 @@ int real_shm_adopt(int fd, enum env_access access, struct env_segment *out)
 }
 
 #undef REAL_SHM_QUIET_NS
+#undef REAL_SHM_POPULATE
+#undef REAL_SHM_NOEXEC
 
 #endif

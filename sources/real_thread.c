@@ -20,6 +20,8 @@
 
 #define REAL_THREAD_BUDGET 64u        /* pieces of work in a step, for one look at the clock */
 #define REAL_THREAD_PAUSES 72         /* about 1 us */
+#define REAL_THREAD_TRY 64u           /* steps between tries to let tasks gather */
+#define REAL_THREAD_GATHER 16         /* pauses in which they do */
 #define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
 #define REAL_THREAD_ALT_SIZE 65536u   /* of the stack on which a memory fault is handled */
 
@@ -30,7 +32,7 @@ static _Thread_local struct real_thread *real_thread_current
 static struct sigaction real_thread_before[2]; /* SIGSEGV, SIGBUS */
 static pthread_once_t real_thread_once = PTHREAD_ONCE_INIT;
 
-/* ---- memory faults ---------------------------------------------------------------------------- */
+/* ---- memory faults --------------------------------------------------------------------------- */
 
 static void real_thread_pass_on(int signal, siginfo_t *info, void *context)
 {
@@ -98,7 +100,7 @@ static void real_thread_leave(void *base, const stack_t *before)
   munmap(base, REAL_THREAD_ALT_SIZE);
 }
 
-/* ---- waiting ---------------------------------------------------------------------------------- */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 static bool real_thread_is_network(const struct real_thread *t)
 {
@@ -120,9 +122,9 @@ static bool real_thread_look(const struct real_thread *t)
 /* Looks for work, giving the CPU to others in between, until the window or the deadline is over. */
 static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
 {
-  struct real_crew *crew = t->crew;
+  struct real_thread_crew *crew = t->crew;
   bool found = false;
-  if (count_add(&crew->spinning, 1) + 1 < crew->cpus) {
+  if (count_add(&crew->spinning, 1) < crew->spinners) {
     uint64_t end = real_thread_now(t) + t->spin.window;
     if (end > deadline)
       end = deadline;
@@ -136,23 +138,43 @@ static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
   return found;
 }
 
+/* When tasks come in a stream, it pays to let some gather before the next look: else both sides
+ * fight over the one cache line where the next will be. Whether it pays shows in how many a step
+ * finds; where single ones come at once it is tried now and then. */
+static void real_thread_pace(struct real_thread *t, uint64_t done)
+{
+  if (done > 1) {
+    t->gather = true;
+  } else if (t->gather) {
+    t->gather = false;
+    t->tries = REAL_THREAD_TRY;
+  } else if (t->tries > 0) {
+    t->tries--;
+  } else {
+    t->gather = t->at_once;
+  }
+}
+
 static bool real_thread_spin(struct real_thread *t, uint64_t deadline)
 {
-  if (t->crew->cpus < 2)
-    return false;
+  for (int i = 0; t->gather && i < REAL_THREAD_GATHER; i++)
+    atomic_pause();
   for (int i = 0; i < REAL_THREAD_PAUSES; i++) {
-    if (real_thread_look(t))
+    if (real_thread_look(t)) {
+      t->at_once = i == 0;
       return true;
+    }
     atomic_pause();
   }
+  t->at_once = false;
   return t->spin.window > 0 && real_thread_yield(t, deadline);
 }
 
 /* Sleeps until the bell, the deadline or a completed operation on a file. */
 static void real_thread_park(struct real_thread *t, uint64_t deadline)
 {
-  struct real_crew *crew = t->crew;
-  int bell = real_env_bell(runtime_worker_bell(crew->runtime, t->worker))->fd;
+  struct real_thread_crew *crew = t->crew;
+  int bell = real_env_bell_of(runtime_worker_bell(crew->runtime, t->worker))->fd;
   int ring = real_file_descriptor(crew->env, t->worker);
   struct pollfd p[] = {{bell, POLLIN, 0}, {ring, POLLIN, 0}};
   struct timespec left;
@@ -180,7 +202,7 @@ static void real_thread_sleep(struct real_thread *t, uint64_t deadline)
   real_spin_slept(&t->spin, t->polled - from);
 }
 
-/* ---- the loop --------------------------------------------------------------------------------- */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 /* What the network worker does between steps. False: it must not sleep. */
 static bool real_thread_serve(struct real_thread *t, uint64_t now)
@@ -199,12 +221,14 @@ static bool real_thread_serve(struct real_thread *t, uint64_t now)
 
 static void real_thread_work(struct real_thread *t)
 {
-  struct real_crew *crew = t->crew;
+  struct real_thread_crew *crew = t->crew;
   bool network = real_thread_is_network(t);
   while (!mark_get(&crew->quit)) {
     uint64_t now = real_thread_now(t), deadline = UINT64_MAX;
     bool more = network && !real_thread_serve(t, now);
+    uint64_t done = runtime_worker_done(crew->runtime, t->worker);
     more |= runtime_step(crew->runtime, t->worker, now, REAL_THREAD_BUDGET, &deadline);
+    real_thread_pace(t, runtime_worker_done(crew->runtime, t->worker) - done);
     if (!real_file_flush(crew->env, t->worker)) {
       sched_yield();
       more = true;
@@ -215,7 +239,7 @@ static void real_thread_work(struct real_thread *t)
 }
 
 /* Waits until all threads have been started. False: they could not. */
-static bool real_thread_may_go(struct real_crew *crew)
+static bool real_thread_may_go(struct real_thread_crew *crew)
 {
   pthread_mutex_lock(&crew->lock);
   while (crew->gate == 0)
@@ -245,9 +269,9 @@ static void *real_thread_main(void *arg)
   return NULL;
 }
 
-/* ---- start and end ------------------------------------------------------------------------------ */
+/* ---- start and end --------------------------------------------------------------------------- */
 
-static void real_thread_open_gate(struct real_crew *crew, uint32_t gate)
+static void real_thread_open_gate(struct real_thread_crew *crew, uint32_t gate)
 {
   pthread_mutex_lock(&crew->lock);
   crew->gate = gate;
@@ -266,7 +290,7 @@ static void real_thread_block_signals(sigset_t *before)
   pthread_sigmask(SIG_SETMASK, &all, before);
 }
 
-static int real_thread_create_all(struct real_crew *crew, uint32_t count)
+static int real_thread_create_all(struct real_thread_crew *crew, uint32_t count)
 {
   sigset_t before;
   int rc = 0;
@@ -285,14 +309,15 @@ static int real_thread_create_all(struct real_crew *crew, uint32_t count)
   return rc;
 }
 
-int real_thread_start(struct real_crew *crew, chi_error *err)
+int real_thread_start(struct real_thread_crew *crew, chi_error *err)
 {
   uint32_t count = runtime_worker_count(crew->runtime);
   env_bell bell = runtime_worker_bell(crew->runtime, runtime_network_worker(crew->runtime));
   pthread_mutex_init(&crew->lock, NULL);
   pthread_cond_init(&crew->opened, NULL);
   crew->thread = calloc(count, sizeof(*crew->thread));
-  if (!crew->thread || real_loop_watch(crew->env->loop, real_env_bell(bell)->fd, true) != CHI_OK) {
+  if (!crew->thread ||
+      real_loop_watch(crew->env->loop, real_env_bell_of(bell)->fd, true) != CHI_OK) {
     real_thread_join(crew);
     return error_set(err, CHI_ENOMEM, "out of memory");
   }
@@ -306,7 +331,7 @@ int real_thread_start(struct real_crew *crew, chi_error *err)
   return error_set(err, CHI_ENOMEM, "cannot start thread %u of %u: %m", started + 1, count);
 }
 
-void real_thread_quit(struct real_crew *crew)
+void real_thread_quit(struct real_thread_crew *crew)
 {
   struct env *env = &crew->env->env;
   mark_set(&crew->quit, 1);
@@ -314,7 +339,7 @@ void real_thread_quit(struct real_crew *crew)
     env->bell_ring(env, runtime_worker_bell(crew->runtime, i));
 }
 
-void real_thread_join(struct real_crew *crew)
+void real_thread_join(struct real_thread_crew *crew)
 {
   for (uint32_t i = 0; i < crew->count; i++)
     pthread_join(crew->thread[i].id, NULL);
@@ -325,13 +350,15 @@ void real_thread_join(struct real_crew *crew)
   pthread_cond_destroy(&crew->opened);
 }
 
-bool real_thread_inside(const struct real_crew *crew)
+bool real_thread_inside(const struct real_thread_crew *crew)
 {
   return real_thread_current && real_thread_current->crew == crew;
 }
 
 #undef REAL_THREAD_BUDGET
 #undef REAL_THREAD_PAUSES
+#undef REAL_THREAD_TRY
+#undef REAL_THREAD_GATHER
 #undef REAL_THREAD_POLL_NS
 #undef REAL_THREAD_ALT_SIZE
 

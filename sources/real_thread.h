@@ -12,24 +12,27 @@
 
 #include <pthread.h>
 
-struct real_crew;
+struct real_thread_crew;
 
 /* The thread of one worker. */
 struct real_thread {
-  struct real_crew *crew;
+  struct real_thread_crew *crew;
   uint32_t worker;
   pthread_t id;
   struct real_spin spin;
   uint64_t polled;   /* network worker: when it last looked at its sockets */
   bool ring_watched; /* network worker: its loop wakes for its files */
+  bool at_once;      /* the last work was there at the first look */
+  bool gather;       /* tasks come in a stream */
+  uint32_t tries;    /* steps until letting them gather is tried again */
 };
 
 /* All threads of a node. Set the first six, the rest to 0. */
-struct real_crew {
+struct real_thread_crew {
   struct real_env *env;
   struct runtime *runtime;
   uint64_t spin_window_ns;
-  uint32_t cpus; /* so many there are for it: one less may spin at a time */
+  uint32_t spinners; /* so many of its threads may spin at a time */
   /* Called by the network worker before each step. */
   void (*turn)(void *arg);
   void *arg;
@@ -45,13 +48,13 @@ struct real_crew {
 
 /* Starts a thread for every worker of the runtime; the loop of the environment must be open. On
  * failure no worker has been stepped. CHI_ENOMEM, and in *err what failed. */
-CHI_PRIVATE int real_thread_start(struct real_crew *crew, chi_error *err);
+CHI_PRIVATE int real_thread_start(struct real_thread_crew *crew, chi_error *err);
 /* Makes all threads end; any thread. */
-CHI_PRIVATE void real_thread_quit(struct real_crew *crew);
+CHI_PRIVATE void real_thread_quit(struct real_thread_crew *crew);
 /* Waits until all have ended. */
-CHI_PRIVATE void real_thread_join(struct real_crew *crew);
+CHI_PRIVATE void real_thread_join(struct real_thread_crew *crew);
 /* True if the caller is one of them. */
-CHI_PRIVATE bool real_thread_inside(const struct real_crew *crew);
+CHI_PRIVATE bool real_thread_inside(const struct real_thread_crew *crew);
 
 /* Catches memory faults of the process, once for all nodes in it: one in the guard page of a stack
  * of one of our threads is told to log and standard error and ends the process with this status.

@@ -33,6 +33,7 @@ struct runtime {
   char instance[CHI_NAME_MAX + 16];
   enum runtime_state state; /* network worker */
   bool settled;             /* pools of the configuration are there, or have failed */
+  struct ring_node *early, **early_end; /* task_raw that came before, for a pool not there yet */
   bool closing_pools, closed_pools;
   chi_error failure;
   void (*on_state)(void *arg, enum runtime_state state);
@@ -69,10 +70,15 @@ static void runtime_on_raw(void *arg, struct task_raw *raw)
   if (shared)
     memcpy(&id, &shared->pool, sizeof id);
   struct pool *p = directory_find(&rt->directory, id);
-  if (p && p->state == POOL_CREATING)
+  if (p && p->state == POOL_CREATING) {
     pool_park(p, &raw->node);
-  else
+  } else if (!p && !rt->settled) {
+    raw->node.next = NULL;
+    *rt->early_end = &raw->node;
+    rt->early_end = &raw->node.next;
+  } else {
     worker_refuse_raw(runtime_network(rt), raw, CHI_ENOENT);
+  }
 }
 
 static void runtime_on_notice(void *arg, struct pool_notice *notice)
@@ -85,6 +91,11 @@ static void runtime_composed(void *arg, int rc)
 {
   struct runtime *rt = arg;
   rt->settled = true;
+  while (rt->early) {
+    struct ring_node *n = rt->early;
+    rt->early = n->next;
+    ring_push(&runtime_network(rt)->queue, n);
+  }
   if (rc != CHI_OK) {
     rt->failure = rt->compose.error;
     log_write(&rt->crew.log, CHI_LOG_ERROR, "%s", rt->failure.text);
@@ -145,6 +156,7 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
   rt->on_state = o->on_state;
   rt->on_state_arg = o->arg;
   rt->look_at = rt->drain_look = UINT64_MAX;
+  rt->early_end = &rt->early;
   size_t length = strnlen(o->instance, sizeof rt->instance - 1);
   memcpy(rt->instance, o->instance, length);
   rt->crew = (struct worker_crew){
@@ -408,6 +420,12 @@ bool runtime_step(struct runtime *rt, uint32_t worker, uint64_t now, uint32_t bu
     *deadline = next < *deadline ? next : *deadline;
   }
   return more;
+}
+
+uint64_t runtime_worker_done(const struct runtime *rt, uint32_t worker)
+{
+  const struct worker *w = &rt->crew.worker[worker];
+  return tally_get(&w->ended) + tally_get(&w->refused);
 }
 
 bool runtime_has_work(const struct runtime *rt, uint32_t worker)

@@ -46,6 +46,8 @@ CHI_PRIVATE env_bell runtime_worker_bell(const struct runtime *rt, uint32_t work
  * receives the time of the next timer (UINT64_MAX: none). Thread of that worker. */
 CHI_PRIVATE bool runtime_step(struct runtime *rt, uint32_t worker, uint64_t now, uint32_t budget,
                               uint64_t *deadline);
+/* Tasks that this worker has completed or refused. Any thread. */
+CHI_PRIVATE uint64_t runtime_worker_done(const struct runtime *rt, uint32_t worker);
 /* A cheap look at all sources of work, for a spin between steps. Thread of that worker. */
 CHI_PRIVATE bool runtime_has_work(const struct runtime *rt, uint32_t worker);
 /* Before a worker parks: announces the sleep and looks once more. True: park until the bell, the

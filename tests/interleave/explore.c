@@ -243,7 +243,7 @@ static void explore_hand_over(int to)
 }
 
 /* The running party cannot go on; it returns here when it can. Who is next is a free choice, but
- * after a spin, of which there may be many, it goes round. */
+ * after a look in vain, of which there may be many, it goes round. */
 static void explore_give_way(enum explore_state state)
 {
   struct explore_actor *me = &explorer.actor[explorer.current];
@@ -258,7 +258,19 @@ static void explore_give_way(enum explore_state state)
   }
   if (n == 0)
     explore_to_host();
-  explore_hand_over((int)able[state == EXPLORE_SPINS ? 0 : explore_choose(n)]);
+  bool free = state == EXPLORE_WAITS || state == EXPLORE_DONE || state == EXPLORE_KILLED;
+  uint32_t to = able[free ? explore_choose(n) : 0];
+  if ((int)to == explorer.current)
+    explore_enter(me);
+  else
+    explore_hand_over((int)to);
+}
+
+void explore_yield(void)
+{
+  CHI_ASSERT(explorer.current >= 0);
+  explore_tell("%s tries again", explore_name(explorer.current));
+  explore_give_way(EXPLORE_ABLE);
 }
 
 void chi_interleave_pause(void)
@@ -274,11 +286,11 @@ void explore_wait(bool (*ready)(void *arg), void *arg)
   CHI_ASSERT(explorer.current >= 0);
   struct explore_actor *me = &explorer.actor[explorer.current];
   chi_interleave_drain();
+  me->ready = ready;
+  me->arg = arg;
   if (ready(arg))
     return;
   explore_tell("%s waits", explore_name(explorer.current));
-  me->ready = ready;
-  me->arg = arg;
   explore_give_way(EXPLORE_WAITS);
 }
 

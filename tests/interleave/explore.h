@@ -64,6 +64,8 @@ void explore_call(const void *p, const char *file, int line);
 #define EXPLORE_CALL(p) explore_call((p), __FILE__, __LINE__)
 /* Blocks until ready(arg), which looks only at what is changed at points of its own. */
 void explore_wait(bool (*ready)(void *arg), void *arg);
+/* Others first, if any can go on: of a loop that tries again. */
+void explore_yield(void);
 /* For explore_wait of one party: nobody else can go on. */
 bool explore_others_rest(void *arg);
 /* True in a party, false in begin and end and outside of an exploration. */

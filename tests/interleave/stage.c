@@ -549,20 +549,23 @@ static void stage_upcalls(void)
   }
 }
 
-/* As real_thread_work, without the spin. */
+/* As real_thread_work, without the spin. A worker that may not sleep and has nothing to do, such as
+ * one whose lane is latched by another at the moment, tries again. */
 static void stage_work(uint32_t w)
 {
   struct runtime *rt = stage.facts.runtime;
   for (;;) {
     explore_park(&stage.bell[runtime_worker_bell(rt, w)], &stage.wake[w]);
-    do {
+    for (uint32_t tries = 0; tries == 0 || !runtime_may_sleep(rt, w); tries++) {
+      if (tries > 1)
+        explore_yield();
       stage.wake[w] = 0;
       runtime_awake(rt, w);
       do
         if (w == STAGE_NETWORK)
           stage_upcalls();
       while (stage_step(w));
-    } while (!runtime_may_sleep(rt, w));
+    }
   }
 }
 
@@ -625,6 +628,18 @@ void stage_quiet(void)
 void stage_park_client(uint32_t queue)
 {
   explore_park(&stage.bell[stage.facts.queue[queue]->bell], &stage.facts.hangup);
+}
+
+void stage_watch(void)
+{
+  struct runtime *rt = stage.facts.runtime;
+  runtime_awake(rt, STAGE_FAST);
+  runtime_awake(rt, STAGE_NETWORK);
+  bool asleep = !stage_step(STAGE_NETWORK);
+  asleep = runtime_may_sleep(rt, STAGE_FAST) && asleep;
+  asleep = runtime_may_sleep(rt, STAGE_NETWORK) && asleep;
+  CHI_ASSERT(asleep && stage.deadline[STAGE_NETWORK] != UINT64_MAX);
+  memset(stage.bell, 0, sizeof stage.bell);
 }
 
 void stage_rehome(uint32_t queue, uint32_t worker)

@@ -38,6 +38,9 @@ void stage_begin(void *world);
 void stage_killed(void *world, uint32_t group);
 bool stage_dead(const void *p);
 
+/* For begin, after stage_begin: the network worker looks after the others. */
+void stage_watch(void);
+
 /* The parties: they begin asleep. */
 void stage_fast(void *world);
 void stage_fast_2(void *world);

@@ -125,85 +125,93 @@ TEST(interleave_node_armed_queue)
   CHECK(explore(&e));
 }
 
-/* ---- two threads, two workers, one container ---------------------------------------------------- */
+/* ---- two workers, one container ----------------------------------------------------------------- */
 
-static void node_gate(void *world)
+static struct stage_do *node_task[2];
+
+/* A task on each of two queues, which have different homes. */
+static void node_submit(chi_pool_id pool, enum stage_what first, enum stage_what second)
+{
+  for (uint32_t i = 0; i < 2; i++) {
+    node_task[i] = stage_task(i, pool, i == 0 ? first : second);
+    if (!node_task[i] || chi_submit(stage_facts()->queue[i], node_task[i]) != CHI_OK)
+      explore_fail("not submitted");
+  }
+}
+
+static void node_end_both(void *world)
 {
   (void)world;
-  node_run(explore_self(), STAGE_POOL, STAGE_NOTHING);
+  for (uint32_t i = 0; i < 2; i++) {
+    EXPLORE_CHECK(chi_task_done(stage_facts()->queue[i], node_task[i]));
+    EXPLORE_CHECK(node_task[i]->task.rc == CHI_OK);
+  }
+  stage_check_idle();
+}
+
+static struct explore node_two_workers(const char *name, void (*begin)(void *))
+{
+  struct explore e = node_plan;
+  e.name = name;
+  e.begin = begin;
+  e.end = node_end_both;
+  e.victims = 0; /* nobody else lives */
+  e.hurried = 0;
+  e.count = 2;
+  e.party[0] = NODE_FAST;
+  e.party[1] = NODE_FAST_2;
+  return e;
+}
+
+static void node_gate_begin(void *world)
+{
+  stage_begin(world);
+  node_submit(STAGE_POOL, STAGE_NOTHING, STAGE_NOTHING);
 }
 
 TEST(interleave_node_gate)
 {
-  struct explore e = node_plan;
-  e.name = "node, one container on two workers";
-  e.end = node_end_two;
-  e.hurried = 3;
-  e.count = 4;
-  e.party[0] = NODE_PARTY("client", node_gate, STAGE_CLIENT);
-  e.party[1] = NODE_PARTY("thread 2", node_gate, STAGE_CLIENT);
-  e.party[2] = NODE_FAST;
-  e.party[3] = NODE_FAST_2;
+  struct explore e = node_two_workers("node, one container on two workers", node_gate_begin);
   CHECK(stage_open(2, NULL));
   CHECK(explore(&e));
 }
 
-/* ---- a wait on one worker, its end on another --------------------------------------------------- */
-
-static void node_await(void *world)
+/* In a container that is not parallel, who waits leaves it, and enters again when woken. */
+static void node_event_begin(void *world)
 {
-  (void)world;
-  node_run(0, STAGE_PARALLEL, STAGE_AWAIT);
-}
-
-static void node_set(void *world)
-{
-  (void)world;
-  node_run(1, STAGE_PARALLEL, STAGE_SET);
-}
-
-/* Who waits for a dead process' other half has died with it. */
-static void node_end_event(void *world)
-{
-  (void)world;
-  if (node_lives(0))
-    node_check(2, 2);
+  stage_begin(world);
+  node_submit(STAGE_POOL, STAGE_AWAIT, STAGE_SET);
 }
 
 TEST(interleave_node_event)
 {
-  struct explore e = node_plan;
-  e.name = "node, event";
-  e.end = node_end_event;
-  e.hurried = 3;
-  e.count = 4;
-  e.party[0] = NODE_PARTY("client", node_await, STAGE_CLIENT);
-  e.party[1] = NODE_PARTY("thread 2", node_set, STAGE_CLIENT);
-  e.party[2] = NODE_FAST;
-  e.party[3] = NODE_FAST_2;
+  struct explore e = node_two_workers("node, event", node_event_begin);
   CHECK(stage_open(2, NULL));
   CHECK(explore(&e));
 }
 
-static void node_lock(void *world)
+static void node_event_parallel_begin(void *world)
 {
-  (void)world;
-  node_run(explore_self(), STAGE_PARALLEL, STAGE_LOCK);
+  stage_begin(world);
+  node_submit(STAGE_PARALLEL, STAGE_AWAIT, STAGE_SET);
+}
+
+TEST(interleave_node_event_parallel)
+{
+  struct explore e = node_two_workers("node, event, parallel", node_event_parallel_begin);
+  CHECK(stage_open(2, NULL));
+  CHECK(explore(&e));
+}
+
+static void node_mutex_begin(void *world)
+{
+  stage_begin(world);
+  node_submit(STAGE_PARALLEL, STAGE_LOCK, STAGE_LOCK);
 }
 
 TEST(interleave_node_mutex)
 {
-  struct explore e = node_plan;
-  e.name = "node, mutex";
-  e.end = node_end_two;
-  e.hurried = 3;
-  e.victims = 0;
-  e.preemptions = 2;
-  e.count = 4;
-  e.party[0] = NODE_PARTY("client", node_lock, STAGE_CLIENT);
-  e.party[1] = NODE_PARTY("thread 2", node_lock, STAGE_CLIENT);
-  e.party[2] = NODE_FAST;
-  e.party[3] = NODE_FAST_2;
+  struct explore e = node_two_workers("node, mutex", node_mutex_begin);
   CHECK(stage_open(2, NULL));
   CHECK(explore(&e));
 }
@@ -319,6 +327,7 @@ static struct explore node_sticking(void (*client)(void *), void (*clock)(void *
   struct explore e = node_plan;
   e.end = node_end_two;
   e.victims = 0;
+  e.preemptions = 1;
   e.count = 5;
   e.party[0] = NODE_PARTY("client", client, STAGE_CLIENT);
   e.party[1] = NODE_FAST;
@@ -371,7 +380,11 @@ static void node_open_queue(void *world)
 
 static void node_look_then_release(void *world)
 {
-  node_two_looks(world);
+  (void)world;
+  for (int i = 0; i < 2; i++) {
+    stage_quiet();
+    stage_tick(20 * STAGE_MS);
+  }
   stage_quiet();
   stage_release();
 }
@@ -380,36 +393,33 @@ TEST(interleave_node_open_where_stuck)
 {
   struct explore e = node_sticking(node_open_queue, node_look_then_release);
   e.name = "node, queue opened where the worker is stuck";
-  e.preemptions = 1;
   CHECK(stage_open(2, NULL));
   CHECK(explore(&e));
 }
 
 /* ---- who looks after a worker that is awake ----------------------------------------------------- */
 
-static void node_stick_alone(void *world)
+/* The network worker is about to look no more, when the worker wakes up for good. */
+static void node_watching_begin(void *world)
 {
-  (void)world;
-  chi_queue *q = stage_facts()->queue[0];
-  node_run(0, STAGE_PARALLEL, STAGE_NOTHING);
+  node_begin(world);
+  stage_watch();
   struct stage_do *t = stage_task(0, STAGE_PARALLEL, STAGE_STICK);
-  if (t)
-    chi_submit(q, t);
+  if (!t || chi_submit(stage_facts()->queue[0], t) != CHI_OK)
+    explore_fail("not submitted");
 }
 
-/* The network worker is about to look no more, when the worker wakes up for good. */
 static void node_linger(void *world)
 {
   (void)world;
   stage_tick(20 * STAGE_MS);
-  stage_tick(300 * STAGE_MS);
   stage_tick(300 * STAGE_MS);
 }
 
 static void node_end_watched(void *world)
 {
   (void)world;
-  EXPLORE_CHECK(explore_state(1) == EXPLORE_WAITS && stage_is_awake(STAGE_FAST));
+  EXPLORE_CHECK(explore_state(0) == EXPLORE_WAITS && stage_is_awake(STAGE_FAST));
   EXPLORE_CHECK(stage_deadline(STAGE_NETWORK) != UINT64_MAX);
 }
 
@@ -418,12 +428,13 @@ TEST(interleave_node_watching)
   struct explore e = node_plan;
   e.name = "node, watching";
   e.end = node_end_watched;
+  e.begin = node_watching_begin;
   e.victims = 0;
-  e.count = 4;
-  e.party[0] = NODE_PARTY("client", node_stick_alone, STAGE_CLIENT);
-  e.party[1] = NODE_FAST;
-  e.party[2] = NODE_NETWORK;
-  e.party[3] = NODE_PARTY("clock", node_linger, STAGE_CLOCK);
+  e.hurried = 0;
+  e.count = 3;
+  e.party[0] = NODE_FAST;
+  e.party[1] = NODE_NETWORK;
+  e.party[2] = NODE_PARTY("clock", node_linger, STAGE_CLOCK);
   CHECK(stage_open(1, NULL));
   CHECK(explore(&e));
 }
@@ -465,6 +476,7 @@ TEST(interleave_node_close)
 {
   struct explore e = node_plan;
   e.name = "node, end of a client";
+  e.preemptions = 1;
   e.end = node_end_closed;
   e.count = 5;
   e.party[0] = NODE_PARTY("client", node_close, STAGE_CLIENT);

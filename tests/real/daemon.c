@@ -38,7 +38,7 @@ static void daemon_note(const char *old, const char *fresh)
   noted = true;
 }
 
-/* ---- time */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 uint64_t now_ns(void)
 {
@@ -53,7 +53,7 @@ void pause_ns(uint64_t ns)
   nanosleep(&t, NULL);
 }
 
-/* ---- daemons */
+/* ---- daemons --------------------------------------------------------------------------------- */
 
 /* Where this program was built: the daemon and the modules are beside it. */
 static const char *daemon_beside(const char *name, char *path, size_t room)
@@ -207,7 +207,7 @@ uint32_t daemon_logged(const struct daemon *d, const char *text)
   return count;
 }
 
-/* ---- clients */
+/* ---- clients --------------------------------------------------------------------------------- */
 
 int seat_open(struct seat *s, const char *instance)
 {
@@ -245,7 +245,7 @@ int seat_pool(struct seat *s, const char *module, const char *name, const char *
   return chi_pool_create(s->queue, module, "test", &param, name ? 1 : 0, &id, NULL);
 }
 
-/* ---- figures */
+/* ---- figures --------------------------------------------------------------------------------- */
 
 /* The number behind `name`, the first after `part`; *at moves behind it. NULL part: from *at. */
 static bool figures_next(const char **at, const char *part, const char *name, uint64_t *out)
@@ -338,7 +338,8 @@ bool figures_of_process(pid_t pid, struct figures *f)
   snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
   scratch_read(path, text, sizeof(text));
   const char *at = strrchr(text, ')');
-  if (!at || sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
+  if (!at || sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
+                    &system) != 2)
     return false;
   f->cpu_ns = (uint64_t)(user + system) * (SECOND_NS / (uint64_t)sysconf(_SC_CLK_TCK));
   return d && rss && threads;

@@ -10,7 +10,7 @@
 #define MS_NS UINT64_C(1000000)
 #define TEST_POOL ((chi_pool_id){300, 0}) /* where tests put the pool they work on */
 
-/* ---- time */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 uint64_t now_ns(void);
 void pause_ns(uint64_t ns);
@@ -26,7 +26,7 @@ void pause_ns(uint64_t ns);
     test_held;                                                                                     \
   })
 
-/* ---- daemons */
+/* ---- daemons --------------------------------------------------------------------------------- */
 
 /* A daemon as it ships, with a directory, a configuration and a name of its own. */
 struct daemon {
@@ -56,7 +56,7 @@ uint32_t daemon_logged(const struct daemon *d, const char *text);
 /* Directory of the test modules. */
 const char *daemon_modules(void);
 
-/* ---- clients */
+/* ---- clients --------------------------------------------------------------------------------- */
 
 struct seat {
   chi_client *client;
@@ -71,7 +71,7 @@ void *seat_task(struct seat *s, const chi_type *type);
 /* Creates TEST_POOL with a module and at most one parameter (NULL: none). */
 int seat_pool(struct seat *s, const char *module, const char *name, const char *value);
 
-/* ---- figures */
+/* ---- figures --------------------------------------------------------------------------------- */
 
 struct figures {
   uint64_t main_used, data_used, runtime_used;
@@ -84,8 +84,8 @@ struct figures {
 int figures_ask(struct seat *s, struct figures *f);
 /* Reads what the system knows of a process. */
 bool figures_of_process(pid_t pid, struct figures *f);
-/* Waits up to so long until the daemon holds exactly what it held before; the empty text, or what it
- * still holds. stacks may be more: they are kept for the next burst. */
+/* Waits up to so long until the daemon holds exactly what it held before; the empty text, or what
+ * it still holds. stacks may be more: they are kept for the next burst. */
 const char *figures_return(struct seat *s, const struct figures *before, uint64_t ms);
 /* Text of the last answer; valid until the next. */
 const char *figures_json(void);

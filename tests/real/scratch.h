@@ -75,7 +75,7 @@ static inline int scratch_descriptors(void)
   return count;
 }
 
-/* Runs fn(arg) in a forked child. Returns what it returned, 0 to 255, or -1 if it ended otherwise. */
+/* Runs fn(arg) in a forked child; gives what it returned, 0 to 255, or -1 if it ended otherwise. */
 static inline int scratch_child(int (*fn)(void *arg), void *arg)
 {
   int status = 0;

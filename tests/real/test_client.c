@@ -51,7 +51,7 @@ static struct calc_later *later(struct seat *s, uint64_t ns)
   return t;
 }
 
-/* ---- waits, cancellation, ends ---------------------------------------------------------------- */
+/* ---- waits, cancellation, ends --------------------------------------------------------------- */
 
 TEST(wait_that_times_out_is_no_completion)
 {
@@ -213,7 +213,7 @@ TEST(periodic_task_runs_until_it_is_cancelled)
   CHECK_STR(stage_close(&st), "");
 }
 
-/* ---- what isn't right is said ----------------------------------------------------------------- */
+/* ---- what isn't right is said ---------------------------------------------------------------- */
 
 TEST(calls_that_do_not_fit_are_refused)
 {
@@ -278,7 +278,7 @@ TEST(task_for_nobody_completes_with_a_code)
   CHECK_STR(stage_close(&st), "");
 }
 
-/* ---- full ------------------------------------------------------------------------------------- */
+/* ---- full ------------------------------------------------------------------------------------ */
 
 /* Regression: a full queue deadlocked. */
 TEST(full_queue_is_busy_and_goes_on)
@@ -433,7 +433,7 @@ TEST(queues_that_come_and_go_leave_nothing)
   CHECK_STR(stage_close(&st), "");
 }
 
-/* ---- many at once ----------------------------------------------------------------------------- */
+/* ---- many at once ---------------------------------------------------------------------------- */
 
 TEST(many_tasks_by_wait_any_wait_all_and_reap)
 {
@@ -592,7 +592,7 @@ TEST(waits_go_on_after_signals)
   CHECK_STR(stage_close(&st), "");
 }
 
-/* ---- threads and clients ---------------------------------------------------------------------- */
+/* ---- threads and clients --------------------------------------------------------------------- */
 
 struct hand {
   chi_client *client;
@@ -711,7 +711,7 @@ TEST(client_that_closes_with_tasks_under_way_leaves_nothing)
   CHECK_STR(stage_close(&st), "");
 }
 
-/* ---- forks ------------------------------------------------------------------------------------ */
+/* ---- forks ----------------------------------------------------------------------------------- */
 
 struct forked {
   struct stage *st;
@@ -786,7 +786,7 @@ TEST(calls_in_a_forked_child_are_refused)
   CHECK_STR(stage_close(&st), "");
 }
 
-/* ---- no daemon, another daemon, the daemon's end ------------------------------------------------ */
+/* ---- no daemon, another daemon, the daemon's end --------------------------------------------- */
 
 /* Regression: no daemon meant half a minute of silence. */
 TEST(no_daemon_is_an_error_at_once)

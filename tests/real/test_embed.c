@@ -9,7 +9,7 @@
 
 #define LONG_NS (20 * SECOND_NS) /* far more than anything here takes */
 
-/* ---- a node of one's own ---------------------------------------------------------------------- */
+/* ---- a node of one's own --------------------------------------------------------------------- */
 
 /* A method that closes the node it runs on; which one that is, the test tells. */
 #define INNER_CLOSE(X, T) X(T, OUT, i32, code)
@@ -95,7 +95,7 @@ static struct unruly_spin *spin(struct seat *s, uint64_t ns)
   return t;
 }
 
-/* ---- coming and going ------------------------------------------------------------------------- */
+/* ---- coming and going ------------------------------------------------------------------------ */
 
 struct visitor {
   const char *instance;
@@ -304,7 +304,7 @@ TEST(node_of_the_parent_is_refused_in_a_forked_child)
   CHECK_STR(home_close(&h), "");
 }
 
-/* ---- methods that misbehave ------------------------------------------------------------------- */
+/* ---- methods that misbehave ------------------------------------------------------------------ */
 
 /* Regression: a method that never yields wedged its worker and everything queued behind it. */
 TEST(others_go_on_while_a_method_never_yields)
@@ -538,7 +538,7 @@ TEST(allocation_of_a_method_may_fail)
   CHECK_STR(home_close(&h), "");
 }
 
-/* ---- and what becomes of a daemon -------------------------------------------------------------- */
+/* ---- and what becomes of a daemon ------------------------------------------------------------ */
 
 struct stage {
   struct daemon d;
@@ -636,7 +636,8 @@ TEST(method_that_overruns_its_stack_is_named_and_ends_the_daemon)
   CHECK_INT(daemon_wait(&st.d, 5000), 70);
   CHECK_INT(chi_wait(st.s.queue, t, LONG_NS), CHI_ESHUTDOWN);
   CHECK(strstr(st.d.said, "unruly_overrun") && strstr(st.d.said, "overran its stack"));
-  CHECK_INT(daemon_logged(&st.d, "method unruly_overrun of pool 300.0 (test) overran its stack"), 1);
+  CHECK_INT(daemon_logged(&st.d, "method unruly_overrun of pool 300.0 (test) overran its stack"),
+            1);
   CHECK_STR(daemon_start(&st.d), "");
   seat_close(&st.s);
   CHECK_INT(daemon_stop(&st.d), 0);

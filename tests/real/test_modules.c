@@ -51,7 +51,7 @@ static const char *tale_of(struct stage *st)
   return scratch_read(st->tale, text, sizeof(text));
 }
 
-/* ---- loading -------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 TEST(module_is_loaded_from_the_module_path)
 {
@@ -139,7 +139,7 @@ TEST(compose_entry_without_a_module_stops_the_start_and_is_named)
   daemon_free(&d);
 }
 
-/* ---- creation ------------------------------------------------------------------------------- */
+/* ---- creation -------------------------------------------------------------------------------- */
 
 TEST(pool_needs_an_id_a_name_and_parameters_that_fit)
 {
@@ -293,7 +293,7 @@ TEST(create_that_waits_for_its_own_pool_is_told_so)
   CHECK_STR(stage_close(&st), "");
 }
 
-/* ---- destruction ---------------------------------------------------------------------------- */
+/* ---- destruction ----------------------------------------------------------------------------- */
 
 /* Regression: destroying a pool left its containers. */
 TEST(destroyed_pool_takes_its_container_along)
@@ -354,7 +354,7 @@ TEST(pools_that_come_and_go_leave_nothing)
   CHECK_STR(stage_close(&st), "");
 }
 
-/* ---- what ships ----------------------------------------------------------------------------- */
+/* ---- what ships ------------------------------------------------------------------------------ */
 
 /* Regression: the shipped configuration did not start on a single node. */
 TEST(shipped_configuration_starts_on_a_single_node)
@@ -372,7 +372,7 @@ TEST(shipped_configuration_starts_on_a_single_node)
   daemon_free(&d);
 }
 
-/* Sockets of a process that listen for others: the inodes of /proc/PID/fd among those of a table. */
+/* Sockets of a process that listen for others: those of /proc/PID/fd that are in a table. */
 static int listening(pid_t pid, const char *table)
 {
   char path[64], link[64], line[512];

@@ -123,7 +123,7 @@ TEST(rings_before_an_answer_are_one_ring)
   env_bell bell;
   CHECK_INT(real_env_open(&r, NULL), CHI_OK);
   CHECK_INT(r.env.bell_open(&r.env, &bell), CHI_OK);
-  int fd = real_env_bell(bell)->fd;
+  int fd = real_env_bell_of(bell)->fd;
   CHECK(!rung(fd));
   r.env.bell_ring(&r.env, bell);
   r.env.bell_ring(&r.env, bell);
@@ -142,7 +142,7 @@ TEST(ringing_a_bell_that_is_full_does_not_wait)
   uint64_t most = UINT64_MAX - 1;
   CHECK_INT(real_env_open(&r, NULL), CHI_OK);
   CHECK_INT(r.env.bell_open(&r.env, &bell), CHI_OK);
-  int fd = real_env_bell(bell)->fd;
+  int fd = real_env_bell_of(bell)->fd;
   CHECK_INT(write(fd, &most, sizeof(most)), sizeof(most));
   r.env.bell_ring(&r.env, bell);
   CHECK(rung(fd));
@@ -173,7 +173,7 @@ TEST(a_ring_wakes_a_sleeper_who_then_sees_what_was_written_before)
   CHECK_INT(r.env.bell_open(&r.env, &bell), CHI_OK);
   struct ringer x = {&r.env, bell, 0};
   CHECK_INT(pthread_create(&thread, NULL, ring_it, &x), 0);
-  struct pollfd p = {real_env_bell(bell)->fd, POLLIN, 0};
+  struct pollfd p = {real_env_bell_of(bell)->fd, POLLIN, 0};
   CHECK_INT(poll(&p, 1, -1), 1);
   real_env_drain(p.fd);
   CHECK_INT(x.written, 42);

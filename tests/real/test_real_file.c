@@ -75,8 +75,8 @@ static int64_t desk_move(struct desk *d, int op, int64_t file, void *buf, uint64
   return desk_do(d, &io);
 }
 
-static int64_t desk_plain(struct desk *d, int op, int64_t file, const char *path,
-                          const char *path2, uint64_t size)
+static int64_t desk_plain(struct desk *d, int op, int64_t file, const char *path, const char *path2,
+                          uint64_t size)
 {
   struct env_io io = {.op = op, .file = file, .path = path, .path2 = path2, .size = size};
   return desk_do(d, &io);
@@ -262,7 +262,7 @@ TEST(only_what_a_ring_can_do_does_not_block)
   desk_free(&d);
 }
 
-/* ---- many at a time ------------------------------------------------------------------------------ */
+/* ---- many at a time -------------------------------------------------------------------------- */
 
 TEST(a_worker_has_so_many_in_flight_and_then_is_busy)
 {
@@ -340,7 +340,7 @@ TEST(workers_do_not_get_each_others_completions)
   desk_free(&d);
 }
 
-/* ---- refusals of the kernel ------------------------------------------------------------------------ */
+/* ---- refusals of the kernel ------------------------------------------------------------------ */
 
 /* Makes one system call of this process fail from now on, as a container's filter would. */
 static bool forbid(unsigned nr, unsigned error)
@@ -383,7 +383,8 @@ TEST(where_io_uring_is_refused_files_work_all_the_same)
   }
 }
 
-/* The ring exists, but the kernel takes nothing: told by flush, so that the thread doesn't sleep. */
+/* The ring exists, but the kernel takes nothing: told by flush, so that the thread doesn't sleep.
+ */
 static int flush_refused(void *arg)
 {
   struct desk d;

@@ -105,10 +105,9 @@ TEST(malformed_files_do_not_limit)
   scratch_remove(m.dir);
 }
 
-/* In a child: the CPUs there are when the affinity mask holds one. */
-static int on_one_cpu(void *arg)
+/* Leaves one CPU in the affinity mask. */
+static void confine(void)
 {
-  const struct machine *m = arg;
   cpu_set_t all, one;
   int cpu = 0;
   sched_getaffinity(0, sizeof(all), &all);
@@ -117,7 +116,21 @@ static int on_one_cpu(void *arg)
   CPU_ZERO(&one);
   CPU_SET(cpu, &one);
   sched_setaffinity(0, sizeof(one), &one);
+}
+
+/* In a child: the CPUs there are when the affinity mask holds one. */
+static int on_one_cpu(void *arg)
+{
+  const struct machine *m = arg;
+  confine();
   return (int)real_limit_cpus(&m->limit);
+}
+
+static int spinners_on_one_cpu(void *arg)
+{
+  const struct machine *m = arg;
+  confine();
+  return (int)real_limit_spinners(&m->limit);
 }
 
 TEST(cpus_are_those_of_the_affinity_mask_and_no_more_than_the_quota)
@@ -146,6 +159,21 @@ TEST(cpus_by_the_quota_of_a_version_1_cgroup)
   CHECK_INT(real_limit_cpus(&m.limit), 1);
   CHECK(scratch_write(m.dir, "fs/cpu/j/cpu.cfs_quota_us", "-1\n"));
   CHECK_INT(real_limit_cpus(&m.limit), all);
+  scratch_remove(m.dir);
+}
+
+TEST(one_cpu_is_left_for_those_who_are_waited_for)
+{
+  struct machine m;
+  CHECK(machine_make(&m, NULL, NULL));
+  uint32_t all = real_limit_cpus(&m.limit);
+  CHECK_INT(real_limit_spinners(&m.limit), all - 1);
+  if (sysconf(_SC_NPROCESSORS_ONLN) > 1)
+    CHECK_INT(scratch_child(spinners_on_one_cpu, &m), 1);
+  CHECK(scratch_write(m.dir, "cgroup", "0::/a\n"));
+  CHECK(scratch_write(m.dir, "fs/a/cpu.max", "100000 100000\n"));
+  CHECK_INT(real_limit_spinners(&m.limit), 0);
+  CHECK_INT(scratch_child(spinners_on_one_cpu, &m), 0);
   scratch_remove(m.dir);
 }
 

@@ -17,7 +17,7 @@
 
 #define WAIT_NS 5000000000u /* far more than anything here takes */
 
-/* ---- a node's side that answers on a thread of its own ---------------------------------------- */
+/* ---- a node's side that answers on a thread of its own --------------------------------------- */
 
 /* What the first byte of a request asks the server for. */
 enum { ECHO = 'e', SHARE = 's', SILENCE = 'n', CLOSE = 'c', SHARE_AGAIN = 'a', RING = 'r' };
@@ -123,7 +123,7 @@ static bool server_start(struct server *s, uint32_t links_max)
          real_loop_open(&s->r, s->desk.socket, links_max, &owner) == CHI_OK &&
          s->r.env.bell_open(&s->r.env, &s->bell) == CHI_OK &&
          s->r.env.bell_open(&s->r.env, &s->shared_bell) == CHI_OK && server_open_memory(s) &&
-         real_loop_watch(s->r.loop, real_env_bell(s->bell)->fd, true) == CHI_OK &&
+         real_loop_watch(s->r.loop, real_env_bell_of(s->bell)->fd, true) == CHI_OK &&
          pthread_create(&s->thread, NULL, server_main, s) == 0;
 }
 
@@ -168,7 +168,7 @@ static bool descriptors_settle(int count)
   return scratch_descriptors() == count;
 }
 
-/* ---- a client's side ---------------------------------------------------------------------------- */
+/* ---- a client's side ------------------------------------------------------------------------- */
 
 struct guest {
   struct real_env r;
@@ -220,7 +220,7 @@ static bool hung_up(int fd)
   return poll(&p, 1, 5000) == 1 && (p.revents & (POLLHUP | POLLRDHUP));
 }
 
-/* ---- where -------------------------------------------------------------------------------------- */
+/* ---- where ----------------------------------------------------------------------------------- */
 
 TEST(an_instance_has_a_socket_named_after_it)
 {
@@ -259,7 +259,7 @@ TEST(a_name_too_long_for_a_socket_is_told_with_the_limit)
   CHECK_INT(strlen(p.lock), 107);
 }
 
-/* ---- a node listens ------------------------------------------------------------------------------ */
+/* ---- a node listens -------------------------------------------------------------------------- */
 
 /* A place in a scratch directory, where nobody listens yet. */
 struct site {
@@ -421,7 +421,7 @@ TEST(a_socket_that_cannot_be_replaced_is_told_and_the_lock_is_free_again)
   scratch_remove(s.dir);
 }
 
-/* ---- a client finds its node --------------------------------------------------------------------- */
+/* ---- a client finds its node ----------------------------------------------------------------- */
 
 TEST(an_instance_is_found_however_it_is_written)
 {
@@ -522,7 +522,7 @@ TEST(without_a_name_the_configuration_tells_the_instance)
   server_stop(&s);
 }
 
-/* ---- messages -------------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------- */
 
 TEST(the_node_learns_who_is_at_the_other_end)
 {
@@ -659,8 +659,8 @@ static void *call_often(void *arg)
     char request[64], reply[64];
     size_t size = sizeof(reply);
     int n = snprintf(request, sizeof(request), "e %p %d", arg, i);
-    if (guest_call(c->guest, request, (size_t)n, reply, &size) != CHI_OK ||
-        size != (size_t)n || memcmp(request, reply, size) != 0)
+    if (guest_call(c->guest, request, (size_t)n, reply, &size) != CHI_OK || size != (size_t)n ||
+        memcmp(request, reply, size) != 0)
       c->wrong++;
   }
   return NULL;
@@ -686,7 +686,7 @@ TEST(calls_of_several_threads_are_answered_each_with_its_own)
   server_stop(&s);
 }
 
-/* ---- ends ------------------------------------------------------------------------------------------ */
+/* ---- ends ------------------------------------------------------------------------------------ */
 
 TEST(the_node_hears_that_a_client_has_closed)
 {
@@ -885,7 +885,7 @@ TEST(waits_and_calls_go_on_after_signals)
   server_stop(&s);
 }
 
-/* ---- a client's own event loop -------------------------------------------------------------------- */
+/* ---- a client's own event loop --------------------------------------------------------------- */
 
 static bool readable(int fd, int timeout_ms)
 {
@@ -927,7 +927,7 @@ TEST(a_descriptor_is_readable_when_the_bell_rings_or_the_node_hangs_up)
   server_stop(&s);
 }
 
-/* ---- forks --------------------------------------------------------------------------------------- */
+/* ---- forks ----------------------------------------------------------------------------------- */
 
 /* Uses everything of a parent's link; the number of the first thing that isn't refused. */
 static int use_after_fork(void *arg)
@@ -965,7 +965,7 @@ TEST(a_forked_child_is_refused_and_may_close_what_it_inherited)
   server_stop(&s);
 }
 
-/* ---- hostile clients ----------------------------------------------------------------------------- */
+/* ---- hostile clients ------------------------------------------------------------------------- */
 
 TEST(a_message_that_is_too_large_or_empty_ends_the_link)
 {
@@ -1077,7 +1077,7 @@ TEST(a_stale_handle_fits_no_later_link)
   server_stop(&s);
 }
 
-/* ---- the loop ------------------------------------------------------------------------------------- */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 TEST(accepting_rests_while_descriptors_are_short_and_then_goes_on)
 {
@@ -1147,7 +1147,7 @@ TEST(a_sleep_ends_at_the_deadline_or_by_a_bell_and_says_so_first)
   CHECK_INT(real_link_listen(&s.place, &d, NULL), CHI_OK);
   CHECK_INT(real_loop_open(&r, d.socket, 4, &owner), CHI_OK);
   CHECK_INT(r.env.bell_open(&r.env, &bell), CHI_OK);
-  CHECK_INT(real_loop_watch(r.loop, real_env_bell(bell)->fd, true), CHI_OK);
+  CHECK_INT(real_loop_watch(r.loop, real_env_bell_of(bell)->fd, true), CHI_OK);
   uint64_t deadline = r.env.clock(&r.env) + 3000000;
   real_loop_sleep(r.loop, deadline);
   CHECK(r.env.clock(&r.env) >= deadline);

@@ -1,4 +1,5 @@
-/* test_real_module.c - modules from CHI_MODULE_PATH: found, checked, or told what was looked for. */
+/* test_real_module.c - modules from CHI_MODULE_PATH: found, checked, or told what was looked for.
+ */
 #include "real_module.h"
 #include "scratch.h"
 #include "test.h"
@@ -94,8 +95,8 @@ TEST(a_module_that_is_nowhere_is_told_with_the_path)
 
 TEST(a_name_that_leaves_the_directory_is_refused)
 {
-  static const char *const names[] = {"", ".", "..", "../loaded", "a/b", "/etc/passwd", "a b",
-                                      "a\nb"};
+  static const char *const names[] = {"",    ".",           "..",  "../loaded",
+                                      "a/b", "/etc/passwd", "a b", "a\nb"};
   struct shelf s;
   const chi_module *m;
   char name[CHI_NAME_MAX + 1];

@@ -1,4 +1,5 @@
-/* test_real_node.c - a whole node in this process: start, refusals, stop, faults, idleness, death. */
+/* test_real_node.c - a whole node in this process: start, refusals, stop, faults, idleness, death.
+ */
 #include "atomic.h"
 #include "chimaera.h"
 #include "scratch.h"
@@ -16,7 +17,7 @@
 
 #define SECOND 1000000000u
 
-/* ---- a module to play with ------------------------------------------------------------------------ */
+/* ---- a module to play with ------------------------------------------------------------------- */
 
 #define PLAY_ADD(X, T) X(T, IN, u64, a) X(T, IN, u64, b) X(T, OUT, u64, sum)
 CHI_TASK(play_add, 10, PLAY_ADD)
@@ -112,7 +113,7 @@ static const chi_module play_module = {.version = CHI_MODULE_VERSION,
                                        .methods = play_methods};
 static const chi_module *const play_modules[] = {&play_module};
 
-/* ---- a node and a client of it -------------------------------------------------------------------- */
+/* ---- a node and a client of it --------------------------------------------------------------- */
 
 #define PLAY_POOL ((chi_pool_id){300, 0})
 
@@ -219,7 +220,8 @@ static struct threads threads_now(void)
   DIR *d = opendir("/proc/self/task");
   for (const struct dirent *e; d && (e = readdir(d));) {
     snprintf(path, sizeof(path), "/proc/self/task/%s/status", e->d_name);
-    const char *sleeps = strstr(scratch_read(path, text, sizeof(text)), "\nvoluntary_ctxt_switches:");
+    const char *sleeps =
+        strstr(scratch_read(path, text, sizeof(text)), "\nvoluntary_ctxt_switches:");
     if (strncmp(text, "Name:\tchi-", 10) != 0 || !sleeps)
       continue;
     t.count++;
@@ -229,7 +231,7 @@ static struct threads threads_now(void)
   return t;
 }
 
-/* ---- start and stop ------------------------------------------------------------------------------- */
+/* ---- start and stop -------------------------------------------------------------------------- */
 
 TEST(a_node_serves_clients_and_leaves_nothing_behind)
 {
@@ -404,7 +406,7 @@ TEST(a_node_that_gets_no_threads_is_refused)
   stage_strike(&s);
 }
 
-/* ---- being asked to stop ---------------------------------------------------------------------------- */
+/* ---- being asked to stop --------------------------------------------------------------------- */
 
 static void on_signal(int signal)
 {
@@ -501,7 +503,7 @@ TEST(a_forked_child_cannot_touch_the_node)
   stage_strike(&s);
 }
 
-/* ---- memory faults ---------------------------------------------------------------------------------- */
+/* ---- memory faults --------------------------------------------------------------------------- */
 
 /* In a child: a node whose method faults. */
 struct fault {
@@ -560,7 +562,7 @@ TEST(any_other_fault_goes_where_it_went_before)
   stage_strike(&f.stage);
 }
 
-/* ---- waiting ------------------------------------------------------------------------------------------ */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 TEST(an_idle_node_takes_no_cpu_and_does_not_wake_up)
 {
@@ -639,7 +641,7 @@ TEST(many_clients_at_a_time_are_all_served)
   stage_strike(&s);
 }
 
-/* ---- death --------------------------------------------------------------------------------------------- */
+/* ---- death ----------------------------------------------------------------------------------- */
 
 /* A node in a process of its own, which tells by a byte that it serves. */
 static pid_t spawn_node(struct stage *s, int *ready)

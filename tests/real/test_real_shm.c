@@ -262,8 +262,7 @@ static bool make_cgroup(char *dir, size_t room)
   bool old = at && sscanf(at, ":memory:%255[^\n]", own) == 1;
   if (!old && sscanf(text, "0::%255[^\n]", own) != 1)
     return false;
-  snprintf(dir, room, "/sys/fs/cgroup%s%s/chi-test-%ld", old ? "/memory" : "", own,
-           (long)getpid());
+  snprintf(dir, room, "/sys/fs/cgroup%s%s/chi-test-%ld", old ? "/memory" : "", own, (long)getpid());
   return mkdir(dir, 0700) == 0 &&
          scratch_write(dir, old ? "memory.limit_in_bytes" : "memory.max", "67108864");
 }

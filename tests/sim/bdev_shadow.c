@@ -208,7 +208,7 @@ static int act_allocate(struct shadow *s, const struct shadow_port *port, chi_po
   uint64_t got = 0;
   int rc;
   if (!t)
-    return CHI_ENOMEM;
+    return CHI_ESHUTDOWN;
   t->task.pool = pool;
   t->size = size;
   s->allocating++;
@@ -235,7 +235,7 @@ static int act_free(struct shadow *s, const struct shadow_port *port, chi_pool_i
   struct chi_bdev_free_blocks *t = port->task_new(port->arg, &chi_bdev_free_blocks_type);
   int rc;
   if (!t)
-    return CHI_ENOMEM;
+    return CHI_ESHUTDOWN;
   t->task.pool = pool;
   t->blocks_count = 1;
   t->blocks[0].offset = (uint64_t)first * SHADOW_UNIT;
@@ -264,7 +264,7 @@ static int act_write(struct shadow *s, const struct shadow_port *port, chi_pool_
   chi_bulk data;
   int rc;
   if (!t)
-    return CHI_ENOMEM;
+    return CHI_ESHUTDOWN;
   rc = port->bulk_new(port->arg, length, &data);
   if (rc == CHI_OK) {
     t->task.pool = pool;
@@ -293,7 +293,7 @@ static int act_read(struct shadow *s, const struct shadow_port *port, chi_pool_i
   chi_bulk data;
   int rc;
   if (!t)
-    return CHI_ENOMEM;
+    return CHI_ESHUTDOWN;
   rc = port->bulk_new(port->arg, length, &data);
   if (rc == CHI_OK) {
     t->task.pool = pool;
@@ -319,7 +319,7 @@ static int act_sync(struct shadow *s, const struct shadow_port *port, chi_pool_i
   uint64_t begun = ++s->clock;
   int rc;
   if (!t)
-    return CHI_ENOMEM;
+    return CHI_ESHUTDOWN;
   t->task.pool = pool;
   rc = call(s, port, t);
   if (rc == CHI_OK)

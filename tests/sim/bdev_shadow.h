@@ -21,7 +21,7 @@
 /* How an actor reaches the device. */
 struct shadow_port {
   void *arg;
-  void *(*task_new)(void *arg, const chi_type *type); /* NULL: no memory */
+  void *(*task_new)(void *arg, const chi_type *type); /* NULL ends the actor */
   void (*task_free)(void *arg, void *task);
   int (*bulk_new)(void *arg, uint64_t size, chi_bulk *bulk);
   void (*bulk_free)(void *arg, chi_bulk *bulk);

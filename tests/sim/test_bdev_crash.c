@@ -160,9 +160,9 @@ TEST(bdev_keeps_what_it_acknowledged)
     struct siege g;
     char wrong[400];
     siege_open(&g, seed);
-    g.b.cancel_ppm = seed % 2 ? 50000 : 0;
+    g.b.cancel_ppm = seed % 2 ? 200000 : 0;
     g.shadow->lenient = seed % 2;
-    bdev_story_param(&g.b, "io_depth", seed % 3 ? "16" : "2");
+    bdev_story_param(&g.b, "io_depth", seed % 3 ? "16" : "1");
     siege_start(&g);
     if (!g.shadow->wrong[0])
       siege_alone(&g, siege_share);
@@ -183,7 +183,7 @@ TEST(bdev_survives_a_crash_at_every_event)
 {
   uint64_t at = 0;
   bool over = false;
-  for (; !over && at < 100000; at += story_seeds(0) ? 1 : 7) {
+  for (; !over && at < 100000; at += story_seeds(0) ? 1 : 3) {
     struct siege g;
     char wrong[400];
     siege_open(&g, 5);
@@ -218,5 +218,36 @@ TEST(bdev_survives_a_crash_while_it_recovers)
     sim_node_crash(g.b.s.sim, 0);
     siege_again(&g, false);
     CHECK_STR(siege_end(&g, wrong, sizeof(wrong)), "");
+  }
+}
+
+static bool siege_renews(void *arg)
+{
+  const struct siege *g = arg;
+  uint8_t byte;
+  return sim_disk_peek(sim_node_disk(g->b.s.sim, 0), BDEV_LOG ".new", &byte, 0, 0) >= 0;
+}
+
+/* The log is written anew when it has grown, and the power goes in the middle of that. */
+TEST(bdev_survives_a_crash_while_its_log_is_renewed)
+{
+  for (uint64_t at = 0; at < 160; at += 2) {
+    struct siege g;
+    char wrong[400];
+    bool renews;
+    siege_open(&g, at);
+    siege_start(&g);
+    siege_actors(&g);
+    siege_events(&g, 100); /* the first log has its name */
+    renews = sim_run_until(g.b.s.sim, siege_renews, &g, BDEV_LONG);
+    siege_events(&g, at);
+    sim_node_crash(g.b.s.sim, 0);
+    siege_again(&g, false);
+    siege_actors(&g);
+    siege_events(&g, 500);
+    sim_node_crash(g.b.s.sim, 0);
+    siege_again(&g, false);
+    CHECK_STR(siege_end(&g, wrong, sizeof(wrong)), "");
+    CHECK(renews);
   }
 }
