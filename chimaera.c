@@ -108,6 +108,8 @@ CHI_INLINE void atomic_pause(void)
 #define mark_set(p, v) atomic_set_release(p, v)
 /* As mark_set, and before any later look at another word: one half of a hand-shake. */
 #define mark_set_fenced(p, v) (mark_set(p, v), atomic_fence())
+/* The mark was `from`, and is `to` now. False: it was something else, and is that still. */
+#define mark_change(p, from, to) atomic_cas((p), &(__typeof__(*(p))){(from)}, (to))
 /* A number that several change; the value before. */
 #define count_add(p, n) atomic_add(p, n)
 
@@ -395,6 +397,8 @@ CHI_PRIVATE env_bell runtime_worker_bell(const struct runtime *rt, uint32_t work
  * receives the time of the next timer (UINT64_MAX: none). Thread of that worker. */
 CHI_PRIVATE bool runtime_step(struct runtime *rt, uint32_t worker, uint64_t now, uint32_t budget,
                               uint64_t *deadline);
+/* Tasks that this worker has completed or refused. Any thread. */
+CHI_PRIVATE uint64_t runtime_worker_done(const struct runtime *rt, uint32_t worker);
 /* A cheap look at all sources of work, for a spin between steps. Thread of that worker. */
 CHI_PRIVATE bool runtime_has_work(const struct runtime *rt, uint32_t worker);
 /* Before a worker parks: announces the sleep and looks once more. True: park until the bell, the
@@ -403,8 +407,11 @@ CHI_PRIVATE bool runtime_has_work(const struct runtime *rt, uint32_t worker);
 CHI_PRIVATE bool runtime_may_sleep(struct runtime *rt, uint32_t worker);
 CHI_PRIVATE void runtime_awake(struct runtime *rt, uint32_t worker);
 
-/* Begins to stop: drains for grace_ns, then cancels and waits as long again. */
+/* Begins to stop: drains for grace_ns, then cancels and waits as long again. While the node stops,
+ * a further call changes nothing, but one that is stuck is given grace_ns more. */
 CHI_PRIVATE void runtime_stop(struct runtime *rt, uint64_t grace_ns);
+/* The grace period of the stop under way. Network worker. */
+CHI_PRIVATE uint64_t runtime_grace(const struct runtime *rt);
 CHI_PRIVATE enum runtime_state runtime_state(const struct runtime *rt);
 CHI_PRIVATE const chi_error *runtime_failure(const struct runtime *rt);
 
@@ -458,7 +465,7 @@ enum attach_op {
   ATTACH_BELLS,  /* id: first worker -> bells, at most ATTACH_BELLS_MAX, in order */
   ATTACH_LEASE,  /* kind, size -> id: chunk; segment (write), none if it was leased here before */
   ATTACH_RETURN, /* id: chunk */
-  ATTACH_QUEUE,  /* thread -> id: queue; desk (write), board (read), the client's bell */
+  ATTACH_QUEUE,  /* thread: a number for it -> id: queue; desk (write), board (read), bell */
   ATTACH_CLOSE   /* id: queue */
 };
 
@@ -784,6 +791,7 @@ struct chi_queue {
   chi_client *client;
   struct client_memory *memory; /* the current one first */
   uint32_t id, depth;
+  uint32_t number; /* among the client's: stands for the thread that uses it */
   struct env_segment desk_segment, board_segment;
   struct lane_desk *desk;
   const struct lane_board *board;
@@ -806,7 +814,8 @@ struct chi_client {
   struct env *env;
   void (*dispose)(struct env *env);
   char instance[CHI_PATH_MAX];
-  struct latch latch; /* the list of queues, and current */
+  uint32_t queue_numbers; /* atomic */
+  struct latch latch;     /* the list of queues, and current */
   chi_queue *queues;
   struct client_link *current;
 };
@@ -913,8 +922,7 @@ enum task_state {
   TASK_QUEUED,   /* accepted, waiting to be started */
   TASK_RUNNING,  /* its body is on a worker */
   TASK_BLOCKED,  /* its body waits on a fiber of its own */
-  TASK_RESTING,  /* periodic, between runs */
-  TASK_COMPLETED /* a subtask: its parent may free it */
+  TASK_RESTING   /* periodic, between runs */
 };
 
 enum task_wait {
@@ -947,7 +955,8 @@ struct chi_ctx {
   uint8_t origin, state, wait, depth;
   int32_t cancel;    /* CHI_ECANCELLED asked by the parent or the node: atomic, any worker */
   int32_t wait_rc;   /* what the wait returns */
-  uint64_t root;     /* lock group */
+  uint64_t id;       /* of this task among all of the node's run: for traces */
+  uint64_t root;     /* lock group: the id of the task at the root */
   uint64_t accepted; /* node's clock */
   uint64_t deadline; /* UINT64_MAX: none */
   struct worker_fiber *fiber; /* while blocked */
@@ -960,7 +969,7 @@ struct chi_ctx {
 
   chi_ctx *parent, *child, *sibling; /* subtasks, newest first: parent's worker only */
   uint32_t running;                  /* subtasks not completed: parent's worker only */
-  bool waited;                       /* chi_subtask_wait returned it */
+  bool ended;                        /* a subtask that isn't under way: parent's worker only */
   const chi_ctx *awaited;            /* the subtask waited for; NULL: all */
 
   void *sync;                        /* lock or event waited for */
@@ -1300,7 +1309,7 @@ struct queue {
   env_bell bell; /* the client's */
   uint32_t rung; /* last announcement answered: atomic */
   uint32_t gone; /* the client is gone: atomic; its tasks are cancelled, its results dropped */
-  uint32_t *cancel; /* by slot: tag of the task to cancel; atomic */
+  uint32_t *tag; /* by slot: of the task in it, 0 once it is cancelled; atomic */
   uint64_t *ended;  /* by worker: tasks ended, tally */
   uint32_t workers;
   struct env_segment desk_segment, board_segment;
@@ -1311,6 +1320,13 @@ struct queue {
 CHI_PRIVATE void queue_complete(struct queue *q, uint32_t worker, uint32_t slot, int32_t rc);
 /* An entry that asks for no answer has been dealt with. */
 CHI_PRIVATE void queue_forget(struct queue *q, uint32_t worker);
+/* The slot is that of the task with this tag from now on. Under the latch of the task's lane, since
+ * its cancellation comes through the same lane. */
+CHI_PRIVATE void queue_hold(struct queue *q, uint32_t slot, uint32_t tag);
+/* False: the task isn't there any more. Any worker. */
+CHI_PRIVATE bool queue_cancel(struct queue *q, uint64_t slot, uint32_t tag);
+/* Of a task that hasn't ended. */
+CHI_PRIVATE bool queue_cancelled(const struct queue *q, uint32_t slot, uint32_t tag);
 /* Entries taken and not dealt with: exact when all lanes are closed. */
 CHI_PRIVATE uint32_t queue_in_flight(const struct queue *q);
 
@@ -1327,6 +1343,7 @@ enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
 #define WORKER_FIBERS 1024u     /* tasks begun and not ended, per worker */
 #define WORKER_RESERVE 64u      /* more of them for each level of subtasks */
 #define WORKER_DEPTH 16u        /* levels of subtasks */
+#define WORKER_SPARES 32u       /* stacks kept for the next burst, per worker */
 #define WORKER_RECORDS 8u       /* size classes of records: 512 << class */
 #define WORKER_STUCK_NS 20000000u /* a method this long in one go loses its worker's other work */
 
@@ -1382,10 +1399,10 @@ struct worker {
   env_bell bell;
   uint32_t awake, inside; /* atomic: stepped lately; inside a method */
   uint64_t beat, accepted, ended, refused, busy_ns, blocked_count, resting; /* tallies */
-  uint64_t stolen_at; /* network worker: beat at which its work was taken away */
-  uint64_t beat_seen; /* network worker */
+  uint64_t beat_seen; /* network worker: at its last look */
+  bool stuck;         /* network worker: inside a method since the look before */
   /* its own */
-  uint64_t now, cancel_seen;
+  uint64_t now, cancel_seen, ids;
   uint32_t budget, sample, switches;
   bool more;
   struct pool_table *table;
@@ -1434,6 +1451,11 @@ CHI_PRIVATE void worker_record_free(struct worker *w, chi_ctx *ctx);
 CHI_PRIVATE void worker_accept_raw(struct worker *w, struct task_raw *raw);
 /* Completes a raw entry with a code instead. */
 CHI_PRIVATE void worker_refuse_raw(struct worker *w, struct task_raw *raw, int rc);
+/* An id for a task that begins inside the node. */
+CHI_INLINE uint64_t worker_new_id(struct worker *w)
+{
+  return (uint64_t)(w->index + 1) << 48 | ++w->ids | 1ull << 63; /* clients' ids begin with 0 */
+}
 /* Submits a record whose container and method are set, from the worker w: starts it there or on
  * a slow worker. */
 CHI_PRIVATE void worker_submit(struct worker *w, chi_ctx *ctx);
@@ -1450,8 +1472,10 @@ CHI_PRIVATE int64_t worker_io_run(chi_ctx *ctx, struct env_io *io);
 /* CHI_OK, CHI_ECANCELLED or CHI_ETIMEOUT. */
 CHI_PRIVATE int worker_cancelled(const chi_ctx *ctx);
 
-/* Network worker: looks for workers stuck in a method and gives their tasks that have not begun to
- * others. Returns the heir of worker `index`, or its own index if it isn't stuck. */
+/* Network worker: looks which of the others are stuck in a method. True: one of them is awake. */
+CHI_PRIVATE bool worker_look(struct worker *network);
+/* Network worker: gives what has not begun on a stuck worker to another. Returns the heir of worker
+ * `index`, or its own index if it isn't stuck or all are. */
 CHI_PRIVATE uint32_t worker_relieve(struct worker *network, uint32_t index);
 /* Gives a lane a home and tells the worker. Network worker. */
 CHI_PRIVATE void worker_home(struct worker *network, struct queue_lane *lane, uint32_t home);
@@ -1576,6 +1600,7 @@ struct admin_host {
   const char *instance;
   uint64_t boot_time;
   uint64_t flushing; /* tasks that wait for the others to end */
+  chi_event composed; /* set when the pools of the configuration are there, or have failed */
   struct pool *pool; /* admin's own */
   struct method create, destroy; /* run in a container for its pool */
   /* The node is to stop, and how it is: an enum runtime_state as text. */
@@ -1857,7 +1882,7 @@ CHI_PRIVATE int bdev_commit_open(chi_ctx *ctx, struct bdev_commit *c, const char
 CHI_PRIVATE void bdev_commit_close(chi_ctx *ctx, struct bdev_commit *c);
 
 /* Ends the claims of a chain of the map: CHI_OK: they are durably allocated; else they are free
- * again, or will be. The chain must not be used any more. */
+ * again. The chain is gone. As the next ones: when it waits, the task is not cancelled any more. */
 CHI_PRIVATE int bdev_commit_allocate(chi_ctx *ctx, struct bdev_commit *c, struct extent *chain);
 
 /* extent_free, and its record. Blocks only when very many frees wait. */
@@ -1916,6 +1941,11 @@ struct bdev_io {
   int failed;                    /* a sync has failed */
 };
 
+/* Opens a file that nobody else has open in this way; flags beside CHI_FILE_LOCK. What a killed
+ * process had under way in the kernel keeps its lock until it has come to its end, and is waited
+ * for: a while, then CHI_EBUSY. Other codes as chi_file_open. */
+CHI_PRIVATE int bdev_io_open_locked(chi_ctx *ctx, const char *path, uint32_t flags,
+                                    chi_file **out);
 /* Opens the file, making or extending it; *capacity 0: its size, then what it is. Locked against
  * every other opener. The size is durable. *made: it was not there before. On failure nothing is
  * open or made and the node's log tells why: CHI_EBUSY: in use; CHI_EINVAL: no capacity, or that of
@@ -2402,6 +2432,11 @@ CHI_PRIVATE uint64_t real_limit_memory(const struct real_limit *limit);
  * rounded up; at least 1. */
 CHI_PRIVATE uint32_t real_limit_cpus(const struct real_limit *limit);
 
+/* Threads of a process that may look for work in a loop at a time: as many as there are CPUs, for
+ * each gives way between two looks. Under a quota one less than it amounts to: what looking uses
+ * up of it is lost to work. */
+CHI_PRIVATE uint32_t real_limit_spinners(const struct real_limit *limit);
+
 #endif
 #endif
 #endif /* CHI_OMIT_REAL */
@@ -2461,11 +2496,11 @@ struct real_env {
   struct env env; /* what the core sees; its self is this struct */
   uint32_t *mark; /* env.alive */
   struct real_log log;
-  const char *directory;       /* of sockets; NULL: that of this user */
-  struct real_limit limit;     /* real_shm asks it */
-  uint64_t complained;         /* when real_shm last logged that memory is short */
-  struct real_loop *loop;      /* of a node */
-  struct real_file *files;     /* of a node: one for each worker */
+  const char *directory;   /* of sockets; NULL: that of this user */
+  struct real_limit limit; /* real_shm asks it */
+  uint64_t complained;     /* when real_shm last logged that memory is short */
+  struct real_loop *loop;  /* of a node */
+  struct real_file *files; /* of a node: one for each worker */
   uint32_t file_count;
   struct real_module *modules; /* those loaded */
   /* For tests: as if the kernel had no io_uring, no MADV_POPULATE_WRITE. */
@@ -2479,14 +2514,14 @@ CHI_INLINE struct real_env *real_env_of(struct env *env)
 
 /* A bell: an eventfd, which does not block, and the descriptor that a client's own event loop
  * waits on. env_bell is the address of one. */
-struct real_bell {
+struct real_env_bell {
   int fd;
   int set; /* epoll of real_link_descriptor; -1: not asked for yet */
 };
 
-CHI_INLINE struct real_bell *real_env_bell(env_bell bell)
+CHI_INLINE struct real_env_bell *real_env_bell_of(env_bell bell)
 {
-  return (struct real_bell *)(intptr_t)bell;
+  return (struct real_env_bell *)(intptr_t)bell;
 }
 
 /* log_file: as real_log_open. The struct must stay where it is until real_env_close. CHI_ENOMEM. */
@@ -2507,6 +2542,99 @@ CHI_PRIVATE int real_env_code(int error);
 
 /* The time left until a deadline of the clock, for ppoll; NULL if there is none. */
 CHI_PRIVATE struct timespec *real_env_left(uint64_t now, uint64_t deadline, struct timespec *out);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_spin.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_spin.h - how long a thread looks for work before it parks: as long as that pays. */
+#ifndef CHI_REAL_SPIN_H
+#define CHI_REAL_SPIN_H
+
+#ifndef CHI_OMIT_REAL
+
+/* Parking costs a wake-up of some 50 us; looking on costs a CPU. A window that passed twice in a
+ * row without work shrinks to nothing, until some sleeps in a row end so soon that looking on would
+ * have found the work. One thread. */
+struct real_spin {
+  uint64_t limit;  /* the whole window */
+  uint64_t window; /* the present one: limit or 0 */
+  uint32_t fruitless, brief; /* windows without work, short sleeps: in a row */
+};
+
+/* Nothing at first: a thread that has never been busy doesn't spin. */
+CHI_PRIVATE void real_spin_init(struct real_spin *s, uint64_t limit);
+/* A window has ended, with or without work. */
+CHI_PRIVATE void real_spin_ended(struct real_spin *s, bool found);
+/* A sleep has ended; from the last work to its end it took so long. */
+CHI_PRIVATE void real_spin_slept(struct real_spin *s, uint64_t took);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_thread.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_thread.h - the threads of a node: each steps one worker, looks for more work, and parks. */
+#ifndef CHI_REAL_THREAD_H
+#define CHI_REAL_THREAD_H
+
+#ifndef CHI_OMIT_REAL
+
+#include <pthread.h>
+
+struct real_thread_crew;
+
+/* The thread of one worker. */
+struct real_thread {
+  struct real_thread_crew *crew;
+  uint32_t worker;
+  pthread_t id;
+  struct real_spin spin;
+  uint64_t now;      /* the clock, at the end of the last step or later */
+  uint64_t polled;   /* network worker: when it last looked at its sockets */
+  bool ring_watched; /* network worker: its loop wakes for its files */
+  bool at_once;      /* the last work was there at the first look */
+  bool gather;       /* tasks come in a stream */
+  uint32_t tries;    /* steps until letting them gather is tried again */
+};
+
+/* All threads of a node. Set the first six, the rest to 0. */
+struct real_thread_crew {
+  struct real_env *env;
+  struct runtime *runtime;
+  uint64_t spin_window_ns;
+  uint32_t spinners; /* so many of its threads may spin at a time */
+  /* Called by the network worker before each step. */
+  void (*turn)(void *arg);
+  void *arg;
+
+  struct real_thread *thread;
+  uint32_t count;    /* started */
+  uint32_t gate;     /* 0: wait, 1: go, 2: end; guarded by lock */
+  uint32_t quit;     /* atomic */
+  uint32_t spinning; /* atomic: threads that spin now */
+  pthread_mutex_t lock;
+  pthread_cond_t opened;
+};
+
+/* Starts a thread for every worker of the runtime; the loop of the environment must be open. On
+ * failure no worker has been stepped. CHI_ENOMEM, and in *err what failed. */
+CHI_PRIVATE int real_thread_start(struct real_thread_crew *crew, chi_error *err);
+/* Makes all threads end; any thread. */
+CHI_PRIVATE void real_thread_quit(struct real_thread_crew *crew);
+/* Waits until all have ended. */
+CHI_PRIVATE void real_thread_join(struct real_thread_crew *crew);
+/* True if the caller is one of them. */
+CHI_PRIVATE bool real_thread_inside(const struct real_thread_crew *crew);
+
+/* Catches memory faults of the process, once for all nodes in it: one in the guard page of a stack
+ * of one of our threads is told to log and standard error and ends the process with this status.
+ * Other faults go where they went before. CHI_EINVAL where the system refuses. */
+#define REAL_THREAD_OVERRUN_STATUS 70
+CHI_PRIVATE int real_thread_guard(void);
 
 #endif
 #endif
@@ -2616,95 +2744,6 @@ CHI_PRIVATE int64_t real_link_take(int fd, void *message, size_t room);
 
 /* Adds the operations on links of a client. */
 CHI_PRIVATE void real_link_bind(struct real_env *r);
-
-#endif
-#endif
-#endif /* CHI_OMIT_REAL */
-
-/* ---- sources/real_spin.h ---- */
-#ifndef CHI_OMIT_REAL
-/* real_spin.h - how long a thread looks for work before it parks: as long as that pays. */
-#ifndef CHI_REAL_SPIN_H
-#define CHI_REAL_SPIN_H
-
-#ifndef CHI_OMIT_REAL
-
-/* Parking costs a wake-up of some 50 us; looking on costs a CPU. A window that passed twice in a
- * row without work shrinks to nothing, until a sleep ends so soon that looking on would have found
- * the work. One thread. */
-struct real_spin {
-  uint64_t limit;  /* the whole window */
-  uint64_t window; /* the present one: limit or 0 */
-  uint32_t fruitless;
-};
-
-/* Nothing at first: a thread that has never been busy doesn't spin. */
-CHI_PRIVATE void real_spin_init(struct real_spin *s, uint64_t limit);
-/* A window has ended, with or without work. */
-CHI_PRIVATE void real_spin_ended(struct real_spin *s, bool found);
-/* A sleep has ended that took so long, from the last work on. */
-CHI_PRIVATE void real_spin_slept(struct real_spin *s, uint64_t took);
-
-#endif
-#endif
-#endif /* CHI_OMIT_REAL */
-
-/* ---- sources/real_thread.h ---- */
-#ifndef CHI_OMIT_REAL
-/* real_thread.h - the threads of a node: each steps one worker, looks for more work, and parks. */
-#ifndef CHI_REAL_THREAD_H
-#define CHI_REAL_THREAD_H
-
-#ifndef CHI_OMIT_REAL
-
-#include <pthread.h>
-
-struct real_crew;
-
-/* The thread of one worker. */
-struct real_thread {
-  struct real_crew *crew;
-  uint32_t worker;
-  pthread_t id;
-  struct real_spin spin;
-  uint64_t polled;   /* network worker: when it last looked at its sockets */
-  bool ring_watched; /* network worker: its loop wakes for its files */
-};
-
-/* All threads of a node. Set the first six, the rest to 0. */
-struct real_crew {
-  struct real_env *env;
-  struct runtime *runtime;
-  uint64_t spin_window_ns;
-  uint32_t cpus; /* so many there are for it: one less may spin at a time */
-  /* Called by the network worker before each step. */
-  void (*turn)(void *arg);
-  void *arg;
-
-  struct real_thread *thread;
-  uint32_t count;    /* started */
-  uint32_t gate;     /* 0: wait, 1: go, 2: end; guarded by lock */
-  uint32_t quit;     /* atomic */
-  uint32_t spinning; /* atomic: threads that spin now */
-  pthread_mutex_t lock;
-  pthread_cond_t opened;
-};
-
-/* Starts a thread for every worker of the runtime; the loop of the environment must be open. On
- * failure no worker has been stepped. CHI_ENOMEM, and in *err what failed. */
-CHI_PRIVATE int real_thread_start(struct real_crew *crew, chi_error *err);
-/* Makes all threads end; any thread. */
-CHI_PRIVATE void real_thread_quit(struct real_crew *crew);
-/* Waits until all have ended. */
-CHI_PRIVATE void real_thread_join(struct real_crew *crew);
-/* True if the caller is one of them. */
-CHI_PRIVATE bool real_thread_inside(const struct real_crew *crew);
-
-/* Catches memory faults of the process, once for all nodes in it: one in the guard page of a stack
- * of one of our threads is told to log and standard error and ends the process with this status.
- * Other faults go where they went before. CHI_EINVAL where the system refuses. */
-#define REAL_THREAD_OVERRUN_STATUS 70
-CHI_PRIVATE int real_thread_guard(void);
 
 #endif
 #endif
@@ -3034,7 +3073,7 @@ enum sim_trace_kind {
   SIM_TRACE_IO_BEGIN,     /* a worker, b operation, c bytes; text: path */
   SIM_TRACE_IO_END,       /* a worker, b operation, c result */
   SIM_TRACE_FAULT_IO,     /* an operation is hit: a worker, b operation; text: path */
-  SIM_TRACE_FAULT_MEMORY  /* memory is refused: a client or 0, b bytes; text: for what */
+  SIM_TRACE_FAULT_MEMORY  /* memory is refused: a client or 0; text: which */
 };
 
 enum sim_trace_node {
@@ -3400,6 +3439,7 @@ struct runtime {
   char instance[CHI_NAME_MAX + 16];
   enum runtime_state state; /* network worker */
   bool settled;             /* pools of the configuration are there, or have failed */
+  struct ring_node *early, **early_end; /* task_raw that came before, for a pool not there yet */
   bool closing_pools, closed_pools;
   chi_error failure;
   void (*on_state)(void *arg, enum runtime_state state);
@@ -3436,10 +3476,15 @@ static void runtime_on_raw(void *arg, struct task_raw *raw)
   if (shared)
     memcpy(&id, &shared->pool, sizeof id);
   struct pool *p = directory_find(&rt->directory, id);
-  if (p && p->state == POOL_CREATING)
+  if (p && p->state == POOL_CREATING) {
     pool_park(p, &raw->node);
-  else
+  } else if (!p && !rt->settled) {
+    raw->node.next = NULL;
+    *rt->early_end = &raw->node;
+    rt->early_end = &raw->node.next;
+  } else {
     worker_refuse_raw(runtime_network(rt), raw, CHI_ENOENT);
+  }
 }
 
 static void runtime_on_notice(void *arg, struct pool_notice *notice)
@@ -3452,6 +3497,11 @@ static void runtime_composed(void *arg, int rc)
 {
   struct runtime *rt = arg;
   rt->settled = true;
+  while (rt->early) {
+    struct ring_node *n = rt->early;
+    rt->early = n->next;
+    ring_push(&runtime_network(rt)->queue, n);
+  }
   if (rc != CHI_OK) {
     rt->failure = rt->compose.error;
     log_write(&rt->crew.log, CHI_LOG_ERROR, "%s", rt->failure.text);
@@ -3512,6 +3562,7 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
   rt->on_state = o->on_state;
   rt->on_state_arg = o->arg;
   rt->look_at = rt->drain_look = UINT64_MAX;
+  rt->early_end = &rt->early;
   size_t length = strnlen(o->instance, sizeof rt->instance - 1);
   memcpy(rt->instance, o->instance, length);
   rt->crew = (struct worker_crew){
@@ -3625,9 +3676,8 @@ void runtime_close(struct runtime *rt)
 static void runtime_look(struct runtime *rt, uint64_t now)
 {
   struct worker_crew *crew = &rt->crew;
-  bool awake = false;
+  bool awake = worker_look(runtime_network(rt));
   for (uint32_t i = 0; i + 1 < crew->count; i++) {
-    awake = awake || mark_get(&crew->worker[i].awake);
     uint32_t heir = worker_relieve(runtime_network(rt), i);
     if (heir == i)
       continue;
@@ -3658,10 +3708,13 @@ static void runtime_look(struct runtime *rt, uint64_t now)
 
 static uint64_t runtime_work_left(const struct runtime *rt)
 {
-  uint64_t left = 0;
+  uint64_t ended = 0, accepted = 0;
+  /* In this order: a task that goes from one worker to another while we look counts as left. */
   for (uint32_t i = 0; i < rt->crew.count; i++)
-    left += tally_get(&rt->crew.worker[i].accepted) - tally_get(&rt->crew.worker[i].ended);
-  return left;
+    ended += mark_get(&rt->crew.worker[i].ended);
+  for (uint32_t i = 0; i < rt->crew.count; i++)
+    accepted += mark_get(&rt->crew.worker[i].accepted);
+  return accepted - ended;
 }
 
 CHI_TASK(runtime_closing, 0, CHI_NO_FIELDS)
@@ -3687,10 +3740,14 @@ static const chi_method runtime_closing_method = {&runtime_closing_type, runtime
 
 void runtime_stop(struct runtime *rt, uint64_t grace_ns)
 {
-  if (rt->state >= RUNTIME_DRAINING)
+  if (rt->state >= RUNTIME_DRAINING && rt->state != RUNTIME_STUCK)
     return;
   rt->stop_grace = grace_ns;
   rt->stop_at = 0; /* set by the next step, which knows the time */
+  if (rt->state == RUNTIME_STUCK) {
+    runtime_set_state(rt, RUNTIME_CANCELLING);
+    return;
+  }
   rt->sessions.draining = true;
   mark_set(&rt->crew.draining, 1);
   worker_cancel_changed(runtime_network(rt)); /* periodic tasks end */
@@ -3698,6 +3755,12 @@ void runtime_stop(struct runtime *rt, uint64_t grace_ns)
   rt->drain_look = 0;
   log_write(&rt->crew.log, CHI_LOG_INFO, "stopping: %llu tasks are under way",
             (unsigned long long)runtime_work_left(rt));
+}
+
+/* Of the phases after the first: even who gives no grace means to have the pools closed. */
+static uint64_t runtime_patience(const struct runtime *rt)
+{
+  return rt->stop_grace > 100000000 ? rt->stop_grace : 100000000;
 }
 
 static void runtime_close_pools(struct runtime *rt)
@@ -3715,12 +3778,11 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
     rt->stop_at = now + rt->stop_grace;
   if (!rt->closing_pools && runtime_work_left(rt) == 0) {
     runtime_close_pools(rt);
-    rt->stop_at = now + rt->stop_grace;
+    rt->stop_at = now + runtime_patience(rt);
     return;
   }
   if (rt->closed_pools && runtime_work_left(rt) == 0) {
-    if (rt->sessions.first && !rt->sessions.first->gone)
-      session_end_all(&rt->sessions);
+    session_end_all(&rt->sessions);
     rt->sessions.tend_at = 0;
     if (session_tend(&rt->sessions, now) == UINT64_MAX && directory_settled(&rt->directory)) {
       rt->drain_look = UINT64_MAX;
@@ -3730,7 +3792,7 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
   }
   if (now < rt->stop_at)
     return;
-  rt->stop_at = now + (rt->stop_grace > 100000000 ? rt->stop_grace : 100000000);
+  rt->stop_at = now + runtime_patience(rt);
   if (rt->state == RUNTIME_DRAINING && !rt->closing_pools) {
     runtime_set_state(rt, RUNTIME_CANCELLING);
     mark_set(&rt->crew.cancel_all, 1);
@@ -3773,6 +3835,12 @@ bool runtime_step(struct runtime *rt, uint32_t worker, uint64_t now, uint32_t bu
   return more;
 }
 
+uint64_t runtime_worker_done(const struct runtime *rt, uint32_t worker)
+{
+  const struct worker *w = &rt->crew.worker[worker];
+  return tally_get(&w->ended) + tally_get(&w->refused);
+}
+
 bool runtime_has_work(const struct runtime *rt, uint32_t worker)
 {
   const struct worker *w = &rt->crew.worker[worker];
@@ -3805,6 +3873,11 @@ uint32_t runtime_network_worker(const struct runtime *rt)
 env_bell runtime_worker_bell(const struct runtime *rt, uint32_t worker)
 {
   return rt->crew.worker[worker].bell;
+}
+
+uint64_t runtime_grace(const struct runtime *rt)
+{
+  return rt->stop_grace;
 }
 
 enum runtime_state runtime_state(const struct runtime *rt)
@@ -4138,8 +4211,7 @@ static int client_queue_map(chi_queue *q)
   struct env_share share[3];
   struct attach_reply r;
   uint32_t count = 3;
-  uint64_t thread = (uint64_t)(uintptr_t)q;
-  int rc = client_call(l, &(struct attach_request){.op = ATTACH_QUEUE, .thread = thread}, &r,
+  int rc = client_call(l, &(struct attach_request){.op = ATTACH_QUEUE, .thread = q->number}, &r,
                        share, &count);
   if (rc != CHI_OK || count != 3)
     return client_fail(q, rc != CHI_OK ? rc : CHI_EVERSION, r.text[0] ? r.text : NULL);
@@ -4182,6 +4254,7 @@ int chi_queue_open(chi_client *c, chi_queue **out, chi_error *err)
   if (!q)
     return error_set(err, CHI_ENOMEM, "no memory for a queue");
   q->client = c;
+  q->number = count_add(&c->queue_numbers, 1);
   q->bell = ENV_NO_BELL;
   int rc = client_memory_open(q);
   if (rc == CHI_OK)
@@ -4203,6 +4276,8 @@ int chi_queue_open(chi_client *c, chi_queue **out, chi_error *err)
 static int client_queue_move(chi_queue *q)
 {
   client_queue_fail_all(q);
+  if (q->slot && q->done_first != CLIENT_NO_SLOT)
+    return client_fail(q, CHI_ESHUTDOWN, "results of the former connection are still to be taken");
   int rc = client_memory_open(q);
   if (rc != CHI_OK)
     return client_fail(q, rc, NULL);
@@ -4400,6 +4475,9 @@ int chi_pool_destroy(chi_queue *q, chi_pool_id id, chi_error *err)
 /* client_task.c - tasks under way: submit, reap, wait, cancel, abandon. */
 
 #define CLIENT_SLOW_NS 50000u /* an estimate of this much goes to the slow workers */
+#define CLIENT_PAUSES 72u     /* about 1 us */
+#define CLIENT_STREAM 8u      /* so many tasks under way are a stream */
+#define CLIENT_GATHER 16u     /* pauses that let completions gather */
 #define CLIENT_LISTEN_NS 100000000ull /* between two looks at the link by a program that polls */
 
 /* ---- slots */
@@ -4681,7 +4759,10 @@ static void client_listen(chi_queue *q)
 static bool client_spin(chi_queue *q, uint64_t until)
 {
   struct env *env = q->client->env;
-  for (uint32_t i = 0; i < 72; i++) {
+  /* With many under way, some may gather: else both sides fight over one cache line. */
+  for (uint32_t i = 0; q->flying >= CLIENT_STREAM && i < CLIENT_GATHER; i++)
+    atomic_pause();
+  for (uint32_t i = 0; i < CLIENT_PAUSES; i++) {
     if (lane_done_ready(&q->done))
       return true;
     atomic_pause();
@@ -4771,15 +4852,18 @@ int chi_wait(chi_queue *q, void *task, uint64_t timeout_ns)
   uint64_t until = q->slot[i].state == CLIENT_DONE ? 0 : client_until(q, timeout_ns);
   while (q->slot[i].state == CLIENT_FLYING) {
     rc = client_await(q, until);
-    if (rc == CHI_ETIMEOUT && q->slot[i].state == CLIENT_FLYING)
+    if (q->slot[i].state == CLIENT_DONE)
+      break;
+    if (rc == CHI_ETIMEOUT)
       return rc;
     client_run_callbacks(q);
-    if (q->slot[i].task != task)
-      break; /* a callback took its result */
+    if (!q->slot || client_slot_of(q, task) != i) /* they may do anything with the queue */
+      return client_fail(q, CHI_ESTALE, "a callback took the task's result");
   }
-  if (q->slot[i].task == task && q->slot[i].state == CLIENT_DONE)
-    client_done_drop(q, i);
-  return ((chi_task *)task)->rc;
+  client_done_drop(q, i);
+  rc = ((chi_task *)task)->rc;
+  client_run_callbacks(q);
+  return rc;
 }
 
 static bool client_is_done(chi_queue *q, const void *task)
@@ -4949,6 +5033,9 @@ int chi_queue_arm(chi_queue *q)
 }
 
 #undef CLIENT_SLOW_NS
+#undef CLIENT_PAUSES
+#undef CLIENT_STREAM
+#undef CLIENT_GATHER
 #undef CLIENT_LISTEN_NS
 
 /* ---- sources/compose.c ---- */
@@ -5004,6 +5091,7 @@ static int compose_body(chi_ctx *ctx, void *self, void *task)
   int rc = CHI_OK;
   for (uint32_t i = 0; i < c->config->compose_count && rc == CHI_OK; i++)
     rc = compose_entry(ctx, c, &c->config->compose[i]);
+  chi_event_set(ctx, &c->host->composed);
   return rc;
 }
 
@@ -5078,9 +5166,11 @@ static int admin_run_in(chi_ctx *ctx, struct pool *p, struct method *method)
     return CHI_ENOMEM;
   ctx_aim(task, &p->container, method, true);
   int rc = chi_call(ctx, task);
-  for (uint64_t ns = 1000000; !chi_subtask_done(ctx, task); ns = ns < 50000000 ? ns * 2 : ns) {
-    ctx_pause(ctx, ns); /* the caller was cancelled: told to the body, but it is not left alone */
-    rc = CHI_ECANCELLED;
+  if (!chi_subtask_done(ctx, task)) { /* the caller was cancelled: the body is told, and decides */
+    chi_subtask_cancel(ctx, task);
+    for (uint64_t ns = 1000000; !chi_subtask_done(ctx, task); ns = ns < 50000000 ? ns * 2 : ns)
+      ctx_pause(ctx, ns);
+    rc = ((const chi_task *)task)->rc;
   }
   chi_subtask_free(ctx, task);
   return rc;
@@ -5324,6 +5414,10 @@ int admin_create_pool(chi_ctx *ctx, struct admin_host *host, const char *mod_nam
     pool_close(alloc, p);
     return rc;
   }
+  if (mark_get(&host->crew->draining)) {
+    pool_close(alloc, p);
+    return error_set(err, CHI_ESHUTDOWN, "pool %s: the node is stopping", pool_name);
+  }
   *created = true;
   return admin_make_pool(ctx, host, p, err);
 }
@@ -5348,7 +5442,7 @@ static void admin_destroy_pool(chi_ctx *ctx, struct admin_host *host, struct poo
             p->name);
   admin_retire(ctx, host, p, POOL_DESTROYED);
   int rc = admin_run_in(ctx, p, &host->destroy);
-  while (rc == CHI_ENOMEM) {
+  while (rc == CHI_ENOMEM || rc == CHI_EBUSY) {
     ctx_pause(ctx, 10000000);
     rc = admin_run_in(ctx, p, &host->destroy);
   }
@@ -5394,8 +5488,14 @@ void admin_destroy_all(chi_ctx *ctx, struct admin_host *host)
 
 static int chi_admin_find_pool_run(chi_ctx *ctx, struct admin *self, struct chi_admin_find_pool *t)
 {
-  (void)ctx;
-  const struct pool *p = directory_find_name(self->host->directory, t->pool_name);
+  struct admin_host *host = self->host;
+  const struct pool *p = directory_find_name(host->directory, t->pool_name);
+  if (!p && !ctx->parent) { /* a create that asks would wait for itself */
+    int rc = chi_event_wait(ctx, &host->composed, 0); /* it may be one of the configuration */
+    if (rc != CHI_OK)
+      return rc;
+    p = directory_find_name(host->directory, t->pool_name);
+  }
   if (!p)
     return CHI_ENOENT;
   t->pool_id = p->id;
@@ -5419,10 +5519,11 @@ static uint64_t admin_work_left(const struct admin_host *host, uint64_t *done)
   uint64_t accepted = 0, ended = 0, resting = 0;
   for (uint32_t i = 0; i < host->crew->count; i++) {
     const struct worker *w = &host->crew->worker[i];
-    ended += tally_get(&w->ended);
-    accepted += tally_get(&w->accepted);
-    resting += tally_get(&w->resting);
+    ended += mark_get(&w->ended);
+    resting += mark_get(&w->resting);
   }
+  for (uint32_t i = 0; i < host->crew->count; i++) /* after what ended: what moves counts as left */
+    accepted += mark_get(&host->crew->worker[i].accepted);
   *done = ended;
   return accepted - ended - resting - host->flushing;
 }
@@ -5534,6 +5635,7 @@ int admin_start(struct admin_host *host, struct method *method, bool shielded,
   ctx->method = method;
   ctx->call_done = done;
   ctx->call_arg = arg;
+  ctx->id = ctx->root = worker_new_id(network);
   ctx->shielded = shielded;
   ctx->accepted = network->now;
   tally_add(&network->accepted, 1);
@@ -5592,8 +5694,7 @@ static void admin_out_worker(const struct admin_out *o, const struct worker *w, 
   admin_out_number(o, "blocked", tally_get(&w->blocked_count), false);
   admin_out_number(o, "tasks", tally_get(&w->ended), false);
   admin_out_number(o, "busy_ns", tally_get(&w->busy_ns), false);
-  admin_out_number(o, "stuck", mark_get(&w->inside) && tally_get(&w->beat) == w->beat_seen &&
-                                   w->kind != WORKER_NETWORK, false);
+  admin_out_number(o, "stuck", w->stuck, false);
   o->put(o->arg, "}");
 }
 
@@ -6143,25 +6244,23 @@ CHI_PRIVATE const chi_module *bdev_module(void)
 #define BDEV_COMMIT_OWED ((uint64_t)256 << 10) /* bytes of frees that may wait for a commit */
 
 enum bdev_commit_kind {
-  BDEV_COMMIT_ALLOCATE, /* chain is to be allocated; somebody waits, or has deserted */
-  BDEV_COMMIT_RETURN,   /* chain was allocated for somebody who had deserted: to be free again */
+  BDEV_COMMIT_ALLOCATE, /* chain is to be allocated; somebody waits */
   BDEV_COMMIT_FREE,     /* ranges are free already; nobody waits */
   BDEV_COMMIT_BARRIER,  /* somebody waits for what is before; leaves no record */
   BDEV_COMMIT_MARK      /* somebody waits; leaves a mark */
 };
 
-/* What waits to be written, in order; those in flight come first. */
+/* What waits to be written, in order; those in flight come first. On the stack of who waits. */
 struct bdev_commit_entry {
   struct bdev_commit_entry *next;
   enum bdev_commit_kind kind;
   int rc;
-  bool done;     /* rc is what the waiter gets */
-  bool deserted; /* the waiter is gone: the writer sees to the entry */
-  bool flight;   /* part of the batch that is being written */
-  bool covered;  /* the snapshot that is being written has its effect */
+  bool done;    /* rc is what the waiter gets */
+  bool flight;  /* part of the batch that is being written */
+  bool covered; /* the snapshot that is being written has its effect */
   chi_event wake;
   struct extent *chain;
-  uint64_t count; /* ranges of FREE, links of chain */
+  uint64_t count; /* of ranges, or in the chain */
   struct extent_range ranges[];
 };
 
@@ -6182,29 +6281,14 @@ CHI_PRIVATE struct alloc bdev_commit_memory(chi_ctx *ctx)
   return (struct alloc){bdev_commit_get, bdev_commit_put, ctx};
 }
 
-/* The task was cancelled or its time is over: it can do nothing more that blocks. */
-static bool bdev_commit_ended(int64_t rc)
+/* Bytes of a free's entry in memory. */
+static size_t bdev_commit_room(uint64_t ranges)
 {
-  return rc == CHI_ECANCELLED || rc == CHI_ETIMEOUT;
-}
-
-static struct bdev_commit_entry *bdev_commit_entry_new(chi_ctx *ctx, enum bdev_commit_kind kind,
-                                                       uint64_t ranges)
-{
-  struct bdev_commit_entry *e = chi_alloc(ctx, sizeof(*e) + ranges * sizeof(e->ranges[0]));
-  if (e)
-    *e = (struct bdev_commit_entry){.kind = kind, .count = ranges};
-  return e;
-}
-
-static void bdev_commit_entry_free(chi_ctx *ctx, struct bdev_commit_entry *e)
-{
-  uint64_t ranges = e->kind == BDEV_COMMIT_FREE ? e->count : 0;
-  chi_free(ctx, e, sizeof(*e) + ranges * sizeof(e->ranges[0]));
+  return sizeof(struct bdev_commit_entry) + ranges * sizeof(struct extent_range);
 }
 
 /* Bytes of an entry's record. */
-static uint64_t bdev_commit_entry_size(const struct bdev_commit_entry *e)
+static uint64_t bdev_commit_size(const struct bdev_commit_entry *e)
 {
   return e->kind == BDEV_COMMIT_BARRIER ? 0 : bdev_log_size(e->count);
 }
@@ -6224,93 +6308,64 @@ static void bdev_commit_unlink(struct bdev_commit *c, struct bdev_commit_entry *
     c->last = at;
 }
 
-static void bdev_commit_release(chi_ctx *ctx, struct bdev_commit *c, struct extent *chain)
-{
-  struct alloc memory = bdev_commit_memory(ctx);
-  extent_release(c->map, &memory, chain);
-}
+/* ---- the outcome of a batch ------------------------------------------------------------------ */
 
-/* Ends an entry that has left the list. */
-static void bdev_commit_end(chi_ctx *ctx, struct bdev_commit_entry *e, int rc)
+/* The first that waits has to write next. */
+static void bdev_commit_pass(chi_ctx *ctx, struct bdev_commit *c)
 {
-  e->rc = rc;
-  e->done = true;
-  if (e->deserted || e->kind == BDEV_COMMIT_FREE || e->kind == BDEV_COMMIT_RETURN)
-    bdev_commit_entry_free(ctx, e);
-  else
+  struct bdev_commit_entry *e = c->first;
+  while (e && e->kind == BDEV_COMMIT_FREE)
+    e = e->next;
+  if (e)
     chi_event_set(ctx, &e->wake);
 }
 
-/* Somebody who waits has to write now, if nobody does. */
-static void bdev_commit_pass(chi_ctx *ctx, struct bdev_commit *c)
+/* A free that the file knows of, or never will. */
+static void bdev_commit_forget(chi_ctx *ctx, struct bdev_commit *c, struct bdev_commit_entry **at)
 {
-  if (c->busy)
-    return;
-  for (struct bdev_commit_entry *e = c->first; e; e = e->next) {
-    if (e->kind != BDEV_COMMIT_FREE && e->kind != BDEV_COMMIT_RETURN) {
-      chi_event_set(ctx, &e->wake);
-      return;
-    }
-  }
+  struct bdev_commit_entry *e = *at;
+  CHI_ASSERT(e->kind == BDEV_COMMIT_FREE);
+  bdev_commit_unlink(c, at);
+  c->owed -= bdev_commit_size(e);
+  chi_free(ctx, e, bdev_commit_room(e->count));
 }
 
-/* ---- the outcome of a batch ------------------------------------------------------------------ */
-
-static void bdev_commit_written(chi_ctx *ctx, struct bdev_commit *c, struct bdev_commit_entry **at)
+/* Ends an entry for which somebody waits. */
+static void bdev_commit_end(chi_ctx *ctx, struct bdev_commit *c, struct bdev_commit_entry **at,
+                            int rc)
 {
   struct alloc memory = bdev_commit_memory(ctx);
   struct bdev_commit_entry *e = *at;
   bdev_commit_unlink(c, at);
-  if (e->kind == BDEV_COMMIT_ALLOCATE && e->deserted) {
-    *e = (struct bdev_commit_entry){
-        .kind = BDEV_COMMIT_RETURN, .chain = e->chain, .count = e->count};
-    c->owed += bdev_commit_entry_size(e);
-    bdev_commit_append(c, e);
-    return;
-  }
-  if (e->kind == BDEV_COMMIT_ALLOCATE)
+  if (e->kind == BDEV_COMMIT_ALLOCATE && rc == CHI_OK)
     extent_settle(c->map, &memory, e->chain);
-  if (e->kind == BDEV_COMMIT_RETURN)
+  else if (e->kind == BDEV_COMMIT_ALLOCATE)
     extent_release(c->map, &memory, e->chain);
-  if (e->kind == BDEV_COMMIT_FREE || e->kind == BDEV_COMMIT_RETURN)
-    c->owed -= bdev_commit_entry_size(e);
-  bdev_commit_end(ctx, e, CHI_OK);
+  e->rc = rc;
+  e->done = true;
+  chi_event_set(ctx, &e->wake);
 }
 
-/* Frees stay, and so do those who wait if only the writer had to give up. */
-static bool bdev_commit_unwritten(chi_ctx *ctx, struct bdev_commit *c,
-                                  struct bdev_commit_entry **at, int rc)
-{
-  struct bdev_commit_entry *e = *at;
-  e->flight = false;
-  if (e->kind == BDEV_COMMIT_FREE || e->kind == BDEV_COMMIT_RETURN ||
-      (bdev_commit_ended(rc) && !e->deserted))
-    return false;
-  bdev_commit_unlink(c, at);
-  if (e->kind == BDEV_COMMIT_ALLOCATE)
-    bdev_commit_release(ctx, c, e->chain);
-  bdev_commit_end(ctx, e, rc);
-  return true;
-}
-
+/* Frees that could not be written stay. */
 static void bdev_commit_resolve(chi_ctx *ctx, struct bdev_commit *c, int rc)
 {
   struct bdev_commit_entry **at = &c->first;
   while (*at && (*at)->flight) {
-    if (rc == CHI_OK)
-      bdev_commit_written(ctx, c, at);
-    else if (!bdev_commit_unwritten(ctx, c, at, rc))
+    (*at)->flight = false;
+    if ((*at)->kind != BDEV_COMMIT_FREE)
+      bdev_commit_end(ctx, c, at, rc);
+    else if (rc == CHI_OK)
+      bdev_commit_forget(ctx, c, at);
+    else
       at = &(*at)->next;
   }
 }
 
 /* ---- appending ------------------------------------------------------------------------------- */
 
-/* A sync has failed for good, unless the task only had to give up. */
+/* A sync has failed: nobody knows what is durable. */
 static int bdev_commit_doubt(chi_ctx *ctx, struct bdev_commit *c, int rc)
 {
-  if (bdev_commit_ended(rc))
-    return rc;
   c->failed = CHI_EIO;
   chi_log(ctx, CHI_LOG_ERROR,
           "syncing the allocation log failed (%s): nothing is allocated or freed any more",
@@ -6320,11 +6375,14 @@ static int bdev_commit_doubt(chi_ctx *ctx, struct bdev_commit *c, int rc)
 
 static void bdev_commit_encode(struct bdev_log_writer *w, const struct bdev_commit_entry *e)
 {
+  static const enum bdev_log_kind kinds[] = {
+      [BDEV_COMMIT_ALLOCATE] = BDEV_LOG_ALLOCATE,
+      [BDEV_COMMIT_FREE] = BDEV_LOG_FREE,
+      [BDEV_COMMIT_MARK] = BDEV_LOG_MARK,
+  };
   if (e->kind == BDEV_COMMIT_BARRIER)
     return;
-  bdev_log_begin(w, e->kind == BDEV_COMMIT_MARK       ? BDEV_LOG_MARK
-                    : e->kind == BDEV_COMMIT_ALLOCATE ? BDEV_LOG_ALLOCATE
-                                                      : BDEV_LOG_FREE);
+  bdev_log_begin(w, kinds[e->kind]);
   if (e->kind == BDEV_COMMIT_FREE) {
     for (uint64_t i = 0; i < e->count; i++)
       bdev_log_range(w, e->ranges[i].offset, e->ranges[i].size);
@@ -6429,7 +6487,7 @@ static int bdev_commit_fill(chi_ctx *ctx, chi_file *file, const struct bdev_log_
 static int bdev_commit_replace(chi_ctx *ctx, struct bdev_commit *c, const struct bdev_log_writer *w,
                                chi_file **out)
 {
-  int rc = chi_file_open(ctx, c->beside, CHI_FILE_CREATE, out);
+  int rc = bdev_io_open_locked(ctx, c->beside, CHI_FILE_CREATE, out);
   if (rc)
     return rc;
   rc = bdev_commit_fill(ctx, *out, w);
@@ -6443,22 +6501,20 @@ static int bdev_commit_replace(chi_ctx *ctx, struct bdev_commit *c, const struct
 }
 
 /* Frees before the snapshot are in it; what waits for its allocation is not, and follows. */
+static void bdev_commit_cover(struct bdev_commit *c, bool covered)
+{
+  for (struct bdev_commit_entry *e = c->first; e; e = e->next)
+    e->covered = covered && e->kind == BDEV_COMMIT_FREE;
+}
+
 static void bdev_commit_drop_covered(chi_ctx *ctx, struct bdev_commit *c)
 {
   struct bdev_commit_entry **at = &c->first;
   while (*at) {
     if ((*at)->covered)
-      bdev_commit_written(ctx, c, at);
+      bdev_commit_forget(ctx, c, at);
     else
       at = &(*at)->next;
-  }
-}
-
-static void bdev_commit_cover(struct bdev_commit *c, bool covered)
-{
-  for (struct bdev_commit_entry *e = c->first; e; e = e->next) {
-    if (e->kind == BDEV_COMMIT_FREE || e->kind == BDEV_COMMIT_RETURN)
-      e->covered = covered;
   }
 }
 
@@ -6498,11 +6554,11 @@ static int bdev_commit_care(chi_ctx *ctx, struct bdev_commit *c)
   if (c->end <= 2 * c->snapshot_end + BDEV_COMMIT_SLACK || c->end < c->retry_at)
     return CHI_OK;
   rc = bdev_commit_renew(ctx, c);
-  if (rc && !c->failed && !bdev_commit_ended(rc)) {
+  if (rc && !c->failed) {
     chi_log(ctx, CHI_LOG_WARNING, "the allocation log can't be shortened: %s", chi_status_text(rc));
     c->retry_at = c->end + BDEV_COMMIT_SLACK;
   }
-  return bdev_commit_ended(rc) ? rc : c->failed;
+  return c->failed;
 }
 
 /* ---- who writes ------------------------------------------------------------------------------ */
@@ -6513,14 +6569,13 @@ static uint64_t bdev_commit_gather(struct bdev_commit *c)
   uint64_t size = 0;
   for (struct bdev_commit_entry *e = c->first; e; e = e->next) {
     e->flight = true;
-    size += bdev_commit_entry_size(e);
+    size += bdev_commit_size(e);
   }
   return size;
 }
 
-/* Writes what waits, of this task and of others. Returns a code only if the task had to give up:
- * then what waits still does. */
-static int bdev_commit_lead(chi_ctx *ctx, struct bdev_commit *c)
+/* Writes what waits, of this task and of others. */
+static void bdev_commit_lead(chi_ctx *ctx, struct bdev_commit *c)
 {
   uint64_t size;
   int rc = c->failed;
@@ -6534,70 +6589,42 @@ static int bdev_commit_lead(chi_ctx *ctx, struct bdev_commit *c)
   bdev_commit_resolve(ctx, c, rc);
   c->busy = false;
   bdev_commit_pass(ctx, c);
-  return bdev_commit_ended(rc) ? rc : CHI_OK;
 }
 
-/* The task gives up waiting for its entry: it is taken back, by whoever writes it if it is being
- * written. */
-static void bdev_commit_desert(chi_ctx *ctx, struct bdev_commit *c, struct bdev_commit_entry *e)
-{
-  struct bdev_commit_entry **at = &c->first;
-  e->deserted = true;
-  if (e->flight)
-    return;
-  while (*at != e)
-    at = &(*at)->next;
-  bdev_commit_unlink(c, at);
-  if (e->kind == BDEV_COMMIT_ALLOCATE)
-    bdev_commit_release(ctx, c, e->chain);
-  bdev_commit_end(ctx, e, CHI_ECANCELLED);
-  bdev_commit_pass(ctx, c);
-}
-
-/* Sees to it that an entry is written, together with others. The entry is gone afterwards. */
+/* Sees to it that an entry is written, together with others. The task can't be cancelled any more:
+ * others may depend on what it writes. */
 static int bdev_commit_wait(chi_ctx *ctx, struct bdev_commit *c, struct bdev_commit_entry *e)
 {
-  int rc = CHI_OK;
+  ctx_shield(ctx);
   bdev_commit_append(c, e);
-  while (!e->done && !rc) {
+  while (!e->done) {
     if (!c->busy) {
-      rc = bdev_commit_lead(ctx, c);
+      bdev_commit_lead(ctx, c);
     } else {
-      rc = chi_event_wait(ctx, &e->wake, 0);
+      int rc = chi_event_wait(ctx, &e->wake, 0);
+      CHI_ASSERT(rc == CHI_OK);
       chi_event_reset(ctx, &e->wake);
     }
   }
-  if (!e->done) {
-    bdev_commit_desert(ctx, c, e);
-    return rc;
-  }
-  rc = e->rc;
-  bdev_commit_entry_free(ctx, e);
-  return rc;
+  return e->rc;
 }
 
 /* ---- what others call ------------------------------------------------------------------------ */
 
 CHI_PRIVATE int bdev_commit_allocate(chi_ctx *ctx, struct bdev_commit *c, struct extent *chain)
 {
-  struct bdev_commit_entry *e = bdev_commit_entry_new(ctx, BDEV_COMMIT_ALLOCATE, 0);
-  if (!e) {
-    bdev_commit_release(ctx, c, chain);
-    return CHI_ENOMEM;
-  }
-  e->chain = chain;
+  struct bdev_commit_entry e = {.kind = BDEV_COMMIT_ALLOCATE, .chain = chain};
   for (const struct extent *x = chain; x; x = x->next)
-    e->count++;
-  return bdev_commit_wait(ctx, c, e);
+    e.count++;
+  return bdev_commit_wait(ctx, c, &e);
 }
 
 CHI_PRIVATE int bdev_commit_sync(chi_ctx *ctx, struct bdev_commit *c)
 {
-  struct bdev_commit_entry *e;
+  struct bdev_commit_entry e = {.kind = BDEV_COMMIT_BARRIER};
   if (c->failed || (!c->first && !c->unnamed))
     return c->failed;
-  e = bdev_commit_entry_new(ctx, BDEV_COMMIT_BARRIER, 0);
-  return e ? bdev_commit_wait(ctx, c, e) : CHI_ENOMEM;
+  return bdev_commit_wait(ctx, c, &e);
 }
 
 CHI_PRIVATE int bdev_commit_free(chi_ctx *ctx, struct bdev_commit *c,
@@ -6608,16 +6635,17 @@ CHI_PRIVATE int bdev_commit_free(chi_ctx *ctx, struct bdev_commit *c,
   int rc = c->owed > BDEV_COMMIT_OWED ? bdev_commit_sync(ctx, c) : c->failed;
   if (rc || count == 0)
     return rc;
-  e = bdev_commit_entry_new(ctx, BDEV_COMMIT_FREE, count);
+  e = chi_alloc(ctx, bdev_commit_room(count));
   if (!e)
     return CHI_ENOMEM;
   rc = extent_free(c->map, &memory, ranges, count);
   if (rc) {
-    bdev_commit_entry_free(ctx, e);
+    chi_free(ctx, e, bdev_commit_room(count));
     return rc;
   }
+  *e = (struct bdev_commit_entry){.kind = BDEV_COMMIT_FREE, .count = count};
   memcpy(e->ranges, ranges, count * sizeof(*ranges));
-  c->owed += bdev_commit_entry_size(e);
+  c->owed += bdev_commit_size(e);
   bdev_commit_append(c, e);
   return CHI_OK;
 }
@@ -6687,7 +6715,7 @@ static int bdev_commit_begin(chi_ctx *ctx, struct bdev_commit *c, uint64_t capac
                              chi_error *err)
 {
   struct alloc memory = bdev_commit_memory(ctx);
-  int rc = chi_file_open(ctx, c->path, 0, &c->file);
+  int rc = bdev_io_open_locked(ctx, c->path, 0, &c->file);
   if (rc == CHI_ENOENT) {
     c->file = NULL;
     rc = extent_init(c->map, &memory, capacity, unit);
@@ -6724,19 +6752,13 @@ CHI_PRIVATE int bdev_commit_open(chi_ctx *ctx, struct bdev_commit *c, const char
 
 CHI_PRIVATE void bdev_commit_close(chi_ctx *ctx, struct bdev_commit *c)
 {
-  struct bdev_commit_entry *e;
+  struct bdev_commit_entry mark = {.kind = BDEV_COMMIT_MARK};
   CHI_ASSERT(!c->busy);
-  int rc = bdev_commit_sync(ctx, c);
-  if (!rc && c->unmarked) {
-    e = bdev_commit_entry_new(ctx, BDEV_COMMIT_MARK, 0);
-    rc = e ? bdev_commit_wait(ctx, c, e) : CHI_ENOMEM;
-  }
+  if (bdev_commit_sync(ctx, c) == CHI_OK && c->unmarked)
+    bdev_commit_wait(ctx, c, &mark);
   bdev_commit_sweep(ctx, c);
-  while (c->first) {
-    e = c->first;
-    bdev_commit_unlink(c, &c->first);
-    bdev_commit_entry_free(ctx, e);
-  }
+  while (c->first)
+    bdev_commit_forget(ctx, c, &c->first);
   chi_file_close(ctx, c->file);
   *c = (struct bdev_commit){0};
 }
@@ -6751,6 +6773,7 @@ CHI_PRIVATE void bdev_commit_close(chi_ctx *ctx, struct bdev_commit *c)
 #define BDEV_IO_BOUNCE ((uint64_t)1 << 18) /* bytes of the buffer for what isn't aligned */
 #define BDEV_IO_PIECE ((uint64_t)1 << 16)  /* memory that becomes zero at a time */
 #define BDEV_IO_TIMED 16u                  /* of so many operations in memory one is timed */
+#define BDEV_IO_PATIENCE 1000000000u       /* nanoseconds that a locked file is waited for */
 
 static uint64_t bdev_io_least(uint64_t a, uint64_t b)
 {
@@ -6763,12 +6786,6 @@ static bool bdev_io_aligned(uint64_t place, const void *data)
 }
 
 /* ---- figures --------------------------------------------------------------------------------- */
-
-static uint64_t bdev_io_clock(chi_ctx *ctx)
-{
-  struct env *env = ctx->worker->crew->env;
-  return env->clock(env);
-}
 
 static void bdev_io_meter_begin(struct bdev_io_meter *m, uint64_t now)
 {
@@ -6797,7 +6814,7 @@ static void bdev_io_time_begin(chi_ctx *ctx, struct bdev_io *io, struct bdev_io_
   turn->timed = turn->kind != BDEV_IO_SYNC && (io->file || io->sample++ % BDEV_IO_TIMED == 0);
   if (!turn->timed)
     return;
-  turn->since = bdev_io_clock(ctx);
+  turn->since = chi_now(ctx);
   bdev_io_meter_begin(&io->meter[turn->kind], turn->since);
   bdev_io_meter_begin(&io->meter[2], turn->since);
 }
@@ -6805,7 +6822,7 @@ static void bdev_io_time_begin(chi_ctx *ctx, struct bdev_io *io, struct bdev_io_
 static void bdev_io_time_end(chi_ctx *ctx, struct bdev_io *io, const struct bdev_io_turn *turn,
                              bool done, uint64_t bytes)
 {
-  uint64_t now = turn->timed ? bdev_io_clock(ctx) : 0;
+  uint64_t now = turn->timed ? chi_now(ctx) : 0;
   if (turn->kind == BDEV_IO_SYNC)
     return;
   bdev_io_meter_end(&io->meter[turn->kind], turn, now, done, bytes);
@@ -7153,15 +7170,29 @@ CHI_PRIVATE int bdev_io_sync(chi_ctx *ctx, struct bdev_io *io, const struct bdev
 
 /* ---- open and close -------------------------------------------------------------------------- */
 
+CHI_PRIVATE int bdev_io_open_locked(chi_ctx *ctx, const char *path, uint32_t flags,
+                                    chi_file **out)
+{
+  uint64_t end = chi_now(ctx) + BDEV_IO_PATIENCE;
+  int rc = chi_file_open(ctx, path, flags | CHI_FILE_LOCK, out);
+  while (rc == CHI_EBUSY && chi_now(ctx) < end) {
+    rc = chi_sleep(ctx, BDEV_IO_PATIENCE / 100);
+    if (rc == CHI_OK)
+      rc = chi_file_open(ctx, path, flags | CHI_FILE_LOCK, out);
+  }
+  return rc;
+}
+
 /* Opens the file or makes it. */
 static int bdev_io_open_or_make(chi_ctx *ctx, struct bdev_io *io, const char *path, bool make,
                                 bool *made)
 {
-  const uint32_t flags = CHI_FILE_DIRECT | CHI_FILE_LOCK;
-  int rc = chi_file_open(ctx, path, flags, &io->file);
+  int rc = bdev_io_open_locked(ctx, path, CHI_FILE_DIRECT, &io->file);
   *made = rc == CHI_ENOENT && make;
   if (*made)
-    rc = chi_file_open(ctx, path, flags | CHI_FILE_CREATE | CHI_FILE_EXCLUSIVE, &io->file);
+    rc = chi_file_open(ctx, path,
+                       CHI_FILE_DIRECT | CHI_FILE_LOCK | CHI_FILE_CREATE | CHI_FILE_EXCLUSIVE,
+                       &io->file);
   *made = *made && rc == CHI_OK;
   return rc;
 }
@@ -7226,6 +7257,7 @@ CHI_PRIVATE void bdev_io_close(chi_ctx *ctx, struct bdev_io *io)
 #undef BDEV_IO_BOUNCE
 #undef BDEV_IO_PIECE
 #undef BDEV_IO_TIMED
+#undef BDEV_IO_PATIENCE
 
 /* ---- sources/bdev_log.c ---- */
 /* bdev_log.c - layout and replay of an allocation log. */
@@ -7912,6 +7944,10 @@ CHI_PRIVATE int extent_resize(struct extent_map *map, const struct alloc *alloc,
 
 uint64_t chi_now(chi_ctx *ctx)
 {
+  struct env *env = ctx->worker->crew->env;
+  uint64_t now = env->clock(env);
+  if (now > ctx->worker->now)
+    ctx->worker->now = now;
   return ctx->worker->now;
 }
 
@@ -7923,12 +7959,8 @@ uint64_t chi_random(chi_ctx *ctx)
 
 int chi_cancelled(chi_ctx *ctx)
 {
-  struct env *env = ctx->worker->crew->env;
-  if (ctx->deadline != UINT64_MAX) {
-    uint64_t now = env->clock(env);
-    if (now > ctx->worker->now)
-      ctx->worker->now = now;
-  }
+  if (ctx->deadline != UINT64_MAX)
+    chi_now(ctx);
   return worker_cancelled(ctx);
 }
 
@@ -7983,8 +8015,7 @@ static uint64_t ctx_until(chi_ctx *ctx, uint64_t timeout_ns)
 {
   if (timeout_ns == 0 || timeout_ns == UINT64_MAX)
     return UINT64_MAX;
-  struct env *env = ctx->worker->crew->env;
-  uint64_t now = env->clock(env);
+  uint64_t now = chi_now(ctx);
   return timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
 }
 
@@ -7993,8 +8024,7 @@ int chi_sleep(chi_ctx *ctx, uint64_t ns)
   int rc = chi_cancelled(ctx);
   if (rc != CHI_OK)
     return rc;
-  struct env *env = ctx->worker->crew->env;
-  uint64_t now = env->clock(env);
+  uint64_t now = chi_now(ctx);
   return worker_block(ctx, TASK_WAIT_TIME, ns > UINT64_MAX - now ? UINT64_MAX : now + ns);
 }
 
@@ -8011,22 +8041,20 @@ void ctx_shield(chi_ctx *ctx)
 
 void ctx_pause(chi_ctx *ctx, uint64_t ns)
 {
-  struct env *env = ctx->worker->crew->env;
-  worker_block(ctx, TASK_WAIT_PAUSE, env->clock(env) + ns);
+  worker_block(ctx, TASK_WAIT_PAUSE, chi_now(ctx) + ns);
 }
 
 /* ---- subtasks */
 
 void *chi_subtask_new(chi_ctx *ctx, const chi_type *type)
 {
-  CHI_ASSERT(type->size >= sizeof(chi_task));
-  chi_ctx *sub = worker_record(ctx->worker, type->size);
+  chi_ctx *sub = type->size < sizeof(chi_task) ? NULL : worker_record(ctx->worker, type->size);
   if (!sub)
     return NULL;
   memset(sub->task, 0, type->size);
   sub->task->method = type->id;
   sub->origin = TASK_FROM_PARENT;
-  sub->state = TASK_COMPLETED;
+  sub->ended = true;
   sub->parent = ctx;
   sub->sibling = ctx->child;
   ctx->child = sub;
@@ -8084,7 +8112,7 @@ int chi_subtask_submit(chi_ctx *ctx, void *task)
 {
   chi_ctx *sub = task_record(task);
   struct worker *w = ctx->worker;
-  if (sub->parent != ctx || sub->state != TASK_COMPLETED)
+  if (sub->parent != ctx || !sub->ended)
     return CHI_EINVAL;
   if (ctx->depth + 1u >= WORKER_DEPTH)
     return CHI_EBUSY;
@@ -8092,11 +8120,12 @@ int chi_subtask_submit(chi_ctx *ctx, void *task)
   if (rc != CHI_OK)
     return rc;
   sub->depth = (uint8_t)(ctx->depth + 1);
+  sub->id = worker_new_id(w);
   sub->root = ctx->root;
   sub->accepted = w->now;
   sub->worker = NULL;
-  sub->waited = false;
   sub->cancel = 0;
+  sub->ended = false;
   sub->shielded = ctx->shielded;
   sub->deadline = UINT64_MAX;
   if (sub->task->deadline_ms)
@@ -8104,6 +8133,7 @@ int chi_subtask_submit(chi_ctx *ctx, void *task)
   if (sub->task->flags & CHI_TASK_FORGET) {
     ctx_unlink(ctx, sub);
     sub->parent = NULL;
+    sub->queue = NULL;
     sub->depth = 0;
   } else {
     sub->queue = ctx->queue;
@@ -8121,7 +8151,7 @@ int chi_subtask_submit(chi_ctx *ctx, void *task)
 int chi_subtask_done(chi_ctx *ctx, const void *task)
 {
   (void)ctx;
-  return task_record(task)->state == TASK_COMPLETED;
+  return task_record(task)->ended;
 }
 
 int chi_subtask_wait(chi_ctx *ctx, void *task, uint64_t timeout_ns)
@@ -8132,16 +8162,15 @@ int chi_subtask_wait(chi_ctx *ctx, void *task, uint64_t timeout_ns)
   if (sub->parent != ctx)
     return CHI_EINVAL;
   uint64_t until = ctx_until(ctx, timeout_ns);
-  while (sub->state != TASK_COMPLETED) {
+  while (!sub->ended) {
     int rc = chi_cancelled(ctx);
     if (rc == CHI_OK) {
       ctx->awaited = sub;
       rc = worker_block(ctx, TASK_WAIT_SUBTASK, until);
     }
-    if (rc != CHI_OK && sub->state != TASK_COMPLETED)
+    if (rc != CHI_OK && !sub->ended)
       return rc;
   }
-  sub->waited = true;
   return sub->task->rc;
 }
 
@@ -8158,8 +8187,7 @@ int chi_subtask_wait_all(chi_ctx *ctx)
   }
   int first = CHI_OK;
   for (chi_ctx *sub = ctx->child; sub; sub = sub->sibling) {
-    sub->waited = true;
-    if (sub->task->rc != CHI_OK)
+      if (sub->task->rc != CHI_OK)
       first = sub->task->rc; /* the list is newest first */
   }
   return first;
@@ -8170,7 +8198,7 @@ int chi_subtask_cancel(chi_ctx *ctx, void *task)
   chi_ctx *sub = task_record(task);
   if (sub->parent != ctx)
     return CHI_EINVAL;
-  if (sub->state == TASK_COMPLETED)
+  if (sub->ended)
     return CHI_OK;
   mark_set(&sub->cancel, CHI_ECANCELLED);
   worker_cancel_changed(ctx->worker);
@@ -8180,7 +8208,11 @@ int chi_subtask_cancel(chi_ctx *ctx, void *task)
 void chi_subtask_free(chi_ctx *ctx, void *task)
 {
   chi_ctx *sub = task_record(task);
-  CHI_ASSERT(sub->parent == ctx && sub->state == TASK_COMPLETED);
+  CHI_ASSERT(sub->parent == ctx);
+  if (!sub->ended) { /* freed with ctx, at the latest */
+    chi_subtask_cancel(ctx, task);
+    return;
+  }
   ctx_unlink(ctx, sub);
   worker_record_free(ctx->worker, sub);
 }
@@ -8450,7 +8482,7 @@ static uint32_t session_chunk_room(const struct session_set *s)
 static int session_hello(struct session_set *s, struct session *c, struct attach_reply *r,
                          struct env_share *share, uint32_t *count)
 {
-  if (c->greeted)
+  if (c->greeted || c->table.room)
     return CHI_EINVAL;
   uint32_t room = session_chunk_room(s);
   c->table.chunk = alloc_zero(s->crew->alloc, room * sizeof *c->table.chunk);
@@ -8609,7 +8641,7 @@ static void session_queue_free(struct session_set *s, struct session *c, struct 
   }
   if (q->bell != ENV_NO_BELL)
     env->bell_close(env, q->bell);
-  alloc_put(crew->alloc, q->cancel, q->depth * sizeof *q->cancel);
+  alloc_put(crew->alloc, q->tag, q->depth * sizeof *q->tag);
   alloc_put(crew->alloc, q->ended, (size_t)crew->count * CHI_CACHE_LINE);
   alloc_put(crew->alloc, q, sizeof *q);
 }
@@ -8620,9 +8652,9 @@ static int session_queue_memory(struct session_set *s, struct session *c, struct
   struct worker_crew *crew = s->crew;
   uint64_t size[2] = {sizeof(struct lane_desk), lane_board_size(q->depth)};
   struct env_segment *segment[2] = {&q->desk_segment, &q->board_segment};
-  q->cancel = alloc_zero(crew->alloc, q->depth * sizeof *q->cancel);
+  q->tag = alloc_zero(crew->alloc, q->depth * sizeof *q->tag);
   q->ended = alloc_zero(crew->alloc, (size_t)crew->count * CHI_CACHE_LINE);
-  if (!q->cancel || !q->ended)
+  if (!q->tag || !q->ended)
     return CHI_ENOMEM;
   for (uint32_t i = 0; i < 2; i++) {
     uint64_t whole = (size[i] + 4095) / 4096 * 4096;
@@ -8766,7 +8798,9 @@ void session_request(struct session_set *s, env_link link, const void *message, 
   } else {
     r.rc = session_answer(s, c, &q, &r, share, &count);
   }
-  env->link_reply(env, link, &r, sizeof r, share, r.rc == CHI_OK ? count : 0);
+  /* A client that doesn't hear what it was given must not go on as if it had been given nothing. */
+  if (env->link_reply(env, link, &r, sizeof r, share, r.rc == CHI_OK ? count : 0) != CHI_OK)
+    session_hangup(s, link);
 }
 
 /* ---- the end of a client */
@@ -9038,7 +9072,7 @@ static void worker_finish(struct worker *w, chi_ctx *ctx, int rc);
 static void worker_trace(const struct worker *w, int what, const chi_ctx *ctx, uint64_t c)
 {
   if (w->crew->env->trace)
-    w->crew->env->trace(w->crew->env, what, w->index, ctx->root, c);
+    w->crew->env->trace(w->crew->env, what, w->index, ctx->id, c);
 }
 
 /* ---- fibers */
@@ -9134,7 +9168,7 @@ void worker_submit(struct worker *w, chi_ctx *ctx)
 {
   struct worker_crew *crew = w->crew;
   struct worker *to = w;
-  if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL) && !ctx->slow)
+  if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL))
     to = &crew->worker[crew->count - 1];
   else if (w->kind == WORKER_NETWORK || (ctx->slow && w->kind != WORKER_SLOW))
     to = ctx->slow || crew->fast == 0 ? worker_of_slow(crew)
@@ -9180,8 +9214,7 @@ int worker_cancelled(const chi_ctx *ctx)
   const struct worker *w = ctx->worker;
   if (ctx->shielded)
     return CHI_OK;
-  if (ctx->queue && (mark_get(&ctx->queue->gone) ||
-                     mark_get(&ctx->queue->cancel[ctx->slot]) == ctx->tag))
+  if (ctx->queue && queue_cancelled(ctx->queue, ctx->slot, ctx->tag))
     return CHI_ECANCELLED;
   if (mark_get(&ctx->cancel) || (w && mark_get(&w->crew->cancel_all)))
     return CHI_ECANCELLED;
@@ -9334,7 +9367,7 @@ static void worker_learn(struct worker *w, chi_ctx *ctx, uint64_t ns)
 static void worker_join(chi_ctx *ctx)
 {
   ctx->awaited = NULL;
-  if (ctx->running > 0)
+  if (ctx->running > 0 && worker_cancelled(ctx) == CHI_OK) /* else nobody wakes it for that again */
     worker_block(ctx, TASK_WAIT_SUBTASK, UINT64_MAX);
   if (ctx->running == 0)
     return;
@@ -9439,7 +9472,7 @@ static void worker_subtask_done(struct worker *w, chi_ctx *sub)
 {
   chi_ctx *parent = sub->parent;
   CHI_ASSERT(parent->worker == w && parent->running > 0);
-  sub->state = TASK_COMPLETED;
+  sub->ended = true;
   parent->running--;
   bool waits = parent->state == TASK_BLOCKED &&
                (parent->wait == TASK_WAIT_SUBTASK || parent->wait == TASK_WAIT_JOIN);
@@ -9478,7 +9511,8 @@ static void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
   if (ctx->origin == TASK_FROM_CLIENT)
     task_copy_out(&ctx->method->plan, ctx->task, ctx->shared);
   tally_add(&w->ended, 1);
-  tally_add(&ctx->container->tally[w->index].active, (uint64_t)-1);
+  uint64_t *active = &ctx->container->tally[w->index].active;
+  mark_set(active, *active - 1); /* whoever sees the last one end sees all it did */
   if (ctx->origin == TASK_FROM_PARENT) {
     worker_finish_subtask(w, ctx);
   } else if (ctx->origin == TASK_FROM_NODE) {
@@ -9722,12 +9756,17 @@ static void worker_take_node(struct worker *w, struct ring_node *n)
     worker_io_start(w, CHI_CONTAINER_OF(n, struct worker_io, node));
     break;
   case NODE_GRANTED:
-    if (worker_may_begin(w, WORKER_DEPTH - 1)) {
+    if (worker_may_begin(w, ctx->depth)) {
       worker_run(w, ctx);
       break;
     }
     worker_leave(w, ctx->container);
-    worker_finish(w, ctx, CHI_ENOMEM);
+    if (ctx->depth > 0) {
+      worker_finish(w, ctx, CHI_EBUSY);
+      break;
+    }
+    ctx->node.kind = NODE_TASK; /* waits for a fiber, outside */
+    ring_push(&w->queue, &ctx->node);
     break;
   default:
     CHI_ASSERT(n->kind == NODE_TASK);
@@ -9776,6 +9815,39 @@ static bool worker_take_from_queue(struct worker *w)
   return n != NULL;
 }
 
+static bool worker_go_on(struct worker *w)
+{
+  struct heap_entry *due = heap_top(&w->timer);
+  if (due && due->time <= w->now) {
+    worker_timer_due(w);
+    return true;
+  }
+  chi_ctx *ctx = task_list_pop(&w->ready);
+  if (ctx)
+    worker_resume(w, ctx);
+  return ctx != NULL;
+}
+
+static bool worker_take_urgent(struct worker *w)
+{
+  if (w->io_flight > 0 && worker_io_reap(w))
+    return true;
+  struct ring_node *n = ring_pop(&w->urgent);
+  if (n)
+    worker_take_node(w, n);
+  return n != NULL;
+}
+
+/* Neither lanes nor what other workers send may starve the other. */
+static bool worker_take_new(struct worker *w)
+{
+  if (!worker_may_begin(w, 0))
+    return false;
+  if (w->beat & 8)
+    return worker_take_from_queue(w) || worker_take_from_lanes(w);
+  return worker_take_from_lanes(w) || worker_take_from_queue(w);
+}
+
 static bool worker_turn(struct worker *w)
 {
   tally_add(&w->beat, 1);
@@ -9787,29 +9859,15 @@ static bool worker_turn(struct worker *w)
     worker_look_for_cancelled(w);
     return true;
   }
-  struct heap_entry *due = heap_top(&w->timer);
-  if (due && due->time <= w->now) {
-    worker_timer_due(w);
-    return true;
+  /* What comes back again and again comes first, but not always. */
+  switch (w->beat & 7) {
+  case 0:
+    return worker_take_new(w) || worker_take_urgent(w) || worker_go_on(w);
+  case 1:
+    return worker_take_urgent(w) || worker_go_on(w) || worker_take_new(w);
+  default:
+    return worker_go_on(w) || worker_take_urgent(w) || worker_take_new(w);
   }
-  chi_ctx *ctx = task_list_pop(&w->ready);
-  if (ctx) {
-    worker_resume(w, ctx);
-    return true;
-  }
-  if (w->io_flight > 0 && worker_io_reap(w))
-    return true;
-  struct ring_node *n = ring_pop(&w->urgent);
-  if (n) {
-    worker_take_node(w, n);
-    return true;
-  }
-  if (!worker_may_begin(w, 0))
-    return false;
-  /* Neither lanes nor what other workers send may starve the other. */
-  if (w->beat & 1)
-    return worker_take_from_queue(w) || worker_take_from_lanes(w);
-  return worker_take_from_lanes(w) || worker_take_from_queue(w);
 }
 
 /* Runs on whichever fiber is free; always exactly one is inside, or on its way out. */
@@ -9838,8 +9896,10 @@ bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *dead
     worker_adopt_waiting(w);
   fiber_init_host(&w->host);
   fiber_switch(&w->host, &w->fiber->fiber);
-  if (CHI_UNLIKELY(w->spares > 32))
-    worker_fiber_close(w, worker_unspare(w));
+  if (CHI_UNLIKELY(w->spares > WORKER_SPARES) && !w->more) {
+    worker_fiber_close(w, worker_unspare(w)); /* one at a time, while there is nothing else to do */
+    w->more = true;
+  }
   struct heap_entry *next = heap_top(&w->timer);
   *deadline = next ? next->time : UINT64_MAX;
   return w->more;
@@ -9849,7 +9909,7 @@ bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *dead
 
 bool worker_has_work(const struct worker *w)
 {
-  if (!inbox_empty(&w->inbox) || !ring_empty(&w->urgent) || w->ready.head ||
+  if (!inbox_empty(&w->inbox) || !ring_empty(&w->urgent) || w->ready.head || w->adopt ||
       mark_get(&w->crew->cancel_epoch) != w->cancel_seen)
     return true;
   if (w->spares == 0 && w->fibers > WORKER_FIBERS)
@@ -9886,13 +9946,18 @@ void worker_awake(struct worker *w)
 
 /* ---- take-over */
 
-void worker_home(struct worker *network, struct queue_lane *l, uint32_t home)
+static void worker_set_home(struct queue_lane *l, uint32_t home)
 {
-  CHI_ASSERT(network->kind == WORKER_NETWORK);
   latch_lock(&l->latch);
   mark_set(&l->home, home);
   latch_unlock(&l->latch);
   mark_set(&l->queue->board->home[l->kind], home);
+}
+
+void worker_home(struct worker *network, struct queue_lane *l, uint32_t home)
+{
+  CHI_ASSERT(network->kind == WORKER_NETWORK);
+  worker_set_home(l, home);
   count_add(&l->holders, 1);
   mark_set(&l->moving, 1);
   l->node.kind = NODE_LANE;
@@ -9901,32 +9966,48 @@ void worker_home(struct worker *network, struct queue_lane *l, uint32_t home)
   worker_ring(network, &network->crew->worker[home]);
 }
 
-static bool worker_is_stuck(const struct worker *w)
+bool worker_look(struct worker *network)
 {
-  return mark_get(&w->inside) && tally_get(&w->beat) == w->beat_seen;
+  bool awake = false;
+  for (uint32_t i = 0; i < network->index; i++) {
+    struct worker *w = &network->crew->worker[i];
+    uint64_t beat = tally_get(&w->beat);
+    w->stuck = mark_get(&w->inside) && beat == w->beat_seen;
+    w->beat_seen = beat;
+    awake = awake || mark_get(&w->awake);
+  }
+  return awake;
+}
+
+/* One of its own kind, if there is one. */
+static uint32_t worker_heir(const struct worker_crew *crew, uint32_t index)
+{
+  uint32_t others = crew->fast + crew->slow, heir = index;
+  for (uint32_t i = 1; i < others; i++) {
+    const struct worker *other = &crew->worker[(index + i) % others];
+    if (other->stuck)
+      continue;
+    if (other->kind == crew->worker[index].kind)
+      return other->index;
+    heir = heir == index ? other->index : heir;
+  }
+  return heir;
 }
 
 uint32_t worker_relieve(struct worker *network, uint32_t index)
 {
   struct worker_crew *crew = network->crew;
   struct worker *w = &crew->worker[index];
-  if (!worker_is_stuck(w)) {
-    w->beat_seen = tally_get(&w->beat);
-    return index;
-  }
-  uint32_t others = crew->fast + crew->slow, heir = index;
-  for (uint32_t i = 1; i < others && heir == index; i++) {
-    struct worker *other = &crew->worker[(index + i) % others];
-    if (other->kind == w->kind && !worker_is_stuck(other))
-      heir = other->index;
-  }
-  for (uint32_t i = 1; i < others && heir == index; i++)
-    if (!worker_is_stuck(&crew->worker[(index + i) % others]))
-      heir = (index + i) % others;
+  uint32_t heir = w->stuck ? worker_heir(crew, index) : index;
   if (heir == index)
     return index;
   struct worker *to = &crew->worker[heir];
-  uint32_t moved = ring_splice(&to->queue, &w->queue) + ring_splice(&to->urgent, &w->urgent);
+  uint32_t moved = ring_splice(&to->queue, &w->queue);
+  for (struct ring_node *n = ring_pop(&w->urgent); n; n = ring_pop(&w->urgent), moved++) {
+    if (n->kind == NODE_LANE) /* a lane follows its node: whoever adopts it must be its home */
+      worker_set_home(CHI_CONTAINER_OF(n, struct queue_lane, node), heir);
+    ring_push(&to->urgent, n);
+  }
   if (moved > 0)
     worker_ring(network, to);
   return heir;
@@ -10127,7 +10208,7 @@ static int worker_prepare(struct worker *w, const struct task_raw *raw, const ch
   ctx->shared = shared;
   ctx->slot = raw->slot;
   ctx->tag = raw->tag;
-  ctx->root = ((uint64_t)q->id << 32) | raw->tag;
+  ctx->id = ctx->root = ((uint64_t)q->id << 32) | raw->tag;
   ctx->accepted = w->now;
   if (header->deadline_ms)
     ctx->deadline = w->now + header->deadline_ms * 1000000ull;
@@ -10163,12 +10244,10 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
     worker_refuse(w, raw, rc);
     return;
   }
-  if (mark_get(&q->cancel[raw->slot]) != raw->tag)
-    mark_set(&q->cancel[raw->slot], 0); /* it meant the slot's former task */
   tally_add(&w->accepted, 1);
   tally_add(&ctx->container->tally[w->index].active, 1);
   if (w->crew->env->trace)
-    w->crew->env->trace(w->crew->env, ENV_TRACE_DISPATCH, w->index, ctx->root,
+    w->crew->env->trace(w->crew->env, ENV_TRACE_DISPATCH, w->index, ctx->id,
                         ((uint64_t)header.pool.major << 16) | header.method);
   if (w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin)
     worker_begin(w, ctx);
@@ -10176,14 +10255,11 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
     worker_submit(w, ctx);
 }
 
-/* The task has been taken from the same lane before, and perhaps ended since: a tag names one task
- * among all that the slot ever held. */
+/* The task has been taken from the same lane before, and perhaps ended since. */
 static void worker_accept_cancel(struct worker *w, struct queue *q, uint64_t slot, uint32_t tag)
 {
-  if (slot < q->depth) {
-    mark_set(&q->cancel[slot], tag);
+  if (queue_cancel(q, slot, tag))
     worker_cancel_changed(w);
-  }
   queue_forget(q, w->index);
 }
 
@@ -10200,6 +10276,8 @@ bool worker_accept(struct worker *w, struct queue_lane *l)
   if (taken && (l->in.head & 63) == 63 && queue_in_flight(q) > q->depth + 64)
     taken = false;
   taken = taken && lane_take(&l->in, &e, &op);
+  if (taken && op == LANE_RUN && e.slot < q->depth)
+    queue_hold(q, e.slot, e.turn);
   latch_unlock(&l->latch);
   if (!taken)
     return false;
@@ -10318,7 +10396,7 @@ uint64_t pool_active(const struct pool *p)
 {
   uint64_t sum = 0;
   for (uint32_t w = 0; w < p->workers; w++)
-    sum += tally_get(&p->container.tally[w].active);
+    sum += mark_get(&p->container.tally[w].active);
   return sum;
 }
 
@@ -10732,7 +10810,8 @@ int sync_rwlock_unlock(chi_rwlock *rwlock, chi_ctx *ctx, const struct alloc *all
   latch_lock(&l->head.latch);
   int rc = CHI_OK;
   struct sync_hold *h = sync_find_hold(l, ctx->root);
-  if (l->writes > 0 && l->writer == ctx->root) {
+  bool writes = l->writes > 0 && l->writer == ctx->root;
+  if (!h && writes) { /* of a group that does both, what excludes others goes last */
     l->writes--;
   } else if (!h) {
     rc = CHI_EINVAL;
@@ -11138,6 +11217,22 @@ void queue_forget(struct queue *q, uint32_t worker)
   mark_set(ended, *ended + 1);
 }
 
+void queue_hold(struct queue *q, uint32_t slot, uint32_t tag)
+{
+  CHI_ASSERT(slot < q->depth && tag != 0);
+  mark_set(&q->tag[slot], tag);
+}
+
+bool queue_cancel(struct queue *q, uint64_t slot, uint32_t tag)
+{
+  return slot < q->depth && tag != 0 && mark_change(&q->tag[slot], tag, 0);
+}
+
+bool queue_cancelled(const struct queue *q, uint32_t slot, uint32_t tag)
+{
+  return mark_get(&q->gone) || mark_get(&q->tag[slot]) != tag;
+}
+
 uint32_t queue_in_flight(const struct queue *q)
 {
   uint64_t ended = 0;
@@ -11465,7 +11560,7 @@ static void task_field_out(const chi_field *f, const char *from, char *to)
   if (f->kind == CHI_KIND_array) {
     uint32_t count = 0;
     memcpy(&count, from + f->count_offset, sizeof count);
-    CHI_ASSERT(count <= f->room);
+    count = count < f->room ? count : f->room;
     memcpy(to + f->count_offset, &count, sizeof count);
     memcpy(dst, src, (size_t)count * f->size);
   } else if (f->kind == CHI_KIND_str) {
@@ -15179,7 +15274,7 @@ bool latch_try(struct latch *l)
 
 void latch_unlock(struct latch *l)
 {
-  CHI_ASSERT(l->held == 1);
+  CHI_ASSERT(atomic_get(&l->held) == 1);
   atomic_set_release(&l->held, 0);
 }
 
@@ -15319,8 +15414,8 @@ struct ring_node *gate_leave(struct gate *g)
 #include <time.h>
 #include <unistd.h>
 
-#define REAL_NODE_THREADS 4u              /* of a kind, unless configured: at most the CPUs */
-#define REAL_NODE_MARGIN_NS 10000000000u  /* for a node that doesn't even say that it is stuck */
+#define REAL_NODE_THREADS 4u             /* of a kind, unless configured: at most the CPUs */
+#define REAL_NODE_MARGIN_NS 10000000000u /* for a node that doesn't even say that it is stuck */
 #define REAL_NODE_FAILED_GRACE_NS 1000000000u /* for what a failed start has begun */
 
 struct chi_node {
@@ -15329,16 +15424,17 @@ struct chi_node {
   struct real_link_place place;
   struct real_link_desk desk;
   struct runtime *runtime;
-  struct real_crew crew;
-  int stop_fd;         /* readable as soon as the node was asked to stop */
+  struct real_thread_crew crew;
+  int stop_fd;          /* readable as soon as the node was asked to stop */
   uint32_t stop_wanted; /* atomic: the network worker shall begin to stop */
-  uint64_t grace_ns;   /* written before */
+  uint64_t grace_ns;    /* written before */
   pthread_mutex_t lock;
   pthread_cond_t changed;
   enum runtime_state state; /* guarded by lock */
+  uint64_t stop_grace;      /* of the stop under way, whoever asked for it; guarded by lock */
 };
 
-/* ---- states ----------------------------------------------------------------------------------- */
+/* ---- states ---------------------------------------------------------------------------------- */
 
 static void real_node_ask(struct chi_node *n)
 {
@@ -15353,12 +15449,14 @@ static void real_node_on_state(void *arg, enum runtime_state state)
   struct chi_node *n = (struct chi_node *)arg;
   if (state == RUNTIME_STOPPED)
     real_thread_quit(&n->crew);
-  if (state >= RUNTIME_DRAINING)
-    real_node_ask(n);
   pthread_mutex_lock(&n->lock);
   n->state = state;
+  if (state >= RUNTIME_DRAINING)
+    n->stop_grace = runtime_grace(n->runtime);
   pthread_cond_broadcast(&n->changed);
   pthread_mutex_unlock(&n->lock);
+  if (state >= RUNTIME_DRAINING) /* last: who hears it finds all this */
+    real_node_ask(n);
 }
 
 /* Network worker, between steps. */
@@ -15393,7 +15491,7 @@ static enum runtime_state real_node_await(struct chi_node *n, uint32_t set, uint
   return state;
 }
 
-/* ---- upcalls of the loop ------------------------------------------------------------------------ */
+/* ---- upcalls of the loop --------------------------------------------------------------------- */
 
 static void real_node_on_connect(void *arg, env_link link, const struct env_peer *peer)
 {
@@ -15416,18 +15514,42 @@ static void real_node_on_awake(void *arg)
   runtime_awake(rt, runtime_network_worker(rt));
 }
 
-/* ---- open ------------------------------------------------------------------------------------- */
+/* ---- open ------------------------------------------------------------------------------------ */
+
+/* Everything of *config, with lists of its own. */
+static int real_node_copy(chi_config *to, const chi_config *config)
+{
+  int rc = CHI_OK;
+  *to = *config;
+  to->compose = NULL;
+  to->hosts = NULL;
+  to->compose_count = to->host_count = 0;
+  for (uint32_t i = 0; i < config->host_count && rc == CHI_OK; i++)
+    rc = chi_config_add_host(to, config->hosts[i].name, config->hosts[i].address);
+  for (uint32_t i = 0; i < config->compose_count && rc == CHI_OK; i++) {
+    const chi_compose_entry *e = &config->compose[i];
+    chi_compose_entry *mine = NULL;
+    rc = chi_config_add_pool(to, e->mod_name, e->pool_name, e->pool_query, e->pool_major,
+                             e->pool_minor, &mine);
+    for (uint32_t k = 0; k < e->param_count && rc == CHI_OK; k++)
+      rc = chi_config_add_param(mine, e->params[k].name, e->params[k].value);
+  }
+  return rc;
+}
 
 static int real_node_configure(struct chi_node *n, const chi_config *config, chi_error *err)
 {
-  n->config = *config;
-  int rc = real_conf_names(&n->config, err);
+  int rc = real_node_copy(&n->config, config);
+  if (rc != CHI_OK)
+    return error_set(err, rc, "the configuration: %s", chi_status_text(rc));
+  rc = real_conf_names(&n->config, err);
   if (rc == CHI_OK)
     rc = chi_config_check(&n->config, err);
   if (rc != CHI_OK)
     return rc;
-  n->crew.cpus = real_limit_cpus(&n->real.limit);
-  uint32_t threads = n->crew.cpus < REAL_NODE_THREADS ? n->crew.cpus : REAL_NODE_THREADS;
+  uint32_t cpus = real_limit_cpus(&n->real.limit);
+  uint32_t threads = cpus < REAL_NODE_THREADS ? cpus : REAL_NODE_THREADS;
+  n->crew.spinners = real_limit_spinners(&n->real.limit);
   if (n->config.sched_threads == 0)
     n->config.sched_threads = threads;
   if (n->config.slow_threads == 0)
@@ -15441,8 +15563,8 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
                                         real_node_on_hangup, real_node_on_awake};
   int rc = real_node_configure(n, config, err);
   if (rc == CHI_OK)
-    rc = real_link_locate(n->real.directory, n->config.main_segment_name, n->config.port,
-                          &n->place, err);
+    rc = real_link_locate(n->real.directory, n->config.main_segment_name, n->config.port, &n->place,
+                          err);
   if (rc == CHI_OK)
     rc = real_link_listen(&n->place, &n->desk, err);
   if (rc != CHI_OK)
@@ -15491,6 +15613,7 @@ static void real_node_free(struct chi_node *n)
   real_link_leave(&n->place, &n->desk);
   real_module_close(&n->real);
   real_env_close(&n->real);
+  chi_config_free(&n->config);
   close(n->stop_fd);
   pthread_cond_destroy(&n->changed);
   pthread_mutex_destroy(&n->lock);
@@ -15527,11 +15650,12 @@ static int real_node_stop(struct chi_node *n, uint64_t grace_ns)
   pthread_mutex_lock(&n->lock);
   if (n->state == RUNTIME_STUCK)
     n->state = RUNTIME_CANCELLING; /* to be told anew */
+  uint64_t grace = n->stop_grace > grace_ns ? n->stop_grace : grace_ns;
   pthread_mutex_unlock(&n->lock);
   mark_set(&n->stop_wanted, 1);
   env->bell_ring(env, runtime_worker_bell(n->runtime, runtime_network_worker(n->runtime)));
   if (real_node_await(n, 1u << RUNTIME_STOPPED | 1u << RUNTIME_STUCK,
-                      3 * grace_ns + REAL_NODE_MARGIN_NS) != RUNTIME_STOPPED)
+                      3 * grace + REAL_NODE_MARGIN_NS) != RUNTIME_STOPPED)
     return CHI_EBUSY;
   real_thread_join(&n->crew);
   return CHI_OK;
@@ -15549,10 +15673,6 @@ int chi_node_open(const chi_config *config, const chi_module *const *modules, ui
     return rc;
   }
   real_node_await(n, ~(1u << RUNTIME_STARTING), UINT64_MAX);
-  n->config.compose = NULL; /* the caller's, who may now free them */
-  n->config.compose_count = 0;
-  n->config.hosts = NULL;
-  n->config.host_count = 0;
   const chi_error *failure = runtime_failure(n->runtime);
   if (!failure || failure->code == CHI_OK) {
     *out = n;
@@ -15564,7 +15684,7 @@ int chi_node_open(const chi_config *config, const chi_module *const *modules, ui
   return rc;
 }
 
-/* ---- while it runs ------------------------------------------------------------------------------ */
+/* ---- while it runs --------------------------------------------------------------------------- */
 
 const char *chi_node_instance(const chi_node *node)
 {
@@ -15615,7 +15735,7 @@ int chi_node_close(chi_node *node, uint32_t grace_ms)
   return rc;
 }
 
-/* ---- clients ------------------------------------------------------------------------------------ */
+/* ---- clients --------------------------------------------------------------------------------- */
 
 static void real_node_dispose_client(struct env *env)
 {
@@ -15646,6 +15766,411 @@ int chi_client_open(const char *instance, chi_client **out, chi_error *err)
 #endif
 #endif /* CHI_OMIT_REAL */
 
+/* ---- sources/real_thread.c ---- */
+#ifndef CHI_OMIT_REAL
+/* real_thread.c - the threads of a node: each steps one worker, looks for more work, and parks. */
+
+#ifndef CHI_OMIT_REAL
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#define REAL_THREAD_BUDGET 64u        /* pieces of work in a step, for one look at the clock */
+#define REAL_THREAD_PAUSES 72         /* about 1 us */
+#define REAL_THREAD_TRY 64u           /* steps between tries to let tasks gather */
+#define REAL_THREAD_GATHER 16         /* pauses in which they do */
+#define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
+#define REAL_THREAD_ALT_SIZE 65536u   /* of the stack on which a memory fault is handled */
+
+/* Signal actions belong to the process, and a handler has nothing but the thread it runs on to
+ * find out whose fault it is: that is why these are not in a handle. */
+static _Thread_local struct real_thread *real_thread_current
+    __attribute__((tls_model("initial-exec")));
+static struct sigaction real_thread_before[2]; /* SIGSEGV, SIGBUS */
+static pthread_once_t real_thread_once = PTHREAD_ONCE_INIT;
+
+/* ---- memory faults --------------------------------------------------------------------------- */
+
+static void real_thread_pass_on(int signal, siginfo_t *info, void *context)
+{
+  const struct sigaction *before = &real_thread_before[signal == SIGBUS];
+  if (before->sa_flags & SA_SIGINFO)
+    before->sa_sigaction(signal, info, context);
+  else if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN)
+    before->sa_handler(signal);
+  else
+    sigaction(signal, before, NULL); /* it faults again at once, and then as if we weren't there */
+}
+
+static void real_thread_on_fault(int signal, siginfo_t *info, void *context)
+{
+  struct real_thread *t = real_thread_current;
+  char text[512];
+  int error = errno;
+  const char *said =
+      t ? runtime_fault(t->crew->runtime, info->si_addr, text, sizeof(text)) : NULL;
+  if (said) {
+    real_log_cry(&t->crew->env->log, said);
+    _exit(REAL_THREAD_OVERRUN_STATUS);
+  }
+  errno = error;
+  real_thread_pass_on(signal, info, context);
+}
+
+static void real_thread_catch(void)
+{
+  struct sigaction action = {.sa_sigaction = real_thread_on_fault,
+                             .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGBUS, NULL, &real_thread_before[1]);
+  sigaction(SIGSEGV, NULL, &real_thread_before[0]);
+  sigaction(SIGBUS, &action, NULL);
+  sigaction(SIGSEGV, &action, NULL);
+}
+
+int real_thread_guard(void)
+{
+  return pthread_once(&real_thread_once, real_thread_catch) == 0 ? CHI_OK : CHI_EINVAL;
+}
+
+/* Gives the thread a stack for signals; without one a fault merely kills without a word. */
+static void *real_thread_enter(struct real_thread *t, stack_t *before)
+{
+  void *base = mmap(NULL, REAL_THREAD_ALT_SIZE, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  real_thread_current = t;
+  if (base == MAP_FAILED)
+    return NULL;
+  stack_t mine = {.ss_sp = base, .ss_size = REAL_THREAD_ALT_SIZE};
+  if (sigaltstack(&mine, before) == 0)
+    return base;
+  munmap(base, REAL_THREAD_ALT_SIZE);
+  return NULL;
+}
+
+static void real_thread_leave(void *base, const stack_t *before)
+{
+  real_thread_current = NULL;
+  if (!base)
+    return;
+  sigaltstack(before, NULL);
+  munmap(base, REAL_THREAD_ALT_SIZE);
+}
+
+/* ---- waiting --------------------------------------------------------------------------------- */
+
+static bool real_thread_is_network(const struct real_thread *t)
+{
+  return t->worker == runtime_network_worker(t->crew->runtime);
+}
+
+static uint64_t real_thread_now(const struct real_thread *t)
+{
+  struct env *env = &t->crew->env->env;
+  return env->clock(env);
+}
+
+static bool real_thread_look(const struct real_thread *t)
+{
+  return runtime_has_work(t->crew->runtime, t->worker) ||
+         real_file_ready(t->crew->env, t->worker);
+}
+
+/* Looks for work, giving the CPU to others in between, until the window or the deadline is over. */
+static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
+{
+  struct real_thread_crew *crew = t->crew;
+  bool found = false;
+  if (count_add(&crew->spinning, 1) < crew->spinners) {
+    uint64_t end = t->now + t->spin.window;
+    if (end > deadline)
+      end = deadline;
+    do {
+      sched_yield();
+      found = real_thread_look(t);
+      t->now = real_thread_now(t);
+    } while (!found && t->now < end);
+    real_spin_ended(&t->spin, found);
+  }
+  count_add(&crew->spinning, UINT32_MAX);
+  return found;
+}
+
+/* When tasks come in a stream, it pays to let some gather before the next look: else both sides
+ * fight over the one cache line where the next will be. Whether it pays shows in how many a step
+ * finds; where single ones come at once it is tried now and then. */
+static void real_thread_pace(struct real_thread *t, uint64_t done)
+{
+  if (done > 1) {
+    t->gather = true;
+  } else if (t->gather) {
+    t->gather = false;
+    t->tries = REAL_THREAD_TRY;
+  } else if (t->tries > 0) {
+    t->tries--;
+  } else {
+    t->gather = t->at_once;
+  }
+}
+
+static bool real_thread_spin(struct real_thread *t, uint64_t deadline)
+{
+  for (int i = 0; t->gather && i < REAL_THREAD_GATHER; i++)
+    atomic_pause();
+  for (int i = 0; i < REAL_THREAD_PAUSES; i++) {
+    if (real_thread_look(t)) {
+      t->at_once = i == 0;
+      return true;
+    }
+    atomic_pause();
+  }
+  t->at_once = false;
+  return t->spin.window > 0 && real_thread_yield(t, deadline);
+}
+
+/* Sleeps until the bell, the deadline or a completed operation on a file. */
+static void real_thread_park(struct real_thread *t, uint64_t deadline)
+{
+  struct real_thread_crew *crew = t->crew;
+  int bell = real_env_bell_of(runtime_worker_bell(crew->runtime, t->worker))->fd;
+  int ring = real_file_descriptor(crew->env, t->worker);
+  struct pollfd p[] = {{bell, POLLIN, 0}, {ring, POLLIN, 0}};
+  struct timespec left;
+  int n = ppoll(p, ring >= 0 ? 2 : 1, real_env_left(real_thread_now(t), deadline, &left), NULL);
+  if (n > 0 && p[0].revents)
+    real_env_drain(bell);
+  runtime_awake(crew->runtime, t->worker);
+}
+
+/* The network worker's loop calls runtime_awake itself, before anything is told to the runtime. */
+static void real_thread_sleep(struct real_thread *t, uint64_t worked, uint64_t deadline)
+{
+  if (deadline <= real_thread_now(t))
+    return;
+  if (!runtime_may_sleep(t->crew->runtime, t->worker)) {
+    runtime_awake(t->crew->runtime, t->worker);
+    return;
+  }
+  if (real_thread_is_network(t))
+    real_loop_sleep(t->crew->env->loop, deadline);
+  else
+    real_thread_park(t, deadline);
+  t->polled = t->now = real_thread_now(t);
+  real_spin_slept(&t->spin, t->polled - worked);
+}
+
+/* ---- the loop -------------------------------------------------------------------------------- */
+
+/* What the network worker does between steps. False: it must not sleep. */
+static bool real_thread_serve(struct real_thread *t, uint64_t now)
+{
+  struct real_env *r = t->crew->env;
+  if (now - t->polled > REAL_THREAD_POLL_NS) {
+    real_loop_poll(r->loop);
+    t->polled = now;
+  }
+  t->crew->turn(t->crew->arg);
+  int ring = real_file_descriptor(r, t->worker);
+  if (ring >= 0 && !t->ring_watched)
+    t->ring_watched = real_loop_watch(r->loop, ring, false) == CHI_OK;
+  return ring < 0 || t->ring_watched;
+}
+
+static void real_thread_work(struct real_thread *t)
+{
+  struct real_thread_crew *crew = t->crew;
+  bool network = real_thread_is_network(t);
+  t->now = real_thread_now(t);
+  while (!mark_get(&crew->quit)) {
+    uint64_t now = t->now, deadline = UINT64_MAX;
+    bool more = network && !real_thread_serve(t, now);
+    uint64_t done = runtime_worker_done(crew->runtime, t->worker);
+    more |= runtime_step(crew->runtime, t->worker, now, REAL_THREAD_BUDGET, &deadline);
+    real_thread_pace(t, runtime_worker_done(crew->runtime, t->worker) - done);
+    if (!real_file_flush(crew->env, t->worker)) {
+      sched_yield();
+      more = true;
+    }
+    /* Read here, where nobody waits for it, the time is good for a step that begins within 1 us. */
+    t->now = real_thread_now(t);
+    if (!more && !real_thread_spin(t, deadline))
+      real_thread_sleep(t, now, deadline);
+  }
+}
+
+/* Waits until all threads have been started. False: they could not. */
+static bool real_thread_may_go(struct real_thread_crew *crew)
+{
+  pthread_mutex_lock(&crew->lock);
+  while (crew->gate == 0)
+    pthread_cond_wait(&crew->opened, &crew->lock);
+  bool go = crew->gate == 1;
+  pthread_mutex_unlock(&crew->lock);
+  return go;
+}
+
+static void real_thread_name(const struct real_thread *t)
+{
+  char name[16];
+  snprintf(name, sizeof(name), real_thread_is_network(t) ? "chi-net" : "chi-worker-%u",
+           (unsigned)t->worker);
+  pthread_setname_np(t->id, name);
+}
+
+static void *real_thread_main(void *arg)
+{
+  struct real_thread *t = (struct real_thread *)arg;
+  stack_t before;
+  prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul); /* a sleep shall not be rounded up by 50 us */
+  void *stack = real_thread_enter(t, &before);
+  if (real_thread_may_go(t->crew))
+    real_thread_work(t);
+  real_thread_leave(stack, &before);
+  return NULL;
+}
+
+/* ---- start and end --------------------------------------------------------------------------- */
+
+static void real_thread_open_gate(struct real_thread_crew *crew, uint32_t gate)
+{
+  pthread_mutex_lock(&crew->lock);
+  crew->gate = gate;
+  pthread_cond_broadcast(&crew->opened);
+  pthread_mutex_unlock(&crew->lock);
+}
+
+/* Signals are for the threads of the host program, except those that a thread brings on itself. */
+static void real_thread_block_signals(sigset_t *before)
+{
+  static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF};
+  sigset_t all;
+  sigfillset(&all);
+  for (size_t i = 0; i < CHI_COUNT(own); i++)
+    sigdelset(&all, own[i]);
+  pthread_sigmask(SIG_SETMASK, &all, before);
+}
+
+static int real_thread_create_all(struct real_thread_crew *crew, uint32_t count)
+{
+  sigset_t before;
+  int rc = 0;
+  real_thread_block_signals(&before);
+  while (crew->count < count) {
+    struct real_thread *t = &crew->thread[crew->count];
+    *t = (struct real_thread){.crew = crew, .worker = crew->count};
+    real_spin_init(&t->spin, crew->spin_window_ns);
+    rc = pthread_create(&t->id, NULL, real_thread_main, t);
+    if (rc != 0)
+      break;
+    real_thread_name(t);
+    crew->count++;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return rc;
+}
+
+int real_thread_start(struct real_thread_crew *crew, chi_error *err)
+{
+  uint32_t count = runtime_worker_count(crew->runtime);
+  env_bell bell = runtime_worker_bell(crew->runtime, runtime_network_worker(crew->runtime));
+  pthread_mutex_init(&crew->lock, NULL);
+  pthread_cond_init(&crew->opened, NULL);
+  crew->thread = calloc(count, sizeof(*crew->thread));
+  if (!crew->thread ||
+      real_loop_watch(crew->env->loop, real_env_bell_of(bell)->fd, true) != CHI_OK) {
+    real_thread_join(crew);
+    return error_set(err, CHI_ENOMEM, "out of memory");
+  }
+  int rc = real_thread_create_all(crew, count);
+  real_thread_open_gate(crew, rc == 0 ? 1 : 2);
+  if (rc == 0)
+    return CHI_OK;
+  uint32_t started = crew->count;
+  real_thread_join(crew);
+  errno = rc;
+  return error_set(err, CHI_ENOMEM, "cannot start thread %u of %u: %m", started + 1, count);
+}
+
+void real_thread_quit(struct real_thread_crew *crew)
+{
+  struct env *env = &crew->env->env;
+  mark_set(&crew->quit, 1);
+  for (uint32_t i = 0; i < runtime_worker_count(crew->runtime); i++)
+    env->bell_ring(env, runtime_worker_bell(crew->runtime, i));
+}
+
+void real_thread_join(struct real_thread_crew *crew)
+{
+  for (uint32_t i = 0; i < crew->count; i++)
+    pthread_join(crew->thread[i].id, NULL);
+  free(crew->thread);
+  crew->thread = NULL;
+  crew->count = 0;
+  pthread_mutex_destroy(&crew->lock);
+  pthread_cond_destroy(&crew->opened);
+}
+
+bool real_thread_inside(const struct real_thread_crew *crew)
+{
+  return real_thread_current && real_thread_current->crew == crew;
+}
+
+#undef REAL_THREAD_BUDGET
+#undef REAL_THREAD_PAUSES
+#undef REAL_THREAD_TRY
+#undef REAL_THREAD_GATHER
+#undef REAL_THREAD_POLL_NS
+#undef REAL_THREAD_ALT_SIZE
+
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_spin.c ---- */
+#ifndef CHI_OMIT_REAL
+/* real_spin.c - how long a thread looks for work before it parks: as long as that pays. */
+
+#ifndef CHI_OMIT_REAL
+
+#define REAL_SPIN_WAKE_NS 50000u /* from a ring to the sleeper's first look, on another CPU */
+#define REAL_SPIN_FRUITLESS 2u
+#define REAL_SPIN_BRIEF 4u /* sleeps: work that comes just too late for a window wastes few */
+
+void real_spin_init(struct real_spin *s, uint64_t limit)
+{
+  *s = (struct real_spin){.limit = limit};
+}
+
+void real_spin_ended(struct real_spin *s, bool found)
+{
+  s->fruitless = found ? 0 : s->fruitless + 1;
+  if (s->fruitless >= REAL_SPIN_FRUITLESS)
+    s->window = 0;
+}
+
+void real_spin_slept(struct real_spin *s, uint64_t took)
+{
+  bool brief = took < REAL_SPIN_WAKE_NS || took - REAL_SPIN_WAKE_NS < s->limit;
+  s->brief = brief ? s->brief + 1 : 0;
+  if (s->brief < REAL_SPIN_BRIEF)
+    return;
+  s->window = s->limit;
+  s->fruitless = s->brief = 0;
+}
+
+#undef REAL_SPIN_WAKE_NS
+#undef REAL_SPIN_FRUITLESS
+#undef REAL_SPIN_BRIEF
+
+#endif
+#endif /* CHI_OMIT_REAL */
+
 /* ---- sources/real_loop.c ---- */
 #ifndef CHI_OMIT_REAL
 /* real_loop.c - the event loop of a node's network worker: the attach socket and its links, bells,
@@ -15654,18 +16179,17 @@ int chi_client_open(const char *instance, chi_client **out, chi_error *err)
 #ifndef CHI_OMIT_REAL
 
 #include <errno.h>
-#define EV_COMPAT3 0
 #include <ev.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#define REAL_LOOP_FIRST 64         /* links there is room for at first */
-#define REAL_LOOP_ACCEPTS 16       /* accepted at a time, before others get their turn */
-#define REAL_LOOP_REQUESTS 8       /* of one link at a time, likewise */
-#define REAL_LOOP_OWED 16          /* a client that has more requests unanswered is no client */
-#define REAL_LOOP_RETRY_S 0.1      /* until accepting is tried again after it failed */
+#define REAL_LOOP_FIRST 64             /* links there is room for at first */
+#define REAL_LOOP_ACCEPTS 16           /* accepted at a time, before others get their turn */
+#define REAL_LOOP_REQUESTS 8           /* of one link at a time, likewise */
+#define REAL_LOOP_OWED 16              /* who has more requests unanswered is no client */
+#define REAL_LOOP_RETRY_S 0.1          /* until accepting is tried again after it failed */
 #define REAL_LOOP_QUIET_NS 1000000000u /* between two complaints */
 
 /* A link's handle is its generation and its index: a handle of a link that is gone fits nothing. */
@@ -15712,7 +16236,7 @@ static void real_loop_complain(struct real_loop *l, const char *text)
   env->log(env, CHI_LOG_WARNING, text);
 }
 
-/* ---- links -------------------------------------------------------------------------------- */
+/* ---- links ----------------------------------------------------------------------------------- */
 
 static env_link real_loop_handle(const struct real_loop_link *k)
 {
@@ -15890,7 +16414,7 @@ static int real_loop_reply(struct env *env, env_link link, const void *message, 
   if (!k)
     return CHI_ESHUTDOWN;
   int rc = real_link_answer(k->fd, message, size, shares, count);
-  if (rc == CHI_ESHUTDOWN) /* one that doesn't read its answers is gone, too; the loop will see it */
+  if (rc == CHI_ESHUTDOWN) /* who doesn't read answers is gone, too: the loop will see it */
     shutdown(k->fd, SHUT_RDWR);
   else if (rc == CHI_OK && k->owed > 0)
     k->owed--;
@@ -15904,7 +16428,7 @@ static void real_loop_close_link(struct env *env, env_link link)
     real_loop_drop(k);
 }
 
-/* ---- what else wakes -------------------------------------------------------------------------- */
+/* ---- what else wakes ------------------------------------------------------------------------- */
 
 static void real_loop_on_source(struct ev_loop *ev, ev_io *io, int events)
 {
@@ -15977,7 +16501,7 @@ void real_loop_sleep(struct real_loop *l, uint64_t deadline)
   CHI_ASSERT(!l->asleep);
 }
 
-/* ---- open and close --------------------------------------------------------------------------- */
+/* ---- open and close -------------------------------------------------------------------------- */
 
 static void real_loop_start(struct real_loop *l, int listener)
 {
@@ -16071,15 +16595,12 @@ void real_loop_close(struct real_env *r)
 #include <sys/time.h>
 #include <unistd.h>
 
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77
-#endif
-
-#define REAL_LINK_BACKLOG 512      /* clients that have connected and wait to be accepted */
-#define REAL_LINK_CONNECT_S 5      /* so long a client waits for room in it */
-#define REAL_LINK_LOCK_TRIES 16    /* a lock file may be removed while it is being locked */
-#define REAL_LINK_CANDIDATES 256   /* sockets that are tried when a name or port is left out */
+#define REAL_LINK_BACKLOG 512    /* clients that have connected and wait to be accepted */
+#define REAL_LINK_CONNECT_S 5    /* so long a client waits for room in it */
+#define REAL_LINK_LOCK_TRIES 16  /* a lock file may be removed while it is being locked */
+#define REAL_LINK_ENTRIES 65536   /* of the directory that are looked at: killed nodes leave some */
 #define REAL_LINK_SUFFIX ".sock"
+#define REAL_LINK_PEERPIDFD 77 /* SO_PEERPIDFD: Linux 6.5, not in older headers */
 
 /* What precedes the bytes of a reply: how many descriptors come along, and which. */
 struct real_link_header {
@@ -16093,7 +16614,7 @@ union real_link_control {
   struct cmsghdr align;
 };
 
-/* ---- where -------------------------------------------------------------------------------- */
+/* ---- where ----------------------------------------------------------------------------------- */
 
 static void real_link_directory(const char *directory, char *out, size_t room)
 {
@@ -16134,7 +16655,7 @@ int real_link_locate(const char *directory, const char *name, uint32_t port,
   return CHI_OK;
 }
 
-/* ---- a node listens ----------------------------------------------------------------------- */
+/* ---- a node listens -------------------------------------------------------------------------- */
 
 static int real_link_check_directory(const char *path, chi_error *err)
 {
@@ -16256,7 +16777,7 @@ void real_link_leave(const struct real_link_place *place, struct real_link_desk 
   *desk = (struct real_link_desk){-1, -1};
 }
 
-/* ---- a node's side of a connection ---------------------------------------------------------- */
+/* ---- a node's side of a connection ----------------------------------------------------------- */
 
 int real_link_peer(int fd, struct env_peer *out)
 {
@@ -16272,7 +16793,7 @@ int real_link_watch(int fd, const struct env_peer *peer)
 {
   int pidfd = -1;
   socklen_t size = sizeof(pidfd);
-  if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) != 0)
+  if (getsockopt(fd, SOL_SOCKET, REAL_LINK_PEERPIDFD, &pidfd, &size) != 0)
     pidfd = peer->pid ? (int)syscall(SYS_pidfd_open, peer->pid, 0) : -1;
   return pidfd;
 }
@@ -16285,10 +16806,9 @@ static int real_link_lend(const struct env_share *shares, uint32_t count,
   for (uint32_t i = 0; i < count; i++) {
     const struct env_share *s = &shares[i];
     header->kind[i] = (uint8_t)s->kind;
-    fds[i] = s->kind == ENV_SHARE_BELL ? real_env_bell(s->bell)->fd
-             : s->kind == ENV_SHARE_SEGMENT_WRITE
-                 ? real_shm_lend(&s->segment, ENV_SHARED_WRITE)
-                 : real_shm_lend(&s->segment, ENV_SHARED_READ);
+    fds[i] = s->kind == ENV_SHARE_BELL            ? real_env_bell_of(s->bell)->fd
+             : s->kind == ENV_SHARE_SEGMENT_WRITE ? real_shm_lend(&s->segment, ENV_SHARED_WRITE)
+                                                  : real_shm_lend(&s->segment, ENV_SHARED_READ);
     if (fds[i] < 0)
       return CHI_EINVAL;
   }
@@ -16349,7 +16869,7 @@ int64_t real_link_take(int fd, void *message, size_t room)
   return n == 0 || (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ? CHI_ESHUTDOWN : n;
 }
 
-/* ---- a client finds its node ---------------------------------------------------------------- */
+/* ---- a client finds its node ----------------------------------------------------------------- */
 
 static int real_link_refused(int error, const char *path, chi_error *err)
 {
@@ -16444,8 +16964,8 @@ static int real_link_try(struct real_link_search *s, const char *file, chi_error
     return CHI_OK;
   if (s->fd >= 0) {
     close(fd);
-    return error_set(err, CHI_EINVAL, "there are several daemons, among them %s and %s:%s", s->found,
-                     name, text);
+    return error_set(err, CHI_EINVAL, "there are several daemons, among them %s and %s:%s",
+                     s->found, name, text);
   }
   s->fd = fd;
   snprintf(s->found, sizeof(s->found), "%s:%s", name, text);
@@ -16457,7 +16977,7 @@ static int real_link_search(struct real_link_search *s, chi_error *err)
   DIR *d = opendir(s->directory);
   const struct dirent *e;
   int rc = CHI_OK;
-  for (int i = 0; d && rc == CHI_OK && i < REAL_LINK_CANDIDATES && (e = readdir(d)); i++)
+  for (int i = 0; d && rc == CHI_OK && i < REAL_LINK_ENTRIES && (e = readdir(d)); i++)
     rc = real_link_try(s, e->d_name, err);
   if (d)
     closedir(d);
@@ -16493,8 +17013,8 @@ static int real_link_find(struct real_env *r, const char *instance, int *fd, chi
     return real_link_configured(r, fd, err);
   if (strchr(instance, '/'))
     return real_link_dial(instance, fd, err);
-  bool split = real_link_split(instance, ':', instance + strlen(instance), name, sizeof(name),
-                               &port);
+  bool split =
+      real_link_split(instance, ':', instance + strlen(instance), name, sizeof(name), &port);
   if (split && *name) {
     int rc = real_link_locate(r->directory, name, (uint32_t)port, &place, err);
     return rc == CHI_OK ? real_link_dial(place.socket, fd, err) : rc;
@@ -16509,7 +17029,7 @@ static int real_link_find(struct real_env *r, const char *instance, int *fd, chi
   return rc;
 }
 
-/* ---- a client's side of a connection ---------------------------------------------------------- */
+/* ---- a client's side of a connection --------------------------------------------------------- */
 
 struct real_link {
   int fd;
@@ -16671,7 +17191,7 @@ static int real_link_wait(struct env *env, env_link link, env_bell bell, uint64_
   struct timespec left;
   if (!real_env_alive(real_env_of(env)))
     return CHI_EFORKED;
-  int fd = real_env_bell(bell)->fd;
+  int fd = real_env_bell_of(bell)->fd;
   for (;;) {
     /* Of the link only its end counts: what can be read is the answer to another thread. */
     struct pollfd p[] = {{fd, POLLIN, 0}, {real_link_of(link)->fd, POLLRDHUP, 0}};
@@ -16697,7 +17217,7 @@ static bool real_link_join(int set, int fd, uint32_t events)
 
 static int real_link_descriptor(struct env *env, env_link link, env_bell bell)
 {
-  struct real_bell *b = real_env_bell(bell);
+  struct real_env_bell *b = real_env_bell_of(bell);
   if (!real_env_alive(real_env_of(env)))
     return -1;
   if (b->set < 0)
@@ -16721,377 +17241,9 @@ void real_link_bind(struct real_env *r)
 #undef REAL_LINK_BACKLOG
 #undef REAL_LINK_CONNECT_S
 #undef REAL_LINK_LOCK_TRIES
-#undef REAL_LINK_CANDIDATES
+#undef REAL_LINK_ENTRIES
 #undef REAL_LINK_SUFFIX
-
-#endif
-#endif /* CHI_OMIT_REAL */
-
-/* ---- sources/real_thread.c ---- */
-#ifndef CHI_OMIT_REAL
-/* real_thread.c - the threads of a node: each steps one worker, looks for more work, and parks. */
-
-#ifndef CHI_OMIT_REAL
-
-#include <errno.h>
-#include <poll.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <unistd.h>
-
-#define REAL_THREAD_BUDGET 64u        /* pieces of work in a step, for one look at the clock */
-#define REAL_THREAD_PAUSES 72         /* about 1 us */
-#define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
-#define REAL_THREAD_ALT_SIZE 65536u   /* of the stack on which a memory fault is handled */
-
-/* Signal actions belong to the process, and a handler has nothing but the thread it runs on to
- * find out whose fault it is: that is why these are not in a handle. */
-static _Thread_local struct real_thread *real_thread_current
-    __attribute__((tls_model("initial-exec")));
-static struct sigaction real_thread_before[2]; /* SIGSEGV, SIGBUS */
-static pthread_once_t real_thread_once = PTHREAD_ONCE_INIT;
-
-/* ---- memory faults ---------------------------------------------------------------------------- */
-
-static void real_thread_pass_on(int signal, siginfo_t *info, void *context)
-{
-  const struct sigaction *before = &real_thread_before[signal == SIGBUS];
-  if (before->sa_flags & SA_SIGINFO)
-    before->sa_sigaction(signal, info, context);
-  else if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN)
-    before->sa_handler(signal);
-  else
-    sigaction(signal, before, NULL); /* it faults again at once, and then as if we weren't there */
-}
-
-static void real_thread_on_fault(int signal, siginfo_t *info, void *context)
-{
-  struct real_thread *t = real_thread_current;
-  char text[512];
-  int error = errno;
-  const char *said =
-      t ? runtime_fault(t->crew->runtime, info->si_addr, text, sizeof(text)) : NULL;
-  if (said) {
-    real_log_cry(&t->crew->env->log, said);
-    _exit(REAL_THREAD_OVERRUN_STATUS);
-  }
-  errno = error;
-  real_thread_pass_on(signal, info, context);
-}
-
-static void real_thread_catch(void)
-{
-  struct sigaction action = {.sa_sigaction = real_thread_on_fault,
-                             .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
-  sigemptyset(&action.sa_mask);
-  sigaction(SIGBUS, NULL, &real_thread_before[1]);
-  sigaction(SIGSEGV, NULL, &real_thread_before[0]);
-  sigaction(SIGBUS, &action, NULL);
-  sigaction(SIGSEGV, &action, NULL);
-}
-
-int real_thread_guard(void)
-{
-  return pthread_once(&real_thread_once, real_thread_catch) == 0 ? CHI_OK : CHI_EINVAL;
-}
-
-/* Gives the thread a stack for signals; without one a fault merely kills without a word. */
-static void *real_thread_enter(struct real_thread *t, stack_t *before)
-{
-  void *base = mmap(NULL, REAL_THREAD_ALT_SIZE, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  real_thread_current = t;
-  if (base == MAP_FAILED)
-    return NULL;
-  stack_t mine = {.ss_sp = base, .ss_size = REAL_THREAD_ALT_SIZE};
-  if (sigaltstack(&mine, before) == 0)
-    return base;
-  munmap(base, REAL_THREAD_ALT_SIZE);
-  return NULL;
-}
-
-static void real_thread_leave(void *base, const stack_t *before)
-{
-  real_thread_current = NULL;
-  if (!base)
-    return;
-  sigaltstack(before, NULL);
-  munmap(base, REAL_THREAD_ALT_SIZE);
-}
-
-/* ---- waiting ---------------------------------------------------------------------------------- */
-
-static bool real_thread_is_network(const struct real_thread *t)
-{
-  return t->worker == runtime_network_worker(t->crew->runtime);
-}
-
-static uint64_t real_thread_now(const struct real_thread *t)
-{
-  struct env *env = &t->crew->env->env;
-  return env->clock(env);
-}
-
-static bool real_thread_look(const struct real_thread *t)
-{
-  return runtime_has_work(t->crew->runtime, t->worker) ||
-         real_file_ready(t->crew->env, t->worker);
-}
-
-/* Looks for work, giving the CPU to others in between, until the window or the deadline is over. */
-static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
-{
-  struct real_crew *crew = t->crew;
-  bool found = false;
-  if (count_add(&crew->spinning, 1) + 1 < crew->cpus) {
-    uint64_t end = real_thread_now(t) + t->spin.window;
-    if (end > deadline)
-      end = deadline;
-    do {
-      sched_yield();
-      found = real_thread_look(t);
-    } while (!found && real_thread_now(t) < end);
-    real_spin_ended(&t->spin, found);
-  }
-  count_add(&crew->spinning, UINT32_MAX);
-  return found;
-}
-
-static bool real_thread_spin(struct real_thread *t, uint64_t deadline)
-{
-  if (t->crew->cpus < 2)
-    return false;
-  for (int i = 0; i < REAL_THREAD_PAUSES; i++) {
-    if (real_thread_look(t))
-      return true;
-    atomic_pause();
-  }
-  return t->spin.window > 0 && real_thread_yield(t, deadline);
-}
-
-/* Sleeps until the bell, the deadline or a completed operation on a file. */
-static void real_thread_park(struct real_thread *t, uint64_t deadline)
-{
-  struct real_crew *crew = t->crew;
-  int bell = real_env_bell(runtime_worker_bell(crew->runtime, t->worker))->fd;
-  int ring = real_file_descriptor(crew->env, t->worker);
-  struct pollfd p[] = {{bell, POLLIN, 0}, {ring, POLLIN, 0}};
-  struct timespec left;
-  int n = ppoll(p, ring >= 0 ? 2 : 1, real_env_left(real_thread_now(t), deadline, &left), NULL);
-  if (n > 0 && p[0].revents)
-    real_env_drain(bell);
-  runtime_awake(crew->runtime, t->worker);
-}
-
-/* The network worker's loop calls runtime_awake itself, before anything is told to the runtime. */
-static void real_thread_sleep(struct real_thread *t, uint64_t deadline)
-{
-  uint64_t from = real_thread_now(t);
-  if (deadline <= from)
-    return;
-  if (!runtime_may_sleep(t->crew->runtime, t->worker)) {
-    runtime_awake(t->crew->runtime, t->worker);
-    return;
-  }
-  if (real_thread_is_network(t))
-    real_loop_sleep(t->crew->env->loop, deadline);
-  else
-    real_thread_park(t, deadline);
-  t->polled = real_thread_now(t);
-  real_spin_slept(&t->spin, t->polled - from);
-}
-
-/* ---- the loop --------------------------------------------------------------------------------- */
-
-/* What the network worker does between steps. False: it must not sleep. */
-static bool real_thread_serve(struct real_thread *t, uint64_t now)
-{
-  struct real_env *r = t->crew->env;
-  if (now - t->polled > REAL_THREAD_POLL_NS) {
-    real_loop_poll(r->loop);
-    t->polled = now;
-  }
-  t->crew->turn(t->crew->arg);
-  int ring = real_file_descriptor(r, t->worker);
-  if (ring >= 0 && !t->ring_watched)
-    t->ring_watched = real_loop_watch(r->loop, ring, false) == CHI_OK;
-  return ring < 0 || t->ring_watched;
-}
-
-static void real_thread_work(struct real_thread *t)
-{
-  struct real_crew *crew = t->crew;
-  bool network = real_thread_is_network(t);
-  while (!mark_get(&crew->quit)) {
-    uint64_t now = real_thread_now(t), deadline = UINT64_MAX;
-    bool more = network && !real_thread_serve(t, now);
-    more |= runtime_step(crew->runtime, t->worker, now, REAL_THREAD_BUDGET, &deadline);
-    if (!real_file_flush(crew->env, t->worker)) {
-      sched_yield();
-      more = true;
-    }
-    if (!more && !real_thread_spin(t, deadline))
-      real_thread_sleep(t, deadline);
-  }
-}
-
-/* Waits until all threads have been started. False: they could not. */
-static bool real_thread_may_go(struct real_crew *crew)
-{
-  pthread_mutex_lock(&crew->lock);
-  while (crew->gate == 0)
-    pthread_cond_wait(&crew->opened, &crew->lock);
-  bool go = crew->gate == 1;
-  pthread_mutex_unlock(&crew->lock);
-  return go;
-}
-
-static void real_thread_name(const struct real_thread *t)
-{
-  char name[16];
-  snprintf(name, sizeof(name), real_thread_is_network(t) ? "chi-net" : "chi-worker-%u",
-           (unsigned)t->worker);
-  pthread_setname_np(pthread_self(), name);
-  prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul);
-}
-
-static void *real_thread_main(void *arg)
-{
-  struct real_thread *t = (struct real_thread *)arg;
-  stack_t before;
-  real_thread_name(t);
-  void *stack = real_thread_enter(t, &before);
-  if (real_thread_may_go(t->crew))
-    real_thread_work(t);
-  real_thread_leave(stack, &before);
-  return NULL;
-}
-
-/* ---- start and end ------------------------------------------------------------------------------ */
-
-static void real_thread_open_gate(struct real_crew *crew, uint32_t gate)
-{
-  pthread_mutex_lock(&crew->lock);
-  crew->gate = gate;
-  pthread_cond_broadcast(&crew->opened);
-  pthread_mutex_unlock(&crew->lock);
-}
-
-/* Signals are for the threads of the host program, except those that a thread brings on itself. */
-static void real_thread_block_signals(sigset_t *before)
-{
-  static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF};
-  sigset_t all;
-  sigfillset(&all);
-  for (size_t i = 0; i < CHI_COUNT(own); i++)
-    sigdelset(&all, own[i]);
-  pthread_sigmask(SIG_SETMASK, &all, before);
-}
-
-static int real_thread_create_all(struct real_crew *crew, uint32_t count)
-{
-  sigset_t before;
-  int rc = 0;
-  real_thread_block_signals(&before);
-  while (rc == 0 && crew->count < count) {
-    struct real_thread *t = &crew->thread[crew->count];
-    *t = (struct real_thread){.crew = crew, .worker = crew->count};
-    real_spin_init(&t->spin, crew->spin_window_ns);
-    rc = pthread_create(&t->id, NULL, real_thread_main, t);
-    crew->count += rc == 0;
-  }
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  return rc;
-}
-
-int real_thread_start(struct real_crew *crew, chi_error *err)
-{
-  uint32_t count = runtime_worker_count(crew->runtime);
-  env_bell bell = runtime_worker_bell(crew->runtime, runtime_network_worker(crew->runtime));
-  pthread_mutex_init(&crew->lock, NULL);
-  pthread_cond_init(&crew->opened, NULL);
-  crew->thread = calloc(count, sizeof(*crew->thread));
-  if (!crew->thread || real_loop_watch(crew->env->loop, real_env_bell(bell)->fd, true) != CHI_OK) {
-    real_thread_join(crew);
-    return error_set(err, CHI_ENOMEM, "out of memory");
-  }
-  int rc = real_thread_create_all(crew, count);
-  real_thread_open_gate(crew, rc == 0 ? 1 : 2);
-  if (rc == 0)
-    return CHI_OK;
-  uint32_t started = crew->count;
-  real_thread_join(crew);
-  errno = rc;
-  return error_set(err, CHI_ENOMEM, "cannot start thread %u of %u: %m", started + 1, count);
-}
-
-void real_thread_quit(struct real_crew *crew)
-{
-  struct env *env = &crew->env->env;
-  mark_set(&crew->quit, 1);
-  for (uint32_t i = 0; i < runtime_worker_count(crew->runtime); i++)
-    env->bell_ring(env, runtime_worker_bell(crew->runtime, i));
-}
-
-void real_thread_join(struct real_crew *crew)
-{
-  for (uint32_t i = 0; i < crew->count; i++)
-    pthread_join(crew->thread[i].id, NULL);
-  free(crew->thread);
-  crew->thread = NULL;
-  crew->count = 0;
-  pthread_mutex_destroy(&crew->lock);
-  pthread_cond_destroy(&crew->opened);
-}
-
-bool real_thread_inside(const struct real_crew *crew)
-{
-  return real_thread_current && real_thread_current->crew == crew;
-}
-
-#undef REAL_THREAD_BUDGET
-#undef REAL_THREAD_PAUSES
-#undef REAL_THREAD_POLL_NS
-#undef REAL_THREAD_ALT_SIZE
-
-#endif
-#endif /* CHI_OMIT_REAL */
-
-/* ---- sources/real_spin.c ---- */
-#ifndef CHI_OMIT_REAL
-/* real_spin.c - how long a thread looks for work before it parks: as long as that pays. */
-
-#ifndef CHI_OMIT_REAL
-
-#define REAL_SPIN_WAKE_NS 50000u /* from a ring to the sleeper's first look, on another CPU */
-#define REAL_SPIN_FRUITLESS 2u
-
-void real_spin_init(struct real_spin *s, uint64_t limit)
-{
-  *s = (struct real_spin){.limit = limit};
-}
-
-void real_spin_ended(struct real_spin *s, bool found)
-{
-  s->fruitless = found ? 0 : s->fruitless + 1;
-  if (s->fruitless >= REAL_SPIN_FRUITLESS)
-    s->window = 0;
-}
-
-void real_spin_slept(struct real_spin *s, uint64_t took)
-{
-  if (took >= REAL_SPIN_WAKE_NS && took - REAL_SPIN_WAKE_NS >= s->limit)
-    return;
-  s->window = s->limit;
-  s->fruitless = 0;
-}
-
-#undef REAL_SPIN_WAKE_NS
-#undef REAL_SPIN_FRUITLESS
+#undef REAL_LINK_PEERPIDFD
 
 #endif
 #endif /* CHI_OMIT_REAL */
@@ -17134,7 +17286,7 @@ struct real_file {
   size_t map_size, sqe_size;
 };
 
-/* ---- the ring --------------------------------------------------------------------------------- */
+/* ---- the ring -------------------------------------------------------------------------------- */
 
 static void real_file_unmap(struct real_file *f)
 {
@@ -17241,7 +17393,7 @@ bool real_file_flush(struct real_env *r, uint32_t worker)
   return true;
 }
 
-/* ---- operations that are done at once --------------------------------------------------------- */
+/* ---- operations that are done at once -------------------------------------------------------- */
 
 static int64_t real_file_failed(void)
 {
@@ -17375,7 +17527,7 @@ static int64_t real_file_run(const struct env_io *io)
   }
 }
 
-/* ---- the seam --------------------------------------------------------------------------------- */
+/* ---- the seam -------------------------------------------------------------------------------- */
 
 static bool real_file_in_range(const struct env_io *io)
 {
@@ -17640,14 +17792,9 @@ void real_module_close(struct real_env *r)
 #include <sys/stat.h>
 #include <unistd.h>
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 8u
-#endif
-
 #define REAL_SHM_QUIET_NS 1000000000u /* between two complaints about memory */
+#define REAL_SHM_POPULATE 23          /* MADV_POPULATE_WRITE: Linux 5.14, not in older headers */
+#define REAL_SHM_NOEXEC 8u            /* MFD_NOEXEC_SEAL: Linux 6.3, likewise */
 
 /* A segment that this process has opened. */
 struct real_shm {
@@ -17690,7 +17837,7 @@ static int real_shm_populate(const struct real_env *r, void *base, uint64_t size
   if (size > real_limit_memory(&r->limit))
     return CHI_ENOMEM;
   do
-    rc = r->no_populate ? -1 : madvise(base, size, MADV_POPULATE_WRITE);
+    rc = r->no_populate ? -1 : madvise(base, size, REAL_SHM_POPULATE);
   while (rc != 0 && !r->no_populate && (errno == EINTR || errno == EAGAIN));
   if (rc == 0)
     return CHI_OK;
@@ -17719,7 +17866,7 @@ static int real_shm_make(struct real_env *r, const char *name, struct real_shm *
   int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
   char label[200]; /* the kernel takes 249 bytes */
   snprintf(label, sizeof(label), "%s", name);
-  s->fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+  s->fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING | REAL_SHM_NOEXEC);
   if (s->fd < 0 && errno == EINVAL)
     s->fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (s->fd < 0 || ftruncate(s->fd, (off_t)out->size) != 0)
@@ -17837,6 +17984,8 @@ int real_shm_adopt(int fd, enum env_access access, struct env_segment *out)
 }
 
 #undef REAL_SHM_QUIET_NS
+#undef REAL_SHM_POPULATE
+#undef REAL_SHM_NOEXEC
 
 #endif
 #endif /* CHI_OMIT_REAL */
@@ -17857,7 +18006,7 @@ int real_shm_adopt(int fd, enum env_access access, struct env_segment *out)
 #include <time.h>
 #include <unistd.h>
 
-/* ---- clock, random, memory, log --------------------------------------------------------- */
+/* ---- clock, random, memory, log -------------------------------------------------------------- */
 
 static uint64_t real_env_clock(struct env *env)
 {
@@ -17911,7 +18060,7 @@ static void real_env_pause(struct env *env, uint64_t until)
     ;
 }
 
-/* ---- stacks ----------------------------------------------------------------------------- */
+/* ---- stacks ---------------------------------------------------------------------------------- */
 
 /* A stack is a guard page and whole pages, of which the size told is a little less, and differs by
  * cache lines from that of its neighbours: else the tops of all would fall into the same sets. */
@@ -17945,16 +18094,16 @@ static void real_env_stack_close(struct env *env, struct env_stack *stack)
   *stack = (struct env_stack){NULL, 0};
 }
 
-/* ---- bells ------------------------------------------------------------------------------ */
+/* ---- bells ----------------------------------------------------------------------------------- */
 
 int real_env_adopt_bell(int fd, env_bell *out)
 {
-  struct real_bell *b = malloc(sizeof(*b));
+  struct real_env_bell *b = malloc(sizeof(*b));
   if (!b) {
     close(fd);
     return CHI_ENOMEM;
   }
-  *b = (struct real_bell){fd, -1};
+  *b = (struct real_env_bell){fd, -1};
   *out = (env_bell)(intptr_t)b;
   return CHI_OK;
 }
@@ -17968,7 +18117,7 @@ static int real_env_bell_open(struct env *env, env_bell *out)
 
 static void real_env_bell_close(struct env *env, env_bell bell)
 {
-  struct real_bell *b = real_env_bell(bell);
+  struct real_env_bell *b = real_env_bell_of(bell);
   (void)env;
   CHI_ASSERT(bell != ENV_NO_BELL && b);
   close(b->fd);
@@ -17983,7 +18132,7 @@ static void real_env_bell_ring(struct env *env, env_bell bell)
   (void)env;
   CHI_ASSERT(bell != ENV_NO_BELL);
   /* EAGAIN: it has been rung more often than can be counted, and is rung. */
-  while (write(real_env_bell(bell)->fd, &one, sizeof(one)) < 0 && errno == EINTR)
+  while (write(real_env_bell_of(bell)->fd, &one, sizeof(one)) < 0 && errno == EINTR)
     ;
 }
 
@@ -17994,14 +18143,13 @@ void real_env_drain(int fd)
     ;
 }
 
-/* ---- the whole -------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 /* A page of its own, which the kernel clears in a forked child. */
 static uint32_t *real_env_make_mark(void)
 {
   size_t page = (size_t)sysconf(_SC_PAGESIZE);
-  uint32_t *mark =
-      mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  uint32_t *mark = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mark == MAP_FAILED)
     return NULL;
   madvise(mark, page, MADV_WIPEONFORK);
@@ -18125,7 +18273,7 @@ struct timespec *real_env_left(uint64_t now, uint64_t deadline, struct timespec 
 #include <stdlib.h>
 #include <unistd.h>
 
-#define REAL_LIMIT_PATH 1536            /* of a file of a cgroup */
+#define REAL_LIMIT_PATH 1536             /* of a file of a cgroup */
 #define REAL_LIMIT_TEXT 6144             /* of a file that is read; a fiber may be short of stack */
 #define REAL_LIMIT_RESERVE (16ull << 20) /* kept free, or a part of a small cgroup's limit */
 #define REAL_LIMIT_PART 64
@@ -18150,8 +18298,8 @@ static bool real_limit_read(const char *dir, const char *name, char *text, size_
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0)
     return false;
-  while (have + 1 < room && ((n = read(fd, text + have, room - 1 - have)) > 0 ||
-                             (n < 0 && errno == EINTR)))
+  while (have + 1 < room &&
+         ((n = read(fd, text + have, room - 1 - have)) > 0 || (n < 0 && errno == EINTR)))
     have += n > 0 ? (size_t)n : 0;
   text[have] = '\0';
   close(fd);
@@ -18189,7 +18337,7 @@ static void real_limit_least(uint64_t *least, uint64_t value)
     *least = value;
 }
 
-/* ---- memory ----------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static void real_limit_account(uint64_t max, uint64_t used, uint64_t cache, uint64_t *least)
 {
@@ -18228,7 +18376,7 @@ static void real_limit_memory_v1(const char *dir, uint64_t *least)
   real_limit_account(max, used, cache, least);
 }
 
-/* ---- CPUs, in thousandths --------------------------------------------------------------- */
+/* ---- CPUs, in thousandths -------------------------------------------------------------------- */
 
 static void real_limit_quota(uint64_t quota, uint64_t period, uint64_t *least)
 {
@@ -18258,7 +18406,7 @@ static void real_limit_cpus_v1(const char *dir, uint64_t *least)
     real_limit_quota(quota, period, least);
 }
 
-/* ---- the cgroups of this process -------------------------------------------------------- */
+/* ---- the cgroups of this process ------------------------------------------------------------- */
 
 /* Visits a cgroup and those above it. A container may see its own cgroup at the root, though the
  * path is the one the host sees: then only the root is there to be visited. */
@@ -18326,8 +18474,7 @@ static uint64_t real_limit_walk(const struct real_limit *limit, const char *cont
 uint64_t real_limit_memory(const struct real_limit *limit)
 {
   char text[REAL_LIMIT_TEXT];
-  uint64_t least =
-      real_limit_walk(limit, "memory", real_limit_memory_v1, real_limit_memory_v2);
+  uint64_t least = real_limit_walk(limit, "memory", real_limit_memory_v1, real_limit_memory_v2);
   if (real_limit_read("", limit->meminfo, text, sizeof(text)) && strstr(text, "MemAvailable:")) {
     uint64_t free_bytes = real_limit_field(text, "MemAvailable:") * 1024;
     real_limit_least(&least, free_bytes > REAL_LIMIT_RESERVE ? free_bytes - REAL_LIMIT_RESERVE : 0);
@@ -18353,13 +18500,25 @@ static uint32_t real_limit_affinity(void)
   return 1;
 }
 
+/* CPUs that the quota amounts to, rounded up. */
+static uint32_t real_limit_quota_cpus(const struct real_limit *limit)
+{
+  uint64_t quota = real_limit_walk(limit, "cpu", real_limit_cpus_v1, real_limit_cpus_v2);
+  uint64_t cpus = quota / 1000 + (quota % 1000 != 0);
+  real_limit_least(&cpus, REAL_LIMIT_CPUS_MAX);
+  return cpus > 0 ? (uint32_t)cpus : 1;
+}
+
 uint32_t real_limit_cpus(const struct real_limit *limit)
 {
-  uint64_t cpus = real_limit_affinity();
-  uint64_t quota = real_limit_walk(limit, "cpu", real_limit_cpus_v1, real_limit_cpus_v2);
-  if (quota != UINT64_MAX)
-    real_limit_least(&cpus, quota / 1000 + (quota % 1000 != 0));
-  return cpus > 0 ? (uint32_t)cpus : 1;
+  uint32_t cpus = real_limit_affinity(), quota = real_limit_quota_cpus(limit);
+  return cpus < quota ? cpus : quota;
+}
+
+uint32_t real_limit_spinners(const struct real_limit *limit)
+{
+  uint32_t cpus = real_limit_affinity(), quota = real_limit_quota_cpus(limit);
+  return quota <= cpus ? quota - 1 : cpus;
 }
 
 #undef REAL_LIMIT_PATH
@@ -18392,9 +18551,9 @@ uint32_t real_limit_cpus(const struct real_limit *limit)
  * signal handler. Years begin in March here, so that the odd day is the last one. */
 static void real_log_date(int64_t day, int *year, int *month, int *mday)
 {
-  int64_t era_day = day + 719468;         /* from 0000-03-01 */
-  int64_t era = era_day / 146097;         /* of 400 years */
-  int64_t d = era_day - era * 146097;     /* of the era */
+  int64_t era_day = day + 719468;     /* from 0000-03-01 */
+  int64_t era = era_day / 146097;     /* of 400 years */
+  int64_t d = era_day - era * 146097; /* of the era */
   int64_t y = (d - d / 1460 + d / 36524 - d / 146096) / 365;
   int64_t n = d - (365 * y + y / 4 - y / 100); /* of the year */
   int64_t m = (5 * n + 2) / 153;
@@ -18546,7 +18705,7 @@ struct real_conf_key {
   struct report_mark at;
 };
 
-/* ---- events ----------------------------------------------------------------------------- */
+/* ---- events ---------------------------------------------------------------------------------- */
 
 static struct report_mark real_conf_mark(yaml_mark_t mark)
 {
@@ -18625,7 +18784,7 @@ static void real_conf_skip(struct real_conf *c)
   }
 }
 
-/* ---- values ----------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 static bool real_conf_is_one_of(const char *text, const char *const *words)
 {
@@ -18762,7 +18921,7 @@ static bool real_conf_entry(struct real_conf *c, struct real_conf_key *key,
   }
 }
 
-/* ---- the file --------------------------------------------------------------------------- */
+/* ---- the file -------------------------------------------------------------------------------- */
 
 static void real_conf_section(struct real_conf *c)
 {
@@ -18875,7 +19034,7 @@ CHI_PRIVATE void real_conf_parse(struct reader *r, const char *text, size_t size
   reader_end(r);
 }
 
-/* ---- the world -------------------------------------------------------------------------- */
+/* ---- the world ------------------------------------------------------------------------------- */
 
 /* Holds the user's name while it is expanded. */
 struct real_conf_env {
@@ -20349,13 +20508,12 @@ CHI_PRIVATE uint32_t sim_party_table_used(const struct sim_party_table *table)
   return used;
 }
 
-/* Whether a fault refuses it. */
-static bool sim_party_refused(struct sim_party *party, enum sim_fault_memory kind, uint64_t size,
-                              const char *what)
+/* Whether a fault refuses it. The size is no part of the trace: it differs between machines. */
+static bool sim_party_refused(struct sim_party *party, enum sim_fault_memory kind, const char *what)
 {
   if (!sim_fault_hits(&party->world->fault, kind))
     return false;
-  sim_world_trace(party->world, party->node, SIM_TRACE_FAULT_MEMORY, party->number, size, 0, what);
+  sim_world_trace(party->world, party->node, SIM_TRACE_FAULT_MEMORY, party->number, 0, 0, what);
   return true;
 }
 
@@ -20374,7 +20532,7 @@ static void *sim_party_env_get(void *arg, size_t size)
 {
   struct sim_party *party = arg;
   struct sim_party_block *block;
-  if (sim_party_refused(party, SIM_FAULT_ALLOC, size, "private memory"))
+  if (sim_party_refused(party, SIM_FAULT_ALLOC, "private memory"))
     return NULL;
   block = malloc(sizeof(*block) + size);
   CHI_ASSERT(block);
@@ -20416,7 +20574,7 @@ static int sim_party_env_stack_open(struct env *env, size_t size, struct env_sta
 {
   struct sim_party *party = sim_party_of(env);
   struct env_stack *stack;
-  if (sim_party_refused(party, SIM_FAULT_STACK, size, "a stack"))
+  if (sim_party_refused(party, SIM_FAULT_STACK, "a stack"))
     return CHI_ENOMEM;
   out->size = size;
   out->base = sim_thread_stack_open(size);
@@ -20483,7 +20641,7 @@ static int sim_party_env_segment_open(struct env *env, const char *name, uint64_
   struct sim_party_segment *segment;
   void *base;
   (void)access;
-  if (sim_party_refused(party, SIM_FAULT_SEGMENT, size, name))
+  if (sim_party_refused(party, SIM_FAULT_SEGMENT, name))
     return CHI_ENOMEM;
   base =
       mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -20515,7 +20673,7 @@ static int sim_party_env_segment_restore(struct env *env, struct env_segment *se
 {
   struct sim_party *party = sim_party_of(env);
   CHI_ASSERT(sim_party_table_get(&party->segments, segment->handle));
-  if (sim_party_refused(party, SIM_FAULT_SEGMENT, segment->size, "pages given back"))
+  if (sim_party_refused(party, SIM_FAULT_SEGMENT, "pages given back"))
     return CHI_ENOMEM;
   return CHI_OK;
 }
@@ -20541,7 +20699,7 @@ static int sim_party_env_bell_open(struct env *env, env_bell *out)
 {
   struct sim_party *party = sim_party_of(env);
   struct sim_party_bell *bell;
-  if (sim_party_refused(party, SIM_FAULT_BELL, 0, "a bell"))
+  if (sim_party_refused(party, SIM_FAULT_BELL, "a bell"))
     return CHI_ENOMEM;
   bell = sim_world_new(sizeof(*bell));
   bell->refs = 1;
@@ -21762,7 +21920,7 @@ static const struct {
     {SIM_TRACE_IO_BEGIN, "worker %a: %i %t, %c bytes"},
     {SIM_TRACE_IO_END, "worker %a: %i gives %r"},
     {SIM_TRACE_FAULT_IO, "worker %a: a fault hits %i %t"},
-    {SIM_TRACE_FAULT_MEMORY, "a fault refuses %b bytes for %t"},
+    {SIM_TRACE_FAULT_MEMORY, "a fault refuses %t"},
 };
 
 static const char *const sim_trace_io_words[] = {"open",     "read",    "write", "sync",

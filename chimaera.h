@@ -455,7 +455,7 @@ int chi_subtask_wait(chi_ctx *ctx, void *task, uint64_t timeout_ns);
 int chi_subtask_done(chi_ctx *ctx, const void *task); /* 1 if it has completed */
 int chi_subtask_wait_all(chi_ctx *ctx); /* the first non-zero rc, in order of submission */
 int chi_subtask_cancel(chi_ctx *ctx, void *task);
-void chi_subtask_free(chi_ctx *ctx, void *task); /* not one that is running */
+void chi_subtask_free(chi_ctx *ctx, void *task); /* one that is running is cancelled instead */
 int chi_call(chi_ctx *ctx, void *task);          /* submit and wait; returns its rc */
 
 /* Locks of tasks, not of threads: zeroed is unlocked; they live in a container's state. Tasks with
@@ -518,8 +518,9 @@ int chi_client_open(const char *instance, chi_client **out, chi_error *err);
 /* Closes what is left: queues, tasks and buffers of this client become invalid. */
 void chi_client_close(chi_client *client);
 /* After CHI_ESHUTDOWN: attaches to the same instance again, waiting for it up to timeout_ns. Queues
- * open themselves anew; tasks in flight end with CHI_ESHUTDOWN; tasks and buffers allocated before
- * can be read and freed, and submitting them gives CHI_ESTALE. */
+ * open themselves anew once what was in flight has been waited for or reaped: it ended with
+ * CHI_ESHUTDOWN. Tasks and buffers allocated before can be read and freed, and submitting them
+ * gives CHI_ESTALE. */
 int chi_client_reconnect(chi_client *client, uint64_t timeout_ns, chi_error *err);
 
 /* The queue's depth is the daemon's queue_depth: so many tasks may be in flight. */

@@ -52,9 +52,11 @@ static int admin_run_in(chi_ctx *ctx, struct pool *p, struct method *method)
     return CHI_ENOMEM;
   ctx_aim(task, &p->container, method, true);
   int rc = chi_call(ctx, task);
-  for (uint64_t ns = 1000000; !chi_subtask_done(ctx, task); ns = ns < 50000000 ? ns * 2 : ns) {
-    ctx_pause(ctx, ns); /* the caller was cancelled: told to the body, but it is not left alone */
-    rc = CHI_ECANCELLED;
+  if (!chi_subtask_done(ctx, task)) { /* the caller was cancelled: the body is told, and decides */
+    chi_subtask_cancel(ctx, task);
+    for (uint64_t ns = 1000000; !chi_subtask_done(ctx, task); ns = ns < 50000000 ? ns * 2 : ns)
+      ctx_pause(ctx, ns);
+    rc = ((const chi_task *)task)->rc;
   }
   chi_subtask_free(ctx, task);
   return rc;
@@ -298,6 +300,10 @@ int admin_create_pool(chi_ctx *ctx, struct admin_host *host, const char *mod_nam
     pool_close(alloc, p);
     return rc;
   }
+  if (mark_get(&host->crew->draining)) {
+    pool_close(alloc, p);
+    return error_set(err, CHI_ESHUTDOWN, "pool %s: the node is stopping", pool_name);
+  }
   *created = true;
   return admin_make_pool(ctx, host, p, err);
 }
@@ -322,7 +328,7 @@ static void admin_destroy_pool(chi_ctx *ctx, struct admin_host *host, struct poo
             p->name);
   admin_retire(ctx, host, p, POOL_DESTROYED);
   int rc = admin_run_in(ctx, p, &host->destroy);
-  while (rc == CHI_ENOMEM) {
+  while (rc == CHI_ENOMEM || rc == CHI_EBUSY) {
     ctx_pause(ctx, 10000000);
     rc = admin_run_in(ctx, p, &host->destroy);
   }
@@ -370,7 +376,7 @@ static int chi_admin_find_pool_run(chi_ctx *ctx, struct admin *self, struct chi_
 {
   struct admin_host *host = self->host;
   const struct pool *p = directory_find_name(host->directory, t->pool_name);
-  if (!p) {
+  if (!p && !ctx->parent) { /* a create that asks would wait for itself */
     int rc = chi_event_wait(ctx, &host->composed, 0); /* it may be one of the configuration */
     if (rc != CHI_OK)
       return rc;
@@ -399,10 +405,11 @@ static uint64_t admin_work_left(const struct admin_host *host, uint64_t *done)
   uint64_t accepted = 0, ended = 0, resting = 0;
   for (uint32_t i = 0; i < host->crew->count; i++) {
     const struct worker *w = &host->crew->worker[i];
-    ended += tally_get(&w->ended);
-    accepted += tally_get(&w->accepted);
-    resting += tally_get(&w->resting);
+    ended += mark_get(&w->ended);
+    resting += mark_get(&w->resting);
   }
+  for (uint32_t i = 0; i < host->crew->count; i++) /* after what ended: what moves counts as left */
+    accepted += mark_get(&host->crew->worker[i].accepted);
   *done = ended;
   return accepted - ended - resting - host->flushing;
 }

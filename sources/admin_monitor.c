@@ -46,8 +46,7 @@ static void admin_out_worker(const struct admin_out *o, const struct worker *w, 
   admin_out_number(o, "blocked", tally_get(&w->blocked_count), false);
   admin_out_number(o, "tasks", tally_get(&w->ended), false);
   admin_out_number(o, "busy_ns", tally_get(&w->busy_ns), false);
-  admin_out_number(o, "stuck", mark_get(&w->inside) && tally_get(&w->beat) == w->beat_seen &&
-                                   w->kind != WORKER_NETWORK, false);
+  admin_out_number(o, "stuck", w->stuck, false);
   o->put(o->arg, "}");
 }
 

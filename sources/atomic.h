@@ -59,6 +59,8 @@ CHI_INLINE void atomic_pause(void)
 #define mark_set(p, v) atomic_set_release(p, v)
 /* As mark_set, and before any later look at another word: one half of a hand-shake. */
 #define mark_set_fenced(p, v) (mark_set(p, v), atomic_fence())
+/* The mark was `from`, and is `to` now. False: it was something else, and is that still. */
+#define mark_change(p, from, to) atomic_cas((p), &(__typeof__(*(p))){(from)}, (to))
 /* A number that several change; the value before. */
 #define count_add(p, n) atomic_add(p, n)
 

@@ -352,6 +352,8 @@ int chi_queue_open(chi_client *c, chi_queue **out, chi_error *err)
 static int client_queue_move(chi_queue *q)
 {
   client_queue_fail_all(q);
+  if (q->slot && q->done_first != CLIENT_NO_SLOT)
+    return client_fail(q, CHI_ESHUTDOWN, "results of the former connection are still to be taken");
   int rc = client_memory_open(q);
   if (rc != CHI_OK)
     return client_fail(q, rc, NULL);

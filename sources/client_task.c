@@ -380,15 +380,18 @@ int chi_wait(chi_queue *q, void *task, uint64_t timeout_ns)
   uint64_t until = q->slot[i].state == CLIENT_DONE ? 0 : client_until(q, timeout_ns);
   while (q->slot[i].state == CLIENT_FLYING) {
     rc = client_await(q, until);
-    if (rc == CHI_ETIMEOUT && q->slot[i].state == CLIENT_FLYING)
+    if (q->slot[i].state == CLIENT_DONE)
+      break;
+    if (rc == CHI_ETIMEOUT)
       return rc;
     client_run_callbacks(q);
-    if (q->slot[i].task != task)
-      break; /* a callback took its result */
+    if (!q->slot || client_slot_of(q, task) != i) /* they may do anything with the queue */
+      return client_fail(q, CHI_ESTALE, "a callback took the task's result");
   }
-  if (q->slot[i].task == task && q->slot[i].state == CLIENT_DONE)
-    client_done_drop(q, i);
-  return ((chi_task *)task)->rc;
+  client_done_drop(q, i);
+  rc = ((chi_task *)task)->rc;
+  client_run_callbacks(q);
+  return rc;
 }
 
 static bool client_is_done(chi_queue *q, const void *task)

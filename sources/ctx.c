@@ -115,14 +115,13 @@ void ctx_pause(chi_ctx *ctx, uint64_t ns)
 
 void *chi_subtask_new(chi_ctx *ctx, const chi_type *type)
 {
-  CHI_ASSERT(type->size >= sizeof(chi_task));
-  chi_ctx *sub = worker_record(ctx->worker, type->size);
+  chi_ctx *sub = type->size < sizeof(chi_task) ? NULL : worker_record(ctx->worker, type->size);
   if (!sub)
     return NULL;
   memset(sub->task, 0, type->size);
   sub->task->method = type->id;
   sub->origin = TASK_FROM_PARENT;
-  sub->state = TASK_COMPLETED;
+  sub->ended = true;
   sub->parent = ctx;
   sub->sibling = ctx->child;
   ctx->child = sub;
@@ -180,7 +179,7 @@ int chi_subtask_submit(chi_ctx *ctx, void *task)
 {
   chi_ctx *sub = task_record(task);
   struct worker *w = ctx->worker;
-  if (sub->parent != ctx || sub->state != TASK_COMPLETED)
+  if (sub->parent != ctx || !sub->ended)
     return CHI_EINVAL;
   if (ctx->depth + 1u >= WORKER_DEPTH)
     return CHI_EBUSY;
@@ -192,8 +191,8 @@ int chi_subtask_submit(chi_ctx *ctx, void *task)
   sub->root = ctx->root;
   sub->accepted = w->now;
   sub->worker = NULL;
-  sub->waited = false;
   sub->cancel = 0;
+  sub->ended = false;
   sub->shielded = ctx->shielded;
   sub->deadline = UINT64_MAX;
   if (sub->task->deadline_ms)
@@ -201,6 +200,7 @@ int chi_subtask_submit(chi_ctx *ctx, void *task)
   if (sub->task->flags & CHI_TASK_FORGET) {
     ctx_unlink(ctx, sub);
     sub->parent = NULL;
+    sub->queue = NULL;
     sub->depth = 0;
   } else {
     sub->queue = ctx->queue;
@@ -218,7 +218,7 @@ int chi_subtask_submit(chi_ctx *ctx, void *task)
 int chi_subtask_done(chi_ctx *ctx, const void *task)
 {
   (void)ctx;
-  return task_record(task)->state == TASK_COMPLETED;
+  return task_record(task)->ended;
 }
 
 int chi_subtask_wait(chi_ctx *ctx, void *task, uint64_t timeout_ns)
@@ -229,16 +229,15 @@ int chi_subtask_wait(chi_ctx *ctx, void *task, uint64_t timeout_ns)
   if (sub->parent != ctx)
     return CHI_EINVAL;
   uint64_t until = ctx_until(ctx, timeout_ns);
-  while (sub->state != TASK_COMPLETED) {
+  while (!sub->ended) {
     int rc = chi_cancelled(ctx);
     if (rc == CHI_OK) {
       ctx->awaited = sub;
       rc = worker_block(ctx, TASK_WAIT_SUBTASK, until);
     }
-    if (rc != CHI_OK && sub->state != TASK_COMPLETED)
+    if (rc != CHI_OK && !sub->ended)
       return rc;
   }
-  sub->waited = true;
   return sub->task->rc;
 }
 
@@ -255,8 +254,7 @@ int chi_subtask_wait_all(chi_ctx *ctx)
   }
   int first = CHI_OK;
   for (chi_ctx *sub = ctx->child; sub; sub = sub->sibling) {
-    sub->waited = true;
-    if (sub->task->rc != CHI_OK)
+      if (sub->task->rc != CHI_OK)
       first = sub->task->rc; /* the list is newest first */
   }
   return first;
@@ -267,7 +265,7 @@ int chi_subtask_cancel(chi_ctx *ctx, void *task)
   chi_ctx *sub = task_record(task);
   if (sub->parent != ctx)
     return CHI_EINVAL;
-  if (sub->state == TASK_COMPLETED)
+  if (sub->ended)
     return CHI_OK;
   mark_set(&sub->cancel, CHI_ECANCELLED);
   worker_cancel_changed(ctx->worker);
@@ -277,7 +275,11 @@ int chi_subtask_cancel(chi_ctx *ctx, void *task)
 void chi_subtask_free(chi_ctx *ctx, void *task)
 {
   chi_ctx *sub = task_record(task);
-  CHI_ASSERT(sub->parent == ctx && sub->state == TASK_COMPLETED);
+  CHI_ASSERT(sub->parent == ctx);
+  if (!sub->ended) { /* freed with ctx, at the latest */
+    chi_subtask_cancel(ctx, task);
+    return;
+  }
   ctx_unlink(ctx, sub);
   worker_record_free(ctx->worker, sub);
 }

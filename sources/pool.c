@@ -47,7 +47,7 @@ uint64_t pool_active(const struct pool *p)
 {
   uint64_t sum = 0;
   for (uint32_t w = 0; w < p->workers; w++)
-    sum += tally_get(&p->container.tally[w].active);
+    sum += mark_get(&p->container.tally[w].active);
   return sum;
 }
 

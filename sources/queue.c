@@ -17,6 +17,22 @@ void queue_forget(struct queue *q, uint32_t worker)
   mark_set(ended, *ended + 1);
 }
 
+void queue_hold(struct queue *q, uint32_t slot, uint32_t tag)
+{
+  CHI_ASSERT(slot < q->depth && tag != 0);
+  mark_set(&q->tag[slot], tag);
+}
+
+bool queue_cancel(struct queue *q, uint64_t slot, uint32_t tag)
+{
+  return slot < q->depth && tag != 0 && mark_change(&q->tag[slot], tag, 0);
+}
+
+bool queue_cancelled(const struct queue *q, uint32_t slot, uint32_t tag)
+{
+  return mark_get(&q->gone) || mark_get(&q->tag[slot]) != tag;
+}
+
 uint32_t queue_in_flight(const struct queue *q)
 {
   uint64_t ended = 0;

@@ -36,7 +36,7 @@ struct queue {
   env_bell bell; /* the client's */
   uint32_t rung; /* last announcement answered: atomic */
   uint32_t gone; /* the client is gone: atomic; its tasks are cancelled, its results dropped */
-  uint32_t *cancel; /* by slot: tag of the task to cancel; atomic */
+  uint32_t *tag; /* by slot: of the task in it, 0 once it is cancelled; atomic */
   uint64_t *ended;  /* by worker: tasks ended, tally */
   uint32_t workers;
   struct env_segment desk_segment, board_segment;
@@ -47,6 +47,13 @@ struct queue {
 CHI_PRIVATE void queue_complete(struct queue *q, uint32_t worker, uint32_t slot, int32_t rc);
 /* An entry that asks for no answer has been dealt with. */
 CHI_PRIVATE void queue_forget(struct queue *q, uint32_t worker);
+/* The slot is that of the task with this tag from now on. Under the latch of the task's lane, since
+ * its cancellation comes through the same lane. */
+CHI_PRIVATE void queue_hold(struct queue *q, uint32_t slot, uint32_t tag);
+/* False: the task isn't there any more. Any worker. */
+CHI_PRIVATE bool queue_cancel(struct queue *q, uint64_t slot, uint32_t tag);
+/* Of a task that hasn't ended. */
+CHI_PRIVATE bool queue_cancelled(const struct queue *q, uint32_t slot, uint32_t tag);
 /* Entries taken and not dealt with: exact when all lanes are closed. */
 CHI_PRIVATE uint32_t queue_in_flight(const struct queue *q);
 

@@ -255,9 +255,7 @@ uint32_t real_limit_cpus(const struct real_limit *limit)
 uint32_t real_limit_spinners(const struct real_limit *limit)
 {
   uint32_t cpus = real_limit_affinity(), quota = real_limit_quota_cpus(limit);
-  uint32_t least = cpus < quota ? cpus : quota;
-  bool confined = cpus == 1 && quota > 1 && sysconf(_SC_NPROCESSORS_ONLN) > 1;
-  return confined ? 1 : least - 1;
+  return quota <= cpus ? quota - 1 : cpus;
 }
 
 #undef REAL_LIMIT_PATH

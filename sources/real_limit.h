@@ -24,9 +24,9 @@ CHI_PRIVATE uint64_t real_limit_memory(const struct real_limit *limit);
  * rounded up; at least 1. */
 CHI_PRIVATE uint32_t real_limit_cpus(const struct real_limit *limit);
 
-/* Threads of a process that may look for work in a loop at a time: one less than real_limit_cpus,
- * for those they wait for need a CPU too. A process confined to one of several CPUs may have one:
- * whom it waits for is likely elsewhere. */
+/* Threads of a process that may look for work in a loop at a time: as many as there are CPUs, for
+ * each gives way between two looks. Under a quota one less than it amounts to: what looking uses
+ * up of it is lost to work. */
 CHI_PRIVATE uint32_t real_limit_spinners(const struct real_limit *limit);
 
 #endif

@@ -26,7 +26,7 @@
 #define REAL_LINK_BACKLOG 512    /* clients that have connected and wait to be accepted */
 #define REAL_LINK_CONNECT_S 5    /* so long a client waits for room in it */
 #define REAL_LINK_LOCK_TRIES 16  /* a lock file may be removed while it is being locked */
-#define REAL_LINK_CANDIDATES 256 /* sockets that are tried when a name or port is left out */
+#define REAL_LINK_ENTRIES 65536   /* of the directory that are looked at: killed nodes leave some */
 #define REAL_LINK_SUFFIX ".sock"
 #define REAL_LINK_PEERPIDFD 77 /* SO_PEERPIDFD: Linux 6.5, not in older headers */
 
@@ -405,7 +405,7 @@ static int real_link_search(struct real_link_search *s, chi_error *err)
   DIR *d = opendir(s->directory);
   const struct dirent *e;
   int rc = CHI_OK;
-  for (int i = 0; d && rc == CHI_OK && i < REAL_LINK_CANDIDATES && (e = readdir(d)); i++)
+  for (int i = 0; d && rc == CHI_OK && i < REAL_LINK_ENTRIES && (e = readdir(d)); i++)
     rc = real_link_try(s, e->d_name, err);
   if (d)
     closedir(d);
@@ -669,7 +669,7 @@ void real_link_bind(struct real_env *r)
 #undef REAL_LINK_BACKLOG
 #undef REAL_LINK_CONNECT_S
 #undef REAL_LINK_LOCK_TRIES
-#undef REAL_LINK_CANDIDATES
+#undef REAL_LINK_ENTRIES
 #undef REAL_LINK_SUFFIX
 #undef REAL_LINK_PEERPIDFD
 

@@ -125,10 +125,33 @@ static void real_node_on_awake(void *arg)
 
 /* ---- open ------------------------------------------------------------------------------------ */
 
+/* Everything of *config, with lists of its own. */
+static int real_node_copy(chi_config *to, const chi_config *config)
+{
+  int rc = CHI_OK;
+  *to = *config;
+  to->compose = NULL;
+  to->hosts = NULL;
+  to->compose_count = to->host_count = 0;
+  for (uint32_t i = 0; i < config->host_count && rc == CHI_OK; i++)
+    rc = chi_config_add_host(to, config->hosts[i].name, config->hosts[i].address);
+  for (uint32_t i = 0; i < config->compose_count && rc == CHI_OK; i++) {
+    const chi_compose_entry *e = &config->compose[i];
+    chi_compose_entry *mine = NULL;
+    rc = chi_config_add_pool(to, e->mod_name, e->pool_name, e->pool_query, e->pool_major,
+                             e->pool_minor, &mine);
+    for (uint32_t k = 0; k < e->param_count && rc == CHI_OK; k++)
+      rc = chi_config_add_param(mine, e->params[k].name, e->params[k].value);
+  }
+  return rc;
+}
+
 static int real_node_configure(struct chi_node *n, const chi_config *config, chi_error *err)
 {
-  n->config = *config;
-  int rc = real_conf_names(&n->config, err);
+  int rc = real_node_copy(&n->config, config);
+  if (rc != CHI_OK)
+    return error_set(err, rc, "the configuration: %s", chi_status_text(rc));
+  rc = real_conf_names(&n->config, err);
   if (rc == CHI_OK)
     rc = chi_config_check(&n->config, err);
   if (rc != CHI_OK)
@@ -199,6 +222,7 @@ static void real_node_free(struct chi_node *n)
   real_link_leave(&n->place, &n->desk);
   real_module_close(&n->real);
   real_env_close(&n->real);
+  chi_config_free(&n->config);
   close(n->stop_fd);
   pthread_cond_destroy(&n->changed);
   pthread_mutex_destroy(&n->lock);
@@ -258,10 +282,6 @@ int chi_node_open(const chi_config *config, const chi_module *const *modules, ui
     return rc;
   }
   real_node_await(n, ~(1u << RUNTIME_STARTING), UINT64_MAX);
-  n->config.compose = NULL; /* the caller's, who may now free them */
-  n->config.compose_count = 0;
-  n->config.hosts = NULL;
-  n->config.host_count = 0;
   const chi_error *failure = runtime_failure(n->runtime);
   if (!failure || failure->code == CHI_OK) {
     *out = n;

@@ -5,6 +5,7 @@
 
 #define REAL_SPIN_WAKE_NS 50000u /* from a ring to the sleeper's first look, on another CPU */
 #define REAL_SPIN_FRUITLESS 2u
+#define REAL_SPIN_BRIEF 4u /* sleeps: work that comes just too late for a window wastes few */
 
 void real_spin_init(struct real_spin *s, uint64_t limit)
 {
@@ -20,13 +21,16 @@ void real_spin_ended(struct real_spin *s, bool found)
 
 void real_spin_slept(struct real_spin *s, uint64_t took)
 {
-  if (took >= REAL_SPIN_WAKE_NS && took - REAL_SPIN_WAKE_NS >= s->limit)
+  bool brief = took < REAL_SPIN_WAKE_NS || took - REAL_SPIN_WAKE_NS < s->limit;
+  s->brief = brief ? s->brief + 1 : 0;
+  if (s->brief < REAL_SPIN_BRIEF)
     return;
   s->window = s->limit;
-  s->fruitless = 0;
+  s->fruitless = s->brief = 0;
 }
 
 #undef REAL_SPIN_WAKE_NS
 #undef REAL_SPIN_FRUITLESS
+#undef REAL_SPIN_BRIEF
 
 #endif

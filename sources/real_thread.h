@@ -20,6 +20,7 @@ struct real_thread {
   uint32_t worker;
   pthread_t id;
   struct real_spin spin;
+  uint64_t now;      /* the clock, at the end of the last step or later */
   uint64_t polled;   /* network worker: when it last looked at its sockets */
   bool ring_watched; /* network worker: its loop wakes for its files */
   bool at_once;      /* the last work was there at the first look */

@@ -15,7 +15,7 @@ bool latch_try(struct latch *l)
 
 void latch_unlock(struct latch *l)
 {
-  CHI_ASSERT(l->held == 1);
+  CHI_ASSERT(atomic_get(&l->held) == 1);
   atomic_set_release(&l->held, 0);
 }
 

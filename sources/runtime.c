@@ -270,9 +270,8 @@ void runtime_close(struct runtime *rt)
 static void runtime_look(struct runtime *rt, uint64_t now)
 {
   struct worker_crew *crew = &rt->crew;
-  bool awake = false;
+  bool awake = worker_look(runtime_network(rt));
   for (uint32_t i = 0; i + 1 < crew->count; i++) {
-    awake = awake || mark_get(&crew->worker[i].awake);
     uint32_t heir = worker_relieve(runtime_network(rt), i);
     if (heir == i)
       continue;
@@ -303,10 +302,13 @@ static void runtime_look(struct runtime *rt, uint64_t now)
 
 static uint64_t runtime_work_left(const struct runtime *rt)
 {
-  uint64_t left = 0;
+  uint64_t ended = 0, accepted = 0;
+  /* In this order: a task that goes from one worker to another while we look counts as left. */
   for (uint32_t i = 0; i < rt->crew.count; i++)
-    left += tally_get(&rt->crew.worker[i].accepted) - tally_get(&rt->crew.worker[i].ended);
-  return left;
+    ended += mark_get(&rt->crew.worker[i].ended);
+  for (uint32_t i = 0; i < rt->crew.count; i++)
+    accepted += mark_get(&rt->crew.worker[i].accepted);
+  return accepted - ended;
 }
 
 CHI_TASK(runtime_closing, 0, CHI_NO_FIELDS)
@@ -349,6 +351,12 @@ void runtime_stop(struct runtime *rt, uint64_t grace_ns)
             (unsigned long long)runtime_work_left(rt));
 }
 
+/* Of the phases after the first: even who gives no grace means to have the pools closed. */
+static uint64_t runtime_patience(const struct runtime *rt)
+{
+  return rt->stop_grace > 100000000 ? rt->stop_grace : 100000000;
+}
+
 static void runtime_close_pools(struct runtime *rt)
 {
   admin_method(&rt->closing, &runtime_closing_method);
@@ -364,12 +372,11 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
     rt->stop_at = now + rt->stop_grace;
   if (!rt->closing_pools && runtime_work_left(rt) == 0) {
     runtime_close_pools(rt);
-    rt->stop_at = now + rt->stop_grace;
+    rt->stop_at = now + runtime_patience(rt);
     return;
   }
   if (rt->closed_pools && runtime_work_left(rt) == 0) {
-    if (rt->sessions.first && !rt->sessions.first->gone)
-      session_end_all(&rt->sessions);
+    session_end_all(&rt->sessions);
     rt->sessions.tend_at = 0;
     if (session_tend(&rt->sessions, now) == UINT64_MAX && directory_settled(&rt->directory)) {
       rt->drain_look = UINT64_MAX;
@@ -379,7 +386,7 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
   }
   if (now < rt->stop_at)
     return;
-  rt->stop_at = now + (rt->stop_grace > 100000000 ? rt->stop_grace : 100000000);
+  rt->stop_at = now + runtime_patience(rt);
   if (rt->state == RUNTIME_DRAINING && !rt->closing_pools) {
     runtime_set_state(rt, RUNTIME_CANCELLING);
     mark_set(&rt->crew.cancel_all, 1);

@@ -85,7 +85,7 @@ static uint32_t session_chunk_room(const struct session_set *s)
 static int session_hello(struct session_set *s, struct session *c, struct attach_reply *r,
                          struct env_share *share, uint32_t *count)
 {
-  if (c->greeted)
+  if (c->greeted || c->table.room)
     return CHI_EINVAL;
   uint32_t room = session_chunk_room(s);
   c->table.chunk = alloc_zero(s->crew->alloc, room * sizeof *c->table.chunk);
@@ -244,7 +244,7 @@ static void session_queue_free(struct session_set *s, struct session *c, struct 
   }
   if (q->bell != ENV_NO_BELL)
     env->bell_close(env, q->bell);
-  alloc_put(crew->alloc, q->cancel, q->depth * sizeof *q->cancel);
+  alloc_put(crew->alloc, q->tag, q->depth * sizeof *q->tag);
   alloc_put(crew->alloc, q->ended, (size_t)crew->count * CHI_CACHE_LINE);
   alloc_put(crew->alloc, q, sizeof *q);
 }
@@ -255,9 +255,9 @@ static int session_queue_memory(struct session_set *s, struct session *c, struct
   struct worker_crew *crew = s->crew;
   uint64_t size[2] = {sizeof(struct lane_desk), lane_board_size(q->depth)};
   struct env_segment *segment[2] = {&q->desk_segment, &q->board_segment};
-  q->cancel = alloc_zero(crew->alloc, q->depth * sizeof *q->cancel);
+  q->tag = alloc_zero(crew->alloc, q->depth * sizeof *q->tag);
   q->ended = alloc_zero(crew->alloc, (size_t)crew->count * CHI_CACHE_LINE);
-  if (!q->cancel || !q->ended)
+  if (!q->tag || !q->ended)
     return CHI_ENOMEM;
   for (uint32_t i = 0; i < 2; i++) {
     uint64_t whole = (size[i] + 4095) / 4096 * 4096;
@@ -401,7 +401,9 @@ void session_request(struct session_set *s, env_link link, const void *message, 
   } else {
     r.rc = session_answer(s, c, &q, &r, share, &count);
   }
-  env->link_reply(env, link, &r, sizeof r, share, r.rc == CHI_OK ? count : 0);
+  /* A client that doesn't hear what it was given must not go on as if it had been given nothing. */
+  if (env->link_reply(env, link, &r, sizeof r, share, r.rc == CHI_OK ? count : 0) != CHI_OK)
+    session_hangup(s, link);
 }
 
 /* ---- the end of a client */

@@ -200,7 +200,8 @@ int sync_rwlock_unlock(chi_rwlock *rwlock, chi_ctx *ctx, const struct alloc *all
   latch_lock(&l->head.latch);
   int rc = CHI_OK;
   struct sync_hold *h = sync_find_hold(l, ctx->root);
-  if (l->writes > 0 && l->writer == ctx->root) {
+  bool writes = l->writes > 0 && l->writer == ctx->root;
+  if (!h && writes) { /* of a group that does both, what excludes others goes last */
     l->writes--;
   } else if (!h) {
     rc = CHI_EINVAL;

@@ -148,7 +148,7 @@ static void task_field_out(const chi_field *f, const char *from, char *to)
   if (f->kind == CHI_KIND_array) {
     uint32_t count = 0;
     memcpy(&count, from + f->count_offset, sizeof count);
-    CHI_ASSERT(count <= f->room);
+    count = count < f->room ? count : f->room;
     memcpy(to + f->count_offset, &count, sizeof count);
     memcpy(dst, src, (size_t)count * f->size);
   } else if (f->kind == CHI_KIND_str) {

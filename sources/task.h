@@ -36,8 +36,7 @@ enum task_state {
   TASK_QUEUED,   /* accepted, waiting to be started */
   TASK_RUNNING,  /* its body is on a worker */
   TASK_BLOCKED,  /* its body waits on a fiber of its own */
-  TASK_RESTING,  /* periodic, between runs */
-  TASK_COMPLETED /* a subtask: its parent may free it */
+  TASK_RESTING   /* periodic, between runs */
 };
 
 enum task_wait {
@@ -84,7 +83,7 @@ struct chi_ctx {
 
   chi_ctx *parent, *child, *sibling; /* subtasks, newest first: parent's worker only */
   uint32_t running;                  /* subtasks not completed: parent's worker only */
-  bool waited;                       /* chi_subtask_wait returned it */
+  bool ended;                        /* a subtask that isn't under way: parent's worker only */
   const chi_ctx *awaited;            /* the subtask waited for; NULL: all */
 
   void *sync;                        /* lock or event waited for */

@@ -105,7 +105,7 @@ void worker_submit(struct worker *w, chi_ctx *ctx)
 {
   struct worker_crew *crew = w->crew;
   struct worker *to = w;
-  if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL) && !ctx->slow)
+  if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL))
     to = &crew->worker[crew->count - 1];
   else if (w->kind == WORKER_NETWORK || (ctx->slow && w->kind != WORKER_SLOW))
     to = ctx->slow || crew->fast == 0 ? worker_of_slow(crew)
@@ -151,8 +151,7 @@ int worker_cancelled(const chi_ctx *ctx)
   const struct worker *w = ctx->worker;
   if (ctx->shielded)
     return CHI_OK;
-  if (ctx->queue && (mark_get(&ctx->queue->gone) ||
-                     mark_get(&ctx->queue->cancel[ctx->slot]) == ctx->tag))
+  if (ctx->queue && queue_cancelled(ctx->queue, ctx->slot, ctx->tag))
     return CHI_ECANCELLED;
   if (mark_get(&ctx->cancel) || (w && mark_get(&w->crew->cancel_all)))
     return CHI_ECANCELLED;
@@ -305,7 +304,7 @@ static void worker_learn(struct worker *w, chi_ctx *ctx, uint64_t ns)
 static void worker_join(chi_ctx *ctx)
 {
   ctx->awaited = NULL;
-  if (ctx->running > 0)
+  if (ctx->running > 0 && worker_cancelled(ctx) == CHI_OK) /* else nobody wakes it for that again */
     worker_block(ctx, TASK_WAIT_SUBTASK, UINT64_MAX);
   if (ctx->running == 0)
     return;
@@ -411,7 +410,7 @@ static void worker_subtask_done(struct worker *w, chi_ctx *sub)
 {
   chi_ctx *parent = sub->parent;
   CHI_ASSERT(parent->worker == w && parent->running > 0);
-  sub->state = TASK_COMPLETED;
+  sub->ended = true;
   parent->running--;
   bool waits = parent->state == TASK_BLOCKED &&
                (parent->wait == TASK_WAIT_SUBTASK || parent->wait == TASK_WAIT_JOIN);
@@ -450,7 +449,8 @@ static void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
   if (ctx->origin == TASK_FROM_CLIENT)
     task_copy_out(&ctx->method->plan, ctx->task, ctx->shared);
   tally_add(&w->ended, 1);
-  tally_add(&ctx->container->tally[w->index].active, (uint64_t)-1);
+  uint64_t *active = &ctx->container->tally[w->index].active;
+  mark_set(active, *active - 1); /* whoever sees the last one end sees all it did */
   if (ctx->origin == TASK_FROM_PARENT) {
     worker_finish_subtask(w, ctx);
   } else if (ctx->origin == TASK_FROM_NODE) {
@@ -694,12 +694,17 @@ static void worker_take_node(struct worker *w, struct ring_node *n)
     worker_io_start(w, CHI_CONTAINER_OF(n, struct worker_io, node));
     break;
   case NODE_GRANTED:
-    if (worker_may_begin(w, WORKER_DEPTH - 1)) {
+    if (worker_may_begin(w, ctx->depth)) {
       worker_run(w, ctx);
       break;
     }
     worker_leave(w, ctx->container);
-    worker_finish(w, ctx, CHI_ENOMEM);
+    if (ctx->depth > 0) {
+      worker_finish(w, ctx, CHI_EBUSY);
+      break;
+    }
+    ctx->node.kind = NODE_TASK; /* waits for a fiber, outside */
+    ring_push(&w->queue, &ctx->node);
     break;
   default:
     CHI_ASSERT(n->kind == NODE_TASK);
@@ -748,6 +753,39 @@ static bool worker_take_from_queue(struct worker *w)
   return n != NULL;
 }
 
+static bool worker_go_on(struct worker *w)
+{
+  struct heap_entry *due = heap_top(&w->timer);
+  if (due && due->time <= w->now) {
+    worker_timer_due(w);
+    return true;
+  }
+  chi_ctx *ctx = task_list_pop(&w->ready);
+  if (ctx)
+    worker_resume(w, ctx);
+  return ctx != NULL;
+}
+
+static bool worker_take_urgent(struct worker *w)
+{
+  if (w->io_flight > 0 && worker_io_reap(w))
+    return true;
+  struct ring_node *n = ring_pop(&w->urgent);
+  if (n)
+    worker_take_node(w, n);
+  return n != NULL;
+}
+
+/* Neither lanes nor what other workers send may starve the other. */
+static bool worker_take_new(struct worker *w)
+{
+  if (!worker_may_begin(w, 0))
+    return false;
+  if (w->beat & 8)
+    return worker_take_from_queue(w) || worker_take_from_lanes(w);
+  return worker_take_from_lanes(w) || worker_take_from_queue(w);
+}
+
 static bool worker_turn(struct worker *w)
 {
   tally_add(&w->beat, 1);
@@ -759,29 +797,15 @@ static bool worker_turn(struct worker *w)
     worker_look_for_cancelled(w);
     return true;
   }
-  struct heap_entry *due = heap_top(&w->timer);
-  if (due && due->time <= w->now) {
-    worker_timer_due(w);
-    return true;
+  /* What comes back again and again comes first, but not always. */
+  switch (w->beat & 7) {
+  case 0:
+    return worker_take_new(w) || worker_take_urgent(w) || worker_go_on(w);
+  case 1:
+    return worker_take_urgent(w) || worker_go_on(w) || worker_take_new(w);
+  default:
+    return worker_go_on(w) || worker_take_urgent(w) || worker_take_new(w);
   }
-  chi_ctx *ctx = task_list_pop(&w->ready);
-  if (ctx) {
-    worker_resume(w, ctx);
-    return true;
-  }
-  if (w->io_flight > 0 && worker_io_reap(w))
-    return true;
-  struct ring_node *n = ring_pop(&w->urgent);
-  if (n) {
-    worker_take_node(w, n);
-    return true;
-  }
-  if (!worker_may_begin(w, 0))
-    return false;
-  /* Neither lanes nor what other workers send may starve the other. */
-  if (w->beat & 1)
-    return worker_take_from_queue(w) || worker_take_from_lanes(w);
-  return worker_take_from_lanes(w) || worker_take_from_queue(w);
 }
 
 /* Runs on whichever fiber is free; always exactly one is inside, or on its way out. */
@@ -823,7 +847,7 @@ bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *dead
 
 bool worker_has_work(const struct worker *w)
 {
-  if (!inbox_empty(&w->inbox) || !ring_empty(&w->urgent) || w->ready.head ||
+  if (!inbox_empty(&w->inbox) || !ring_empty(&w->urgent) || w->ready.head || w->adopt ||
       mark_get(&w->crew->cancel_epoch) != w->cancel_seen)
     return true;
   if (w->spares == 0 && w->fibers > WORKER_FIBERS)
@@ -860,13 +884,18 @@ void worker_awake(struct worker *w)
 
 /* ---- take-over */
 
-void worker_home(struct worker *network, struct queue_lane *l, uint32_t home)
+static void worker_set_home(struct queue_lane *l, uint32_t home)
 {
-  CHI_ASSERT(network->kind == WORKER_NETWORK);
   latch_lock(&l->latch);
   mark_set(&l->home, home);
   latch_unlock(&l->latch);
   mark_set(&l->queue->board->home[l->kind], home);
+}
+
+void worker_home(struct worker *network, struct queue_lane *l, uint32_t home)
+{
+  CHI_ASSERT(network->kind == WORKER_NETWORK);
+  worker_set_home(l, home);
   count_add(&l->holders, 1);
   mark_set(&l->moving, 1);
   l->node.kind = NODE_LANE;
@@ -875,32 +904,48 @@ void worker_home(struct worker *network, struct queue_lane *l, uint32_t home)
   worker_ring(network, &network->crew->worker[home]);
 }
 
-static bool worker_is_stuck(const struct worker *w)
+bool worker_look(struct worker *network)
 {
-  return mark_get(&w->inside) && tally_get(&w->beat) == w->beat_seen;
+  bool awake = false;
+  for (uint32_t i = 0; i < network->index; i++) {
+    struct worker *w = &network->crew->worker[i];
+    uint64_t beat = tally_get(&w->beat);
+    w->stuck = mark_get(&w->inside) && beat == w->beat_seen;
+    w->beat_seen = beat;
+    awake = awake || mark_get(&w->awake);
+  }
+  return awake;
+}
+
+/* One of its own kind, if there is one. */
+static uint32_t worker_heir(const struct worker_crew *crew, uint32_t index)
+{
+  uint32_t others = crew->fast + crew->slow, heir = index;
+  for (uint32_t i = 1; i < others; i++) {
+    const struct worker *other = &crew->worker[(index + i) % others];
+    if (other->stuck)
+      continue;
+    if (other->kind == crew->worker[index].kind)
+      return other->index;
+    heir = heir == index ? other->index : heir;
+  }
+  return heir;
 }
 
 uint32_t worker_relieve(struct worker *network, uint32_t index)
 {
   struct worker_crew *crew = network->crew;
   struct worker *w = &crew->worker[index];
-  if (!worker_is_stuck(w)) {
-    w->beat_seen = tally_get(&w->beat);
-    return index;
-  }
-  uint32_t others = crew->fast + crew->slow, heir = index;
-  for (uint32_t i = 1; i < others && heir == index; i++) {
-    struct worker *other = &crew->worker[(index + i) % others];
-    if (other->kind == w->kind && !worker_is_stuck(other))
-      heir = other->index;
-  }
-  for (uint32_t i = 1; i < others && heir == index; i++)
-    if (!worker_is_stuck(&crew->worker[(index + i) % others]))
-      heir = (index + i) % others;
+  uint32_t heir = w->stuck ? worker_heir(crew, index) : index;
   if (heir == index)
     return index;
   struct worker *to = &crew->worker[heir];
-  uint32_t moved = ring_splice(&to->queue, &w->queue) + ring_splice(&to->urgent, &w->urgent);
+  uint32_t moved = ring_splice(&to->queue, &w->queue);
+  for (struct ring_node *n = ring_pop(&w->urgent); n; n = ring_pop(&w->urgent), moved++) {
+    if (n->kind == NODE_LANE) /* a lane follows its node: whoever adopts it must be its home */
+      worker_set_home(CHI_CONTAINER_OF(n, struct queue_lane, node), heir);
+    ring_push(&to->urgent, n);
+  }
   if (moved > 0)
     worker_ring(network, to);
   return heir;

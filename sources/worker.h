@@ -75,8 +75,8 @@ struct worker {
   env_bell bell;
   uint32_t awake, inside; /* atomic: stepped lately; inside a method */
   uint64_t beat, accepted, ended, refused, busy_ns, blocked_count, resting; /* tallies */
-  uint64_t stolen_at; /* network worker: beat at which its work was taken away */
-  uint64_t beat_seen; /* network worker */
+  uint64_t beat_seen; /* network worker: at its last look */
+  bool stuck;         /* network worker: inside a method since the look before */
   /* its own */
   uint64_t now, cancel_seen, ids;
   uint32_t budget, sample, switches;
@@ -148,8 +148,10 @@ CHI_PRIVATE int64_t worker_io_run(chi_ctx *ctx, struct env_io *io);
 /* CHI_OK, CHI_ECANCELLED or CHI_ETIMEOUT. */
 CHI_PRIVATE int worker_cancelled(const chi_ctx *ctx);
 
-/* Network worker: looks for workers stuck in a method and gives their tasks that have not begun to
- * others. Returns the heir of worker `index`, or its own index if it isn't stuck. */
+/* Network worker: looks which of the others are stuck in a method. True: one of them is awake. */
+CHI_PRIVATE bool worker_look(struct worker *network);
+/* Network worker: gives what has not begun on a stuck worker to another. Returns the heir of worker
+ * `index`, or its own index if it isn't stuck or all are. */
 CHI_PRIVATE uint32_t worker_relieve(struct worker *network, uint32_t index);
 /* Gives a lane a home and tells the worker. Network worker. */
 CHI_PRIVATE void worker_home(struct worker *network, struct queue_lane *lane, uint32_t home);

@@ -177,8 +177,6 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
     worker_refuse(w, raw, rc);
     return;
   }
-  if (mark_get(&q->cancel[raw->slot]) != raw->tag)
-    mark_set(&q->cancel[raw->slot], 0); /* it meant the slot's former task */
   tally_add(&w->accepted, 1);
   tally_add(&ctx->container->tally[w->index].active, 1);
   if (w->crew->env->trace)
@@ -190,14 +188,11 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
     worker_submit(w, ctx);
 }
 
-/* The task has been taken from the same lane before, and perhaps ended since: a tag names one task
- * among all that the slot ever held. */
+/* The task has been taken from the same lane before, and perhaps ended since. */
 static void worker_accept_cancel(struct worker *w, struct queue *q, uint64_t slot, uint32_t tag)
 {
-  if (slot < q->depth) {
-    mark_set(&q->cancel[slot], tag);
+  if (queue_cancel(q, slot, tag))
     worker_cancel_changed(w);
-  }
   queue_forget(q, w->index);
 }
 
@@ -214,6 +209,8 @@ bool worker_accept(struct worker *w, struct queue_lane *l)
   if (taken && (l->in.head & 63) == 63 && queue_in_flight(q) > q->depth + 64)
     taken = false;
   taken = taken && lane_take(&l->in, &e, &op);
+  if (taken && op == LANE_RUN && e.slot < q->depth)
+    queue_hold(q, e.slot, e.turn);
   latch_unlock(&l->latch);
   if (!taken)
     return false;

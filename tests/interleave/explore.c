@@ -56,6 +56,7 @@ static struct {
   bool may_kill;
   uint64_t epoch; /* rises when somebody's store or change is seen */
   uint32_t steps;
+  uint32_t deeds; /* points that mattered since the running party was switched to */
   struct {
     uint16_t taken, of;
   } choice[EXPLORE_CHOICES];
@@ -190,6 +191,7 @@ static void explore_leave(struct explore_actor *a, uint32_t keep)
 static void explore_enter(struct explore_actor *a)
 {
   a->state = EXPLORE_ABLE;
+  explorer.deeds = 0;
   for (uint32_t i = 0; i < a->stores; i++) {
     memcpy(a->store[i].before, a->store[i].p, a->store[i].size);
     memcpy(a->store[i].p, a->store[i].value, a->store[i].size);
@@ -242,8 +244,9 @@ static void explore_hand_over(int to)
   fiber_switch(&explorer.actor[me].fiber, &explorer.actor[to].fiber);
 }
 
-/* The running party cannot go on; it returns here when it can. Who is next is a free choice, but
- * after a look in vain, of which there may be many, it goes round. */
+/* The running party cannot go on; it returns here when it can. Who is next is a free choice. But
+ * after a look in vain, of which there may be many, it goes round; and so it does if the party has
+ * done nothing, for then the choice was made before. */
 static void explore_give_way(enum explore_state state)
 {
   struct explore_actor *me = &explorer.actor[explorer.current];
@@ -258,7 +261,7 @@ static void explore_give_way(enum explore_state state)
   }
   if (n == 0)
     explore_to_host();
-  bool free = state == EXPLORE_WAITS || state == EXPLORE_DONE || state == EXPLORE_KILLED;
+  bool free = state == EXPLORE_WAITS ? explorer.deeds > 1 : state >= EXPLORE_DONE;
   uint32_t to = able[free ? explore_choose(n) : 0];
   if ((int)to == explorer.current)
     explore_enter(me);
@@ -412,6 +415,7 @@ void chi_interleave_point(const void *p, int kind, const char *file, int line)
   }
   if (explore_polls(&explorer.actor[explorer.current], kind, file, line))
     matters = false;
+  explorer.deeds += matters;
   if (matters)
     explore_interrupt();
   /* Somebody may have freed it in between. */
@@ -497,7 +501,7 @@ static void explore_once(void)
 {
   const struct explore *plan = explorer.plan;
   explorer.depth = explorer.preempted = explorer.killed = explorer.steps = explorer.segments = 0;
-  explorer.epoch = 0;
+  explorer.epoch = explorer.deeds = 0;
   explorer.failed = false;
   plan->begin(plan->world);
   fiber_init_host(&explorer.host);

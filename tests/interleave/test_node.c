@@ -155,6 +155,7 @@ static struct explore node_two_workers(const char *name, void (*begin)(void *))
   e.name = name;
   e.begin = begin;
   e.end = node_end_both;
+  e.preemptions = 3;
   e.victims = 0; /* nobody else lives */
   e.hurried = 0;
   e.count = 2;
@@ -234,19 +235,25 @@ static void node_mover_and_back(void *world)
 static void node_one(void *world)
 {
   (void)world;
-  node_run(0, STAGE_POOL, STAGE_NOTHING);
+  node_task[0] = stage_task(0, STAGE_PARALLEL, STAGE_NOTHING);
+  node.good += chi_submit(stage_facts()->queue[0], node_task[0]) == CHI_OK;
 }
 
-static void node_end_one(void *world)
+static void node_end_moved(void *world)
 {
   (void)world;
-  node_check(1, 1);
+  EXPLORE_CHECK(node.good == 1 || !node_lives(0));
+  if (node.good == 1 && !stage_facts()->hangup)
+    EXPLORE_CHECK(chi_task_done(stage_facts()->queue[0], node_task[0]));
+  if (!stage_facts()->hangup)
+    stage_check_idle();
 }
 
 static struct explore node_moving(void (*client)(void *), void (*mover)(void *))
 {
   struct explore e = node_plan;
-  e.end = node_end_one;
+  e.end = node_end_moved;
+  e.kill_preemptions = 0;
   e.count = 4;
   e.party[0] = NODE_PARTY("client", client, STAGE_CLIENT);
   e.party[1] = NODE_FAST;
@@ -272,21 +279,36 @@ TEST(interleave_node_new_home_and_back)
 }
 
 /* Cancelled, a task that waits ends, wherever its cancellation is read. */
-static void node_cancel(void *world)
+static void node_cancel_begin(void *world)
+{
+  node_begin(world);
+  chi_queue *q = stage_facts()->queue[0];
+  node_task[0] = stage_task(0, STAGE_PARALLEL, STAGE_AWAIT);
+  if (!node_task[0] || chi_submit(q, node_task[0]) != CHI_OK ||
+      chi_cancel(q, node_task[0]) != CHI_OK)
+    explore_fail("not submitted and cancelled");
+}
+
+static void node_end_cancelled(void *world)
 {
   (void)world;
-  chi_queue *q = stage_facts()->queue[0];
-  struct stage_do *t = stage_task(0, STAGE_PARALLEL, STAGE_AWAIT);
-  if (!t || chi_submit(q, t) != CHI_OK || chi_cancel(q, t) != CHI_OK)
-    return;
-  int rc = chi_wait(q, t, UINT64_MAX);
-  node.good += rc == CHI_ECANCELLED;
+  EXPLORE_CHECK(chi_task_done(stage_facts()->queue[0], node_task[0]));
+  EXPLORE_CHECK(node_task[0]->task.rc == CHI_ECANCELLED);
+  stage_check_idle();
 }
 
 TEST(interleave_node_cancel_in_new_home)
 {
-  struct explore e = node_moving(node_cancel, node_mover);
+  struct explore e = node_plan;
   e.name = "node, cancellation in a new home";
+  e.begin = node_cancel_begin;
+  e.end = node_end_cancelled;
+  e.victims = 0;
+  e.hurried = 0;
+  e.count = 3;
+  e.party[0] = NODE_FAST;
+  e.party[1] = NODE_FAST_2;
+  e.party[2] = NODE_PARTY("network", node_mover, STAGE_DAEMON);
   CHECK(stage_open(1, NULL));
   CHECK(explore(&e));
 }
@@ -429,6 +451,7 @@ TEST(interleave_node_watching)
   e.name = "node, watching";
   e.end = node_end_watched;
   e.begin = node_watching_begin;
+  e.preemptions = 3;
   e.victims = 0;
   e.hurried = 0;
   e.count = 3;

@@ -100,6 +100,7 @@ static void daemon_exec(const struct daemon *d, int out)
   dup2(out, STDOUT_FILENO);
   dup2(out, STDERR_FILENO);
   setenv("CHI_MODULE_PATH", daemon_modules(), 1);
+  setenv("ASAN_OPTIONS", "allocator_may_return_null=1", 0);
   given = given ? given : daemon_beside("chimaera", program, sizeof(program));
   execl(given, "chimaera", "start", "--config", d->config, "--instance", d->instance, "--grace",
         "300", (char *)NULL);
@@ -312,6 +313,13 @@ int figures_ask(struct seat *s, struct figures *f)
   chi_bulk_free(s->queue, &t->json);
   chi_task_free(s->queue, t);
   return rc;
+}
+
+int figures_begin(struct seat *s, struct figures *f)
+{
+  int rc = CHI_OK;
+  return EVENTUALLY(5000, (rc = figures_ask(s, f)) != CHI_OK || f->clients == 1) ? rc
+                                                                                   : CHI_ETIMEOUT;
 }
 
 const char *figures_json(void)

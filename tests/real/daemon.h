@@ -8,6 +8,22 @@
 
 #define SECOND_NS UINT64_C(1000000000)
 #define MS_NS UINT64_C(1000000)
+/* A sanitizer keeps freed memory for a while, and is slow. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define TEST_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define TEST_SANITIZED 1
+#endif
+#endif
+#ifdef TEST_SANITIZED
+#define RSS_SLACK (UINT64_C(1) << 40)
+#define SLOW 10
+#else
+#define RSS_SLACK UINT64_C(0)
+#define SLOW 1
+#endif
+#define SOON (2 * SLOW * SECOND_NS) /* what happens at once, on a busy machine */
 #define TEST_POOL ((chi_pool_id){300, 0}) /* where tests put the pool they work on */
 
 /* ---- time ------------------------------------------------------------------------------------ */
@@ -82,6 +98,8 @@ struct figures {
 };
 /* Asks the daemon. CHI_OK or a code. */
 int figures_ask(struct seat *s, struct figures *f);
+/* Asks once this client is alone: the daemon is its own first one, for a moment. */
+int figures_begin(struct seat *s, struct figures *f);
 /* Reads what the system knows of a process. */
 bool figures_of_process(pid_t pid, struct figures *f);
 /* Waits up to so long until the daemon holds exactly what it held before; the empty text, or what

@@ -147,7 +147,7 @@ TEST(node_opened_and_closed_many_times_leaves_nothing)
   CHECK(figures_of_process(getpid(), &after));
   CHECK_INT(after.descriptors, before.descriptors);
   CHECK_INT(after.threads, before.threads);
-  CHECK(after.rss < before.rss + (2 << 20));
+  CHECK(after.rss < before.rss + (2 << 20) + RSS_SLACK);
 }
 
 TEST(two_nodes_in_one_process)
@@ -245,7 +245,7 @@ TEST(close_cancels_what_outlives_the_grace_period)
   CHECK_INT(chi_wait(h.s.queue, t, 20 * MS_NS), CHI_ETIMEOUT);
   uint64_t began = now_ns();
   CHECK_INT(chi_node_close(h.node, 100), CHI_OK);
-  CHECK(now_ns() - began >= 99 * MS_NS && now_ns() - began < 2 * SECOND_NS);
+  CHECK(now_ns() - began >= 99 * MS_NS && now_ns() - began < SOON);
   CHECK_INT(chi_wait(h.s.queue, t, LONG_NS), CHI_ECANCELLED);
   CHECK_INT(chi_run(h.s.queue, t), CHI_ESHUTDOWN);
   seat_close(&h.s);
@@ -257,14 +257,14 @@ TEST(close_is_refused_while_a_method_never_yields_and_the_node_stays_open)
 {
   struct home h;
   CHECK_STR(home_open(&h, "unruly"), "");
-  struct unruly_spin *t = spin(&h.s, 1500 * MS_NS);
+  struct unruly_spin *t = spin(&h.s, 4000 * MS_NS);
   CHECK(t);
   CHECK_INT(chi_submit(h.s.queue, t), CHI_OK);
   CHECK_INT(chi_wait(h.s.queue, t, 50 * MS_NS), CHI_ETIMEOUT);
   for (int i = 0; i < 3; i++) {
     uint64_t began = now_ns();
     CHECK_INT(chi_node_close(h.node, 100), CHI_EBUSY);
-    CHECK(now_ns() - began >= 99 * MS_NS && now_ns() - began < SECOND_NS);
+    CHECK(now_ns() - began >= 99 * MS_NS && now_ns() - began < SOON);
   }
   CHECK_INT(chi_node_close(h.node, 5000), CHI_OK);
   CHECK_INT(chi_task_done(h.s.queue, t), 1);
@@ -316,10 +316,9 @@ TEST(others_go_on_while_a_method_never_yields)
   CHECK_STR(home_open(&h, "unruly"), "");
   CHECK_INT(chi_pool_create(h.s.queue, "calc", "calm", NULL, 0, &id, NULL), CHI_OK);
   CHECK_INT(seat_open(&more, chi_node_instance(h.node)), CHI_OK);
-  for (int round = 0; round < 3; round++) {
-    struct unruly_spin *stuck = spin(&h.s, 700 * MS_NS);
+  for (int round = 0; round < 2; round++) {
+    struct unruly_spin *stuck = spin(&h.s, 1500 * MS_NS);
     CHECK(stuck);
-    uint64_t began = now_ns();
     CHECK_INT(chi_submit(h.s.queue, stuck), CHI_OK);
     for (int i = 0; i < 200; i++) { /* on the same lane, right behind it, and on another */
       struct seat *s = i % 2 ? &more : &h.s;
@@ -334,7 +333,6 @@ TEST(others_go_on_while_a_method_never_yields)
       CHECK_INT(chi_wait(i % 2 ? more.queue : h.s.queue, t[i], LONG_NS), CHI_OK);
       CHECK_INT(t[i]->sum, i);
     }
-    CHECK(now_ns() - began < 500 * MS_NS);
     CHECK_INT(chi_task_done(h.s.queue, stuck), 0);
     CHECK_INT(chi_wait(h.s.queue, stuck, LONG_NS), CHI_OK);
   }
@@ -354,7 +352,7 @@ TEST(others_go_on_while_all_workers_but_one_are_stuck)
     snprintf(name, sizeof(name), "stuck %u", i);
     id.major++;
     CHECK_INT(chi_pool_create(h.s.queue, "unruly", name, NULL, 0, &id, NULL), CHI_OK);
-    stuck[i] = spin(&h.s, 900 * MS_NS);
+    stuck[i] = spin(&h.s, 2 * SECOND_NS);
     CHECK(stuck[i]);
     stuck[i]->task.pool = id;
     stuck[i]->task.compute_us = i == 2 ? 1000 : 0;
@@ -367,7 +365,7 @@ TEST(others_go_on_while_all_workers_but_one_are_stuck)
     t->task.compute_us = i % 2 ? 1000 : 0;
     uint64_t began = now_ns();
     CHECK_INT(chi_run(h.s.queue, t), CHI_OK);
-    CHECK(now_ns() - began < 300 * MS_NS);
+    CHECK(now_ns() - began < SECOND_NS);
     CHECK_INT(chi_task_free(h.s.queue, t), CHI_OK);
   }
   for (uint32_t i = 0; i < 3; i++)
@@ -462,7 +460,7 @@ TEST(subtasks_left_behind_are_waited_for)
   struct home h;
   struct figures before;
   CHECK_STR(home_open(&h, "unruly"), "");
-  CHECK_INT(figures_ask(&h.s, &before), CHI_OK);
+  CHECK_INT(figures_begin(&h.s, &before), CHI_OK);
   struct unruly_leave *t = SEAT_NEW(&h.s, unruly_leave);
   CHECK(t);
   t->count = 20;
@@ -578,7 +576,7 @@ TEST(daemon_whose_method_never_yields_ends_by_itself)
       CHECK_INT(chi_run(st.s.queue, stop), CHI_OK);
     }
     CHECK_INT(daemon_wait(&st.d, 20000), 75);
-    CHECK(now_ns() - began < 3 * SECOND_NS);
+    CHECK(now_ns() - began < 2 * SOON);
     CHECK_INT(chi_wait(st.s.queue, t, LONG_NS), CHI_ESHUTDOWN);
     CHECK_STR(daemon_start(&st.d), ""); /* nothing is in the way of the next */
     seat_close(&st.s);
@@ -618,7 +616,7 @@ TEST(second_signal_ends_a_daemon_at_once)
   kill(st.d.pid, SIGTERM);
   pause_ns(20 * MS_NS);
   kill(st.d.pid, SIGTERM);
-  CHECK_INT(daemon_wait(&st.d, 1000), 128 + SIGTERM);
+  CHECK_INT(daemon_wait(&st.d, SOON / MS_NS), 128 + SIGTERM);
   seat_close(&st.s);
   daemon_free(&st.d);
 }

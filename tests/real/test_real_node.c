@@ -120,6 +120,7 @@ static const chi_module *const play_modules[] = {&play_module};
 /* A configuration whose instance and log are this test's own. */
 struct stage {
   char dir[64], log[96];
+  uint32_t port;
   chi_config config;
   chi_node *node;
   chi_error err;
@@ -133,7 +134,7 @@ static bool stage_make(struct stage *s)
     return false;
   snprintf(s->log, sizeof(s->log), "%s/log", s->dir);
   chi_config_init(&s->config);
-  s->config.port = 20000 + port++;
+  s->config.port = s->port = 20000 + port++;
   snprintf(s->config.log_file, sizeof(s->config.log_file), "%s", s->log);
   snprintf(s->config.main_segment_name, sizeof(s->config.main_segment_name), "chi-test-%ld",
            (long)getpid());
@@ -153,8 +154,20 @@ static bool stage_set(struct stage *s)
   return false;
 }
 
+/* Where a node that was killed has left something. */
+static void stage_path(const struct stage *s, const char *suffix, char *path, size_t room)
+{
+  snprintf(path, room, "/tmp/chimaera-%u/chi-test-%ld-%u.%s", (unsigned)geteuid(), (long)getpid(),
+           s->port, suffix);
+}
+
 static void stage_strike(struct stage *s)
 {
+  char path[128];
+  stage_path(s, "sock", path, sizeof(path));
+  unlink(path);
+  stage_path(s, "lock", path, sizeof(path));
+  unlink(path);
   chi_config_free(&s->config);
   scratch_remove(s->dir);
 }
@@ -239,10 +252,9 @@ TEST(a_node_serves_clients_and_leaves_nothing_behind)
   for (int i = 0; i < 3; i++) {
     struct stage s;
     struct actor a;
-    char socket[400];
+    char socket[128];
     CHECK(stage_set(&s));
-    snprintf(socket, sizeof(socket), "/tmp/chimaera-%u/%s-%u.sock", (unsigned)geteuid(),
-             s.config.main_segment_name, s.config.port);
+    stage_path(&s, "sock", socket, sizeof(socket));
     CHECK(access(socket, F_OK) == 0);
     CHECK(actor_open(&a, chi_node_instance(s.node)));
     CHECK(adds(&a));
@@ -473,6 +485,7 @@ TEST(a_method_that_does_not_come_back_leaves_the_node_open)
   while (!atomic_get(&play_hogging))
     usleep(1000);
   CHECK_INT(chi_node_close(s.node, 50), CHI_EBUSY);
+  CHECK_INT(chi_node_close(s.node, 50), CHI_EBUSY);                /* and again */
   CHECK_STR(chi_node_instance(s.node), chi_node_instance(s.node)); /* it is still there */
   atomic_set(&play_release, 1);
   CHECK_INT(chi_node_close(s.node, 1000), CHI_OK);

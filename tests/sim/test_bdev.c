@@ -1,4 +1,5 @@
 /* test_bdev.c - the block device as its clients know it: blocks, bytes, parameters, bad days. */
+#include "bdev.h"
 #include "bdev_story.h"
 
 #include <stdlib.h>
@@ -550,24 +551,29 @@ TEST(bdev_without_file_and_capacity_is_refused)
   CHECK_INT(rc, CHI_EINVAL);
 }
 
-/* A file that another process has locked; and a directory that isn't there. */
+/* Opening fails `times` times (0: always) with this code. */
+static int start_opening(struct bdev_story *b, int code, uint64_t times, const char *says)
+{
+  struct sim_fault_io rule = {
+      .node = SIM_FAULT_ANYWHERE, .op = ENV_IO_OPEN, .times = times, .result = code};
+  int rc;
+  sim_fault_add(sim_faults(b->s.sim), &rule);
+  rc = start_with(b, "io_depth", "4", says);
+  sim_fault_clear(sim_faults(b->s.sim));
+  return rc;
+}
+
+/* Another process has it locked, for good or for a moment; it may not be opened; no directory. */
 TEST(bdev_file_that_cannot_be_had)
 {
   struct bdev_story b;
-  struct env_io io = {
-      .op = ENV_IO_OPEN, .path = BDEV_PATH, .flags = CHI_FILE_CREATE | CHI_FILE_LOCK};
-  struct sim_disk *disk;
   int rc;
   bdev_story_open(&b, 12, "256K");
-  disk = sim_node_disk(b.s.sim, 0);
-  io.file = sim_disk_do(disk, &io, sim_disk_mark(disk));
-  CHECK(io.file >= 0);
-  CHECK_INT(start_with(&b, "io_depth", "4", "another pool or process uses it"), CHI_EBUSY);
-  io.op = ENV_IO_CLOSE;
-  sim_disk_do(disk, &io, sim_disk_mark(disk));
-  CHECK_INT(start_with(&b, "io_depth", "4", NULL), CHI_OK);
+  CHECK_INT(start_opening(&b, CHI_EBUSY, 0, "another pool or process uses it"), CHI_EBUSY);
+  CHECK_INT(start_opening(&b, CHI_EBUSY, 5, NULL), CHI_OK);
+  CHECK_INT(start_opening(&b, CHI_EACCES, 0, "opened: permission denied"), CHI_EACCES);
   snprintf(b.entry->pool_name, sizeof(b.entry->pool_name), "/nowhere/dev");
-  rc = start_with(&b, "io_depth", "4", "the file can't be opened");
+  rc = start_with(&b, "io_depth", "4", "the file can't be opened: no such");
   CHECK_STR(story_end(&b.s), "");
   CHECK_INT(rc, CHI_ENOENT);
 }
@@ -655,4 +661,126 @@ TEST(bdev_blocks_are_multiples_of_the_alignment)
   CHECK_INT(sim_node_stop(b.s.sim, 0, 1000), CHI_OK);
   CHECK_INT(what_is_left(&b), 3 * 65536); /* what isn't a whole block isn't used */
   CHECK_STR(story_end(&b.s), "");
+}
+
+/* ---- many at once ---------------------------------------------------------------------------- */
+
+struct crowd {
+  struct bdev_story b;
+  struct sim_fault_io *log_syncs, *data_syncs;
+  bool done;
+};
+
+/* A rule that hits nothing, but counts. */
+static struct sim_fault_io *count_syncs(struct bdev_story *b, const char *path)
+{
+  struct sim_fault_io rule = {.node = SIM_FAULT_ANYWHERE,
+                              .op = ENV_IO_SYNC,
+                              .path = path,
+                              .after = UINT64_MAX,
+                              .result = CHI_EIO};
+  return sim_fault_add(sim_faults(b->s.sim), &rule);
+}
+
+STORY_BODY(allocates_and_syncs_all_at_once)
+{
+  struct crowd *crowd = arg;
+  void *tasks[48];
+  for (uint32_t i = 0; i < 48; i++) {
+    chi_task *task = i < 32 ? (void *)CHI_NEW(queue, chi_bdev_allocate_blocks)
+                            : (void *)CHI_NEW(queue, chi_bdev_sync);
+    CHECK(task);
+    task->pool = BDEV_POOL;
+    if (i < 32)
+      ((struct chi_bdev_allocate_blocks *)(void *)task)->size = UNIT;
+    tasks[i] = task;
+  }
+  CHECK_INT(chi_submit_many(queue, tasks, 48), 48);
+  CHECK_INT(chi_wait_all(queue, tasks, 48, UINT64_MAX), CHI_OK);
+  CHECK_INT(dev_remaining(queue), (UNITS - 32) * UNIT);
+  crowd->done = true;
+}
+
+/* What comes while a sync is under way shares the next one. */
+TEST(bdev_shares_syncs_among_those_who_wait)
+{
+  struct crowd crowd = {.done = false};
+  uint64_t log_before, data_before, log_syncs, data_syncs;
+  bdev_story_open(&crowd.b, 16, "256K");
+  crowd.log_syncs = count_syncs(&crowd.b, BDEV_LOG);
+  crowd.data_syncs = count_syncs(&crowd.b, BDEV_PATH);
+  CHECK_INT(story_start(&crowd.b.s), CHI_OK);
+  log_before = crowd.log_syncs->fits;
+  data_before = crowd.data_syncs->fits;
+  RUN(crowd.b, allocates_and_syncs_all_at_once, &crowd);
+  log_syncs = crowd.log_syncs->fits - log_before;
+  data_syncs = crowd.data_syncs->fits - data_before - log_syncs; /* its path is part of the log's */
+  CHECK_STR(story_end(&crowd.b.s), "");
+  CHECK(crowd.done);
+  CHECK(log_syncs >= 1 && log_syncs <= 8);
+  CHECK(data_syncs >= 1 && data_syncs <= 8);
+}
+
+/* ---- the life of a pool ---------------------------------------------------------------------- */
+
+struct life {
+  struct bdev_story b;
+  bool ram, done;
+};
+
+STORY_BODY(destroys_and_creates_again)
+{
+  struct life *life = arg;
+  chi_param params[] = {{(char *)(uintptr_t) "capacity", (char *)(uintptr_t) "256K", 0, 0},
+                        {(char *)(uintptr_t) "bdev_type", (char *)(uintptr_t) "file", 0, 0}};
+  chi_pool_id id = BDEV_POOL;
+  struct chi_block a;
+  char text[8] = "";
+  if (life->ram)
+    params[1].value = (char *)(uintptr_t) "ram";
+  CHECK_INT(dev_allocate(queue, 2 * UNIT, &a), CHI_OK);
+  CHECK_INT(dev_write(queue, &a, "content", 8), CHI_OK);
+  CHECK_INT(chi_pool_destroy(queue, BDEV_POOL, NULL), CHI_OK);
+  CHECK(dev_sync(queue) != CHI_OK);
+  CHECK_INT(chi_pool_create(queue, "bdev", BDEV_PATH, params, 2, &id, NULL), CHI_OK);
+  CHECK_INT(id.major, BDEV_POOL.major);
+  if (life->ram) {
+    CHECK_INT(dev_remaining(queue), UNITS * UNIT);
+  } else {
+    CHECK_INT(dev_remaining(queue), (UNITS - 2) * UNIT);
+    CHECK_INT(dev_read(queue, &a, text, 8), CHI_OK);
+    CHECK_STR(text, "content");
+  }
+  life->done = true;
+}
+
+TEST(bdev_destroyed_pool_gives_its_file_back)
+{
+  for (int ram = 0; ram < 2; ram++) {
+    struct life life = {.ram = ram};
+    bdev_story_open(&life.b, 17, "256K");
+    if (ram)
+      bdev_story_ram(&life.b);
+    CHECK_INT(story_start(&life.b.s), CHI_OK);
+    RUN(life.b, destroys_and_creates_again, &life);
+    CHECK_STR(story_end(&life.b.s), "");
+    CHECK(life.done);
+  }
+}
+
+/* Without a node: the state of a container that has done nothing. */
+TEST(bdev_monitor_writes_one_object)
+{
+  const chi_module *module = bdev_module();
+  void *state = calloc(1, module->state_size);
+  char json[2048], small[40];
+  int size = module->monitor(NULL, state, json, sizeof(json));
+  int cut = module->monitor(NULL, state, small, sizeof(small));
+  free(state);
+  CHECK(size > 0 && (size_t)size == strlen(json));
+  CHECK(strncmp(json, "{\"measured\":{\"capacity\":0,\"remaining\":0", 39) == 0);
+  CHECK(strstr(json, "},\"declared\":{\"capacity\":0,"));
+  CHECK(json[size - 1] == '}');
+  CHECK_INT(cut, CHI_ETOOBIG);
+  CHECK_INT(strlen(small), sizeof(small) - 1);
 }

@@ -231,7 +231,7 @@ static bool siege_renews(void *arg)
 /* The log is written anew when it has grown, and the power goes in the middle of that. */
 TEST(bdev_survives_a_crash_while_its_log_is_renewed)
 {
-  for (uint64_t at = 0; at < 160; at += 2) {
+  for (uint64_t at = 0; at < 160; at += 4) {
     struct siege g;
     char wrong[400];
     bool renews;
