@@ -460,17 +460,27 @@ static int bdev_commit_restore(chi_ctx *ctx, struct bdev_commit *c, chi_error *e
   return CHI_OK;
 }
 
-/* Takes over another capacity or unit, else drops a torn tail. What was read need not be durable
- * yet; but what follows will say that it is. */
+/* What was read need not be durable, not even after a sync: one of the process before may have
+ * failed. But what follows in the same file would say that it is. So a new one is begun; on a full
+ * disk, the old one is made as good as can be. */
+static int bdev_commit_secure(chi_ctx *ctx, struct bdev_commit *c)
+{
+  int rc = bdev_commit_renew(ctx, c);
+  if (rc != CHI_ENOSPC)
+    return rc;
+  chi_log(ctx, CHI_LOG_WARNING, "no space for a new allocation log: the old one goes on");
+  rc = bdev_commit_sweep(ctx, c);
+  return rc ? rc : chi_file_sync(ctx, c->file);
+}
+
+/* Takes over another capacity or unit. */
 static int bdev_commit_adapt(chi_ctx *ctx, struct bdev_commit *c, uint64_t capacity, uint64_t unit,
                              chi_error *err)
 {
   struct alloc memory = bdev_commit_memory(ctx);
   int rc;
-  if (c->map->capacity == capacity && c->map->unit == unit) {
-    rc = bdev_commit_sweep(ctx, c);
-    return rc ? rc : chi_file_sync(ctx, c->file);
-  }
+  if (c->map->capacity == capacity && c->map->unit == unit)
+    return c->reach > c->snapshot_end ? bdev_commit_secure(ctx, c) : CHI_OK;
   rc = extent_resize(c->map, &memory, capacity, unit);
   if (rc == CHI_ECONFLICT)
     return error_set(err, rc, "what it says is allocated doesn't fit this capacity and alignment");

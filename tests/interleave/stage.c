@@ -238,6 +238,8 @@ static int stage_link_reply(struct env *env, env_link link, const void *message,
 static void stage_link_close(struct env *env, env_link link)
 {
   (void)env, (void)link;
+  EXPLORE_CALL(&stage.facts.hangup);
+  stage.facts.hangup = 1;
 }
 
 static int stage_link_open(struct env *env, const char *instance, env_link *out, chi_error *err)
@@ -565,6 +567,8 @@ static void stage_work(uint32_t w)
         if (w == STAGE_NETWORK)
           stage_upcalls();
       while (stage_step(w));
+      if (runtime_state(rt) == RUNTIME_STOPPED && w == STAGE_NETWORK)
+        return;
     }
   }
 }
@@ -603,6 +607,12 @@ struct stage_do *stage_task(uint32_t queue, chi_pool_id pool, enum stage_what wh
   t->task.pool = pool;
   t->what = (uint32_t)what;
   return t;
+}
+
+void stage_stop(void)
+{
+  runtime_stop(stage.facts.runtime, 30 * STAGE_MS);
+  stage.wake[STAGE_NETWORK] = 1;
 }
 
 void stage_release(void)

@@ -59,6 +59,8 @@ struct stage_facts *stage_facts(void);
 
 /* For a client's party: a task that does `what`. */
 struct stage_do *stage_task(uint32_t queue, chi_pool_id pool, enum stage_what what);
+/* For the network worker's party: the node is to stop, with a grace period. */
+void stage_stop(void);
 /* Lets those go on that stick. */
 void stage_release(void);
 /* Time passes; workers whose deadline has come are woken. */

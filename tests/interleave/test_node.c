@@ -274,6 +274,7 @@ TEST(interleave_node_new_home_and_back)
 {
   struct explore e = node_moving(node_one, node_mover_and_back);
   e.name = "node, new home and back";
+  e.preemptions = 1;
   CHECK(stage_open(1, NULL));
   CHECK(explore(&e));
 }
@@ -328,7 +329,7 @@ static void node_stick(void *world)
   node.good += chi_wait(q, t, UINT64_MAX) == CHI_OK;
 }
 
-static void node_two_looks(void *world)
+static void node_looks(void *world)
 {
   (void)world;
   for (int i = 0; i < 3; i++) {
@@ -338,9 +339,9 @@ static void node_two_looks(void *world)
 }
 
 /* It comes back just when its work is taken away. */
-static void node_two_looks_and_release(void *world)
+static void node_looks_and_release(void *world)
 {
-  node_two_looks(world);
+  node_looks(world);
   stage_release();
 }
 
@@ -361,7 +362,7 @@ static struct explore node_sticking(void (*client)(void *), void (*clock)(void *
 
 TEST(interleave_node_take_over)
 {
-  struct explore e = node_sticking(node_stick, node_two_looks);
+  struct explore e = node_sticking(node_stick, node_looks);
   e.name = "node, take-over";
   CHECK(stage_open(2, NULL));
   CHECK(explore(&e));
@@ -380,7 +381,7 @@ static void node_stick_patiently(void *world)
 
 TEST(interleave_node_take_over_and_return)
 {
-  struct explore e = node_sticking(node_stick_patiently, node_two_looks_and_release);
+  struct explore e = node_sticking(node_stick_patiently, node_looks_and_release);
   e.name = "node, take-over and return";
   CHECK(stage_open(2, NULL));
   CHECK(explore(&e));
@@ -400,10 +401,10 @@ static void node_open_queue(void *world)
   node_run(2, STAGE_PARALLEL, STAGE_NOTHING);
 }
 
-static void node_look_then_release(void *world)
+/* It comes back after that many looks; the second that sees it stuck takes its work away. */
+static void node_stuck_for(int looks)
 {
-  (void)world;
-  for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < looks; i++) {
     stage_quiet();
     stage_tick(20 * STAGE_MS);
   }
@@ -411,10 +412,30 @@ static void node_look_then_release(void *world)
   stage_release();
 }
 
+static void node_stuck_for_two(void *world)
+{
+  (void)world;
+  node_stuck_for(2);
+}
+
+static void node_stuck_for_three(void *world)
+{
+  (void)world;
+  node_stuck_for(3);
+}
+
 TEST(interleave_node_open_where_stuck)
 {
-  struct explore e = node_sticking(node_open_queue, node_look_then_release);
+  struct explore e = node_sticking(node_open_queue, node_stuck_for_two);
   e.name = "node, queue opened where the worker is stuck";
+  CHECK(stage_open(2, NULL));
+  CHECK(explore(&e));
+}
+
+TEST(interleave_node_open_where_stuck_for_long)
+{
+  struct explore e = node_sticking(node_open_queue, node_stuck_for_three);
+  e.name = "node, queue opened where the worker is stuck for long";
   CHECK(stage_open(2, NULL));
   CHECK(explore(&e));
 }
@@ -462,7 +483,63 @@ TEST(interleave_node_watching)
   CHECK(explore(&e));
 }
 
-/* ---- the end of a queue ------------------------------------------------------------------------- */
+/* ---- the end of the node ------------------------------------------------------------------------- */
+
+/* A task that comes while the node stops has ended somehow when the node has. */
+static void node_submit_to_the_end(void *world)
+{
+  (void)world;
+  chi_queue *q = stage_facts()->queue[0];
+  struct stage_do *t = stage_task(0, STAGE_POOL, STAGE_NOTHING);
+  if (!t)
+    return;
+  int rc = chi_run(q, t);
+  EXPLORE_CHECK(rc == CHI_OK || rc == CHI_ESHUTDOWN);
+}
+
+static void node_stopping(void *world)
+{
+  stage_stop();
+  stage_network(world);
+}
+
+static void node_time(void *world)
+{
+  (void)world;
+  for (int i = 0; i < 6; i++) {
+    stage_quiet();
+    stage_tick(10 * STAGE_MS);
+  }
+}
+
+static void node_end_stopped(void *world)
+{
+  (void)world;
+  EXPLORE_CHECK(!node_lives(0) || explore_state(0) == EXPLORE_DONE);
+  EXPLORE_CHECK(explore_state(3) == EXPLORE_DONE);
+  stage_check_idle();
+}
+
+TEST(interleave_node_stop)
+{
+  struct explore e = node_plan;
+  e.name = "node, stop";
+  e.end = node_end_stopped;
+  e.preemptions = 0;
+  e.kill_preemptions = 0;
+  e.victims = 0;
+  e.count = 6;
+  e.party[0] = NODE_PARTY("client", node_submit_to_the_end, STAGE_CLIENT);
+  e.party[1] = NODE_FAST;
+  e.party[2] = NODE_SLOW;
+  e.party[3] = NODE_PARTY("network", node_stopping, STAGE_DAEMON);
+  e.party[4] = NODE_PARTY("clock", node_time, STAGE_CLOCK);
+  e.party[5] = NODE_FAST_2;
+  CHECK(stage_open(1, NULL));
+  CHECK(explore(&e));
+}
+
+/* ---- the end of a client ------------------------------------------------------------------------- */
 
 static void node_close(void *world)
 {
