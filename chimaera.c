@@ -1480,7 +1480,13 @@ CHI_PRIVATE uint32_t worker_relieve(struct worker *network, uint32_t index);
 /* Gives a lane a home and tells the worker. Network worker. */
 CHI_PRIVATE void worker_home(struct worker *network, struct queue_lane *lane, uint32_t home);
 
-/* ---- between worker.c and worker_accept.c */
+/* ---- between worker.c, worker_accept.c and worker_io.c */
+/* A slow worker that isn't inside a method, if there is one; in turn. */
+CHI_PRIVATE struct worker *worker_of_slow(struct worker_crew *crew);
+/* Starts an operation from this worker's loop; one that finds no room waits its turn. */
+CHI_PRIVATE void worker_io_start(struct worker *w, struct worker_io *wio);
+/* Hands on what has completed, and starts what waited; false: nothing has. */
+CHI_PRIVATE bool worker_io_reap(struct worker *w);
 /* Takes one entry from a lane and deals with it; false: there was none. */
 CHI_PRIVATE bool worker_accept(struct worker *w, struct queue_lane *lane);
 /* Enters the container's gate and runs the body to its end or first block. The worker's stack. */
@@ -1944,12 +1950,11 @@ struct bdev_io {
 /* Opens a file that nobody else has open in this way; flags beside CHI_FILE_LOCK. What a killed
  * process had under way in the kernel keeps its lock until it has come to its end, and is waited
  * for: a while, then CHI_EBUSY. Other codes as chi_file_open. */
-CHI_PRIVATE int bdev_io_open_locked(chi_ctx *ctx, const char *path, uint32_t flags,
-                                    chi_file **out);
+CHI_PRIVATE int bdev_io_open_locked(chi_ctx *ctx, const char *path, uint32_t flags, chi_file **out);
 /* Opens the file, making or extending it; *capacity 0: its size, then what it is. Locked against
- * every other opener. The size is durable. *made: it was not there before. On failure nothing is
- * open or made and the node's log tells why: CHI_EBUSY: in use; CHI_EINVAL: no capacity, or that of
- * a file operation. */
+ * every other opener. Name and size are durable, and what was in it. *made: it was not there
+ * before. On failure nothing is open or made and the node's log tells why: CHI_EBUSY: in use;
+ * CHI_EINVAL: no capacity, or that of a file operation. */
 CHI_PRIVATE int bdev_io_open_file(chi_ctx *ctx, struct bdev_io *io, const char *path,
                                   uint64_t *capacity, uint32_t depth, bool *made);
 /* capacity bytes of memory, not 0. CHI_ENOMEM. Does not block. */
@@ -6687,6 +6692,7 @@ static int bdev_commit_restore(chi_ctx *ctx, struct bdev_commit *c, chi_error *e
   c->reach = size;
   c->snapshot_end = found.head.snapshot_end;
   c->unmarked = !found.marked;
+  c->unnamed = true; /* who renamed it may have been killed before that was durable */
   if (found.torn)
     chi_log(ctx, CHI_LOG_WARNING,
             "the last %llu bytes of the allocation log were never confirmed: dropped",
@@ -6694,17 +6700,28 @@ static int bdev_commit_restore(chi_ctx *ctx, struct bdev_commit *c, chi_error *e
   return CHI_OK;
 }
 
-/* Takes over another capacity or unit, else drops a torn tail. What was read need not be durable
- * yet; but what follows will say that it is. */
+/* What was read need not be durable, not even after a sync: one of the process before may have
+ * failed. But what follows in the same file would say that it is. So a new one is begun; on a full
+ * disk, the old one is made as good as can be. */
+static int bdev_commit_secure(chi_ctx *ctx, struct bdev_commit *c)
+{
+  int rc = bdev_commit_renew(ctx, c);
+  if (rc != CHI_ENOSPC)
+    return rc;
+  chi_log(ctx, CHI_LOG_WARNING, "no space for a new allocation log: the old one goes on");
+  rc = bdev_commit_sweep(ctx, c);
+  return rc ? rc : chi_file_sync(ctx, c->file);
+}
+
+/* Takes over another capacity or unit. */
 static int bdev_commit_adapt(chi_ctx *ctx, struct bdev_commit *c, uint64_t capacity, uint64_t unit,
                              chi_error *err)
 {
   struct alloc memory = bdev_commit_memory(ctx);
   int rc;
-  if (c->map->capacity == capacity && c->map->unit == unit) {
-    rc = bdev_commit_sweep(ctx, c);
-    return rc ? rc : chi_file_sync(ctx, c->file);
-  }
+  if (c->map->capacity == capacity && c->map->unit == unit)
+    return c->reach > c->snapshot_end ? bdev_commit_secure(ctx, c)
+                                      : bdev_commit_settle_name(ctx, c);
   rc = extent_resize(c->map, &memory, capacity, unit);
   if (rc == CHI_ECONFLICT)
     return error_set(err, rc, "what it says is allocated doesn't fit this capacity and alignment");
@@ -7170,8 +7187,7 @@ CHI_PRIVATE int bdev_io_sync(chi_ctx *ctx, struct bdev_io *io, const struct bdev
 
 /* ---- open and close -------------------------------------------------------------------------- */
 
-CHI_PRIVATE int bdev_io_open_locked(chi_ctx *ctx, const char *path, uint32_t flags,
-                                    chi_file **out)
+CHI_PRIVATE int bdev_io_open_locked(chi_ctx *ctx, const char *path, uint32_t flags, chi_file **out)
 {
   uint64_t end = chi_now(ctx) + BDEV_IO_PATIENCE;
   int rc = chi_file_open(ctx, path, flags | CHI_FILE_LOCK, out);
@@ -7197,9 +7213,9 @@ static int bdev_io_open_or_make(chi_ctx *ctx, struct bdev_io *io, const char *pa
   return rc;
 }
 
-/* Sees to the size of the file, and that it is durable, as the name of a new one. */
-static int bdev_io_extend(chi_ctx *ctx, struct bdev_io *io, const char *path, uint64_t *capacity,
-                          bool made)
+/* Sees to the size of the file, and that it and the name are durable: who made it may have been
+ * killed before they were. */
+static int bdev_io_extend(chi_ctx *ctx, struct bdev_io *io, const char *path, uint64_t *capacity)
 {
   int64_t size = chi_file_size(ctx, io->file);
   int rc = size < 0 ? (int)size : CHI_OK;
@@ -7211,7 +7227,7 @@ static int bdev_io_extend(chi_ctx *ctx, struct bdev_io *io, const char *path, ui
     rc = chi_file_truncate(ctx, io->file, *capacity);
   if (!rc)
     rc = chi_file_sync(ctx, io->file);
-  return rc || !made ? rc : chi_file_dirsync(ctx, path);
+  return rc ? rc : chi_file_dirsync(ctx, path);
 }
 
 CHI_PRIVATE int bdev_io_open_file(chi_ctx *ctx, struct bdev_io *io, const char *path,
@@ -7227,7 +7243,7 @@ CHI_PRIVATE int bdev_io_open_file(chi_ctx *ctx, struct bdev_io *io, const char *
     chi_log(ctx, CHI_LOG_ERROR, "the file can't be opened: %s", why);
     return rc;
   }
-  rc = bdev_io_extend(ctx, io, path, capacity, *made);
+  rc = bdev_io_extend(ctx, io, path, capacity);
   io->capacity = *capacity;
   if (!rc)
     return CHI_OK;
@@ -8682,8 +8698,9 @@ static void session_queue_homes(struct session_set *s, struct session *c, struct
     l->queue = q;
     l->kind = k;
     lane_in_init(&l->in, q->desk, q->board, (enum lane_kind)k);
-    worker_home(session_network(s), l, home[k]);
   }
+  for (uint32_t k = 0; k < LANE_KINDS; k++) /* a worker that serves one may look at all */
+    worker_home(session_network(s), &q->lane[k], home[k]);
 }
 
 static int session_queue(struct session_set *s, struct session *c, uint64_t thread,
@@ -9153,7 +9170,7 @@ void worker_cancel_changed(struct worker *from)
     worker_ring(from, &crew->worker[i]);
 }
 
-static struct worker *worker_of_slow(struct worker_crew *crew)
+struct worker *worker_of_slow(struct worker_crew *crew)
 {
   uint32_t turn = count_add(&crew->turn, 1);
   for (uint32_t i = 0; i < crew->slow; i++) {
@@ -9523,84 +9540,6 @@ static void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
     worker_record_free(w, ctx);
     queue_complete(q, w->index, slot, rc);
   }
-}
-
-/* ---- file operations */
-
-static void worker_io_done(struct worker *w, struct worker_io *wio)
-{
-  wio->node.kind = NODE_IO_DONE;
-  if (wio->ctx->worker == w)
-    worker_wake(w, wio->ctx, CHI_OK);
-  else
-    worker_send(w, wio->ctx->worker, &wio->node);
-}
-
-/* Starts an operation from this worker's loop; one that finds no room waits its turn. */
-static void worker_io_start(struct worker *w, struct worker_io *wio)
-{
-  struct env *env = w->crew->env;
-  int rc = w->io_first ? CHI_EBUSY : env->io_submit(env, w->index, &wio->io);
-  if (rc == CHI_EBUSY) {
-    wio->next = NULL;
-    *w->io_end = wio;
-    w->io_end = &wio->next;
-  } else if (rc == 0) {
-    w->io_flight++;
-  } else {
-    worker_io_done(w, wio);
-  }
-}
-
-static bool worker_io_reap(struct worker *w)
-{
-  struct env *env = w->crew->env;
-  struct env_io *io = env->io_reap(env, w->index);
-  if (!io)
-    return false;
-  while (io) {
-    struct env_io *next = io->next;
-    CHI_ASSERT(w->io_flight > 0);
-    w->io_flight--;
-    worker_io_done(w, CHI_CONTAINER_OF(io, struct worker_io, io));
-    io = next;
-  }
-  struct worker_io *waiting = w->io_first;
-  w->io_first = NULL;
-  w->io_end = &w->io_first;
-  while (waiting) {
-    struct worker_io *next = waiting->next;
-    worker_io_start(w, waiting);
-    waiting = next;
-  }
-  return true;
-}
-
-int64_t worker_io_run(chi_ctx *ctx, struct env_io *io)
-{
-  struct worker *w = ctx->worker;
-  struct env *env = w->crew->env;
-  struct worker_io wio = {.node.kind = NODE_IO, .io = *io, .ctx = ctx};
-  if (w->kind != WORKER_SLOW && env->io_blocks(env, w->index, &wio.io)) {
-    struct worker *slow = worker_of_slow(w->crew);
-    ring_push(&slow->urgent, &wio.node);
-    worker_ring(w, slow);
-    worker_block(ctx, TASK_WAIT_IO, UINT64_MAX);
-    return wio.io.result;
-  }
-  int rc = w->io_first ? CHI_EBUSY : env->io_submit(env, w->index, &wio.io);
-  if (rc == 1)
-    return wio.io.result;
-  if (rc == 0) {
-    w->io_flight++;
-  } else if (rc == CHI_EBUSY && w->io_flight > 0) {
-    *w->io_end = &wio;
-    w->io_end = &wio.next;
-  } else {
-    return rc;
-  }
-  worker_block(ctx, TASK_WAIT_IO, UINT64_MAX);
-  return wio.io.result;
 }
 
 /* ---- one piece of work */
@@ -10302,6 +10241,84 @@ void worker_refuse_raw(struct worker *w, struct task_raw *raw, int rc)
   struct task_raw copy = *raw;
   alloc_put(w->crew->alloc, raw, sizeof *raw);
   worker_refuse(w, &copy, rc);
+}
+
+/* ---- sources/worker_io.c ---- */
+/* worker_io.c - file operations of tasks: here, or on a slow worker if they would block. */
+
+static void worker_io_done(struct worker *w, struct worker_io *wio)
+{
+  wio->node.kind = NODE_IO_DONE;
+  if (wio->ctx->worker == w)
+    worker_wake(w, wio->ctx, CHI_OK);
+  else
+    worker_send(w, wio->ctx->worker, &wio->node);
+}
+
+void worker_io_start(struct worker *w, struct worker_io *wio)
+{
+  struct env *env = w->crew->env;
+  int rc = w->io_first ? CHI_EBUSY : env->io_submit(env, w->index, &wio->io);
+  if (rc == CHI_EBUSY) {
+    wio->next = NULL;
+    *w->io_end = wio;
+    w->io_end = &wio->next;
+  } else if (rc == 0) {
+    w->io_flight++;
+  } else {
+    worker_io_done(w, wio);
+  }
+}
+
+bool worker_io_reap(struct worker *w)
+{
+  struct env *env = w->crew->env;
+  struct env_io *io = env->io_reap(env, w->index);
+  if (!io)
+    return false;
+  while (io) {
+    struct env_io *next = io->next;
+    CHI_ASSERT(w->io_flight > 0);
+    w->io_flight--;
+    worker_io_done(w, CHI_CONTAINER_OF(io, struct worker_io, io));
+    io = next;
+  }
+  struct worker_io *waiting = w->io_first;
+  w->io_first = NULL;
+  w->io_end = &w->io_first;
+  while (waiting) {
+    struct worker_io *next = waiting->next;
+    worker_io_start(w, waiting);
+    waiting = next;
+  }
+  return true;
+}
+
+int64_t worker_io_run(chi_ctx *ctx, struct env_io *io)
+{
+  struct worker *w = ctx->worker;
+  struct env *env = w->crew->env;
+  struct worker_io wio = {.node.kind = NODE_IO, .io = *io, .ctx = ctx};
+  if (w->kind != WORKER_SLOW && env->io_blocks(env, w->index, &wio.io)) {
+    struct worker *slow = worker_of_slow(w->crew);
+    ring_push(&slow->urgent, &wio.node);
+    worker_ring(w, slow);
+    worker_block(ctx, TASK_WAIT_IO, UINT64_MAX);
+    return wio.io.result;
+  }
+  int rc = w->io_first ? CHI_EBUSY : env->io_submit(env, w->index, &wio.io);
+  if (rc == 1)
+    return wio.io.result;
+  if (rc == 0) {
+    w->io_flight++;
+  } else if (rc == CHI_EBUSY && w->io_flight > 0) {
+    *w->io_end = &wio;
+    w->io_end = &wio.next;
+  } else {
+    return rc;
+  }
+  worker_block(ctx, TASK_WAIT_IO, UINT64_MAX);
+  return wio.io.result;
 }
 
 /* ---- sources/route.c ---- */

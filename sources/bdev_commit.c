@@ -453,6 +453,7 @@ static int bdev_commit_restore(chi_ctx *ctx, struct bdev_commit *c, chi_error *e
   c->reach = size;
   c->snapshot_end = found.head.snapshot_end;
   c->unmarked = !found.marked;
+  c->unnamed = true; /* who renamed it may have been killed before that was durable */
   if (found.torn)
     chi_log(ctx, CHI_LOG_WARNING,
             "the last %llu bytes of the allocation log were never confirmed: dropped",
@@ -480,7 +481,8 @@ static int bdev_commit_adapt(chi_ctx *ctx, struct bdev_commit *c, uint64_t capac
   struct alloc memory = bdev_commit_memory(ctx);
   int rc;
   if (c->map->capacity == capacity && c->map->unit == unit)
-    return c->reach > c->snapshot_end ? bdev_commit_secure(ctx, c) : CHI_OK;
+    return c->reach > c->snapshot_end ? bdev_commit_secure(ctx, c)
+                                      : bdev_commit_settle_name(ctx, c);
   rc = extent_resize(c->map, &memory, capacity, unit);
   if (rc == CHI_ECONFLICT)
     return error_set(err, rc, "what it says is allocated doesn't fit this capacity and alignment");

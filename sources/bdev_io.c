@@ -402,8 +402,7 @@ CHI_PRIVATE int bdev_io_sync(chi_ctx *ctx, struct bdev_io *io, const struct bdev
 
 /* ---- open and close -------------------------------------------------------------------------- */
 
-CHI_PRIVATE int bdev_io_open_locked(chi_ctx *ctx, const char *path, uint32_t flags,
-                                    chi_file **out)
+CHI_PRIVATE int bdev_io_open_locked(chi_ctx *ctx, const char *path, uint32_t flags, chi_file **out)
 {
   uint64_t end = chi_now(ctx) + BDEV_IO_PATIENCE;
   int rc = chi_file_open(ctx, path, flags | CHI_FILE_LOCK, out);
@@ -429,9 +428,9 @@ static int bdev_io_open_or_make(chi_ctx *ctx, struct bdev_io *io, const char *pa
   return rc;
 }
 
-/* Sees to the size of the file, and that it is durable, as the name of a new one. */
-static int bdev_io_extend(chi_ctx *ctx, struct bdev_io *io, const char *path, uint64_t *capacity,
-                          bool made)
+/* Sees to the size of the file, and that it and the name are durable: who made it may have been
+ * killed before they were. */
+static int bdev_io_extend(chi_ctx *ctx, struct bdev_io *io, const char *path, uint64_t *capacity)
 {
   int64_t size = chi_file_size(ctx, io->file);
   int rc = size < 0 ? (int)size : CHI_OK;
@@ -443,7 +442,7 @@ static int bdev_io_extend(chi_ctx *ctx, struct bdev_io *io, const char *path, ui
     rc = chi_file_truncate(ctx, io->file, *capacity);
   if (!rc)
     rc = chi_file_sync(ctx, io->file);
-  return rc || !made ? rc : chi_file_dirsync(ctx, path);
+  return rc ? rc : chi_file_dirsync(ctx, path);
 }
 
 CHI_PRIVATE int bdev_io_open_file(chi_ctx *ctx, struct bdev_io *io, const char *path,
@@ -459,7 +458,7 @@ CHI_PRIVATE int bdev_io_open_file(chi_ctx *ctx, struct bdev_io *io, const char *
     chi_log(ctx, CHI_LOG_ERROR, "the file can't be opened: %s", why);
     return rc;
   }
-  rc = bdev_io_extend(ctx, io, path, capacity, *made);
+  rc = bdev_io_extend(ctx, io, path, capacity);
   io->capacity = *capacity;
   if (!rc)
     return CHI_OK;

@@ -49,12 +49,11 @@ struct bdev_io {
 /* Opens a file that nobody else has open in this way; flags beside CHI_FILE_LOCK. What a killed
  * process had under way in the kernel keeps its lock until it has come to its end, and is waited
  * for: a while, then CHI_EBUSY. Other codes as chi_file_open. */
-CHI_PRIVATE int bdev_io_open_locked(chi_ctx *ctx, const char *path, uint32_t flags,
-                                    chi_file **out);
+CHI_PRIVATE int bdev_io_open_locked(chi_ctx *ctx, const char *path, uint32_t flags, chi_file **out);
 /* Opens the file, making or extending it; *capacity 0: its size, then what it is. Locked against
- * every other opener. The size is durable. *made: it was not there before. On failure nothing is
- * open or made and the node's log tells why: CHI_EBUSY: in use; CHI_EINVAL: no capacity, or that of
- * a file operation. */
+ * every other opener. Name and size are durable, and what was in it. *made: it was not there
+ * before. On failure nothing is open or made and the node's log tells why: CHI_EBUSY: in use;
+ * CHI_EINVAL: no capacity, or that of a file operation. */
 CHI_PRIVATE int bdev_io_open_file(chi_ctx *ctx, struct bdev_io *io, const char *path,
                                   uint64_t *capacity, uint32_t depth, bool *made);
 /* capacity bytes of memory, not 0. CHI_ENOMEM. Does not block. */

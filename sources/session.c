@@ -285,8 +285,9 @@ static void session_queue_homes(struct session_set *s, struct session *c, struct
     l->queue = q;
     l->kind = k;
     lane_in_init(&l->in, q->desk, q->board, (enum lane_kind)k);
-    worker_home(session_network(s), l, home[k]);
   }
+  for (uint32_t k = 0; k < LANE_KINDS; k++) /* a worker that serves one may look at all */
+    worker_home(session_network(s), &q->lane[k], home[k]);
 }
 
 static int session_queue(struct session_set *s, struct session *c, uint64_t thread,

@@ -26,7 +26,7 @@ static struct worker_fiber *worker_fiber_open(struct worker *w)
   }
   f->worker = w;
   fiber_init(&f->fiber, f->stack.base, f->stack.size, worker_loop, f);
-  w->fibers++;
+  mark_set(&w->fibers, w->fibers + 1);
   return f;
 }
 
@@ -35,7 +35,7 @@ static void worker_fiber_close(struct worker *w, struct worker_fiber *f)
   fiber_fini(&f->fiber);
   w->crew->env->stack_close(w->crew->env, &f->stack);
   alloc_put(w->crew->alloc, f, sizeof *f);
-  w->fibers--;
+  mark_set(&w->fibers, w->fibers - 1);
 }
 
 static void worker_spare(struct worker *w, struct worker_fiber *f)
@@ -90,7 +90,7 @@ void worker_cancel_changed(struct worker *from)
     worker_ring(from, &crew->worker[i]);
 }
 
-static struct worker *worker_of_slow(struct worker_crew *crew)
+struct worker *worker_of_slow(struct worker_crew *crew)
 {
   uint32_t turn = count_add(&crew->turn, 1);
   for (uint32_t i = 0; i < crew->slow; i++) {
@@ -463,84 +463,6 @@ static void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
   }
 }
 
-/* ---- file operations */
-
-static void worker_io_done(struct worker *w, struct worker_io *wio)
-{
-  wio->node.kind = NODE_IO_DONE;
-  if (wio->ctx->worker == w)
-    worker_wake(w, wio->ctx, CHI_OK);
-  else
-    worker_send(w, wio->ctx->worker, &wio->node);
-}
-
-/* Starts an operation from this worker's loop; one that finds no room waits its turn. */
-static void worker_io_start(struct worker *w, struct worker_io *wio)
-{
-  struct env *env = w->crew->env;
-  int rc = w->io_first ? CHI_EBUSY : env->io_submit(env, w->index, &wio->io);
-  if (rc == CHI_EBUSY) {
-    wio->next = NULL;
-    *w->io_end = wio;
-    w->io_end = &wio->next;
-  } else if (rc == 0) {
-    w->io_flight++;
-  } else {
-    worker_io_done(w, wio);
-  }
-}
-
-static bool worker_io_reap(struct worker *w)
-{
-  struct env *env = w->crew->env;
-  struct env_io *io = env->io_reap(env, w->index);
-  if (!io)
-    return false;
-  while (io) {
-    struct env_io *next = io->next;
-    CHI_ASSERT(w->io_flight > 0);
-    w->io_flight--;
-    worker_io_done(w, CHI_CONTAINER_OF(io, struct worker_io, io));
-    io = next;
-  }
-  struct worker_io *waiting = w->io_first;
-  w->io_first = NULL;
-  w->io_end = &w->io_first;
-  while (waiting) {
-    struct worker_io *next = waiting->next;
-    worker_io_start(w, waiting);
-    waiting = next;
-  }
-  return true;
-}
-
-int64_t worker_io_run(chi_ctx *ctx, struct env_io *io)
-{
-  struct worker *w = ctx->worker;
-  struct env *env = w->crew->env;
-  struct worker_io wio = {.node.kind = NODE_IO, .io = *io, .ctx = ctx};
-  if (w->kind != WORKER_SLOW && env->io_blocks(env, w->index, &wio.io)) {
-    struct worker *slow = worker_of_slow(w->crew);
-    ring_push(&slow->urgent, &wio.node);
-    worker_ring(w, slow);
-    worker_block(ctx, TASK_WAIT_IO, UINT64_MAX);
-    return wio.io.result;
-  }
-  int rc = w->io_first ? CHI_EBUSY : env->io_submit(env, w->index, &wio.io);
-  if (rc == 1)
-    return wio.io.result;
-  if (rc == 0) {
-    w->io_flight++;
-  } else if (rc == CHI_EBUSY && w->io_flight > 0) {
-    *w->io_end = &wio;
-    w->io_end = &wio.next;
-  } else {
-    return rc;
-  }
-  worker_block(ctx, TASK_WAIT_IO, UINT64_MAX);
-  return wio.io.result;
-}
-
 /* ---- one piece of work */
 
 static void worker_adopt(struct worker *w, struct queue_lane *l)
@@ -566,7 +488,8 @@ static void worker_adopt(struct worker *w, struct queue_lane *l)
     w->lane = bigger;
     w->lane_room = room;
   }
-  w->lane[w->lane_count++] = l;
+  w->lane[w->lane_count] = l;
+  mark_set(&w->lane_count, w->lane_count + 1);
   mark_set(&l->moving, 0);
 }
 
@@ -718,7 +641,8 @@ static void worker_take_node(struct worker *w, struct ring_node *n)
 static void worker_drop_lane(struct worker *w, uint32_t at)
 {
   struct queue_lane *l = w->lane[at];
-  w->lane[at] = w->lane[--w->lane_count];
+  mark_set(&w->lane_count, w->lane_count - 1);
+  w->lane[at] = w->lane[w->lane_count];
   count_add(&l->holders, (uint32_t)-1); /* it may be freed from here on */
 }
 

@@ -88,7 +88,7 @@ struct worker {
   struct ring_node *adopt; /* lanes for which there was no memory yet */
   struct fiber host;
   struct worker_fiber *fiber, *spare;
-  uint32_t fibers, spares;
+  uint32_t fibers, spares; /* the first is read by others, as is lane_count */
   chi_ctx *running;
   struct task_list ready;
   chi_ctx *blocked;
@@ -156,7 +156,13 @@ CHI_PRIVATE uint32_t worker_relieve(struct worker *network, uint32_t index);
 /* Gives a lane a home and tells the worker. Network worker. */
 CHI_PRIVATE void worker_home(struct worker *network, struct queue_lane *lane, uint32_t home);
 
-/* ---- between worker.c and worker_accept.c */
+/* ---- between worker.c, worker_accept.c and worker_io.c */
+/* A slow worker that isn't inside a method, if there is one; in turn. */
+CHI_PRIVATE struct worker *worker_of_slow(struct worker_crew *crew);
+/* Starts an operation from this worker's loop; one that finds no room waits its turn. */
+CHI_PRIVATE void worker_io_start(struct worker *w, struct worker_io *wio);
+/* Hands on what has completed, and starts what waited; false: nothing has. */
+CHI_PRIVATE bool worker_io_reap(struct worker *w);
 /* Takes one entry from a lane and deals with it; false: there was none. */
 CHI_PRIVATE bool worker_accept(struct worker *w, struct queue_lane *lane);
 /* Enters the container's gate and runs the body to its end or first block. The worker's stack. */

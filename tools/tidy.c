@@ -62,6 +62,7 @@ static const struct {
     {"client_task", "client"},
     {"admin_monitor", "admin"},
     {"worker_accept", "worker"},
+    {"worker_io", "worker"},
 };
 
 /* An environment (real_*, sim/) is driven by nobody and drives these; it may include them beside

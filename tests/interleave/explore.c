@@ -74,7 +74,7 @@ static struct {
 } explorer = {.current = -1};
 static char explore_stack[EXPLORE_PARTIES][EXPLORE_STACK] __attribute__((aligned(64)));
 
-/* ---- the story of a run that failed ------------------------------------------------------------ */
+/* ---- the story of a run that failed ---------------------------------------------------------- */
 
 static const char *explore_name(int i)
 {
@@ -141,7 +141,7 @@ static void explore_on_signal(int number)
   explore_fail("signal %d", number);
 }
 
-/* ---- choices ----------------------------------------------------------------------------------- */
+/* ---- choices --------------------------------------------------------------------------------- */
 
 static uint32_t explore_choose(uint32_t of)
 {
@@ -169,7 +169,7 @@ static bool explore_advance(void)
   return false;
 }
 
-/* ---- what others see --------------------------------------------------------------------------- */
+/* ---- what others see ------------------------------------------------------------------------- */
 
 static void explore_forget_stores(struct explore_actor *a, uint32_t n)
 {
@@ -223,7 +223,7 @@ void chi_interleave_drain(void)
   explorer.epoch++;
 }
 
-/* ---- who is next ------------------------------------------------------------------------------- */
+/* ---- who is next ----------------------------------------------------------------------------- */
 
 static bool explore_able(uint32_t i)
 {
@@ -262,7 +262,7 @@ static void explore_give_way(enum explore_state state)
   if (n == 0)
     explore_to_host();
   bool free = state == EXPLORE_WAITS ? explorer.deeds > 1 : state >= EXPLORE_DONE;
-  uint32_t to = able[free ? explore_choose(n) : 0];
+  uint32_t to = able[free && !explorer.plan->orderly ? explore_choose(n) : 0];
   if ((int)to == explorer.current)
     explore_enter(me);
   else
@@ -460,7 +460,7 @@ enum explore_state explore_state(uint32_t party)
   return explorer.actor[party].state;
 }
 
-/* ---- bells ------------------------------------------------------------------------------------- */
+/* ---- bells ----------------------------------------------------------------------------------- */
 
 void explore_ring(struct explore_bell *b)
 {
@@ -487,7 +487,7 @@ void explore_park(struct explore_bell *b, const uint32_t *also)
   b->rung = 0;
 }
 
-/* ---- runs -------------------------------------------------------------------------------------- */
+/* ---- runs ------------------------------------------------------------------------------------ */
 
 static void explore_main(void *arg)
 {

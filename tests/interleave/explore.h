@@ -37,6 +37,7 @@ struct explore {
   uint32_t kill_preemptions; /* at most, where somebody is */
   uint32_t victims;          /* bit mask of groups: each is killed at each point */
   uint32_t hurried;          /* bit mask of parties that spin only for a while: not waited for */
+  bool orderly;              /* who follows one that waits isn't chosen: for long stories */
   uint32_t count;
   struct explore_party party[EXPLORE_PARTIES];
 };

@@ -6,7 +6,7 @@
 
 enum { DAEMON, CLIENT, OTHER_CLIENT };
 
-/* ---- clients submit, a worker sleeps ----------------------------------------------------------- */
+/* ---- clients submit, a worker sleeps --------------------------------------------------------- */
 
 #define BELL_LANES 2
 #define BELL_PUTS 2u
@@ -116,7 +116,7 @@ TEST(interleave_bell_two_submit_one_sleeps)
   CHECK(explore(&e));
 }
 
-/* ---- workers complete, a client sleeps --------------------------------------------------------- */
+/* ---- workers complete, a client sleeps ------------------------------------------------------- */
 
 #define BELL_DEPTH 16u
 

@@ -6,7 +6,7 @@
 
 enum { DAEMON, CLIENT };
 
-/* ---- a full lane that wraps, taken by its home and by its heir --------------------------------- */
+/* ---- a full lane that wraps, taken by its home and by its heir ------------------------------- */
 
 #define LANE_PUTS (LANE_ENTRIES + 1)
 
@@ -120,7 +120,7 @@ TEST(interleave_lane_wraps_between_two_takers)
   CHECK(explore(&e));
 }
 
-/* ---- a completion ring that is full and wraps -------------------------------------------------- */
+/* ---- a completion ring that is full and wraps ------------------------------------------------ */
 
 #define LANE_DEPTH 16u
 #define LANE_LAST 2u /* tasks that go round while the ring is full */

@@ -63,7 +63,7 @@ static const struct explore node_plan = {
 #define NODE_SLOW NODE_PARTY("slow", stage_slow, STAGE_DAEMON)
 #define NODE_NETWORK NODE_PARTY("network", stage_network, STAGE_DAEMON)
 
-/* ---- two tasks, one after the other: everybody sleeps in between -------------------------------- */
+/* ---- two tasks, one after the other: everybody sleeps in between ----------------------------- */
 
 static void node_two_in_turn(void *world)
 {
@@ -91,7 +91,7 @@ TEST(interleave_node_round_trip)
   CHECK(explore(&e));
 }
 
-/* ---- an event loop of one's own ----------------------------------------------------------------- */
+/* ---- an event loop of one's own -------------------------------------------------------------- */
 
 static void node_armed(void *world)
 {
@@ -125,7 +125,7 @@ TEST(interleave_node_armed_queue)
   CHECK(explore(&e));
 }
 
-/* ---- two workers, one container ----------------------------------------------------------------- */
+/* ---- two workers, one container -------------------------------------------------------------- */
 
 static struct stage_do *node_task[2];
 
@@ -217,7 +217,7 @@ TEST(interleave_node_mutex)
   CHECK(explore(&e));
 }
 
-/* ---- a lane gets another home while it is used -------------------------------------------------- */
+/* ---- a lane gets another home while it is used ----------------------------------------------- */
 
 static void node_mover(void *world)
 {
@@ -314,7 +314,7 @@ TEST(interleave_node_cancel_in_new_home)
   CHECK(explore(&e));
 }
 
-/* ---- a worker that is stuck --------------------------------------------------------------------- */
+/* ---- a worker that is stuck ------------------------------------------------------------------ */
 
 /* The task behind the one that sticks is done by another worker. */
 static void node_stick(void *world)
@@ -440,7 +440,7 @@ TEST(interleave_node_open_where_stuck_for_long)
   CHECK(explore(&e));
 }
 
-/* ---- who looks after a worker that is awake ----------------------------------------------------- */
+/* ---- who looks after a worker that is awake -------------------------------------------------- */
 
 /* The network worker is about to look no more, when the worker wakes up for good. */
 static void node_watching_begin(void *world)
@@ -483,7 +483,7 @@ TEST(interleave_node_watching)
   CHECK(explore(&e));
 }
 
-/* ---- the end of the node ------------------------------------------------------------------------- */
+/* ---- the end of the node --------------------------------------------------------------------- */
 
 /* A task that comes while the node stops has ended somehow when the node has. */
 static void node_submit_to_the_end(void *world)
@@ -525,9 +525,10 @@ TEST(interleave_node_stop)
   struct explore e = node_plan;
   e.name = "node, stop";
   e.end = node_end_stopped;
-  e.preemptions = 0;
+  e.preemptions = 1;
   e.kill_preemptions = 0;
-  e.victims = 0;
+  e.victims = 1u << STAGE_CLIENT;
+  e.orderly = true;
   e.count = 6;
   e.party[0] = NODE_PARTY("client", node_submit_to_the_end, STAGE_CLIENT);
   e.party[1] = NODE_FAST;
@@ -539,7 +540,7 @@ TEST(interleave_node_stop)
   CHECK(explore(&e));
 }
 
-/* ---- the end of a client ------------------------------------------------------------------------- */
+/* ---- the end of a client --------------------------------------------------------------------- */
 
 static void node_close(void *world)
 {

@@ -102,7 +102,7 @@ static const char *stage_close(struct stage *st)
   return text;
 }
 
-/* ---- lanes ------------------------------------------------------------------------------------ */
+/* ---- lanes ----------------------------------------------------------------------------------- */
 
 /* A place that may be anything, in or out of what there is. */
 static uint64_t any_ref(struct wild *w, int chunk)
@@ -194,7 +194,7 @@ TEST(more_in_flight_than_the_depth)
   CHECK_STR(stage_close(&st), "");
 }
 
-/* ---- tasks ------------------------------------------------------------------------------------ */
+/* ---- tasks ----------------------------------------------------------------------------------- */
 
 /* Methods that a client may call and that would end the test; everything else is tried. */
 static bool spares(const chi_task *t)
@@ -367,7 +367,7 @@ TEST(arrays_and_strings_beyond_their_room_are_refused_or_cut)
   CHECK_STR(stage_close(&st), "");
 }
 
-/* ---- memory that changes ---------------------------------------------------------------------- */
+/* ---- memory that changes --------------------------------------------------------------------- */
 
 struct flipper {
   char *base;
@@ -464,7 +464,7 @@ TEST(what_is_read_only_stays_so)
   CHECK_STR(stage_close(&st), "");
 }
 
-/* ---- queues ----------------------------------------------------------------------------------- */
+/* ---- queues ---------------------------------------------------------------------------------- */
 
 TEST(queues_closed_with_tasks_in_flight)
 {
@@ -526,7 +526,7 @@ TEST(queues_by_the_thousand)
   CHECK_STR(stage_close(&st), "");
 }
 
-/* ---- messages --------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------- */
 
 static int request(struct stage *st, uint32_t op, uint32_t kind, uint32_t id, uint64_t size)
 {
