@@ -1412,7 +1412,7 @@ struct worker {
   struct ring_node *adopt; /* lanes for which there was no memory yet */
   struct fiber host;
   struct worker_fiber *fiber, *spare;
-  uint32_t fibers, spares;
+  uint32_t fibers, spares; /* the first is read by others, as is lane_count */
   chi_ctx *running;
   struct task_list ready;
   chi_ctx *blocked;
@@ -1667,13 +1667,16 @@ CHI_PRIVATE int compose_params(const chi_param *params, uint32_t count, char *ou
 /* bdev.h - the block device module: space of a file or of memory, in blocks.
  *
  * What its methods do is said at their tasks in chimaera.h. Beyond that:
- * - An allocation is acknowledged when it is durable; a free is durable with the next allocation or
- *   sync. Any part of an allocated block may be freed, in units of the alignment, at least 4 KiB.
- *   A block's type is the power of two of 4 KiB that it holds: 0 from 4 KiB, 1 from 8 KiB on.
+ * - An allocation is acknowledged when it is durable, and not cancelled while it waits for that. A
+ *   free is durable with the next allocation or sync: until then a crash may take it back, and the
+ *   block can be freed again.
+ * - Any part of an allocated block may be freed, in units of the alignment, at least 4 KiB.
+ * - A block's type is the power of two of 4 KiB that it holds: 0 from 4 KiB on, 1 from 8 KiB on.
  * - Reads and writes ask that the whole block is allocated (else CHI_EINVAL), and that the length
  *   fits the block (CHI_ERANGE) and the buffer (CHI_EINVAL). Offset and length are any bytes.
  *   Freeing a block while it is written to is the caller's own race.
- * - A sync that failed makes every later one fail with CHI_EIO until the pool is opened again.
+ * - A sync that failed makes every later one fail with CHI_EIO until the pool is opened again. What
+ *   was written since the last good one must be written again: it may be readable and yet be lost.
  * - The declared perf_metrics are shown by the monitor beside what was measured, and used nowhere.
  * - A pool whose file is in use by another pool or process is refused with CHI_EBUSY. */
 #ifndef CHI_BDEV_H
@@ -2873,7 +2876,7 @@ struct sim_disk;
 enum sim_disk_crash {
   SIM_DISK_SEED, /* each unsynced change is lost, kept or torn, whatever came after it */
   SIM_DISK_LOSE, /* nothing unsynced survives */
-  SIM_DISK_KEEP  /* everything survives: the process died, the machine did not */
+  SIM_DISK_KEEP  /* only the process died: all is there, and what was unsynced still is */
 };
 
 /* An empty disk of capacity bytes; what a crash leaves is drawn from (seed, node). Ends the program
@@ -9106,7 +9109,7 @@ static struct worker_fiber *worker_fiber_open(struct worker *w)
   }
   f->worker = w;
   fiber_init(&f->fiber, f->stack.base, f->stack.size, worker_loop, f);
-  w->fibers++;
+  mark_set(&w->fibers, w->fibers + 1);
   return f;
 }
 
@@ -9115,7 +9118,7 @@ static void worker_fiber_close(struct worker *w, struct worker_fiber *f)
   fiber_fini(&f->fiber);
   w->crew->env->stack_close(w->crew->env, &f->stack);
   alloc_put(w->crew->alloc, f, sizeof *f);
-  w->fibers--;
+  mark_set(&w->fibers, w->fibers - 1);
 }
 
 static void worker_spare(struct worker *w, struct worker_fiber *f)
@@ -9567,7 +9570,8 @@ static void worker_adopt(struct worker *w, struct queue_lane *l)
     w->lane = bigger;
     w->lane_room = room;
   }
-  w->lane[w->lane_count++] = l;
+  w->lane[w->lane_count] = l;
+  mark_set(&w->lane_count, w->lane_count + 1);
   mark_set(&l->moving, 0);
 }
 
@@ -9719,7 +9723,8 @@ static void worker_take_node(struct worker *w, struct ring_node *n)
 static void worker_drop_lane(struct worker *w, uint32_t at)
 {
   struct queue_lane *l = w->lane[at];
-  w->lane[at] = w->lane[--w->lane_count];
+  mark_set(&w->lane_count, w->lane_count - 1);
+  w->lane[at] = w->lane[w->lane_count];
   count_add(&l->holders, (uint32_t)-1); /* it may be freed from here on */
 }
 
@@ -21737,8 +21742,6 @@ static void sim_disk_crash_file(struct sim_disk *d, struct sim_disk_file *file,
       sim_disk_change_settle(file, how == SIM_DISK_KEEP);
   }
   sim_disk_data_copy(&file->now, &file->safe);
-  file->opens = 0;
-  file->locked = false;
 }
 
 static void sim_disk_crash_names(struct sim_disk *d, enum sim_disk_crash how)
@@ -21757,10 +21760,15 @@ static void sim_disk_crash_names(struct sim_disk *d, enum sim_disk_crash how)
 /* Files are visited newest first: an order that the program's own doings made. */
 CHI_PRIVATE void sim_disk_crash(struct sim_disk *d, enum sim_disk_crash how)
 {
-  for (struct sim_disk_file *file = d->files; file; file = file->next)
-    sim_disk_crash_file(d, file, how);
+  for (struct sim_disk_file *file = d->files; file; file = file->next) {
+    file->opens = 0;
+    file->locked = false;
+    if (how != SIM_DISK_KEEP) /* else the cache lives on, as safe as it was and no more */
+      sim_disk_crash_file(d, file, how);
+  }
   d->handle_count = 0;
-  sim_disk_crash_names(d, how);
+  if (how != SIM_DISK_KEEP)
+    sim_disk_crash_names(d, how);
   sim_disk_sweep(d);
 }
 

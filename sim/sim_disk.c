@@ -626,8 +626,6 @@ static void sim_disk_crash_file(struct sim_disk *d, struct sim_disk_file *file,
       sim_disk_change_settle(file, how == SIM_DISK_KEEP);
   }
   sim_disk_data_copy(&file->now, &file->safe);
-  file->opens = 0;
-  file->locked = false;
 }
 
 static void sim_disk_crash_names(struct sim_disk *d, enum sim_disk_crash how)
@@ -646,10 +644,15 @@ static void sim_disk_crash_names(struct sim_disk *d, enum sim_disk_crash how)
 /* Files are visited newest first: an order that the program's own doings made. */
 CHI_PRIVATE void sim_disk_crash(struct sim_disk *d, enum sim_disk_crash how)
 {
-  for (struct sim_disk_file *file = d->files; file; file = file->next)
-    sim_disk_crash_file(d, file, how);
+  for (struct sim_disk_file *file = d->files; file; file = file->next) {
+    file->opens = 0;
+    file->locked = false;
+    if (how != SIM_DISK_KEEP) /* else the cache lives on, as safe as it was and no more */
+      sim_disk_crash_file(d, file, how);
+  }
   d->handle_count = 0;
-  sim_disk_crash_names(d, how);
+  if (how != SIM_DISK_KEEP)
+    sim_disk_crash_names(d, how);
   sim_disk_sweep(d);
 }
 

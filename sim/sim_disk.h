@@ -17,7 +17,7 @@ struct sim_disk;
 enum sim_disk_crash {
   SIM_DISK_SEED, /* each unsynced change is lost, kept or torn, whatever came after it */
   SIM_DISK_LOSE, /* nothing unsynced survives */
-  SIM_DISK_KEEP  /* everything survives: the process died, the machine did not */
+  SIM_DISK_KEEP  /* only the process died: all is there, and what was unsynced still is */
 };
 
 /* An empty disk of capacity bytes; what a crash leaves is drawn from (seed, node). Ends the program

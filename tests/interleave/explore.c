@@ -30,7 +30,7 @@ struct explore_store {
 struct explore_actor {
   struct fiber fiber;
   enum explore_state state;
-  uint64_t seen; /* the epoch it spins in */
+  uint64_t looked, seen; /* epochs: when it spun last; it spins again if this one is over */
   bool (*ready)(void *arg);
   void *arg;
   /* What it wrote and others don't see. While it runs, memory is as it sees it; while it doesn't,
@@ -253,7 +253,8 @@ static void explore_give_way(enum explore_state state)
   uint32_t able[EXPLORE_PARTIES], n = 0;
   explore_leave(me, 0);
   me->state = state;
-  me->seen = explorer.epoch;
+  me->seen = me->looked; /* what has changed since it began to look may have been overlooked */
+  me->looked = explorer.epoch;
   for (uint32_t i = 0; i < explorer.plan->count; i++) {
     uint32_t other = ((uint32_t)explorer.current + 1 + i) % explorer.plan->count;
     if (explore_able(other))
@@ -509,6 +510,7 @@ static void explore_once(void)
     struct explore_actor *a = &explorer.actor[i];
     a->state = EXPLORE_ABLE;
     a->stores = a->again = 0;
+    a->looked = 0;
     a->ready = NULL;
     a->last_file = NULL;
     fiber_init(&a->fiber, explore_stack[i], EXPLORE_STACK, explore_main, (void *)&plan->party[i]);

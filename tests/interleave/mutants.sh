@@ -115,13 +115,13 @@ mutant publish-size-first sources/shm.c interleave_shm "$(inside 'void shm_publi
   'a chunk is known before its address'
 mutant abandon-unchecked sources/sync.c interleave_mutex 's/bool waiting = ctx->sync == h;/bool waiting = true;/' \
   'a task that was let in is taken out of the queue'
-mutant forget-first sources/queue.c interleave_node_close \
+mutant forget-first sources/queue.c interleave_queue_ends \
   "$(inside 'void queue_complete' '{/queue_forget/d;s/^{/{\n  queue_forget(q, worker);/}')" \
   'a queue is touched after the last of its tasks has ended'
 mutant hold-late sources/worker_accept.c interleave_node_cancel \
   "$(inside 'bool worker_accept(' '{
-  s/^  if (taken && op == LANE_RUN.*/  latch_unlock(\&l->latch);\n&/
-  /^  latch_unlock/d}')" \
+  /^  latch_unlock/d
+  s/^  if (taken && op == LANE_RUN.*/  latch_unlock(\&l->latch);\n&/}')" \
   'a slot is marked after the latch was left'
 mutant accept-unlatched sources/worker_accept.c interleave_node_new_home \
   "$(inside 'bool worker_accept(' '{s/!latch_try(&l->latch)/false/;/latch_unlock/d}')" \

@@ -39,6 +39,7 @@ static struct stage {
   uint32_t wake[STAGE_WORKERS]; /* something else than the bell: a timer, a message */
   uint32_t hung, hung_told;     /* the client's end of the link */
   bool asked, answered;
+  bool set; /* from now on only the parties do anything */
   struct attach_request request;
   struct attach_reply reply;
   struct env_share share[ATTACH_BELLS_MAX];
@@ -290,7 +291,8 @@ static int stage_link_wait(struct env *env, env_link link, env_bell bell, uint64
   (void)env, (void)link;
   struct explore_bell *b = &stage.bell[bell];
   if (!explore_running()) {
-    stage_pump();
+    if (!stage.set)
+      stage_pump();
     b->rung = 0;
     return CHI_OK;
   }
@@ -491,6 +493,8 @@ static int stage_client_open(uint32_t queues, chi_error *err)
 
 static void stage_save(void)
 {
+  stage.set = true;
+  stage.facts.runs = 0;
   stage_saved.size = offsetof(struct stage, warm) + stage.warm_used;
   stage_saved.stacks = stage.stacks;
   memcpy(&stage_saved.stage, &stage, stage_saved.size);

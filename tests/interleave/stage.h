@@ -52,7 +52,8 @@ struct stage_facts {
   chi_queue *queue[3];
   struct runtime *runtime;
   uint64_t now;
-  uint32_t runs, released;
+  uint32_t runs; /* of bodies */
+  uint32_t released;
   uint32_t hangup; /* the daemon was killed */
 };
 struct stage_facts *stage_facts(void);

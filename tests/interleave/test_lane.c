@@ -20,6 +20,15 @@ struct taking {
   uint32_t put, taken, gone; /* gone: a bit for each process */
 };
 
+static bool taking_put(struct taking *t)
+{
+  enum lane_op op = t->put % 2 ? LANE_CANCEL : LANE_RUN;
+  bool put = lane_put(&t->out, op, 8ull * t->put, t->put);
+  t->put += put;
+  return put;
+}
+
+/* The lane is full, and its index about to wrap. */
 static void taking_begin(void *world)
 {
   struct taking *t = world;
@@ -27,18 +36,16 @@ static void taking_begin(void *world)
   lane_out_init(&t->out, &t->desk, &t->board, LANE_SLOW);
   lane_in_init(&t->in, &t->desk, &t->board, LANE_SLOW);
   t->out.tail = t->out.taken_seen = t->in.head = t->board.taken[LANE_SLOW].value = UINT32_MAX;
+  while (taking_put(t))
+    ;
 }
 
 static void taking_client(void *world)
 {
   struct taking *t = world;
-  while (t->put < LANE_PUTS && !t->gone) {
-    enum lane_op op = t->put % 2 ? LANE_CANCEL : LANE_RUN;
-    if (lane_put(&t->out, op, 8ull * t->put, t->put))
-      t->put++;
-    else if (!t->gone)
+  while (t->put < LANE_PUTS && !t->gone)
+    if (!taking_put(t) && !t->gone)
       atomic_pause();
-  }
 }
 
 /* As worker_accept does it. */

@@ -43,6 +43,7 @@ static void node_check(uint32_t count, uint32_t good)
     lives = lives && node_lives(i);
   }
   EXPLORE_CHECK(!lives || stage_facts()->hangup || node.good == good);
+  EXPLORE_CHECK(!lives || stage_facts()->hangup || stage_facts()->runs == good);
   if (!stage_facts()->hangup)
     stage_check_idle();
 }
@@ -146,6 +147,7 @@ static void node_end_both(void *world)
     EXPLORE_CHECK(chi_task_done(stage_facts()->queue[i], node_task[i]));
     EXPLORE_CHECK(node_task[i]->task.rc == CHI_OK);
   }
+  EXPLORE_CHECK(stage_facts()->runs == 2);
   stage_check_idle();
 }
 
@@ -243,8 +245,10 @@ static void node_end_moved(void *world)
 {
   (void)world;
   EXPLORE_CHECK(node.good == 1 || !node_lives(0));
-  if (node.good == 1 && !stage_facts()->hangup)
+  if (node.good == 1 && !stage_facts()->hangup) {
     EXPLORE_CHECK(chi_task_done(stage_facts()->queue[0], node_task[0]));
+    EXPLORE_CHECK(stage_facts()->runs == 1);
+  }
   if (!stage_facts()->hangup)
     stage_check_idle();
 }
@@ -577,7 +581,7 @@ TEST(interleave_node_close)
 {
   struct explore e = node_plan;
   e.name = "node, end of a client";
-  e.preemptions = 1;
+  e.orderly = true;
   e.end = node_end_closed;
   e.count = 5;
   e.party[0] = NODE_PARTY("client", node_close, STAGE_CLIENT);

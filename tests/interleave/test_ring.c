@@ -107,6 +107,7 @@ static void listing_pop(struct listing *l, struct ring_list *list)
   struct ring_node *n = ring_pop(list);
   if (!n)
     return;
+  EXPLORE_CHECK(l->seen[n->kind] == 0);
   n->next = &l->node[0]; /* nobody may follow it any more */
   l->popped[l->count++] = n->kind;
   l->seen[n->kind]++;
@@ -154,11 +155,11 @@ static void listing_end(void *world)
   struct listing *l = world;
   EXPLORE_CHECK(l->moved <= 3);
   uint32_t left = l->count;
-  while (!ring_empty(&l->heir))
+  for (uint32_t i = 0; i < RING_NODES && !ring_empty(&l->heir); i++)
     listing_pop(l, &l->heir);
   EXPLORE_CHECK(listing_ordered(l, left, l->count));
   uint32_t stuck = l->count;
-  while (!ring_empty(&l->stuck))
+  for (uint32_t i = 0; i < RING_NODES && !ring_empty(&l->stuck); i++)
     listing_pop(l, &l->stuck);
   EXPLORE_CHECK(listing_ordered(l, stuck, l->count));
   EXPLORE_CHECK(l->heir.tail == NULL && l->stuck.tail == NULL);

@@ -31,7 +31,9 @@ static const char *stage_close(struct stage *st)
   static char text[64];
   seat_close(&st->s);
   int status = daemon_stop(&st->d);
-  snprintf(text, sizeof(text), status == 0 ? "" : "exit status %d", status);
+  snprintf(text, sizeof(text), "exit status %d", status);
+  if (status == 0)
+    text[0] = '\0';
   daemon_free(&st->d);
   return text;
 }

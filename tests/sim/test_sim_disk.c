@@ -345,7 +345,10 @@ TEST(sim_disk_failed_sync_is_not_mended_by_the_next)
     CHECK_STR(buf, "new!");
     CHECK_INT(write_at(d, f, "?", 1, 3), 1);
     CHECK_INT(on_file(d, ENV_IO_SYNC, f, 0), 0);
-    sim_disk_crash(d, SIM_DISK_KEEP);
+    sim_disk_crash(d, SIM_DISK_KEEP); /* the cache still has it */
+    CHECK_INT(sim_disk_peek(d, "a", buf, 4, 0), 4);
+    CHECK_STR(buf, "new?");
+    sim_disk_crash(d, SIM_DISK_LOSE);
     CHECK_INT(sim_disk_peek(d, "a", buf, 4, 0), 4);
     CHECK(!strcmp(buf, "old?") || !strcmp(buf, "new?"));
     lost += !strcmp(buf, "old?");

@@ -378,6 +378,35 @@ TEST(extent_list_that_overlaps_itself_is_refused)
   extent_fini(&map, &source);
 }
 
+/* Holes of 1, 3, 2 and 3 units: the first that is large enough; or the largest ones, in order. */
+TEST(extent_claims_where_it_fits_first)
+{
+  struct extent_map map;
+  struct extent_range r = {0, 0};
+  struct extent_range hole[4] = {
+      {UNIT, UNIT}, {3 * UNIT, 3 * UNIT}, {7 * UNIT, 2 * UNIT}, {10 * UNIT, 3 * UNIT}};
+  struct extent *chain;
+  uint64_t count;
+  CHECK_INT(extent_init(&map, &source, 14 * UNIT, UNIT), CHI_OK);
+  CHECK_INT(claim_and_settle(&map, 14 * UNIT, &r), 1);
+  CHECK_INT(extent_free(&map, &source, hole, 4), CHI_OK);
+  CHECK_INT(extent_claim(&map, &source, 5 * UNIT, 2, &chain, &count), CHI_OK);
+  CHECK_INT(count, 2);
+  CHECK_INT(chain->offset, 3 * UNIT);
+  CHECK_INT(chain->size, 3 * UNIT);
+  CHECK_INT(chain->next->offset, 7 * UNIT);
+  CHECK_INT(chain->next->size, 2 * UNIT);
+  extent_release(&map, &source, chain);
+  CHECK_INT(claim_and_settle(&map, 2 * UNIT, &r), 1);
+  CHECK_INT(r.offset, 3 * UNIT);
+  CHECK_INT(claim_and_settle(&map, 2 * UNIT, &r), 1);
+  CHECK_INT(r.offset, 7 * UNIT);
+  CHECK_INT(claim_and_settle(&map, UNIT, &r), 1);
+  CHECK_INT(r.offset, UNIT);
+  extent_fini(&map, &source);
+  CHECK_INT(memory.live, 0);
+}
+
 /* Every second unit of 2^17 is free: single blocks in any number, found one by one. */
 TEST(extent_fragmented_to_single_units)
 {
