@@ -66,7 +66,8 @@ san_all := $(if $(filter fuzzer,$(SAN)),address$(comma)undefined,$(SAN))
 san_link := $(if $(SAN),-fsanitize=$(san_all))
 san_compile := $(if $(SAN),$(san_link) -fno-omit-frame-pointer -fno-sanitize-recover=undefined) \
   $(if $(filter fuzzer,$(SAN)),-fsanitize=fuzzer-no-link)
-DEFINES := $(addprefix -DCHI_OMIT_,$(OMIT)) $(if $(filter 1,$(INTERLEAVE)),-DCHI_INTERLEAVE -DLANE_ENTRIES=2u) \
+DEFINES := $(addprefix -DCHI_OMIT_,$(OMIT)) \
+  $(if $(filter 1,$(INTERLEAVE)),-DCHI_INTERLEAVE -DLANE_ENTRIES=2u) \
   $(if $(filter 1,$(HOSTILE)),-DCHI_HOSTILE)
 WARN := -Wall -Wextra -Wshadow $(WERROR)
 COMPILE = $(CC) -std=c11 $(WARN) $(CFLAGS) $(san_compile) $(DEFINES) -fPIC -pthread \

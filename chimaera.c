@@ -4484,6 +4484,7 @@ int chi_pool_destroy(chi_queue *q, chi_pool_id id, chi_error *err)
 
 #define CLIENT_SLOW_NS 50000u /* an estimate of this much goes to the slow workers */
 #define CLIENT_PAUSES 72u     /* about 1 us */
+#define CLIENT_TURNS 64u      /* the least that a window gives way before it closes */
 #define CLIENT_STREAM 8u      /* so many tasks under way are a stream */
 #define CLIENT_GATHER 16u     /* pauses that let completions gather */
 #define CLIENT_LISTEN_NS 100000000ull /* between two looks at the link by a program that polls */
@@ -4777,15 +4778,15 @@ static bool client_spin(chi_queue *q, uint64_t until)
   }
   if (q->window == 0)
     return false;
-  uint64_t begun = env->clock(env);
-  uint64_t end = begun + q->window < until ? begun + q->window : until;
-  while (env->clock(env) < end) {
+  uint64_t now = env->clock(env), end = now + q->window;
+  /* Where others run in between, time passes but nothing is spent: then turns count. */
+  for (uint32_t n = 0; now < until && (now < end || n < CLIENT_TURNS); n++) {
     env->relax(env);
-    for (uint32_t i = 0; i < 8; i++)
-      if (lane_done_ready(&q->done)) {
-        q->fruitless = 0;
-        return true;
-      }
+    if (lane_done_ready(&q->done)) {
+      q->fruitless = 0;
+      return true;
+    }
+    now = env->clock(env);
   }
   if (++q->fruitless >= 2)
     q->window = 0;
@@ -5042,6 +5043,7 @@ int chi_queue_arm(chi_queue *q)
 
 #undef CLIENT_SLOW_NS
 #undef CLIENT_PAUSES
+#undef CLIENT_TURNS
 #undef CLIENT_STREAM
 #undef CLIENT_GATHER
 #undef CLIENT_LISTEN_NS
@@ -8575,8 +8577,10 @@ static int session_lease_again(struct session_set *s, struct session *c, uint32_
     if (k->state != SESSION_RETURNED || k->kind != kind || k->segment.size != size ||
         size > s->budget[kind] - s->used[kind])
       continue;
-    if (s->crew->env->segment_restore(s->crew->env, &k->segment) != CHI_OK)
-      return CHI_ENOMEM;
+    if (s->crew->env->segment_restore(s->crew->env, &k->segment) != CHI_OK) {
+      s->crew->env->segment_discard(s->crew->env, &k->segment);
+      return CHI_ENOENT; /* nor is a new one to be had, which will be said */
+    }
     k->state = SESSION_LEASED;
     s->used[kind] += size;
     c->used[kind] += size;
@@ -15807,6 +15811,7 @@ int chi_client_open(const char *instance, chi_client **out, chi_error *err)
 #define REAL_THREAD_BUDGET 64u        /* pieces of work in a step, for one look at the clock */
 #define REAL_THREAD_PAUSES 72         /* about 1 us */
 #define REAL_THREAD_TRY 64u           /* steps between tries to let tasks gather */
+#define REAL_THREAD_TURNS 64          /* the least that a window gives way before it closes */
 #define REAL_THREAD_GATHER 16         /* pauses in which they do */
 #define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
 #define REAL_THREAD_ALT_SIZE 65536u   /* of the stack on which a memory fault is handled */
@@ -15912,13 +15917,12 @@ static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
   bool found = false;
   if (count_add(&crew->spinning, 1) < crew->spinners) {
     uint64_t end = t->now + t->spin.window;
-    if (end > deadline)
-      end = deadline;
-    do {
+    /* Where others run in between, time passes but nothing is spent: then turns count. */
+    for (int n = 0; !found && t->now < deadline && (t->now < end || n < REAL_THREAD_TURNS); n++) {
       sched_yield();
       found = real_thread_look(t);
       t->now = real_thread_now(t);
-    } while (!found && t->now < end);
+    }
     real_spin_ended(&t->spin, found);
   }
   count_add(&crew->spinning, UINT32_MAX);
@@ -16147,6 +16151,7 @@ bool real_thread_inside(const struct real_thread_crew *crew)
 #undef REAL_THREAD_BUDGET
 #undef REAL_THREAD_PAUSES
 #undef REAL_THREAD_TRY
+#undef REAL_THREAD_TURNS
 #undef REAL_THREAD_GATHER
 #undef REAL_THREAD_POLL_NS
 #undef REAL_THREAD_ALT_SIZE

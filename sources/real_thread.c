@@ -21,6 +21,7 @@
 #define REAL_THREAD_BUDGET 64u        /* pieces of work in a step, for one look at the clock */
 #define REAL_THREAD_PAUSES 72         /* about 1 us */
 #define REAL_THREAD_TRY 64u           /* steps between tries to let tasks gather */
+#define REAL_THREAD_TURNS 64          /* the least that a window gives way before it closes */
 #define REAL_THREAD_GATHER 16         /* pauses in which they do */
 #define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
 #define REAL_THREAD_ALT_SIZE 65536u   /* of the stack on which a memory fault is handled */
@@ -126,13 +127,12 @@ static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
   bool found = false;
   if (count_add(&crew->spinning, 1) < crew->spinners) {
     uint64_t end = t->now + t->spin.window;
-    if (end > deadline)
-      end = deadline;
-    do {
+    /* Where others run in between, time passes but nothing is spent: then turns count. */
+    for (int n = 0; !found && t->now < deadline && (t->now < end || n < REAL_THREAD_TURNS); n++) {
       sched_yield();
       found = real_thread_look(t);
       t->now = real_thread_now(t);
-    } while (!found && t->now < end);
+    }
     real_spin_ended(&t->spin, found);
   }
   count_add(&crew->spinning, UINT32_MAX);
@@ -361,6 +361,7 @@ bool real_thread_inside(const struct real_thread_crew *crew)
 #undef REAL_THREAD_BUDGET
 #undef REAL_THREAD_PAUSES
 #undef REAL_THREAD_TRY
+#undef REAL_THREAD_TURNS
 #undef REAL_THREAD_GATHER
 #undef REAL_THREAD_POLL_NS
 #undef REAL_THREAD_ALT_SIZE

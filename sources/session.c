@@ -159,8 +159,10 @@ static int session_lease_again(struct session_set *s, struct session *c, uint32_
     if (k->state != SESSION_RETURNED || k->kind != kind || k->segment.size != size ||
         size > s->budget[kind] - s->used[kind])
       continue;
-    if (s->crew->env->segment_restore(s->crew->env, &k->segment) != CHI_OK)
-      return CHI_ENOMEM;
+    if (s->crew->env->segment_restore(s->crew->env, &k->segment) != CHI_OK) {
+      s->crew->env->segment_discard(s->crew->env, &k->segment);
+      return CHI_ENOENT; /* nor is a new one to be had, which will be said */
+    }
     k->state = SESSION_LEASED;
     s->used[kind] += size;
     c->used[kind] += size;

@@ -60,8 +60,9 @@ inside()
   printf '%s' "/^$1/,/^}/$2"
 }
 
-bell=sources/bell.c ring=sources/ring.c lane=sources/lane.c worker=sources/worker.c
-sleeps=interleave_bell_two
+bell=sources/bell.c ring=sources/ring.c lane=sources/lane.c client=sources/client_task.c
+worker=sources/worker.c accept=sources/worker_accept.c
+sleeps=interleave_bell_two moves=interleave_node_new_home
 
 mutant announce-fence $bell $sleeps "$(inside 'void bell_announce' '{/atomic_fence/d}')" \
   'no fence between announcing and looking once more'
@@ -74,80 +75,89 @@ mutant announce-even $bell $sleeps \
   $(inside 'void bell_withdraw' '{s/CHI_ASSERT.*//;s/word + 1/word + 2/}')" \
   'the sleep is not announced'
 mutant put-turn-first $lane $sleeps "$(inside 'bool lane_put' '{
-  /atomic_set_release(&e->turn/d
-  s/^  atomic_set(&e->ref, ref);/  atomic_set_release(\&e->turn, lane_turn(o->tail, op));\n&/}')" \
+    /atomic_set_release(&e->turn/d
+    s/^  atomic_set(&e->ref, ref);/  atomic_set_release(\&e->turn, lane_turn(o->tail, op));\n&/}')" \
   'the turn of an entry is written before the entry'
 mutant done-turn-first $lane $sleeps "$(inside 'void lane_done_push' '{
-  /atomic_set_release(&d->turn/d
-  s/^  atomic_set(&d->slot, slot);/  atomic_set_release(\&d->turn, (index >> in->shift) + 1);\n&/}')" \
+    /atomic_set_release(&d->turn/d
+    s/^  atomic_set(&d->slot, slot);/  atomic_set_release(\&d->turn, (index >> in->shift) + 1);\n&/
+  }')" \
   'the turn of a completion is written before the completion'
-mutant done-index $lane $sleeps \
-  's/uint32_t index = atomic_add(&in->tail, 1);/uint32_t index = atomic_get(\&in->tail);\n  atomic_set(\&in->tail, index + 1);/' \
+mutant done-index $lane $sleeps "$(inside 'void lane_done_push' '{
+    s/atomic_add(&in->tail, 1);/atomic_get(\&in->tail);\n  atomic_set(\&in->tail, index + 1);/}')" \
   'two completions take the same place'
 mutant take-early $lane interleave_lane "$(inside 'bool lane_take' '{
-  /atomic_set_release(in->taken/d
-  s/^  \*out = /  atomic_set_release(in->taken, head + 1);\n&/}')" \
+    /atomic_set_release(in->taken/d
+    s/^  \*out = /  atomic_set_release(in->taken, head + 1);\n&/}')" \
   'an entry is given back before it was read'
 mutant put-full $lane interleave_lane "$(inside 'bool lane_put' '{s/return false/(void)0/}')" \
   'a full lane takes one more'
-mutant home-fence $lane interleave_node_new_home "$(inside 'uint32_t lane_home' '{/atomic_fence/d}')" \
+mutant home-fence $lane $moves "$(inside 'uint32_t lane_home' '{/atomic_fence/d}')" \
   'no fence between publishing and looking who is home'
+
 mutant latch-two-steps $ring interleave_list \
   's/atomic_swap(&l->held, 1) == 0/(atomic_set(\&l->held, 1), true)/' \
   'a latch is taken in two steps'
-mutant inbox-set $ring interleave_inbox 's/while (!atomic_cas(&b->top, &top, n));/while (0);\n  atomic_set(\&b->top, n);/' \
+mutant inbox-set $ring interleave_inbox "$(inside 'bool inbox_push' '{
+    s/while (!atomic_cas(&b->top, &top, n));/while (0);\n  atomic_set(\&b->top, n);/}')" \
   'a sender overwrites another'
-mutant inbox-take $ring interleave_inbox \
-  's/newest = atomic_swap(&b->top, NULL)/newest = atomic_get(\&b->top)/;s/^  while (newest) {/  atomic_set(\&b->top, NULL);\n&/' \
+mutant inbox-take $ring interleave_inbox "$(inside 'struct ring_node \*inbox_take' '{
+    s/newest = atomic_swap(&b->top, NULL)/newest = atomic_get(\&b->top)/
+    s/^  while (newest) {/  atomic_set(\&b->top, NULL);\n&/}')" \
   'the receiver takes in two steps'
-mutant pop-unlatched $ring interleave_list \
-  "$(inside 'struct ring_node \*ring_pop' '{s/latch_lock(&l->latch)/atomic_get(\&l->head)/;s/latch_unlock(&l->latch)/atomic_get(\&l->head)/}')" \
+mutant pop-unlatched $ring interleave_list "$(inside 'struct ring_node \*ring_pop' '{
+    s/latch_[a-z]*(&l->latch)/atomic_get(\&l->head)/}')" \
   'a list is popped without its latch'
-mutant splice-tail $ring interleave_list "$(inside 'uint32_t ring_splice' '{/^  to->tail = tail;/d}')" \
+mutant splice-tail $ring interleave_list "$(inside 'uint32_t ring_splice' '{/^  to->tail = /d}')" \
   'a list that was moved has no end'
 mutant gate-forgets $ring interleave_gate 's/n ? (g->head ? 2u : 1u) : 0u/n ? 1u : 0u/' \
   'who leaves the gate forgets that others are queued'
-mutant gate-unmarked $ring interleave_gate 's/atomic_swap(&g->state, 2) == 0/atomic_get(\&g->state) == 0/' \
+mutant gate-unmarked $ring interleave_gate \
+  's/atomic_swap(&g->state, 2) == 0/atomic_get(\&g->state) == 0/' \
   'who is queued at the gate does not say so'
+
 mutant publish-size-first sources/shm.c interleave_shm "$(inside 'void shm_publish' '{
-  /\.base = base/d
-  s/^  atomic_set_release.*/&\n  atomic_fence();\n  t->chunk[chunk].base = base;/}')" \
+    /\.base = base/d
+    s/^  atomic_set_release.*/&\n  atomic_fence();\n  t->chunk[chunk].base = base;/}')" \
   'a chunk is known before its address'
-mutant abandon-unchecked sources/sync.c interleave_mutex 's/bool waiting = ctx->sync == h;/bool waiting = true;/' \
+mutant abandon-unchecked sources/sync.c interleave_mutex \
+  's/bool waiting = ctx->sync == h;/bool waiting = true;/' \
   'a task that was let in is taken out of the queue'
-mutant forget-first sources/queue.c interleave_queue_ends \
-  "$(inside 'void queue_complete' '{/queue_forget/d;s/^{/{\n  queue_forget(q, worker);/}')" \
+mutant forget-first sources/queue.c interleave_queue_ends "$(inside 'void queue_complete' '{
+    /queue_forget/d
+    s/^{/{\n  queue_forget(q, worker);/}')" \
   'a queue is touched after the last of its tasks has ended'
-mutant hold-late sources/worker_accept.c interleave_node_cancel \
-  "$(inside 'bool worker_accept(' '{
-  /^  latch_unlock/d
-  s/^  if (taken && op == LANE_RUN.*/  latch_unlock(\&l->latch);\n&/}')" \
+mutant hold-late $accept interleave_node_cancel "$(inside 'bool worker_accept(' '{
+    /^  latch_unlock/d
+    s/^  if (taken && op == LANE_RUN.*/  latch_unlock(\&l->latch);\n&/}')" \
   'a slot is marked after the latch was left'
-mutant accept-unlatched sources/worker_accept.c interleave_node_new_home \
-  "$(inside 'bool worker_accept(' '{s/!latch_try(&l->latch)/false/;/latch_unlock/d}')" \
+mutant accept-unlatched $accept $moves "$(inside 'bool worker_accept(' '{
+    s/!latch_try(&l->latch)/false/
+    /latch_unlock/d}')" \
   'an entry is taken without the latch'
-mutant no-last-look $worker interleave_node_round \
-  "$(inside 'bool worker_may_sleep' '{s/worker_has_work(w)/false/}')" \
+
+mutant no-last-look $worker interleave_node_round "$(inside 'bool worker_may_sleep' '{
+    s/worker_has_work(w)/false/}')" \
   'a worker sleeps without a last look'
-mutant no-ring-at-home $worker interleave_node_new_home "$(inside 'void worker_home' '{/worker_ring/d}')" \
+mutant no-ring-at-home $worker $moves "$(inside 'void worker_home' '{/worker_ring/d}')" \
   'the new home of a lane is not woken'
-mutant awake-fence $worker interleave_node_watching \
-  "$(inside 'void worker_awake' '{s/mark_set_fenced(&w->awake/mark_set(\&w->awake/}')" \
+mutant awake-fence $worker interleave_node_watching "$(inside 'void worker_awake' '{
+    s/mark_set_fenced(&w->awake/mark_set(\&w->awake/}')" \
   'no fence between waking up and looking who watches'
 mutant watch-fence sources/runtime.c interleave_node_watching \
   's/mark_set_fenced(&crew->watching, 0)/mark_set(\&crew->watching, 0)/' \
   'no fence between watching no more and looking who is awake'
-mutant orphan $worker interleave_node_open_where \
-  "$(inside 'uint32_t worker_relieve' '{s/if (n->kind == NODE_LANE)/if (false)/}')" \
+mutant orphan $worker interleave_node_open_where "$(inside 'uint32_t worker_relieve' '{
+    s/if (n->kind == NODE_LANE)/if (false)/}')" \
   'a lane goes to a worker that is not its home'
 mutant no-holders sources/session.c interleave_node_close \
   's/mark_get(&q->lane\[k\].holders) != 0/false/' \
   'a queue is freed while workers hold its lanes'
-mutant client-no-last-look sources/client_task.c interleave_node_round \
-  "$(inside 'static int client_sleep' '{s/if (!lane_done_ready(&q->done))/if (true)/}')" \
+mutant client-no-last-look $client interleave_node_round "$(inside 'static int client_sleep' '{
+    s/if (!lane_done_ready(&q->done))/if (true)/}')" \
   'a client sleeps without a last look'
-mutant arm-no-last-look sources/client_task.c interleave_node_armed \
-  "$(inside 'int chi_queue_arm' '{s/if (!lane_done_ready(&q->done))/if (true)/}')" \
+mutant arm-no-last-look $client interleave_node_armed "$(inside 'int chi_queue_arm' '{
+    s/if (!lane_done_ready(&q->done))/if (true)/}')" \
   'a queue is armed without a last look'
 
 echo "$passed passed, $failed failed"

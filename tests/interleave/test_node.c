@@ -308,6 +308,7 @@ TEST(interleave_node_cancel_in_new_home)
   e.name = "node, cancellation in a new home";
   e.begin = node_cancel_begin;
   e.end = node_end_cancelled;
+  e.orderly = true;
   e.victims = 0;
   e.hurried = 0;
   e.count = 3;

@@ -114,7 +114,7 @@ TEST(interleave_queue_ends)
   CHECK(explore(&e));
 }
 
-/* ---- cancellations of a slot's tasks, old and new ------------------------------------------------ */
+/* ---- cancellations of a slot's tasks, old and new -------------------------------------------- */
 
 struct slotting {
   struct queue queue;
