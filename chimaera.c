@@ -1190,7 +1190,9 @@ CHI_INLINE bool pool_id_equal(chi_pool_id a, chi_pool_id b)
 #include <ucontext.h>
 #endif
 
-#define FIBER_GUARD_SIZE 4096 /* how far below a stack an overrun is still told to be its own */
+/* How far below a stack an overrun is still told to be its own: a method's local array is rarely
+ * larger, so that no step of it gets past the guard. Addresses only, no memory. */
+#define FIBER_GUARD_SIZE (1u << 20)
 #define FIBER_STACK_MIN 4096  /* the least a stack may have; real methods need far more */
 
 /* What runs on a fiber. It never returns: its last act is a switch away for good. */
@@ -1238,7 +1240,7 @@ CHI_PRIVATE void fiber_switch(struct fiber *from, struct fiber *to);
 CHI_PRIVATE void fiber_fini(struct fiber *f);
 
 /* Whether address lies in the stack of *f or in the FIBER_GUARD_SIZE bytes directly below, where a
- * guard page catches an overrun. Always false for a host. Reads only; fit for a signal handler. */
+ * guard catches an overrun. Always false for a host. Reads only; fit for a signal handler. */
 CHI_PRIVATE bool fiber_holds(const struct fiber *f, const void *address);
 
 #endif
@@ -11446,6 +11448,23 @@ static bool task_kind_is_scalar(uint8_t kind)
   return kind >= CHI_KIND_u8 && kind <= CHI_KIND_pool;
 }
 
+#define TASK_NESTED 4 /* levels of objects inside elements */
+
+/* Elements hold scalars, strings and objects of such, a few levels deep. */
+static bool task_is_flat(const chi_type *elem, int levels)
+{
+  for (uint32_t i = 0; i < elem->field_count; i++) {
+    const chi_field *f = &elem->fields[i];
+    if (f->kind == CHI_KIND_object && f->elem && levels > 0 && task_is_flat(f->elem, levels - 1))
+      continue;
+    if (!task_kind_is_scalar(f->kind) && f->kind != CHI_KIND_str)
+      return false;
+    if (f->size == 0 || f->offset > elem->size || f->size > elem->size - f->offset)
+      return false;
+  }
+  return true;
+}
+
 static int task_field_check(const chi_type *type, const chi_field *f, chi_error *err)
 {
   bool nested = f->kind == CHI_KIND_object || f->kind == CHI_KIND_array;
@@ -11458,10 +11477,9 @@ static int task_field_check(const chi_type *type, const chi_field *f, chi_error 
   uint64_t end = f->offset + (uint64_t)f->size * f->room;
   if (f->offset < (type->id ? sizeof(chi_task) : 0) || end > type->size)
     return error_set(err, CHI_EINVAL, "%s: field %s lies outside the struct", type->name, f->name);
-  for (uint32_t i = 0; nested && i < f->elem->field_count; i++)
-    if (!task_kind_is_scalar(f->elem->fields[i].kind) && f->elem->fields[i].kind != CHI_KIND_str)
-      return error_set(err, CHI_EINVAL, "%s: elements of %s may hold scalars and strings only",
-                       type->name, f->name);
+  if (nested && (f->elem->size != f->size || !task_is_flat(f->elem, TASK_NESTED)))
+    return error_set(err, CHI_EINVAL, "%s: elements of %s may hold scalars, strings and objects only",
+                     type->name, f->name);
   return CHI_OK;
 }
 
@@ -11517,9 +11535,16 @@ static void task_tidy(const chi_field *f, char *at)
 
 static void task_tidy_elements(const chi_field *f, char *at, uint32_t count)
 {
-  for (uint32_t k = 0; k < count; k++)
-    for (uint32_t i = 0; i < f->elem->field_count; i++)
-      task_tidy(&f->elem->fields[i], at + (size_t)k * f->size + f->elem->fields[i].offset);
+  for (uint32_t k = 0; k < count; k++) {
+    for (uint32_t i = 0; i < f->elem->field_count; i++) {
+      const chi_field *inner = &f->elem->fields[i];
+      char *to = at + (size_t)k * f->size + inner->offset;
+      if (inner->kind == CHI_KIND_object)
+        task_tidy_elements(inner, to, 1);
+      else
+        task_tidy(inner, to);
+    }
+  }
 }
 
 static int task_bulk_in(const struct shm_table *table, chi_bulk *bulk)
@@ -11633,6 +11658,8 @@ chi_ctx *task_list_pop(struct task_list *l)
     l->tail = NULL;
   return ctx;
 }
+
+#undef TASK_NESTED
 
 /* ---- sources/text.c ---- */
 /* text.c - declared structs as text: reading fields, printing them, describing a module. */
@@ -18089,26 +18116,27 @@ static void real_env_pause(struct env *env, uint64_t until)
 
 /* ---- stacks ---------------------------------------------------------------------------------- */
 
-/* A stack is a guard page and whole pages, of which the size told is a little less, and differs by
- * cache lines from that of its neighbours: else the tops of all would fall into the same sets. */
+/* A stack is a guard and whole pages, of which the size told is a little less, and differs by cache
+ * lines from that of its neighbours: else the tops of all would fall into the same sets. */
 static int real_env_stack_open(struct env *env, size_t size, struct env_stack *out)
 {
-  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  size_t page = (size_t)sysconf(_SC_PAGESIZE), guard = FIBER_GUARD_SIZE;
   (void)env;
   if (size == 0 || size > SIZE_MAX / 4)
     return CHI_EINVAL;
   size = (size + page - 1) / page * page;
-  char *map = mmap(NULL, size + 2 * page, PROT_NONE,
+  size_t whole = guard + size + page;
+  char *map = mmap(NULL, whole, PROT_NONE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   if (map == MAP_FAILED)
     return CHI_ENOMEM;
-  if (mprotect(map + page, size + page, PROT_READ | PROT_WRITE) != 0) {
-    munmap(map, size + 2 * page);
+  if (mprotect(map + guard, size + page, PROT_READ | PROT_WRITE) != 0) {
+    munmap(map, whole);
     return CHI_ENOMEM;
   }
   size_t lines = page / CHI_CACHE_LINE;
-  size_t colour = ((uintptr_t)map / (size + 2 * page)) % (lines - 1) + 1;
-  *out = (struct env_stack){map + page, size + colour * CHI_CACHE_LINE};
+  size_t colour = ((uintptr_t)map / whole) % (lines - 1) + 1;
+  *out = (struct env_stack){map + guard, size + colour * CHI_CACHE_LINE};
   return CHI_OK;
 }
 
@@ -18117,7 +18145,8 @@ static void real_env_stack_close(struct env *env, struct env_stack *stack)
   size_t page = (size_t)sysconf(_SC_PAGESIZE);
   (void)env;
   CHI_ASSERT(stack->base);
-  munmap((char *)stack->base - page, (stack->size + page - 1) / page * page + page);
+  munmap((char *)stack->base - FIBER_GUARD_SIZE,
+         FIBER_GUARD_SIZE + (stack->size + page - 1) / page * page);
   *stack = (struct env_stack){NULL, 0};
 }
 

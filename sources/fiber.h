@@ -14,7 +14,9 @@
 #include <ucontext.h>
 #endif
 
-#define FIBER_GUARD_SIZE 4096 /* how far below a stack an overrun is still told to be its own */
+/* How far below a stack an overrun is still told to be its own: a method's local array is rarely
+ * larger, so that no step of it gets past the guard. Addresses only, no memory. */
+#define FIBER_GUARD_SIZE (1u << 20)
 #define FIBER_STACK_MIN 4096  /* the least a stack may have; real methods need far more */
 
 /* What runs on a fiber. It never returns: its last act is a switch away for good. */
@@ -62,7 +64,7 @@ CHI_PRIVATE void fiber_switch(struct fiber *from, struct fiber *to);
 CHI_PRIVATE void fiber_fini(struct fiber *f);
 
 /* Whether address lies in the stack of *f or in the FIBER_GUARD_SIZE bytes directly below, where a
- * guard page catches an overrun. Always false for a host. Reads only; fit for a signal handler. */
+ * guard catches an overrun. Always false for a host. Reads only; fit for a signal handler. */
 CHI_PRIVATE bool fiber_holds(const struct fiber *f, const void *address);
 
 #endif

@@ -4,6 +4,8 @@
 
 #ifndef CHI_OMIT_REAL
 
+#include "fiber.h"
+
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -69,26 +71,27 @@ static void real_env_pause(struct env *env, uint64_t until)
 
 /* ---- stacks ---------------------------------------------------------------------------------- */
 
-/* A stack is a guard page and whole pages, of which the size told is a little less, and differs by
- * cache lines from that of its neighbours: else the tops of all would fall into the same sets. */
+/* A stack is a guard and whole pages, of which the size told is a little less, and differs by cache
+ * lines from that of its neighbours: else the tops of all would fall into the same sets. */
 static int real_env_stack_open(struct env *env, size_t size, struct env_stack *out)
 {
-  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  size_t page = (size_t)sysconf(_SC_PAGESIZE), guard = FIBER_GUARD_SIZE;
   (void)env;
   if (size == 0 || size > SIZE_MAX / 4)
     return CHI_EINVAL;
   size = (size + page - 1) / page * page;
-  char *map = mmap(NULL, size + 2 * page, PROT_NONE,
+  size_t whole = guard + size + page;
+  char *map = mmap(NULL, whole, PROT_NONE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   if (map == MAP_FAILED)
     return CHI_ENOMEM;
-  if (mprotect(map + page, size + page, PROT_READ | PROT_WRITE) != 0) {
-    munmap(map, size + 2 * page);
+  if (mprotect(map + guard, size + page, PROT_READ | PROT_WRITE) != 0) {
+    munmap(map, whole);
     return CHI_ENOMEM;
   }
   size_t lines = page / CHI_CACHE_LINE;
-  size_t colour = ((uintptr_t)map / (size + 2 * page)) % (lines - 1) + 1;
-  *out = (struct env_stack){map + page, size + colour * CHI_CACHE_LINE};
+  size_t colour = ((uintptr_t)map / whole) % (lines - 1) + 1;
+  *out = (struct env_stack){map + guard, size + colour * CHI_CACHE_LINE};
   return CHI_OK;
 }
 
@@ -97,7 +100,8 @@ static void real_env_stack_close(struct env *env, struct env_stack *stack)
   size_t page = (size_t)sysconf(_SC_PAGESIZE);
   (void)env;
   CHI_ASSERT(stack->base);
-  munmap((char *)stack->base - page, (stack->size + page - 1) / page * page + page);
+  munmap((char *)stack->base - FIBER_GUARD_SIZE,
+         FIBER_GUARD_SIZE + (stack->size + page - 1) / page * page);
   *stack = (struct env_stack){NULL, 0};
 }
 

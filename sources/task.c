@@ -8,6 +8,23 @@ static bool task_kind_is_scalar(uint8_t kind)
   return kind >= CHI_KIND_u8 && kind <= CHI_KIND_pool;
 }
 
+#define TASK_NESTED 4 /* levels of objects inside elements */
+
+/* Elements hold scalars, strings and objects of such, a few levels deep. */
+static bool task_is_flat(const chi_type *elem, int levels)
+{
+  for (uint32_t i = 0; i < elem->field_count; i++) {
+    const chi_field *f = &elem->fields[i];
+    if (f->kind == CHI_KIND_object && f->elem && levels > 0 && task_is_flat(f->elem, levels - 1))
+      continue;
+    if (!task_kind_is_scalar(f->kind) && f->kind != CHI_KIND_str)
+      return false;
+    if (f->size == 0 || f->offset > elem->size || f->size > elem->size - f->offset)
+      return false;
+  }
+  return true;
+}
+
 static int task_field_check(const chi_type *type, const chi_field *f, chi_error *err)
 {
   bool nested = f->kind == CHI_KIND_object || f->kind == CHI_KIND_array;
@@ -20,10 +37,9 @@ static int task_field_check(const chi_type *type, const chi_field *f, chi_error 
   uint64_t end = f->offset + (uint64_t)f->size * f->room;
   if (f->offset < (type->id ? sizeof(chi_task) : 0) || end > type->size)
     return error_set(err, CHI_EINVAL, "%s: field %s lies outside the struct", type->name, f->name);
-  for (uint32_t i = 0; nested && i < f->elem->field_count; i++)
-    if (!task_kind_is_scalar(f->elem->fields[i].kind) && f->elem->fields[i].kind != CHI_KIND_str)
-      return error_set(err, CHI_EINVAL, "%s: elements of %s may hold scalars and strings only",
-                       type->name, f->name);
+  if (nested && (f->elem->size != f->size || !task_is_flat(f->elem, TASK_NESTED)))
+    return error_set(err, CHI_EINVAL, "%s: elements of %s may hold scalars, strings and objects only",
+                     type->name, f->name);
   return CHI_OK;
 }
 
@@ -79,9 +95,16 @@ static void task_tidy(const chi_field *f, char *at)
 
 static void task_tidy_elements(const chi_field *f, char *at, uint32_t count)
 {
-  for (uint32_t k = 0; k < count; k++)
-    for (uint32_t i = 0; i < f->elem->field_count; i++)
-      task_tidy(&f->elem->fields[i], at + (size_t)k * f->size + f->elem->fields[i].offset);
+  for (uint32_t k = 0; k < count; k++) {
+    for (uint32_t i = 0; i < f->elem->field_count; i++) {
+      const chi_field *inner = &f->elem->fields[i];
+      char *to = at + (size_t)k * f->size + inner->offset;
+      if (inner->kind == CHI_KIND_object)
+        task_tidy_elements(inner, to, 1);
+      else
+        task_tidy(inner, to);
+    }
+  }
 }
 
 static int task_bulk_in(const struct shm_table *table, chi_bulk *bulk)
@@ -195,3 +218,5 @@ chi_ctx *task_list_pop(struct task_list *l)
     l->tail = NULL;
   return ctx;
 }
+
+#undef TASK_NESTED
