@@ -1400,9 +1400,10 @@ struct worker {
   struct bell_word *word;
   env_bell bell;
   uint32_t awake, inside; /* atomic: stepped lately; inside a method */
+  uint32_t full;          /* atomic: it has no stack to begin one more task with */
   uint64_t beat, accepted, ended, refused, busy_ns, blocked_count, resting; /* tallies */
   uint64_t beat_seen; /* network worker: at its last look */
-  bool stuck;         /* network worker: inside a method since the look before */
+  bool stuck;         /* network worker: full, or inside a method since the look before */
   /* its own */
   uint64_t now, cancel_seen, ids;
   uint32_t budget, sample, switches;
@@ -1474,7 +1475,8 @@ CHI_PRIVATE int64_t worker_io_run(chi_ctx *ctx, struct env_io *io);
 /* CHI_OK, CHI_ECANCELLED or CHI_ETIMEOUT. */
 CHI_PRIVATE int worker_cancelled(const chi_ctx *ctx);
 
-/* Network worker: looks which of the others are stuck in a method. True: one of them is awake. */
+/* Network worker: looks which of the others are stuck: in a method, or without a stack to begin one
+ * more task with. True: one of them is awake. */
 CHI_PRIVATE bool worker_look(struct worker *network);
 /* Network worker: gives what has not begun on a stuck worker to another. Returns the heir of worker
  * `index`, or its own index if it isn't stuck or all are. */
@@ -1489,12 +1491,14 @@ CHI_PRIVATE struct worker *worker_of_slow(struct worker_crew *crew);
 CHI_PRIVATE void worker_io_start(struct worker *w, struct worker_io *wio);
 /* Hands on what has completed, and starts what waited; false: nothing has. */
 CHI_PRIVATE bool worker_io_reap(struct worker *w);
+/* Whether a body of that depth may be begun: there is a fiber to go on with if it blocks. */
+CHI_PRIVATE bool worker_may_begin(struct worker *w, uint32_t depth);
 /* Takes one entry from a lane and deals with it; false: there was none. */
 CHI_PRIVATE bool worker_accept(struct worker *w, struct queue_lane *lane);
 /* Enters the container's gate and runs the body to its end or first block. The worker's stack. */
 CHI_PRIVATE void worker_begin(struct worker *w, chi_ctx *ctx);
 
-/* The running task whose stack or guard page holds the address, or NULL. Signal-safe. */
+/* The running task whose stack or guard holds the address, or NULL. Signal-safe. */
 CHI_PRIVATE const chi_ctx *worker_fault(const struct worker *w, const void *address);
 
 #endif
@@ -1608,6 +1612,7 @@ struct admin_host {
   const char *instance;
   uint64_t boot_time;
   uint64_t flushing; /* tasks that wait for the others to end */
+  uint32_t waiting;  /* tasks of the admin pool that may wait for long */
   chi_event composed; /* set when the pools of the configuration are there, or have failed */
   struct pool *pool; /* admin's own */
   struct method create, destroy; /* run in a container for its pool */
@@ -3682,7 +3687,7 @@ void runtime_close(struct runtime *rt)
 /* ---- looking after the other workers */
 
 /* While any of them is awake, and a little longer, a look every 20 ms finds one that is stuck in a
- * method. When all sleep there is nothing to look for, and no timer. */
+ * method or out of stacks. When all sleep there is nothing to look for, and no timer. */
 static void runtime_look(struct runtime *rt, uint64_t now)
 {
   struct worker_crew *crew = &rt->crew;
@@ -3694,9 +3699,10 @@ static void runtime_look(struct runtime *rt, uint64_t now)
     uint32_t moved = session_move_lanes(&rt->sessions, i, heir);
     if (moved == 0)
       continue;
-    log_write(&crew->log, CHI_LOG_WARNING,
-              "worker %u does not come back from a method: its %u lanes go to worker %u", i, moved,
-              heir);
+    log_write(&crew->log, CHI_LOG_WARNING, "worker %u %s: its %u lanes go to worker %u", i,
+              mark_get(&crew->worker[i].full) ? "has as many blocked tasks as it can"
+                                              : "does not come back from a method",
+              moved, heir);
     if (rt->env->trace)
       rt->env->trace(rt->env, ENV_TRACE_TAKEOVER, i, heir, moved);
   }
@@ -5137,6 +5143,7 @@ struct admin {
 };
 
 #define ADMIN_PARAMS_MAX 64u /* fields of a module's parameters */
+#define ADMIN_WAITING 256u   /* tasks that may wait at a time: others need stacks, too */
 
 /* ---- what runs in a container on behalf of its pool */
 
@@ -5434,13 +5441,26 @@ int admin_create_pool(chi_ctx *ctx, struct admin_host *host, const char *mod_nam
   return admin_make_pool(ctx, host, p, err);
 }
 
+/* Before a task of the admin pool waits, perhaps for long. CHI_EBUSY: too many do. */
+static int admin_begin_to_wait(struct admin_host *host)
+{
+  if (host->waiting == ADMIN_WAITING)
+    return CHI_EBUSY;
+  host->waiting++;
+  return CHI_OK;
+}
+
 static int chi_admin_get_or_create_pool_run(chi_ctx *ctx, struct admin *self,
                                             struct chi_admin_get_or_create_pool *t)
 {
   chi_error err = {0};
   bool created = false;
-  int rc = admin_create_pool(ctx, self->host, t->mod_name, t->pool_name, t->params, &t->pool_id,
-                             &created, &err);
+  int rc = admin_begin_to_wait(self->host);
+  if (rc != CHI_OK)
+    return rc;
+  rc = admin_create_pool(ctx, self->host, t->mod_name, t->pool_name, t->params, &t->pool_id,
+                         &created, &err);
+  self->host->waiting--;
   t->created = created;
   if (rc != CHI_OK)
     memcpy(t->error_message, err.text, sizeof t->error_message);
@@ -5481,7 +5501,11 @@ static int chi_admin_destroy_pool_run(chi_ctx *ctx, struct admin *self,
              t->pool_id.major, t->pool_id.minor);
     return CHI_EDEADLOCK;
   }
+  int rc = admin_begin_to_wait(self->host);
+  if (rc != CHI_OK)
+    return rc;
   admin_destroy_pool(ctx, self->host, p);
+  self->host->waiting--;
   return CHI_OK;
 }
 
@@ -5503,7 +5527,11 @@ static int chi_admin_find_pool_run(chi_ctx *ctx, struct admin *self, struct chi_
   struct admin_host *host = self->host;
   const struct pool *p = directory_find_name(host->directory, t->pool_name);
   if (!p && !ctx->parent) { /* a create that asks would wait for itself */
-    int rc = chi_event_wait(ctx, &host->composed, 0); /* it may be one of the configuration */
+    int rc = admin_begin_to_wait(host);
+    if (rc != CHI_OK)
+      return rc;
+    rc = chi_event_wait(ctx, &host->composed, 0); /* it may be one of the configuration */
+    host->waiting--;
     if (rc != CHI_OK)
       return rc;
     p = directory_find_name(host->directory, t->pool_name);
@@ -5543,14 +5571,17 @@ static uint64_t admin_work_left(const struct admin_host *host, uint64_t *done)
 static int chi_admin_flush_run(chi_ctx *ctx, struct admin *self, struct chi_admin_flush *t)
 {
   struct admin_host *host = self->host;
-  int rc = CHI_OK;
   if (ctx->parent) /* whoever waits for this is work itself */
     return CHI_EDEADLOCK;
+  int rc = admin_begin_to_wait(host);
+  if (rc != CHI_OK)
+    return rc;
   host->flushing++;
   for (uint64_t ns = 100000; rc == CHI_OK && admin_work_left(host, &t->total_work_done) > 0;
        ns = ns < 10000000 ? ns * 2 : ns)
     rc = chi_sleep(ctx, ns);
   host->flushing--;
+  host->waiting--;
   return rc;
 }
 
@@ -5658,6 +5689,7 @@ int admin_start(struct admin_host *host, struct method *method, bool shielded,
 
 #undef ADMIN_METHODS
 #undef ADMIN_PARAMS_MAX
+#undef ADMIN_WAITING
 
 /* ---- sources/admin_monitor.c ---- */
 /* admin_monitor.c - the node's figures as one JSON object. Figures of other workers are read while
@@ -9143,8 +9175,7 @@ static struct worker_fiber *worker_unspare(struct worker *w)
   return f;
 }
 
-/* A body may be begun only when there is a fiber to go on with if it blocks. */
-static bool worker_may_begin(struct worker *w, uint32_t depth)
+bool worker_may_begin(struct worker *w, uint32_t depth)
 {
   if (w->spares > 0)
     return true;
@@ -9184,7 +9215,7 @@ struct worker *worker_of_slow(struct worker_crew *crew)
   uint32_t turn = count_add(&crew->turn, 1);
   for (uint32_t i = 0; i < crew->slow; i++) {
     struct worker *w = &crew->worker[crew->fast + (turn + i) % crew->slow];
-    if (!mark_get(&w->inside))
+    if (!mark_get(&w->inside) && !mark_get(&w->full))
       return w;
   }
   return &crew->worker[crew->fast + turn % crew->slow];
@@ -9791,8 +9822,11 @@ static bool worker_take_urgent(struct worker *w)
 /* Neither lanes nor what other workers send may starve the other. */
 static bool worker_take_new(struct worker *w)
 {
-  if (!worker_may_begin(w, 0))
-    return false;
+  uint32_t full = !worker_may_begin(w, 0);
+  if (CHI_UNLIKELY(full != w->full))
+    mark_set(&w->full, full);
+  if (full) /* taken in, though not begun: cancellations are among them */
+    return worker_take_from_lanes(w);
   if (w->beat & 8)
     return worker_take_from_queue(w) || worker_take_from_lanes(w);
   return worker_take_from_lanes(w) || worker_take_from_queue(w);
@@ -9862,9 +9896,8 @@ bool worker_has_work(const struct worker *w)
   if (!inbox_empty(&w->inbox) || !ring_empty(&w->urgent) || w->ready.head || w->adopt ||
       mark_get(&w->crew->cancel_epoch) != w->cancel_seen)
     return true;
-  if (w->spares == 0 && w->fibers > WORKER_FIBERS)
-    return false;
-  if (!ring_empty(&w->queue))
+  bool full = w->spares == 0 && w->fibers > WORKER_FIBERS;
+  if (!full && !ring_empty(&w->queue))
     return true;
   for (uint32_t i = 0; i < w->lane_count; i++)
     if (lane_ready(&w->lane[i]->in) || mark_get(&w->lane[i]->closed) ||
@@ -9922,7 +9955,7 @@ bool worker_look(struct worker *network)
   for (uint32_t i = 0; i < network->index; i++) {
     struct worker *w = &network->crew->worker[i];
     uint64_t beat = tally_get(&w->beat);
-    w->stuck = mark_get(&w->inside) && beat == w->beat_seen;
+    w->stuck = mark_get(&w->full) || (mark_get(&w->inside) && beat == w->beat_seen);
     w->beat_seen = beat;
     awake = awake || mark_get(&w->awake);
   }
@@ -10199,7 +10232,8 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
   if (w->crew->env->trace)
     w->crew->env->trace(w->crew->env, ENV_TRACE_DISPATCH, w->index, ctx->id,
                         ((uint64_t)header.pool.major << 16) | header.method);
-  if (w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin)
+  bool here = w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin;
+  if (here && worker_may_begin(w, 0))
     worker_begin(w, ctx);
   else
     worker_submit(w, ctx);
@@ -11478,7 +11512,7 @@ static int task_field_check(const chi_type *type, const chi_field *f, chi_error 
   if (f->offset < (type->id ? sizeof(chi_task) : 0) || end > type->size)
     return error_set(err, CHI_EINVAL, "%s: field %s lies outside the struct", type->name, f->name);
   if (nested && (f->elem->size != f->size || !task_is_flat(f->elem, TASK_NESTED)))
-    return error_set(err, CHI_EINVAL, "%s: elements of %s may hold scalars, strings and objects only",
+    return error_set(err, CHI_EINVAL, "%s: elements of %s may hold scalars, strings, objects only",
                      type->name, f->name);
   return CHI_OK;
 }
@@ -12432,7 +12466,7 @@ struct shm_lease {
   uint64_t size;
   uint32_t chunk;
   uint32_t vacant_spans; /* a bit for each free span */
-  uint32_t used_spans;
+  uint32_t used_spans, open_spans; /* open: used spans of slots that are all free */
   struct shm_span span[SHM_SPANS];
 };
 
@@ -12443,7 +12477,7 @@ void *shm_resolve(const struct shm_table *t, uint64_t ref, uint64_t size)
     return NULL;
   const struct shm_chunk *c = &t->chunk[number - 1];
   uint64_t room = atomic_get_acquire(&c->size);
-  if (size > room || offset > room - size)
+  if (room == 0 || size > room || offset > room - size)
     return NULL;
   return c->base + offset;
 }
@@ -12600,16 +12634,45 @@ static void shm_lease_drop(struct shm_arena *a, struct shm_lease *l)
 
 static void shm_spans_take(struct shm_arena *a, struct shm_lease *l, uint32_t first, uint32_t n)
 {
-  if (l->used_spans == 0)
-    a->idle--;
+  a->idle -= l->used_spans == l->open_spans;
   uint32_t mask = n == SHM_SPANS ? UINT32_MAX : ((1u << n) - 1) << first;
   CHI_ASSERT((l->vacant_spans & mask) == mask);
   l->vacant_spans &= ~mask;
   l->used_spans += n;
 }
 
+static bool shm_span_is_open(const struct shm_span *s)
+{
+  return s->class < SHM_CLASSES && s->free == s->slots;
+}
+
+static void shm_lease_sweep(struct shm_arena *a, struct shm_lease *l)
+{
+  for (uint32_t i = 0; i < SHM_SPANS && l->open_spans > 0; i++) {
+    struct shm_span *s = &l->span[i];
+    if (!shm_span_is_open(s))
+      continue;
+    shm_partial_drop(a, s);
+    s->class = SHM_CLASS_NONE;
+    l->vacant_spans |= 1u << i;
+    l->used_spans--;
+    l->open_spans--;
+  }
+  CHI_ASSERT(l->open_spans == 0);
+}
+
 /* One lease with nothing in use is kept, so that a program at the edge does not lease and return
  * a chunk for every task; a further one, and any oversized one, goes back. */
+static void shm_lease_rest(struct shm_arena *a, struct shm_lease *l)
+{
+  CHI_ASSERT(l->used_spans == l->open_spans);
+  a->idle++;
+  if (a->idle > 1 || l->size > SHM_CHUNK_SIZE) {
+    shm_lease_sweep(a, l);
+    shm_lease_drop(a, l);
+  }
+}
+
 static void shm_spans_give(struct shm_arena *a, struct shm_lease *l, uint32_t first, uint32_t n)
 {
   uint32_t mask = n == SHM_SPANS ? UINT32_MAX : ((1u << n) - 1) << first;
@@ -12618,11 +12681,8 @@ static void shm_spans_give(struct shm_arena *a, struct shm_lease *l, uint32_t fi
   l->used_spans -= n;
   for (uint32_t i = first; i < first + n; i++)
     l->span[i].class = SHM_CLASS_NONE;
-  if (l->used_spans > 0)
-    return;
-  a->idle++;
-  if (a->idle > 1 || l->size > SHM_CHUNK_SIZE)
-    shm_lease_drop(a, l);
+  if (l->used_spans == l->open_spans)
+    shm_lease_rest(a, l);
 }
 
 /* First run of n free spans in a lease, or SHM_SPANS. */
@@ -12646,6 +12706,12 @@ static int shm_spans_get(struct shm_arena *a, uint32_t n, struct shm_span **out)
   uint32_t first = SHM_SPANS;
   for (uint32_t i = 0; i < a->lease_count && first == SHM_SPANS; i++) {
     l = a->lease[i];
+    first = shm_spans_find(l, n);
+  }
+  for (uint32_t i = 0; i < a->lease_count && first == SHM_SPANS; i++) {
+    l = a->lease[i];
+    if (l->open_spans > 0)
+      shm_lease_sweep(a, l);
     first = shm_spans_find(l, n);
   }
   if (first == SHM_SPANS) {
@@ -12676,6 +12742,8 @@ static int shm_span_open(struct shm_arena *a, uint32_t class)
     uint32_t left = s->slots > i * 64 ? s->slots - i * 64u : 0;
     s->vacant[i] = left >= 64 ? UINT64_MAX : (1ull << left) - 1;
   }
+  s->lease->open_spans++;
+  a->idle += s->lease->used_spans == s->lease->open_spans;
   shm_partial_add(a, s);
   return CHI_OK;
 }
@@ -12695,6 +12763,10 @@ static int shm_small_get(struct shm_arena *a, uint32_t class, void **out, uint64
   uint32_t slot = word * 64 + (uint32_t)__builtin_ctzll(s->vacant[word]);
   CHI_ASSERT(slot < s->slots);
   s->vacant[word] &= s->vacant[word] - 1;
+  if (s->free == s->slots) {
+    a->idle -= s->lease->used_spans == s->lease->open_spans;
+    s->lease->open_spans--;
+  }
   if (--s->free == 0)
     shm_partial_drop(a, s);
   uint32_t size = shm_class_size(class);
@@ -12791,17 +12863,20 @@ static void shm_small_put(struct shm_arena *a, struct shm_span *s, uint32_t slot
 {
   a->used -= shm_class_size(s->class);
   s->vacant[slot / 64] |= 1ull << (slot % 64);
-  s->free++;
-  if (s->free == 1 && s->slots > 1)
+  if (s->free++ == 0)
     shm_partial_add(a, s);
   if (s->free < s->slots)
     return;
+  struct shm_lease *l = s->lease;
   /* The last span of a class stays open: a task allocated and freed in turn costs no set-up. */
-  if (s->slots > 1 && a->partial[s->class] == s && !s->next)
+  if (a->partial[s->class] == s && !s->next) {
+    l->open_spans++;
+    if (l->used_spans == l->open_spans)
+      shm_lease_rest(a, l);
     return;
-  if (s->slots > 1)
-    shm_partial_drop(a, s);
-  shm_spans_give(a, s->lease, s->index, 1);
+  }
+  shm_partial_drop(a, s);
+  shm_spans_give(a, l, s->index, 1);
 }
 
 int shm_put(struct shm_arena *a, void *p)

@@ -11,6 +11,7 @@ struct admin {
 };
 
 #define ADMIN_PARAMS_MAX 64u /* fields of a module's parameters */
+#define ADMIN_WAITING 256u   /* tasks that may wait at a time: others need stacks, too */
 
 /* ---- what runs in a container on behalf of its pool */
 
@@ -308,13 +309,26 @@ int admin_create_pool(chi_ctx *ctx, struct admin_host *host, const char *mod_nam
   return admin_make_pool(ctx, host, p, err);
 }
 
+/* Before a task of the admin pool waits, perhaps for long. CHI_EBUSY: too many do. */
+static int admin_begin_to_wait(struct admin_host *host)
+{
+  if (host->waiting == ADMIN_WAITING)
+    return CHI_EBUSY;
+  host->waiting++;
+  return CHI_OK;
+}
+
 static int chi_admin_get_or_create_pool_run(chi_ctx *ctx, struct admin *self,
                                             struct chi_admin_get_or_create_pool *t)
 {
   chi_error err = {0};
   bool created = false;
-  int rc = admin_create_pool(ctx, self->host, t->mod_name, t->pool_name, t->params, &t->pool_id,
-                             &created, &err);
+  int rc = admin_begin_to_wait(self->host);
+  if (rc != CHI_OK)
+    return rc;
+  rc = admin_create_pool(ctx, self->host, t->mod_name, t->pool_name, t->params, &t->pool_id,
+                         &created, &err);
+  self->host->waiting--;
   t->created = created;
   if (rc != CHI_OK)
     memcpy(t->error_message, err.text, sizeof t->error_message);
@@ -355,7 +369,11 @@ static int chi_admin_destroy_pool_run(chi_ctx *ctx, struct admin *self,
              t->pool_id.major, t->pool_id.minor);
     return CHI_EDEADLOCK;
   }
+  int rc = admin_begin_to_wait(self->host);
+  if (rc != CHI_OK)
+    return rc;
   admin_destroy_pool(ctx, self->host, p);
+  self->host->waiting--;
   return CHI_OK;
 }
 
@@ -377,7 +395,11 @@ static int chi_admin_find_pool_run(chi_ctx *ctx, struct admin *self, struct chi_
   struct admin_host *host = self->host;
   const struct pool *p = directory_find_name(host->directory, t->pool_name);
   if (!p && !ctx->parent) { /* a create that asks would wait for itself */
-    int rc = chi_event_wait(ctx, &host->composed, 0); /* it may be one of the configuration */
+    int rc = admin_begin_to_wait(host);
+    if (rc != CHI_OK)
+      return rc;
+    rc = chi_event_wait(ctx, &host->composed, 0); /* it may be one of the configuration */
+    host->waiting--;
     if (rc != CHI_OK)
       return rc;
     p = directory_find_name(host->directory, t->pool_name);
@@ -417,14 +439,17 @@ static uint64_t admin_work_left(const struct admin_host *host, uint64_t *done)
 static int chi_admin_flush_run(chi_ctx *ctx, struct admin *self, struct chi_admin_flush *t)
 {
   struct admin_host *host = self->host;
-  int rc = CHI_OK;
   if (ctx->parent) /* whoever waits for this is work itself */
     return CHI_EDEADLOCK;
+  int rc = admin_begin_to_wait(host);
+  if (rc != CHI_OK)
+    return rc;
   host->flushing++;
   for (uint64_t ns = 100000; rc == CHI_OK && admin_work_left(host, &t->total_work_done) > 0;
        ns = ns < 10000000 ? ns * 2 : ns)
     rc = chi_sleep(ctx, ns);
   host->flushing--;
+  host->waiting--;
   return rc;
 }
 
@@ -532,3 +557,4 @@ int admin_start(struct admin_host *host, struct method *method, bool shielded,
 
 #undef ADMIN_METHODS
 #undef ADMIN_PARAMS_MAX
+#undef ADMIN_WAITING

@@ -266,7 +266,7 @@ void runtime_close(struct runtime *rt)
 /* ---- looking after the other workers */
 
 /* While any of them is awake, and a little longer, a look every 20 ms finds one that is stuck in a
- * method. When all sleep there is nothing to look for, and no timer. */
+ * method or out of stacks. When all sleep there is nothing to look for, and no timer. */
 static void runtime_look(struct runtime *rt, uint64_t now)
 {
   struct worker_crew *crew = &rt->crew;
@@ -278,9 +278,10 @@ static void runtime_look(struct runtime *rt, uint64_t now)
     uint32_t moved = session_move_lanes(&rt->sessions, i, heir);
     if (moved == 0)
       continue;
-    log_write(&crew->log, CHI_LOG_WARNING,
-              "worker %u does not come back from a method: its %u lanes go to worker %u", i, moved,
-              heir);
+    log_write(&crew->log, CHI_LOG_WARNING, "worker %u %s: its %u lanes go to worker %u", i,
+              mark_get(&crew->worker[i].full) ? "has as many blocked tasks as it can"
+                                              : "does not come back from a method",
+              moved, heir);
     if (rt->env->trace)
       rt->env->trace(rt->env, ENV_TRACE_TAKEOVER, i, heir, moved);
   }

@@ -23,7 +23,7 @@ struct shm_lease {
   uint64_t size;
   uint32_t chunk;
   uint32_t vacant_spans; /* a bit for each free span */
-  uint32_t used_spans;
+  uint32_t used_spans, open_spans; /* open: used spans of slots that are all free */
   struct shm_span span[SHM_SPANS];
 };
 
@@ -34,7 +34,7 @@ void *shm_resolve(const struct shm_table *t, uint64_t ref, uint64_t size)
     return NULL;
   const struct shm_chunk *c = &t->chunk[number - 1];
   uint64_t room = atomic_get_acquire(&c->size);
-  if (size > room || offset > room - size)
+  if (room == 0 || size > room || offset > room - size)
     return NULL;
   return c->base + offset;
 }
@@ -191,16 +191,45 @@ static void shm_lease_drop(struct shm_arena *a, struct shm_lease *l)
 
 static void shm_spans_take(struct shm_arena *a, struct shm_lease *l, uint32_t first, uint32_t n)
 {
-  if (l->used_spans == 0)
-    a->idle--;
+  a->idle -= l->used_spans == l->open_spans;
   uint32_t mask = n == SHM_SPANS ? UINT32_MAX : ((1u << n) - 1) << first;
   CHI_ASSERT((l->vacant_spans & mask) == mask);
   l->vacant_spans &= ~mask;
   l->used_spans += n;
 }
 
+static bool shm_span_is_open(const struct shm_span *s)
+{
+  return s->class < SHM_CLASSES && s->free == s->slots;
+}
+
+static void shm_lease_sweep(struct shm_arena *a, struct shm_lease *l)
+{
+  for (uint32_t i = 0; i < SHM_SPANS && l->open_spans > 0; i++) {
+    struct shm_span *s = &l->span[i];
+    if (!shm_span_is_open(s))
+      continue;
+    shm_partial_drop(a, s);
+    s->class = SHM_CLASS_NONE;
+    l->vacant_spans |= 1u << i;
+    l->used_spans--;
+    l->open_spans--;
+  }
+  CHI_ASSERT(l->open_spans == 0);
+}
+
 /* One lease with nothing in use is kept, so that a program at the edge does not lease and return
  * a chunk for every task; a further one, and any oversized one, goes back. */
+static void shm_lease_rest(struct shm_arena *a, struct shm_lease *l)
+{
+  CHI_ASSERT(l->used_spans == l->open_spans);
+  a->idle++;
+  if (a->idle > 1 || l->size > SHM_CHUNK_SIZE) {
+    shm_lease_sweep(a, l);
+    shm_lease_drop(a, l);
+  }
+}
+
 static void shm_spans_give(struct shm_arena *a, struct shm_lease *l, uint32_t first, uint32_t n)
 {
   uint32_t mask = n == SHM_SPANS ? UINT32_MAX : ((1u << n) - 1) << first;
@@ -209,11 +238,8 @@ static void shm_spans_give(struct shm_arena *a, struct shm_lease *l, uint32_t fi
   l->used_spans -= n;
   for (uint32_t i = first; i < first + n; i++)
     l->span[i].class = SHM_CLASS_NONE;
-  if (l->used_spans > 0)
-    return;
-  a->idle++;
-  if (a->idle > 1 || l->size > SHM_CHUNK_SIZE)
-    shm_lease_drop(a, l);
+  if (l->used_spans == l->open_spans)
+    shm_lease_rest(a, l);
 }
 
 /* First run of n free spans in a lease, or SHM_SPANS. */
@@ -237,6 +263,12 @@ static int shm_spans_get(struct shm_arena *a, uint32_t n, struct shm_span **out)
   uint32_t first = SHM_SPANS;
   for (uint32_t i = 0; i < a->lease_count && first == SHM_SPANS; i++) {
     l = a->lease[i];
+    first = shm_spans_find(l, n);
+  }
+  for (uint32_t i = 0; i < a->lease_count && first == SHM_SPANS; i++) {
+    l = a->lease[i];
+    if (l->open_spans > 0)
+      shm_lease_sweep(a, l);
     first = shm_spans_find(l, n);
   }
   if (first == SHM_SPANS) {
@@ -267,6 +299,8 @@ static int shm_span_open(struct shm_arena *a, uint32_t class)
     uint32_t left = s->slots > i * 64 ? s->slots - i * 64u : 0;
     s->vacant[i] = left >= 64 ? UINT64_MAX : (1ull << left) - 1;
   }
+  s->lease->open_spans++;
+  a->idle += s->lease->used_spans == s->lease->open_spans;
   shm_partial_add(a, s);
   return CHI_OK;
 }
@@ -286,6 +320,10 @@ static int shm_small_get(struct shm_arena *a, uint32_t class, void **out, uint64
   uint32_t slot = word * 64 + (uint32_t)__builtin_ctzll(s->vacant[word]);
   CHI_ASSERT(slot < s->slots);
   s->vacant[word] &= s->vacant[word] - 1;
+  if (s->free == s->slots) {
+    a->idle -= s->lease->used_spans == s->lease->open_spans;
+    s->lease->open_spans--;
+  }
   if (--s->free == 0)
     shm_partial_drop(a, s);
   uint32_t size = shm_class_size(class);
@@ -382,17 +420,20 @@ static void shm_small_put(struct shm_arena *a, struct shm_span *s, uint32_t slot
 {
   a->used -= shm_class_size(s->class);
   s->vacant[slot / 64] |= 1ull << (slot % 64);
-  s->free++;
-  if (s->free == 1 && s->slots > 1)
+  if (s->free++ == 0)
     shm_partial_add(a, s);
   if (s->free < s->slots)
     return;
+  struct shm_lease *l = s->lease;
   /* The last span of a class stays open: a task allocated and freed in turn costs no set-up. */
-  if (s->slots > 1 && a->partial[s->class] == s && !s->next)
+  if (a->partial[s->class] == s && !s->next) {
+    l->open_spans++;
+    if (l->used_spans == l->open_spans)
+      shm_lease_rest(a, l);
     return;
-  if (s->slots > 1)
-    shm_partial_drop(a, s);
-  shm_spans_give(a, s->lease, s->index, 1);
+  }
+  shm_partial_drop(a, s);
+  shm_spans_give(a, l, s->index, 1);
 }
 
 int shm_put(struct shm_arena *a, void *p)

@@ -38,7 +38,7 @@ static int task_field_check(const chi_type *type, const chi_field *f, chi_error 
   if (f->offset < (type->id ? sizeof(chi_task) : 0) || end > type->size)
     return error_set(err, CHI_EINVAL, "%s: field %s lies outside the struct", type->name, f->name);
   if (nested && (f->elem->size != f->size || !task_is_flat(f->elem, TASK_NESTED)))
-    return error_set(err, CHI_EINVAL, "%s: elements of %s may hold scalars, strings and objects only",
+    return error_set(err, CHI_EINVAL, "%s: elements of %s may hold scalars, strings, objects only",
                      type->name, f->name);
   return CHI_OK;
 }

@@ -54,8 +54,7 @@ static struct worker_fiber *worker_unspare(struct worker *w)
   return f;
 }
 
-/* A body may be begun only when there is a fiber to go on with if it blocks. */
-static bool worker_may_begin(struct worker *w, uint32_t depth)
+bool worker_may_begin(struct worker *w, uint32_t depth)
 {
   if (w->spares > 0)
     return true;
@@ -95,7 +94,7 @@ struct worker *worker_of_slow(struct worker_crew *crew)
   uint32_t turn = count_add(&crew->turn, 1);
   for (uint32_t i = 0; i < crew->slow; i++) {
     struct worker *w = &crew->worker[crew->fast + (turn + i) % crew->slow];
-    if (!mark_get(&w->inside))
+    if (!mark_get(&w->inside) && !mark_get(&w->full))
       return w;
   }
   return &crew->worker[crew->fast + turn % crew->slow];
@@ -703,8 +702,11 @@ static bool worker_take_urgent(struct worker *w)
 /* Neither lanes nor what other workers send may starve the other. */
 static bool worker_take_new(struct worker *w)
 {
-  if (!worker_may_begin(w, 0))
-    return false;
+  uint32_t full = !worker_may_begin(w, 0);
+  if (CHI_UNLIKELY(full != w->full))
+    mark_set(&w->full, full);
+  if (full) /* taken in, though not begun: cancellations are among them */
+    return worker_take_from_lanes(w);
   if (w->beat & 8)
     return worker_take_from_queue(w) || worker_take_from_lanes(w);
   return worker_take_from_lanes(w) || worker_take_from_queue(w);
@@ -774,9 +776,8 @@ bool worker_has_work(const struct worker *w)
   if (!inbox_empty(&w->inbox) || !ring_empty(&w->urgent) || w->ready.head || w->adopt ||
       mark_get(&w->crew->cancel_epoch) != w->cancel_seen)
     return true;
-  if (w->spares == 0 && w->fibers > WORKER_FIBERS)
-    return false;
-  if (!ring_empty(&w->queue))
+  bool full = w->spares == 0 && w->fibers > WORKER_FIBERS;
+  if (!full && !ring_empty(&w->queue))
     return true;
   for (uint32_t i = 0; i < w->lane_count; i++)
     if (lane_ready(&w->lane[i]->in) || mark_get(&w->lane[i]->closed) ||
@@ -834,7 +835,7 @@ bool worker_look(struct worker *network)
   for (uint32_t i = 0; i < network->index; i++) {
     struct worker *w = &network->crew->worker[i];
     uint64_t beat = tally_get(&w->beat);
-    w->stuck = mark_get(&w->inside) && beat == w->beat_seen;
+    w->stuck = mark_get(&w->full) || (mark_get(&w->inside) && beat == w->beat_seen);
     w->beat_seen = beat;
     awake = awake || mark_get(&w->awake);
   }

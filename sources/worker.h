@@ -74,9 +74,10 @@ struct worker {
   struct bell_word *word;
   env_bell bell;
   uint32_t awake, inside; /* atomic: stepped lately; inside a method */
+  uint32_t full;          /* atomic: it has no stack to begin one more task with */
   uint64_t beat, accepted, ended, refused, busy_ns, blocked_count, resting; /* tallies */
   uint64_t beat_seen; /* network worker: at its last look */
-  bool stuck;         /* network worker: inside a method since the look before */
+  bool stuck;         /* network worker: full, or inside a method since the look before */
   /* its own */
   uint64_t now, cancel_seen, ids;
   uint32_t budget, sample, switches;
@@ -148,7 +149,8 @@ CHI_PRIVATE int64_t worker_io_run(chi_ctx *ctx, struct env_io *io);
 /* CHI_OK, CHI_ECANCELLED or CHI_ETIMEOUT. */
 CHI_PRIVATE int worker_cancelled(const chi_ctx *ctx);
 
-/* Network worker: looks which of the others are stuck in a method. True: one of them is awake. */
+/* Network worker: looks which of the others are stuck: in a method, or without a stack to begin one
+ * more task with. True: one of them is awake. */
 CHI_PRIVATE bool worker_look(struct worker *network);
 /* Network worker: gives what has not begun on a stuck worker to another. Returns the heir of worker
  * `index`, or its own index if it isn't stuck or all are. */
@@ -163,12 +165,14 @@ CHI_PRIVATE struct worker *worker_of_slow(struct worker_crew *crew);
 CHI_PRIVATE void worker_io_start(struct worker *w, struct worker_io *wio);
 /* Hands on what has completed, and starts what waited; false: nothing has. */
 CHI_PRIVATE bool worker_io_reap(struct worker *w);
+/* Whether a body of that depth may be begun: there is a fiber to go on with if it blocks. */
+CHI_PRIVATE bool worker_may_begin(struct worker *w, uint32_t depth);
 /* Takes one entry from a lane and deals with it; false: there was none. */
 CHI_PRIVATE bool worker_accept(struct worker *w, struct queue_lane *lane);
 /* Enters the container's gate and runs the body to its end or first block. The worker's stack. */
 CHI_PRIVATE void worker_begin(struct worker *w, chi_ctx *ctx);
 
-/* The running task whose stack or guard page holds the address, or NULL. Signal-safe. */
+/* The running task whose stack or guard holds the address, or NULL. Signal-safe. */
 CHI_PRIVATE const chi_ctx *worker_fault(const struct worker *w, const void *address);
 
 #endif

@@ -182,7 +182,8 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
   if (w->crew->env->trace)
     w->crew->env->trace(w->crew->env, ENV_TRACE_DISPATCH, w->index, ctx->id,
                         ((uint64_t)header.pool.major << 16) | header.method);
-  if (w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin)
+  bool here = w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin;
+  if (here && worker_may_begin(w, 0))
     worker_begin(w, ctx);
   else
     worker_submit(w, ctx);

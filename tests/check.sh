@@ -385,6 +385,7 @@ part_races()
 {
   build INTERLEAVE=1 AMALGAM=0 CFLAGS=-O1\ -g interleave || return
   run 'interleavings' build/gcc-interleave/test-interleave
+  grep ' interleavings' "$out" | sed 's/^ */   /'
   run 'what is broken is noticed' tests/interleave/mutants.sh build/gcc-interleave
 }
 

@@ -74,7 +74,7 @@ static struct {
 } explorer = {.current = -1};
 static char explore_stack[EXPLORE_PARTIES][EXPLORE_STACK] __attribute__((aligned(64)));
 
-/* ---- the story of a run that failed ---------------------------------------------------------- */
+/* ---- the story of a run that failed */
 
 static const char *explore_name(int i)
 {
@@ -141,7 +141,7 @@ static void explore_on_signal(int number)
   explore_fail("signal %d", number);
 }
 
-/* ---- choices --------------------------------------------------------------------------------- */
+/* ---- choices */
 
 static uint32_t explore_choose(uint32_t of)
 {
@@ -169,7 +169,7 @@ static bool explore_advance(void)
   return false;
 }
 
-/* ---- what others see ------------------------------------------------------------------------- */
+/* ---- what others see */
 
 static void explore_forget_stores(struct explore_actor *a, uint32_t n)
 {
@@ -223,7 +223,7 @@ void chi_interleave_drain(void)
   explorer.epoch++;
 }
 
-/* ---- who is next ----------------------------------------------------------------------------- */
+/* ---- who is next */
 
 static bool explore_able(uint32_t i)
 {
@@ -461,7 +461,7 @@ enum explore_state explore_state(uint32_t party)
   return explorer.actor[party].state;
 }
 
-/* ---- bells ----------------------------------------------------------------------------------- */
+/* ---- bells */
 
 void explore_ring(struct explore_bell *b)
 {
@@ -488,7 +488,7 @@ void explore_park(struct explore_bell *b, const uint32_t *also)
   b->rung = 0;
 }
 
-/* ---- runs ------------------------------------------------------------------------------------ */
+/* ---- runs */
 
 static void explore_main(void *arg)
 {
@@ -570,6 +570,17 @@ static void explore_tell_failure(void)
   test_fail(explorer.plan->name, 0, "%s", why);
 }
 
+/* 1234567 as 1,234,567. */
+static const char *explore_count(uint64_t n, char *buf, size_t size)
+{
+  uint64_t thousands = n / 1000;
+  size_t used = 0;
+  if (thousands > 0)
+    used = strlen(explore_count(thousands, buf, size));
+  snprintf(buf + used, size - used, thousands > 0 ? ",%03u" : "%u", (unsigned)(n % 1000));
+  return buf;
+}
+
 bool explore(const struct explore *plan)
 {
   uint64_t runs = 0, kills = 0;
@@ -586,7 +597,10 @@ bool explore(const struct explore *plan)
     good = explore_level(bound, true, &kills);
   if (!good)
     explore_tell_failure();
-  printf("  %s: %llu interleavings, %llu kills (%.1f s)\n", plan->name, (unsigned long long)runs,
-         (unsigned long long)kills, (double)(clock() - begun) / CLOCKS_PER_SEC);
+  char text[2][32];
+  printf("  %s: %s interleavings", plan->name, explore_count(runs, text[0], sizeof text[0]));
+  if (plan->victims)
+    printf(", %s kills", explore_count(kills, text[1], sizeof text[1]));
+  printf(" (%.1f s)\n", (double)(clock() - begun) / CLOCKS_PER_SEC);
   return good;
 }

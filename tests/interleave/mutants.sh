@@ -76,7 +76,8 @@ mutant announce-even $bell $sleeps \
   'the sleep is not announced'
 mutant put-turn-first $lane $sleeps "$(inside 'bool lane_put' '{
     /atomic_set_release(&e->turn/d
-    s/^  atomic_set(&e->ref, ref);/  atomic_set_release(\&e->turn, lane_turn(o->tail, op));\n&/}')" \
+    s/^  atomic_set(&e->ref, ref);/  atomic_set_release(\&e->turn, lane_turn(o->tail, op));\n&/
+  }')" \
   'the turn of an entry is written before the entry'
 mutant done-turn-first $lane $sleeps "$(inside 'void lane_done_push' '{
     /atomic_set_release(&d->turn/d

@@ -64,7 +64,7 @@ struct stage_facts *stage_facts(void)
   return &stage.facts;
 }
 
-/* ---- memory: never used twice in a run, so that a late access to what was freed is seen ------ */
+/* ---- memory: never used twice in a run, so that a late access to what was freed is seen */
 
 static void *stage_get(void *arg, size_t size)
 {
@@ -96,7 +96,7 @@ bool stage_dead(const void *p)
   return stage_is_warm(p) && stage.dead[((const char *)p - stage.warm) / 64];
 }
 
-/* ---- the environment ------------------------------------------------------------------------- */
+/* ---- the environment */
 
 static uint64_t stage_clock(struct env *env)
 {
@@ -217,7 +217,7 @@ static struct env_io *stage_io_reap(struct env *env, uint32_t worker)
   return NULL;
 }
 
-/* ---- the link -------------------------------------------------------------------------------- */
+/* ---- the link */
 
 static int stage_link_reply(struct env *env, env_link link, const void *message, size_t size,
                             const struct env_share *shares, uint32_t count)
@@ -339,7 +339,7 @@ static const struct env stage_env = {
     .alive = &stage_alive,
 };
 
-/* ---- the module ------------------------------------------------------------------------------ */
+/* ---- the module */
 
 struct stage_state {
   chi_event event;
@@ -400,7 +400,7 @@ static const chi_module stage_parallel = {.version = CHI_MODULE_VERSION,
                                           .state_size = sizeof(struct stage_state),
                                           .methods = stage_state_methods};
 
-/* ---- setting up, in one thread --------------------------------------------------------------- */
+/* ---- setting up, in one thread */
 
 static bool stage_step(uint32_t w)
 {
@@ -538,7 +538,7 @@ void stage_killed(void *world, uint32_t group)
     stage.hung = stage.wake[STAGE_NETWORK] = 1;
 }
 
-/* ---- parties --------------------------------------------------------------------------------- */
+/* ---- parties */
 
 static void stage_upcalls(void)
 {
@@ -604,10 +604,10 @@ void stage_network(void *world)
 struct stage_do *stage_task(uint32_t queue, chi_pool_id pool, enum stage_what what)
 {
   struct stage_do *t = CHI_NEW(stage.facts.queue[queue], stage_do);
-  if (!t) {
+  if (!t && !stage.facts.hangup)
     explore_fail("no memory for a task");
+  if (!t)
     return NULL;
-  }
   t->task.pool = pool;
   t->what = (uint32_t)what;
   return t;

@@ -58,7 +58,7 @@ struct stage_facts {
 };
 struct stage_facts *stage_facts(void);
 
-/* For a client's party: a task that does `what`. */
+/* For a client's party: a task that does `what`. NULL: the daemon was killed. */
 struct stage_do *stage_task(uint32_t queue, chi_pool_id pool, enum stage_what what);
 /* For the network worker's party: the node is to stop, with a grace period. */
 void stage_stop(void);

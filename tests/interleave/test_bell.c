@@ -1,12 +1,12 @@
 /* test_bell.c - nobody sleeps while there is something to do for it. */
-#include "explore.h"
+#include "board.h"
 #include "bell.h"
-#include "lane.h"
+#include "explore.h"
 #include "test.h"
 
 enum { DAEMON, CLIENT, OTHER_CLIENT };
 
-/* ---- clients submit, a worker sleeps --------------------------------------------------------- */
+/* ---- clients submit, a worker sleeps */
 
 #define BELL_LANES 2
 #define BELL_PUTS 2u
@@ -15,7 +15,7 @@ struct submitting {
   struct bell_word word;
   struct explore_bell bell;
   struct lane_desk desk[BELL_LANES];
-  struct lane_board board[BELL_LANES];
+  struct board board[BELL_LANES];
   struct lane_out out[BELL_LANES];
   struct lane_in in[BELL_LANES];
   uint32_t rung[BELL_LANES];
@@ -27,8 +27,8 @@ static void submitting_begin(void *world)
   struct submitting *s = world;
   memset(s, 0, sizeof *s);
   for (uint32_t i = 0; i < BELL_LANES; i++) {
-    lane_out_init(&s->out[i], &s->desk[i], &s->board[i], LANE_FAST);
-    lane_in_init(&s->in[i], &s->desk[i], &s->board[i], LANE_FAST);
+    lane_out_init(&s->out[i], &s->desk[i], board_of(&s->board[i]), LANE_FAST);
+    lane_in_init(&s->in[i], &s->desk[i], board_of(&s->board[i]), LANE_FAST);
   }
 }
 
@@ -116,17 +116,14 @@ TEST(interleave_bell_two_submit_one_sleeps)
   CHECK(explore(&e));
 }
 
-/* ---- workers complete, a client sleeps ------------------------------------------------------- */
+/* ---- workers complete, a client sleeps */
 
 #define BELL_DEPTH 16u
 
 struct completing {
   struct bell_word word;
   struct explore_bell bell;
-  struct {
-    struct lane_board board;
-    struct lane_done done[BELL_DEPTH];
-  } b;
+  struct board board;
   struct lane_done_in in;
   struct lane_done_out out;
   uint32_t rung, hangup;
@@ -138,8 +135,8 @@ static void completing_begin(void *world)
   struct completing *c = world;
   memset(c, 0, sizeof *c);
   CHI_ASSERT(lane_done_room(BELL_DEPTH) == BELL_DEPTH);
-  lane_done_in_init(&c->in, &c->b.board, BELL_DEPTH);
-  lane_done_out_init(&c->out, &c->b.board, BELL_DEPTH);
+  lane_done_in_init(&c->in, board_of(&c->board), BELL_DEPTH);
+  lane_done_out_init(&c->out, board_of(&c->board), BELL_DEPTH);
 }
 
 static void completing_push(struct completing *c, uint32_t slot)

@@ -1,4 +1,5 @@
 /* test_lane.c - entries of a lane and completions: none lost, doubled or out of order. */
+#include "board.h"
 #include "explore.h"
 #include "lane.h"
 #include "ring.h"
@@ -6,13 +7,13 @@
 
 enum { DAEMON, CLIENT };
 
-/* ---- a full lane that wraps, taken by its home and by its heir ------------------------------- */
+/* ---- a full lane that wraps, taken by its home and by its heir */
 
 #define LANE_PUTS (LANE_ENTRIES + 1)
 
 struct taking {
   struct lane_desk desk;
-  struct lane_board board;
+  struct board board;
   struct lane_out out;
   struct latch latch;
   uint32_t home;
@@ -33,9 +34,10 @@ static void taking_begin(void *world)
 {
   struct taking *t = world;
   memset(t, 0, sizeof *t);
-  lane_out_init(&t->out, &t->desk, &t->board, LANE_SLOW);
-  lane_in_init(&t->in, &t->desk, &t->board, LANE_SLOW);
-  t->out.tail = t->out.taken_seen = t->in.head = t->board.taken[LANE_SLOW].value = UINT32_MAX;
+  lane_out_init(&t->out, &t->desk, board_of(&t->board), LANE_SLOW);
+  lane_in_init(&t->in, &t->desk, board_of(&t->board), LANE_SLOW);
+  t->out.tail = t->out.taken_seen = t->in.head = UINT32_MAX;
+  board_of(&t->board)->taken[LANE_SLOW].value = UINT32_MAX;
   while (t->put < LANE_ENTRIES)
     taking_put(t);
 }
@@ -97,14 +99,14 @@ static void taking_killed(void *world, uint32_t group)
 
 static void taking_end(void *world)
 {
-  const struct taking *t = world;
+  struct taking *t = world;
   EXPLORE_CHECK(t->taken <= t->put + 1);
   if (t->gone == 1u << CLIENT)
     EXPLORE_CHECK(t->taken >= t->put);
   if (t->gone)
     return;
   EXPLORE_CHECK(t->put == LANE_PUTS && t->taken == LANE_PUTS);
-  EXPLORE_CHECK(t->board.taken[LANE_SLOW].value == (uint32_t)(LANE_PUTS - 1));
+  EXPLORE_CHECK(board_of(&t->board)->taken[LANE_SLOW].value == (uint32_t)(LANE_PUTS - 1));
 }
 
 TEST(interleave_lane_wraps_between_two_takers)
@@ -127,17 +129,14 @@ TEST(interleave_lane_wraps_between_two_takers)
   CHECK(explore(&e));
 }
 
-/* ---- a completion ring that is full and wraps ------------------------------------------------ */
+/* ---- a completion ring that is full and wraps */
 
 #define LANE_DEPTH 16u
 #define LANE_LAST 2u /* tasks that go round while the ring is full */
 
 struct circling {
   struct lane_desk desk;
-  struct {
-    struct lane_board board;
-    struct lane_done done[LANE_DEPTH];
-  } b;
+  struct board board;
   struct latch latch;
   struct lane_out out;
   struct lane_in in;
@@ -152,10 +151,10 @@ static void circling_begin(void *world)
 {
   struct circling *c = world;
   memset(c, 0, sizeof *c);
-  lane_out_init(&c->out, &c->desk, &c->b.board, LANE_FAST);
-  lane_in_init(&c->in, &c->desk, &c->b.board, LANE_FAST);
-  lane_done_in_init(&c->done_in, &c->b.board, LANE_DEPTH);
-  lane_done_out_init(&c->done_out, &c->b.board, LANE_DEPTH);
+  lane_out_init(&c->out, &c->desk, board_of(&c->board), LANE_FAST);
+  lane_in_init(&c->in, &c->desk, board_of(&c->board), LANE_FAST);
+  lane_done_in_init(&c->done_in, board_of(&c->board), LANE_DEPTH);
+  lane_done_out_init(&c->done_out, board_of(&c->board), LANE_DEPTH);
   for (uint32_t i = 0; i < LANE_DEPTH - 2; i++)
     lane_done_push(&c->done_in, i, -(int32_t)i);
   for (c->put = LANE_DEPTH - 2; c->put < LANE_DEPTH; c->put++)

@@ -64,7 +64,7 @@ static const struct explore node_plan = {
 #define NODE_SLOW NODE_PARTY("slow", stage_slow, STAGE_DAEMON)
 #define NODE_NETWORK NODE_PARTY("network", stage_network, STAGE_DAEMON)
 
-/* ---- two tasks, one after the other: everybody sleeps in between ----------------------------- */
+/* ---- two tasks, one after the other: everybody sleeps in between */
 
 static void node_two_in_turn(void *world)
 {
@@ -92,7 +92,7 @@ TEST(interleave_node_round_trip)
   CHECK(explore(&e));
 }
 
-/* ---- an event loop of one's own -------------------------------------------------------------- */
+/* ---- an event loop of one's own */
 
 static void node_armed(void *world)
 {
@@ -126,7 +126,7 @@ TEST(interleave_node_armed_queue)
   CHECK(explore(&e));
 }
 
-/* ---- two workers, one container -------------------------------------------------------------- */
+/* ---- two workers, one container */
 
 static struct stage_do *node_task[2];
 
@@ -219,7 +219,7 @@ TEST(interleave_node_mutex)
   CHECK(explore(&e));
 }
 
-/* ---- a lane gets another home while it is used ----------------------------------------------- */
+/* ---- a lane gets another home while it is used */
 
 static void node_mover(void *world)
 {
@@ -278,7 +278,7 @@ TEST(interleave_node_new_home_and_back)
 {
   struct explore e = node_moving(node_one, node_mover_and_back);
   e.name = "node, new home and back";
-  e.preemptions = 1;
+  e.orderly = true;
   CHECK(stage_open(1, NULL));
   CHECK(explore(&e));
 }
@@ -319,7 +319,7 @@ TEST(interleave_node_cancel_in_new_home)
   CHECK(explore(&e));
 }
 
-/* ---- a worker that is stuck ------------------------------------------------------------------ */
+/* ---- a worker that is stuck */
 
 /* The task behind the one that sticks is done by another worker. */
 static void node_stick(void *world)
@@ -355,7 +355,7 @@ static struct explore node_sticking(void (*client)(void *), void (*clock)(void *
   struct explore e = node_plan;
   e.end = node_end_two;
   e.victims = 0;
-  e.preemptions = 1;
+  e.orderly = true;
   e.count = 5;
   e.party[0] = NODE_PARTY("client", client, STAGE_CLIENT);
   e.party[1] = NODE_FAST;
@@ -445,7 +445,7 @@ TEST(interleave_node_open_where_stuck_for_long)
   CHECK(explore(&e));
 }
 
-/* ---- who looks after a worker that is awake -------------------------------------------------- */
+/* ---- who looks after a worker that is awake */
 
 /* The network worker is about to look no more, when the worker wakes up for good. */
 static void node_watching_begin(void *world)
@@ -488,7 +488,58 @@ TEST(interleave_node_watching)
   CHECK(explore(&e));
 }
 
-/* ---- the end of the node --------------------------------------------------------------------- */
+/* ---- a pool comes and goes */
+
+/* Workers hear of it one by one; a task for it may be faster than the news. */
+static void node_create(void *world)
+{
+  (void)world;
+  chi_queue *q = stage_facts()->queue[0];
+  chi_pool_id id = {302, 0};
+  int rc = chi_pool_create(q, "stage_parallel", "late", NULL, 0, &id, NULL);
+  if (rc == CHI_OK)
+    node_run(0, id, STAGE_NOTHING);
+  if (rc == CHI_OK)
+    rc = chi_pool_destroy(q, id, NULL);
+  node.closed = rc == CHI_OK;
+}
+
+static void node_time(void *world)
+{
+  (void)world;
+  for (int i = 0; i < 6; i++) {
+    stage_quiet();
+    stage_tick(10 * STAGE_MS);
+  }
+}
+
+static void node_end_created(void *world)
+{
+  (void)world;
+  EXPLORE_CHECK(!node_lives(0) || stage_facts()->hangup || node.closed);
+  node_check(1, 1);
+}
+
+TEST(interleave_node_pool)
+{
+  struct explore e = node_plan;
+  e.name = "node, pool created and destroyed";
+  e.end = node_end_created;
+  e.preemptions = 1;
+  e.kill_preemptions = 0;
+  e.orderly = true;
+  e.count = 6;
+  e.party[0] = NODE_PARTY("client", node_create, STAGE_CLIENT);
+  e.party[1] = NODE_FAST;
+  e.party[2] = NODE_FAST_2;
+  e.party[3] = NODE_SLOW;
+  e.party[4] = NODE_NETWORK;
+  e.party[5] = NODE_PARTY("clock", node_time, STAGE_CLOCK);
+  CHECK(stage_open(1, NULL));
+  CHECK(explore(&e));
+}
+
+/* ---- the end of the node */
 
 /* A task that comes while the node stops has ended somehow when the node has. */
 static void node_submit_to_the_end(void *world)
@@ -506,15 +557,6 @@ static void node_stopping(void *world)
 {
   stage_stop();
   stage_network(world);
-}
-
-static void node_time(void *world)
-{
-  (void)world;
-  for (int i = 0; i < 6; i++) {
-    stage_quiet();
-    stage_tick(10 * STAGE_MS);
-  }
 }
 
 static void node_end_stopped(void *world)
@@ -545,7 +587,7 @@ TEST(interleave_node_stop)
   CHECK(explore(&e));
 }
 
-/* ---- the end of a client --------------------------------------------------------------------- */
+/* ---- the end of a client */
 
 static void node_close(void *world)
 {

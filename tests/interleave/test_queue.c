@@ -1,4 +1,5 @@
 /* test_queue.c - a queue is freed when its last task has ended, not before, and then at once. */
+#include "board.h"
 #include "explore.h"
 #include "queue.h"
 #include "test.h"
@@ -11,10 +12,7 @@ struct ending {
   struct env env;
   struct queue queue;
   struct lane_desk desk;
-  struct {
-    struct lane_board board;
-    struct lane_done done[QUEUE_DEPTH];
-  } b;
+  struct board board;
   uint64_t ended[2][CHI_CACHE_LINE / sizeof(uint64_t)];
   uint32_t tag[QUEUE_DEPTH];
   struct explore_bell bell;
@@ -40,7 +38,7 @@ static void ending_begin(void *world)
   e->queue = (struct queue){.env = &e->env,
                             .depth = QUEUE_DEPTH,
                             .desk = &e->desk,
-                            .board = &e->b.board,
+                            .board = board_of(&e->board),
                             .ended = e->ended[0],
                             .tag = e->tag,
                             .workers = 2};
@@ -114,7 +112,7 @@ TEST(interleave_queue_ends)
   CHECK(explore(&e));
 }
 
-/* ---- cancellations of a slot's tasks, old and new -------------------------------------------- */
+/* ---- cancellations of a slot's tasks, old and new */
 
 struct slotting {
   struct queue queue;

@@ -5,7 +5,7 @@
 
 #define RING_NODES 4u
 
-/* ---- inbox ----------------------------------------------------------------------------------- */
+/* ---- inbox */
 
 struct mail {
   struct inbox inbox;
@@ -85,7 +85,7 @@ TEST(interleave_inbox_two_send)
   CHECK(explore(&e));
 }
 
-/* ---- list ------------------------------------------------------------------------------------ */
+/* ---- list */
 
 struct listing {
   struct ring_list stuck, heir;
@@ -184,7 +184,7 @@ TEST(interleave_list_push_pop_splice)
   CHECK(explore(&e));
 }
 
-/* ---- gate ------------------------------------------------------------------------------------ */
+/* ---- gate */
 
 struct crowd {
   struct gate gate;

@@ -1,4 +1,5 @@
 /* test_shm.c - a chunk is known only when all of it is. */
+#include "board.h"
 #include "explore.h"
 #include "lane.h"
 #include "shm.h"
@@ -9,7 +10,7 @@ struct leasing {
   struct shm_chunk chunk[2];
   char memory[2][128];
   struct lane_desk desk;
-  struct lane_board board;
+  struct board board;
   struct lane_out out;
   struct lane_in in;
   uint32_t told; /* the reply that says which chunk it is: a message, in order */
@@ -21,8 +22,8 @@ static void leasing_begin(void *world)
   struct leasing *l = world;
   memset(l, 0, sizeof *l);
   l->table = (struct shm_table){l->chunk, 2};
-  lane_out_init(&l->out, &l->desk, &l->board, LANE_FAST);
-  lane_in_init(&l->in, &l->desk, &l->board, LANE_FAST);
+  lane_out_init(&l->out, &l->desk, board_of(&l->board), LANE_FAST);
+  lane_in_init(&l->in, &l->desk, board_of(&l->board), LANE_FAST);
 }
 
 static void leasing_network(void *world)

@@ -101,7 +101,7 @@ static const struct explore locking_plan = {
     .count = SYNC_TASKS,
 };
 
-/* ---- mutex ----------------------------------------------------------------------------------- */
+/* ---- mutex */
 
 static void locking_mutex(struct locking *l, bool timer)
 {
@@ -141,7 +141,7 @@ TEST(interleave_mutex_unlock_against_timer)
   CHECK(explore(&e));
 }
 
-/* ---- event ----------------------------------------------------------------------------------- */
+/* ---- event */
 
 static void locking_event_waiter(struct locking *l, bool timer)
 {
@@ -180,7 +180,7 @@ TEST(interleave_event_set_against_timer)
   CHECK(explore(&e));
 }
 
-/* ---- readers and writers --------------------------------------------------------------------- */
+/* ---- readers and writers */
 
 static void locking_rwlock(struct locking *l, bool write, bool timer)
 {

@@ -26,8 +26,7 @@ static void birth_tell(const struct birth *self, const char *line)
 /* Creates its own pool once more, which waits for itself. */
 static int birth_again(chi_ctx *ctx)
 {
-  struct chi_admin_get_or_create_pool *t =
-      chi_subtask_new(ctx, &chi_admin_get_or_create_pool_type);
+  struct chi_admin_get_or_create_pool *t = chi_subtask_new(ctx, &chi_admin_get_or_create_pool_type);
   if (!t)
     return CHI_ENOMEM;
   t->task.pool = CHI_ADMIN_POOL;

@@ -178,6 +178,23 @@ static int unruly_scribble_run(chi_ctx *ctx, struct unruly *self, struct unruly_
   return CHI_OK;
 }
 
+__attribute__((noinline)) static uint64_t unruly_sprawl(void)
+{
+  char room[600000];
+  room[0] = 1;
+  room[sizeof(room) - 1] = 2;
+  __asm__ volatile("" : : "r"(room) : "memory"); /* all of it is needed */
+  return (uint64_t)room[0] + (uint64_t)room[sizeof(room) - 1];
+}
+
+static int unruly_wide_run(chi_ctx *ctx, struct unruly *self, struct unruly_wide *t)
+{
+  (void)ctx;
+  (void)self;
+  t->sum = unruly_sprawl();
+  return CHI_OK;
+}
+
 #define UNRULY_METHODS(M, S)                                                                       \
   M(S, unruly_spin)                                                                                \
   M(S, unruly_overrun)                                                                             \
@@ -193,7 +210,8 @@ static int unruly_scribble_run(chi_ctx *ctx, struct unruly *self, struct unruly_
   M(S, unruly_suicide)                                                                             \
   M(S, unruly_flush)                                                                               \
   M(S, unruly_keep)                                                                                \
-  M(S, unruly_scribble)
+  M(S, unruly_scribble)                                                                            \
+  M(S, unruly_wide)
 CHI_METHODS(unruly, UNRULY_METHODS)
 
 const chi_module *chi_module_entry(void);

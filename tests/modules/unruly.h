@@ -44,5 +44,8 @@ CHI_TASK(unruly_keep, 23, CHI_NO_FIELDS)
 #define UNRULY_ITEM(X, T) X(T, IN, u64, value)
 CHI_STRUCT(unruly_item, UNRULY_ITEM)
 CHI_TASK(unruly_scribble, 24, UNRULY_SCRIBBLE)
+/* Has a local array larger than the whole stack, and begins at its far end. */
+#define UNRULY_WIDE(X, T) X(T, OUT, u64, sum)
+CHI_TASK(unruly_wide, 25, UNRULY_WIDE)
 
 #endif

@@ -319,7 +319,7 @@ int figures_begin(struct seat *s, struct figures *f)
 {
   int rc = CHI_OK;
   return EVENTUALLY(5000, (rc = figures_ask(s, f)) != CHI_OK || f->clients == 1) ? rc
-                                                                                   : CHI_ETIMEOUT;
+                                                                                 : CHI_ETIMEOUT;
 }
 
 const char *figures_json(void)
@@ -346,8 +346,8 @@ bool figures_of_process(pid_t pid, struct figures *f)
   snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
   scratch_read(path, text, sizeof(text));
   const char *at = strrchr(text, ')');
-  if (!at || sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
-                    &system) != 2)
+  if (!at ||
+      sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) != 2)
     return false;
   f->cpu_ns = (uint64_t)(user + system) * (SECOND_NS / (uint64_t)sysconf(_SC_CLK_TCK));
   return d && rss && threads;
@@ -356,8 +356,8 @@ bool figures_of_process(pid_t pid, struct figures *f)
 static bool figures_equal(const struct figures *a, const struct figures *b)
 {
   return a->main_used == b->main_used && a->data_used == b->data_used &&
-         a->runtime_used == b->runtime_used && a->clients == b->clients &&
-         a->queues == b->queues && a->in_flight == b->in_flight && a->blocked == b->blocked;
+         a->runtime_used == b->runtime_used && a->clients == b->clients && a->queues == b->queues &&
+         a->in_flight == b->in_flight && a->blocked == b->blocked;
 }
 
 const char *figures_return(struct seat *s, const struct figures *before, uint64_t ms)

@@ -23,7 +23,7 @@
 #define RSS_SLACK UINT64_C(0)
 #define SLOW 1
 #endif
-#define SOON (2 * SLOW * SECOND_NS) /* what happens at once, on a busy machine */
+#define SOON (2 * SLOW * SECOND_NS)       /* what happens at once, on a busy machine */
 #define TEST_POOL ((chi_pool_id){300, 0}) /* where tests put the pool they work on */
 
 /* ---- time ------------------------------------------------------------------------------------ */

@@ -620,8 +620,7 @@ static const char *hand_work(struct hand *h, struct seat *s)
       if (chi_task_free(s->queue, i % 4 ? (void *)l : (void *)a) != CHI_OK)
         return "cannot free";
     }
-    if (chi_submit_many(s->queue, t, 32) != 32 ||
-        chi_wait_all(s->queue, t, 32, LONG_NS) != CHI_OK)
+    if (chi_submit_many(s->queue, t, 32) != 32 || chi_wait_all(s->queue, t, 32, LONG_NS) != CHI_OK)
       return "does not complete";
     for (uint64_t i = 0; i < 32; i++) {
       uint64_t sum = i % 4 ? ((struct calc_add *)t[i])->sum : ((struct calc_later *)t[i])->sum;
@@ -783,7 +782,7 @@ TEST(calls_in_a_forked_child_are_refused)
   CHECK(f.flying && f.fresh);
   CHECK_INT(chi_bulk_alloc(st.s.queue, 100, &f.bulk), CHI_OK);
   CHECK_INT(chi_submit(st.s.queue, f.flying), CHI_OK);
-  CHECK_INT(scratch_child(forked_child, &f), 0); /* else the line, modulo 128 */
+  CHECK_INT(scratch_child(forked_child, &f), 0);              /* else the line, modulo 128 */
   CHECK_INT(chi_wait(st.s.queue, f.flying, LONG_NS), CHI_OK); /* nothing changed for the parent */
   CHECK_INT(chi_run(st.s.queue, f.fresh), CHI_OK);
   CHECK_STR(stage_close(&st), "");
@@ -918,6 +917,43 @@ TEST(reaping_client_hears_of_the_end)
   CHECK_INT(t->task.rc, CHI_ESHUTDOWN);
   seat_close(&st.s);
   daemon_free(&st.d);
+}
+
+/* Regression: the daemon grew with every write. */
+TEST(daemon_does_not_grow_with_what_passes_through)
+{
+  struct stage st;
+  struct figures before, after;
+  chi_pool_id id = {310, 0};
+  chi_param params[] = {{(char *)(uintptr_t) "capacity", (char *)(uintptr_t) "4M", 0, 0},
+                        {(char *)(uintptr_t) "bdev_type", (char *)(uintptr_t) "ram", 0, 0}};
+  CHECK_STR(stage_open(&st, NULL, NULL), "");
+  chi_queue *q = st.s.queue;
+  CHECK_INT(chi_pool_create(q, "bdev", "ram", params, 2, &id, NULL), CHI_OK);
+  struct chi_bdev_allocate_blocks *a = SEAT_NEW(&st.s, chi_bdev_allocate_blocks);
+  CHECK(a);
+  a->task.pool = id;
+  a->size = 1 << 20;
+  CHECK_INT(chi_run(q, a), CHI_OK);
+  for (int i = 0; i < 6000; i++) {
+    struct chi_bdev_write *w = SEAT_NEW(&st.s, chi_bdev_write);
+    CHECK(w);
+    CHECK_INT(chi_bulk_alloc(q, 60000, &w->data), CHI_OK);
+    w->task.pool = id;
+    w->block = a->blocks[0];
+    w->length = 60000;
+    CHECK_INT(chi_run(q, w), CHI_OK);
+    CHECK_INT(chi_bulk_free(q, &w->data), CHI_OK);
+    CHECK_INT(chi_task_free(q, w), CHI_OK);
+    if (i == 1000)
+      CHECK_INT(figures_begin(&st.s, &before), CHI_OK);
+    if (i == 1000)
+      CHECK(figures_of_process(st.d.pid, &before));
+  }
+  CHECK_STR(figures_return(&st.s, &before, 1000), "");
+  CHECK(figures_of_process(st.d.pid, &after));
+  CHECK(after.rss < before.rss + (1 << 20) + RSS_SLACK);
+  CHECK_STR(stage_close(&st), "");
 }
 
 /* Regression: an idle daemon burned CPU. One client is attached and waits for nothing. */

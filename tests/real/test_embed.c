@@ -11,70 +11,34 @@
 
 /* ---- a node of one's own --------------------------------------------------------------------- */
 
-/* A method that closes the node it runs on; which one that is, the test tells. */
-#define INNER_CLOSE(X, T) X(T, OUT, i32, code)
-CHI_TASK(inner_close, 10, INNER_CLOSE)
-struct inner {
-  int unused;
-};
-static chi_node *inner_node;
-
-static int inner_close_run(chi_ctx *ctx, struct inner *self, struct inner_close *t)
-{
-  (void)ctx;
-  (void)self;
-  t->code = chi_node_close(inner_node, 10);
-  return CHI_OK;
-}
-
-#define INNER_METHODS(M, S) M(S, inner_close)
-CHI_METHODS(inner, INNER_METHODS)
-
-static const chi_module inner_module = {.version = CHI_MODULE_VERSION,
-                                        .name = "inner",
-                                        .state_size = sizeof(struct inner),
-                                        .methods = inner_methods};
-
 struct home {
   chi_config config;
   chi_node *node;
   struct seat s;
 };
 
-/* Homes of the same number have the same name. */
-static void home_configure(struct home *h, uint32_t name, uint32_t port)
+static const char *home_open(struct home *h, const char *module)
 {
+  static uint32_t number;
+  static char text[400];
+  chi_error err = {0};
   setenv("CHI_MODULE_PATH", daemon_modules(), 1);
   memset(h, 0, sizeof(*h));
   chi_config_init(&h->config);
   h->config.sched_threads = h->config.slow_threads = 2;
   h->config.main_segment_size = h->config.client_data_segment_size = 64 << 20;
-  h->config.port = port;
+  h->config.port = 7101;
   h->config.log_level = CHI_LOG_ERROR;
   snprintf(h->config.log_file, sizeof(h->config.log_file), "/dev/null");
   snprintf(h->config.main_segment_name, sizeof(h->config.main_segment_name), "chi-test-embed-%d-%u",
-           (int)getpid(), name);
-}
-
-static const char *home_start(struct home *h, const char *module)
-{
-  static const chi_module *const modules[] = {&inner_module};
-  chi_error err = {0};
-  static char text[400];
-  int rc = chi_node_open(&h->config, modules, 1, &h->node, &err);
+           (int)getpid(), ++number);
+  int rc = chi_node_open(&h->config, NULL, 0, &h->node, &err);
   if (rc == CHI_OK)
     rc = seat_open(&h->s, chi_node_instance(h->node));
   if (rc == CHI_OK && module)
     rc = seat_pool(&h->s, module, NULL, NULL);
   snprintf(text, sizeof(text), "%s%s", rc == CHI_OK ? "" : chi_status_name(rc), err.text);
   return text;
-}
-
-static const char *home_open(struct home *h, const char *module)
-{
-  static uint32_t number = 1000;
-  home_configure(h, ++number, 7101);
-  return home_start(h, module);
 }
 
 /* The empty text if it closed as it should. */
@@ -150,70 +114,6 @@ TEST(node_opened_and_closed_many_times_leaves_nothing)
   CHECK(after.rss < before.rss + (2 << 20) + RSS_SLACK);
 }
 
-TEST(two_nodes_in_one_process)
-{
-  struct home a, b, again;
-  home_configure(&a, 1, 7101);
-  home_configure(&b, 1, 7102);
-  home_configure(&again, 1, 7101);
-  CHECK_STR(home_start(&a, "calc"), "");
-  CHECK_STR(home_start(&b, NULL), "");
-  CHECK(strstr(home_start(&again, NULL), "CHI_EBUSY")); /* the same port twice */
-  struct calc_add *t = SEAT_NEW(&a.s, calc_add), *u = SEAT_NEW(&b.s, calc_add);
-  CHECK(t && u);
-  t->a = 1;
-  CHECK_INT(chi_run(a.s.queue, t), CHI_OK);
-  CHECK_INT(t->sum, 1);
-  CHECK_INT(chi_run(b.s.queue, u), CHI_ENOENT);
-  CHECK_STR(home_close(&a), "");
-  CHECK_INT(seat_pool(&b.s, "calc", NULL, NULL), CHI_OK);
-  CHECK_INT(chi_run(b.s.queue, u), CHI_OK);
-  CHECK_STR(home_start(&again, NULL), "");
-  CHECK_STR(home_close(&b), "");
-  CHECK_STR(home_close(&again), "");
-}
-
-TEST(node_that_cannot_open_leaves_nothing)
-{
-  struct figures before = {0}, after;
-  for (int round = 0; round < 12; round++) {
-    struct home h;
-    chi_compose_entry *e;
-    home_configure(&h, 2, 7101);
-    CHECK_INT(chi_config_add_pool(&h.config, "nowhere", "lost", "local", 300, 0, &e), CHI_OK);
-    CHECK(strstr(home_start(&h, NULL), "nowhere"));
-    chi_config_free(&h.config);
-    if (round == 1)
-      CHECK(figures_of_process(getpid(), &before));
-  }
-  CHECK(figures_of_process(getpid(), &after));
-  CHECK_INT(after.descriptors, before.descriptors);
-  CHECK_INT(after.threads, before.threads);
-}
-
-static chi_node *signalled;
-
-static void on_signal(int number)
-{
-  (void)number;
-  chi_node_stop(signalled);
-}
-
-TEST(stop_from_a_signal_handler_ends_the_wait)
-{
-  struct home h;
-  struct sigaction action = {.sa_handler = on_signal}, before;
-  CHECK_STR(home_open(&h, NULL), "");
-  signalled = h.node;
-  CHECK_INT(chi_node_wait(h.node, 0), CHI_ETIMEOUT);
-  sigaction(SIGUSR1, &action, &before);
-  raise(SIGUSR1);
-  sigaction(SIGUSR1, &before, NULL);
-  CHECK_INT(chi_node_wait(h.node, LONG_NS), CHI_OK);
-  CHECK_INT(chi_node_wait(h.node, LONG_NS), CHI_OK);
-  CHECK_STR(home_close(&h), "");
-}
-
 TEST(stop_asked_by_a_client_ends_the_wait)
 {
   struct home h;
@@ -229,7 +129,7 @@ TEST(stop_asked_by_a_client_ends_the_wait)
   t->grace_period_ms = 5000;
   CHECK_INT(chi_run(h.s.queue, t), CHI_OK);
   CHECK_INT(chi_node_wait(h.node, LONG_NS), CHI_OK);
-  CHECK_INT(chi_run(h.s.queue, late), CHI_ESHUTDOWN); /* nothing new */
+  CHECK_INT(chi_run(h.s.queue, late), CHI_ESHUTDOWN);    /* nothing new */
   CHECK_INT(chi_wait(h.s.queue, work, LONG_NS), CHI_OK); /* but what was accepted goes on */
   CHECK_STR(home_close(&h), "");
 }
@@ -270,38 +170,6 @@ TEST(close_is_refused_while_a_method_never_yields_and_the_node_stays_open)
   CHECK_INT(chi_task_done(h.s.queue, t), 1);
   seat_close(&h.s);
   chi_config_free(&h.config);
-}
-
-TEST(close_from_inside_a_method_is_refused)
-{
-  struct home h;
-  CHECK_STR(home_open(&h, "inner"), "");
-  inner_node = h.node;
-  struct inner_close *t = SEAT_NEW(&h.s, inner_close);
-  CHECK(t);
-  CHECK_INT(chi_run(h.s.queue, t), CHI_OK);
-  CHECK_INT(t->code, CHI_EDEADLOCK);
-  CHECK_STR(home_close(&h), "");
-}
-
-static int forked_child(void *arg)
-{
-  struct home *h = arg;
-  return chi_node_wait(h->node, 0) == CHI_EFORKED && chi_node_close(h->node, 10) == CHI_EFORKED &&
-                 chi_node_guard(h->node) == CHI_EFORKED
-             ? 0
-             : 1;
-}
-
-TEST(node_of_the_parent_is_refused_in_a_forked_child)
-{
-  struct home h;
-  CHECK_STR(home_open(&h, "calc"), "");
-  CHECK_INT(scratch_child(forked_child, &h), 0);
-  struct calc_add *t = SEAT_NEW(&h.s, calc_add);
-  CHECK(t);
-  CHECK_INT(chi_run(h.s.queue, t), CHI_OK);
-  CHECK_STR(home_close(&h), "");
 }
 
 /* ---- methods that misbehave ------------------------------------------------------------------ */
@@ -452,6 +320,89 @@ TEST(more_blocked_tasks_than_stacks)
     CHECK_INT(((struct calc_later *)t[i])->sum, i + 1);
   /* And they go again. */
   CHECK(EVENTUALLY(20000, figures_ask(&h.s, &f) == CHI_OK && f.blocked == 0 && f.stacks < 300));
+  CHECK_STR(home_close(&h), "");
+}
+
+/* Those who wait hold all stacks of a worker; the one that would wake them comes behind. */
+TEST(waker_behind_more_waiters_than_stacks_gets_through)
+{
+  struct home h;
+  static void *t[1500];
+  CHECK_STR(home_open(&h, "unruly"), "");
+  for (int i = 0; i < 1500; i++) {
+    t[i] = SEAT_NEW(&h.s, unruly_await);
+    CHECK(t[i]);
+    CHECK(EVENTUALLY(10000, chi_submit(h.s.queue, t[i]) == CHI_OK));
+  }
+  struct unruly_set *set = SEAT_NEW(&h.s, unruly_set);
+  CHECK(set);
+  CHECK_INT(chi_wait(h.s.queue, t[0], 100 * MS_NS), CHI_ETIMEOUT);
+  CHECK_INT(chi_submit(h.s.queue, set), CHI_OK);
+  CHECK_INT(chi_wait(h.s.queue, set, LONG_NS), CHI_OK);
+  CHECK_INT(chi_wait_all(h.s.queue, t, 1500, LONG_NS), CHI_OK);
+  CHECK_STR(home_close(&h), "");
+}
+
+/* One client's tasks hold all stacks of all workers. It can still cancel them, and others wait. */
+TEST(all_stacks_of_all_workers_are_held)
+{
+  struct home h;
+  struct seat other;
+  struct figures f;
+  static void *t[6000];
+  CHECK_STR(home_open(&h, "calc"), "");
+  CHECK_INT(seat_open(&other, chi_node_instance(h.node)), CHI_OK);
+  for (int i = 0; i < 6000; i++) {
+    struct calc_later *one = SEAT_NEW(&h.s, calc_later);
+    CHECK(one);
+    one->ns = 1000 * SECOND_NS;
+    t[i] = one;
+    CHECK(EVENTUALLY(10000, chi_submit(h.s.queue, one) == CHI_OK));
+  }
+  CHECK(EVENTUALLY(20000, figures_ask(&other, &f) == CHI_OK && f.blocked >= 4096));
+  struct calc_add *late = SEAT_NEW(&other, calc_add);
+  CHECK(late);
+  CHECK_INT(chi_submit(other.queue, late), CHI_OK);
+  CHECK_INT(chi_wait(other.queue, late, 100 * MS_NS), CHI_ETIMEOUT);
+  for (int i = 0; i < 6000; i++)
+    CHECK(EVENTUALLY(10000, chi_cancel(h.s.queue, t[i]) == CHI_OK));
+  for (int i = 0; i < 6000; i++)
+    CHECK_INT(chi_wait(h.s.queue, t[i], LONG_NS), CHI_ECANCELLED);
+  CHECK_INT(chi_wait(other.queue, late, LONG_NS), CHI_OK);
+  seat_close(&other);
+  CHECK_STR(home_close(&h), "");
+}
+
+/* Tasks of admin that wait, by the thousand, leave room for those that don't. */
+TEST(admin_answers_while_thousands_wait_for_it)
+{
+  struct home h;
+  struct seat other;
+  struct figures f;
+  static void *t[3000];
+  CHECK_STR(home_open(&h, "calc"), "");
+  struct calc_later *endless = SEAT_NEW(&h.s, calc_later);
+  CHECK(endless);
+  endless->ns = 1000 * SECOND_NS;
+  CHECK_INT(chi_submit(h.s.queue, endless), CHI_OK);
+  for (int i = 0; i < 3000; i++) {
+    struct chi_admin_flush *one = CHI_NEW(h.s.queue, chi_admin_flush);
+    CHECK(one);
+    one->task.pool = CHI_ADMIN_POOL;
+    t[i] = one;
+    CHECK(EVENTUALLY(10000, chi_submit(h.s.queue, one) == CHI_OK));
+  }
+  CHECK_INT(seat_open(&other, chi_node_instance(h.node)), CHI_OK);
+  uint64_t began = now_ns();
+  CHECK_INT(figures_ask(&other, &f), CHI_OK);
+  CHECK(now_ns() - began < SOON);
+  CHECK_INT(chi_cancel(h.s.queue, endless), CHI_OK);
+  CHECK_INT(chi_wait(h.s.queue, endless, LONG_NS), CHI_ECANCELLED);
+  for (int i = 0; i < 3000; i++) {
+    int rc = chi_wait(h.s.queue, t[i], LONG_NS);
+    CHECK(rc == CHI_OK || rc == CHI_EBUSY);
+  }
+  seat_close(&other);
   CHECK_STR(home_close(&h), "");
 }
 
@@ -617,6 +568,20 @@ TEST(second_signal_ends_a_daemon_at_once)
   pause_ns(20 * MS_NS);
   kill(st.d.pid, SIGTERM);
   CHECK_INT(daemon_wait(&st.d, SOON / MS_NS), 128 + SIGTERM);
+  seat_close(&st.s);
+  daemon_free(&st.d);
+}
+
+/* One step past everything: the guard is wide enough. */
+TEST(local_array_larger_than_the_stack_is_named_and_ends_the_daemon)
+{
+  struct stage st;
+  CHECK_STR(stage_open(&st), "");
+  struct unruly_wide *t = SEAT_NEW(&st.s, unruly_wide);
+  CHECK(t);
+  CHECK_INT(chi_submit(st.s.queue, t), CHI_OK);
+  CHECK_INT(daemon_wait(&st.d, 5000), 70);
+  CHECK(strstr(st.d.said, "unruly_wide") && strstr(st.d.said, "overran its stack"));
   seat_close(&st.s);
   daemon_free(&st.d);
 }

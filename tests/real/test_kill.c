@@ -37,7 +37,7 @@ static void *common(size_t size)
   return p == MAP_FAILED ? NULL : p;
 }
 
-/* ---- clients that die ------------------------------------------------------------------------- */
+/* ---- clients that die ------------------------------------------------------------------------ */
 
 #define VICTIM_YAML                                                                                \
   "memory: {main_segment_size: 256M, client_data_segment_size: 256M, "                             \
@@ -273,7 +273,7 @@ TEST(clients_killed_by_the_thousand_leave_nothing)
   CHECK_INT(after.queues, 1);
   CHECK_INT(after.blocked, 0);
   CHECK_INT(after.queued, 0);
-  CHECK(after.main_used < before.main_used && after.data_used < before.data_used); /* the witness's */
+  CHECK(after.main_used < before.main_used && after.data_used < before.data_used); /* the witness */
   CHECK_INT(after.runtime_used, before.runtime_used);
   CHECK(figures_of_process(d.pid, &after));
   CHECK(after.descriptors < before.descriptors);
@@ -286,7 +286,7 @@ TEST(clients_killed_by_the_thousand_leave_nothing)
   munmap(w, sizeof(*w));
 }
 
-/* ---- daemons that die ------------------------------------------------------------------------- */
+/* ---- daemons that die ------------------------------------------------------------------------ */
 
 #define BLOCKS_MOST 200
 #define BLOCK_MOST (256u << 10)
@@ -482,7 +482,7 @@ static int keeper_count(struct keeper *k, const char **wrong)
     held += k->hold[i].block.size;
   uint64_t gone = t->capacity - t->remaining;
   if (rc == CHI_OK && (gone < held || gone > held + k->unsure))
-    printf("gone %llu held %llu unsure %llu\n", (unsigned long long)gone, (unsigned long long)held, (unsigned long long)k->unsure), fflush(stdout), *wrong = "the remaining space is wrong";
+    *wrong = "the remaining space is wrong";
   if (rc == CHI_OK)
     chi_task_free(k->s.queue, t);
   return rc;
@@ -649,8 +649,8 @@ static void one_life(struct daemon *d, struct diary *diary)
   }
 }
 
-/* Regressions: a killed daemon left its clients hanging for minutes; segments stayed behind, and the
- * next start collided with them. */
+/* Regressions: a killed daemon left its clients hanging for minutes; segments stayed behind, and
+ * the next start collided with them. */
 TEST(daemon_killed_at_random_moments)
 {
   struct daemon d;
@@ -678,14 +678,13 @@ TEST(daemon_killed_at_random_moments)
   CHECK_INT(waitpid(keeper, &status, 0), keeper);
   CHECK_STR(diary->wrong, "");
   CHECK_INT(status, 0);
-  printf("crashes %llu verified %llu acts %llu\n", (unsigned long long)diary->crashes, (unsigned long long)diary->verified, (unsigned long long)diary->acts);
   CHECK(diary->crashes >= 30 && diary->verified >= 15 && diary->acts > 400);
   CHECK_INT(daemon_stop(&d), 0);
   daemon_free(&d);
   munmap(diary, sizeof(*diary));
 }
 
-/* ---- memory that a cgroup doesn't give -------------------------------------------------------- */
+/* ---- memory that a cgroup doesn't give ------------------------------------------------------- */
 
 #define CGROUP_LIMIT (64u << 20)
 
@@ -782,5 +781,77 @@ TEST(cgroup_limit_is_an_error_and_not_a_fault)
   CHECK(EVENTUALLY(3000, rmdir(dir) == 0));
   CHECK_STR(wrong, "");
   CHECK_INT(status, 0); /* not killed for want of memory */
+  daemon_free(&d);
+}
+
+/* ---- clients that die beside a method that never yields -------------------------------------- */
+
+/* Attaches several times, so that there are lanes for every worker; works, and waits. */
+static void bystander(const char *instance)
+{
+  struct seat s[6];
+  for (int i = 0; i < 6; i++) {
+    if (seat_open(&s[i], instance) != CHI_OK)
+      _exit(1);
+    struct calc_add *t = SEAT_NEW(&s[i], calc_add);
+    struct calc_add *u = SEAT_NEW(&s[i], calc_add);
+    if (!t || !u)
+      _exit(2);
+    u->task.compute_us = 1000;
+    if (chi_run(s[i].queue, t) != CHI_OK || chi_run(s[i].queue, u) != CHI_OK)
+      _exit(3);
+  }
+  pause();
+}
+
+/* A fast and a slow worker are held up by another client's methods. */
+static const char *hold_up(struct seat *s, struct unruly_spin **stuck)
+{
+  for (uint32_t i = 0; i < 2; i++) {
+    chi_pool_id id = {400 + i, 0};
+    char name[16];
+    snprintf(name, sizeof(name), "stuck %u", i);
+    if (chi_pool_create(s->queue, "unruly", name, NULL, 0, &id, NULL) != CHI_OK)
+      return "no pool";
+    stuck[i] = SEAT_NEW(s, unruly_spin);
+    if (!stuck[i])
+      return "no task";
+    stuck[i]->task.pool = id;
+    stuck[i]->task.compute_us = i * 1000;
+    stuck[i]->ns = 6 * SECOND_NS;
+    if (chi_submit(s->queue, stuck[i]) != CHI_OK)
+      return "cannot submit";
+  }
+  return chi_wait(s->queue, stuck[1], 200 * MS_NS) == CHI_ETIMEOUT ? "" : "it isn't stuck";
+}
+
+TEST(killed_client_leaves_nothing_though_workers_are_stuck)
+{
+  struct daemon d;
+  struct seat s;
+  struct figures before, after;
+  struct unruly_spin *stuck[2];
+  CHECK(daemon_make(&d, NULL));
+  CHECK_STR(daemon_start(&d), "");
+  CHECK_INT(seat_open(&s, d.instance), CHI_OK);
+  CHECK_INT(seat_pool(&s, "calc", NULL, NULL), CHI_OK);
+  CHECK_STR(hold_up(&s, stuck), "");
+  CHECK_INT(figures_begin(&s, &before), CHI_OK);
+  for (int i = 0; i < 3; i++) {
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0)
+      bystander(d.instance);
+    CHECK(EVENTUALLY(5000, figures_ask(&s, &after) == CHI_OK && after.queues == 7));
+    pause_ns(50 * MS_NS);
+    kill(child, SIGKILL);
+    CHECK_INT(waitpid(child, NULL, 0), child);
+    CHECK_STR(figures_return(&s, &before, 1500), "");
+  }
+  CHECK_INT(chi_task_done(s.queue, stuck[0]) + chi_task_done(s.queue, stuck[1]), 0);
+  for (uint32_t i = 0; i < 2; i++)
+    CHECK_INT(chi_wait(s.queue, stuck[i], LONG_NS), CHI_OK);
+  seat_close(&s);
+  CHECK_INT(daemon_stop(&d), 0);
   daemon_free(&d);
 }

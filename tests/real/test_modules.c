@@ -109,9 +109,10 @@ TEST(shared_object_that_is_no_fitting_module_is_refused)
     int code;
     const char *says;
   } bad[] = {
-      {"future", CHI_EVERSION, "version"}, {"hollow", CHI_ENOMODULE, "chi_module_entry"},
-      {"alias", CHI_ENOMODULE, "incognito"}, {"clash", CHI_EINVAL, "same id 10"},
-      {"../modules/calc", CHI_ENOMODULE, "not a name"}, {".calc", CHI_ENOMODULE, "not a name"},
+      {"loaded_old", CHI_EVERSION, "version"},   {"loaded_bare", CHI_ENOMODULE, "chi_module_entry"},
+      {"loaded_none", CHI_ENOMODULE, "nothing"}, {"alias", CHI_ENOMODULE, "incognito"},
+      {"clash", CHI_EINVAL, "same id 10"},       {"../modules/calc", CHI_ENOMODULE, "not a name"},
+      {".calc", CHI_ENOMODULE, "not a name"},
   };
   struct stage st;
   CHECK_STR(stage_open(&st), "");
@@ -131,9 +132,8 @@ TEST(shared_object_that_is_no_fitting_module_is_refused)
 TEST(compose_entry_without_a_module_stops_the_start_and_is_named)
 {
   struct daemon d;
-  CHECK(daemon_make(&d,
-                    "compose:\n  - {mod_name: nowhere, pool_name: lost, pool_query: local, "
-                    "pool_id: \"300.0\"}\n"));
+  CHECK(daemon_make(&d, "compose:\n  - {mod_name: nowhere, pool_name: lost, pool_query: local, "
+                        "pool_id: \"300.0\"}\n"));
   const char *said = daemon_start(&d);
   CHECK(strstr(said, "lost") && strstr(said, "nowhere"));
   CHECK(daemon_spawn(&d));
