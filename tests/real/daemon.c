@@ -191,9 +191,21 @@ int daemon_stop(struct daemon *d)
   return daemon_wait(d, START_MS);
 }
 
+/* A daemon that is killed leaves its socket and its lock behind, for the next one. */
+static void daemon_forget(const struct daemon *d, const char *suffix)
+{
+  char path[160];
+  const char *colon = strchr(d->instance, ':');
+  snprintf(path, sizeof(path), "/tmp/chimaera-%u/%.*s-%s.%s", (unsigned)geteuid(),
+           (int)(colon - d->instance), d->instance, colon + 1, suffix);
+  unlink(path);
+}
+
 void daemon_free(struct daemon *d)
 {
   daemon_kill(d);
+  daemon_forget(d, "sock");
+  daemon_forget(d, "lock");
   scratch_remove(d->dir);
   daemon_note(d->dir, "");
 }

@@ -354,9 +354,11 @@ want 2 'expected a duration'
 chi top --interval 0
 want 2
 for key in q $'\003'; do
-  # On a terminal: the other screen is entered and left again.
+  # On a terminal: the other screen is entered and left again. A shell in between would end by the
+  # same Ctrl-C, so there is none.
   (sleep 0.7 && printf %s "$key" && sleep 1) |
-    timeout 20 script -qec "'$CHIMAERA' top --interval 200ms" /dev/null >"$temp/out" 2>"$temp/err"
+    timeout 20 script -qec "exec '$CHIMAERA' top --interval 200ms" /dev/null \
+      >"$temp/out" 2>"$temp/err"
   status=$?
   want 0 $'\033\\[?1049h' $'\033\\[?1049l' 'q quits'
 done
