@@ -284,7 +284,8 @@ int admin_create_pool(chi_ctx *ctx, struct admin_host *host, const char *mod_nam
   if (!m)
     return error_set(err, why.code, "%s", why.text);
   struct pool *p = NULL;
-  int rc = pool_open(alloc, host->crew->count, *id, pool_name, m, &p);
+  int rc = pool_open(alloc, host->crew->count, *id, pool_name, m, host->crew->nodes,
+                     host->crew->node, &p);
   if (rc != CHI_OK)
     return error_set(err, rc, "no memory for pool %s", pool_name);
   rc = admin_parse_params(m, params, p->params, err);
@@ -521,7 +522,8 @@ int admin_open(struct admin_host *host, chi_error *err)
 {
   struct module *m = module_find(host->modules, "admin");
   CHI_ASSERT(m != NULL);
-  int rc = pool_open(host->crew->alloc, host->crew->count, CHI_ADMIN_POOL, "admin", m, &host->pool);
+  int rc = pool_open(host->crew->alloc, host->crew->count, CHI_ADMIN_POOL, "admin", m,
+                     host->crew->nodes, host->crew->node, &host->pool);
   if (rc != CHI_OK)
     return error_set(err, rc, "no memory for the admin pool");
   ((struct admin *)host->pool->container.state)->host = host;

@@ -162,12 +162,13 @@ static int ctx_resolve(chi_ctx *ctx, chi_ctx *sub)
       ((t->flags & CHI_TASK_PERIODIC) && t->period_us == 0))
     return CHI_EINVAL;
   struct route route;
-  int rc = t->query.mode == CHI_QUERY_DYNAMIC
-               ? CHI_OK
-               : route_resolve(&t->query, w->crew->nodes, w->crew->node, &route);
+  int rc = route_resolve(&t->query, entry->map, w->crew->node, &route);
   if (rc != CHI_OK)
     return rc;
-  sub->container = &entry->pool->container;
+  sub->container = route.here ? route.here : &entry->pool->container;
+  sub->map = NULL;
+  if (!route.here || (t->flags & CHI_TASK_FORCE_NET))
+    worker_aim(sub, entry->map, route.first, route.count);
   sub->method = m;
   uint64_t us = t->compute_us ? t->compute_us : m->def->compute_us;
   uint64_t size = t->io_size < (1ull << 40) ? t->io_size : 1ull << 40;

@@ -94,8 +94,21 @@ enum env_trace {
   ENV_TRACE_POOL,     /* a pool's state: a major << 32 | minor, b state, c generation */
   ENV_TRACE_TAKEOVER, /* a worker found stuck, b its heir, c lanes moved */
   ENV_TRACE_CLIENT,   /* a link, b 1 attached, 2 refused, 0 gone */
-  ENV_TRACE_MARK      /* a test's own */
+  ENV_TRACE_MARK,     /* a test's own */
+  ENV_TRACE_KEY,      /* a body begins that several nodes know: a node << 32 | container, b sequence,
+                       * c boot: where its task began, and for which container this is */
+  ENV_TRACE_NET,      /* of a task between nodes: a enum net_trace, b peer, c sequence */
+  ENV_TRACE_MEMBER,   /* another node: a node, b enum member_state, c boot */
+  ENV_TRACE_BOOT      /* the own life: a boot */
 };
+
+/* What travels between nodes: frames of bytes that belong together. The first is small and is
+ * copied; the others are bulk. */
+struct env_frame {
+  const void *data;
+  uint64_t size;
+};
+#define ENV_FRAMES_MAX 65 /* of one message */
 
 struct env {
   uint32_t version; /* ENV_VERSION; the table only ever grows at its end */
@@ -179,6 +192,31 @@ struct env {
 
   /* Client side: sleeps until the clock says `until`. Any thread that is not a worker's. */
   void (*pause)(struct env *env, uint64_t until);
+
+  /* Nanoseconds since 1970 by the machine's own opinion, which may jump: only to number the lives
+   * of a node. Any thread. */
+  uint64_t (*wall)(struct env *env);
+
+  /* ---- other nodes, known by their position in the list; network worker thread. The environment
+   * calls runtime_on_message, runtime_on_peer and runtime_on_sent between steps of the network
+   * worker. Messages to one peer arrive in the order they were sent, each whole or not at all; they
+   * are lost only with the connection or in a queue that is full, and whoever sent them may not
+   * hear of it. */
+  /* Makes this node reachable at its own place in the list and keeps trying to connect to the
+   * others, until net_close. CHI_EBUSY: the address is in use; CHI_EINVAL: no such address. hosts
+   * stays valid. */
+  int (*net_open)(struct env *env, const chi_host *hosts, uint32_t count, uint32_t self,
+                  uint32_t port, chi_error *err);
+  /* Drops every connection with what is queued; parcels that were not handed back will not be. */
+  void (*net_close)(struct env *env);
+  /* Sends a message. frame[0] is copied; the others are read until `parcel` (not NULL if there are
+   * any) is handed back by runtime_on_sent, sent or not. CHI_EBUSY: the queue to this peer is full;
+   * CHI_EUNREACHABLE: no connection now. After an error nothing was taken. */
+  int (*net_send)(struct env *env, uint32_t peer, const struct env_frame *frame, uint32_t count,
+                  void *parcel);
+  /* Drops the connection to a peer and what is queued for it, so that it pins nothing; parcels are
+   * handed back. Goes on trying to connect. */
+  void (*net_reset)(struct env *env, uint32_t peer);
 };
 
 #endif

@@ -2,9 +2,30 @@
 #include "pool.h"
 #include "hash.h"
 
-int pool_open(const struct alloc *alloc, uint32_t workers, chi_pool_id id, const char *name,
-              struct module *module, struct pool **out)
+static size_t pool_map_size(uint32_t count)
 {
+  return sizeof(struct pool_map) + count * sizeof(((struct pool_map *)0)->at[0]);
+}
+
+static struct pool_map *pool_map_new(const struct alloc *alloc, struct container *own,
+                                     uint32_t containers, uint32_t self)
+{
+  struct pool_map *map = alloc_zero(alloc, pool_map_size(containers));
+  if (!map)
+    return NULL;
+  map->count = containers;
+  for (uint32_t i = 0; i < containers; i++)
+    map->at[i].node = i;
+  own->index = containers == 1 ? 0 : self;
+  map->at[own->index].node = self;
+  map->at[own->index].here = own;
+  return map;
+}
+
+int pool_open(const struct alloc *alloc, uint32_t workers, chi_pool_id id, const char *name,
+              struct module *module, uint32_t containers, uint32_t self, struct pool **out)
+{
+  CHI_ASSERT(containers > 0 && (containers == 1 || self < containers));
   const chi_module *def = module->def;
   struct pool *p = alloc_zero(alloc, sizeof *p);
   if (!p)
@@ -21,7 +42,8 @@ int pool_open(const struct alloc *alloc, uint32_t workers, chi_pool_id id, const
   c->tally = alloc_zero(alloc, workers * sizeof *c->tally);
   c->state = alloc_zero(alloc, def->state_size ? def->state_size : 1);
   p->params = def->params ? alloc_zero(alloc, def->params->size) : NULL;
-  if (!c->tally || !c->state || (def->params && !p->params)) {
+  p->map = pool_map_new(alloc, c, containers, self);
+  if (!c->tally || !c->state || !p->map || (def->params && !p->params)) {
     pool_close(alloc, p);
     return CHI_ENOMEM;
   }
@@ -40,6 +62,8 @@ void pool_close(const struct alloc *alloc, struct pool *p)
   alloc_put(alloc, c->state, def->state_size ? def->state_size : 1);
   if (p->params)
     alloc_put(alloc, p->params, def->params->size);
+  if (p->map)
+    alloc_put(alloc, p->map, pool_map_size(p->map->count));
   alloc_put(alloc, p, sizeof *p);
 }
 
@@ -79,7 +103,7 @@ struct pool_table *pool_table_build(const struct alloc *alloc, struct pool *firs
     uint32_t at = (uint32_t)pool_hash(p->id) & t->mask;
     while (t->slot[at].pool)
       at = (at + 1) & t->mask;
-    t->slot[at] = (struct pool_entry){.id = p->id, .state = p->state, .pool = p};
+    t->slot[at] = (struct pool_entry){.id = p->id, .state = p->state, .pool = p, .map = p->map};
   }
   return t;
 }

@@ -29,11 +29,20 @@ struct pool_tally {
 
 struct container {
   struct pool *pool;
-  uint32_t index;
+  uint32_t index; /* among the pool's containers, over all nodes */
   bool parallel;
   struct gate gate;
   void *state;
   struct pool_tally *tally; /* by worker */
+};
+
+/* Where the containers of a pool are: never changed while a snapshot refers to it. */
+struct pool_map {
+  uint32_t count;
+  struct {
+    uint32_t node;
+    struct container *here; /* NULL: on another node */
+  } at[];
 };
 
 struct pool {
@@ -45,7 +54,10 @@ struct pool {
   uint32_t doomed; /* atomic: being destroyed, periodic tasks end */
   void *params; /* module->def->params->size bytes, or NULL */
   uint32_t workers;
-  struct container container;
+  bool shared;          /* of all nodes: in the table they agree on; else of this node alone */
+  uint64_t version[2];  /* of the entry in that table */
+  struct pool_map *map;
+  struct container container; /* the one that was made here at first */
   chi_event created; /* set when it is no longer in creation */
   struct ring_node *parked, **parked_end; /* task_raw that wait for creation */
 };
@@ -54,6 +66,7 @@ struct pool_entry {
   chi_pool_id id;
   enum pool_state state;
   struct pool *pool;
+  const struct pool_map *map;
 };
 
 /* A snapshot: never changed after pool_table_build; counted by the network worker alone. */
@@ -72,8 +85,11 @@ struct pool_notice {
   struct pool_table *former; /* filled by the worker: no longer used there */
 };
 
+/* A pool in creation with `containers` of them, container i on node i, of which number `index` is
+ * here; one alone is on node `self` whatever its number. CHI_ENOMEM. */
 CHI_PRIVATE int pool_open(const struct alloc *alloc, uint32_t workers, chi_pool_id id,
-                          const char *name, struct module *module, struct pool **out);
+                          const char *name, struct module *module, uint32_t containers,
+                          uint32_t self, struct pool **out);
 CHI_PRIVATE void pool_close(const struct alloc *alloc, struct pool *pool);
 /* Tasks accepted and not ended. Exact once every worker has a snapshot without the pool; before
  * that, a figure. */

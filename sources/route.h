@@ -1,18 +1,20 @@
-/* route.h - query -> where: which container, on which node, a task is for. */
+/* route.h - query -> where: which containers of a pool a task is for. */
 #ifndef CHI_ROUTE_H
 #define CHI_ROUTE_H
 
 #include "base.h"
+#include "pool.h"
 
+/* Containers first .. first + count - 1; `here` if it is one and on this node. */
 struct route {
-  uint32_t node, container;
+  uint32_t first, count;
+  struct container *here;
 };
 
-/* Resolves a query over `containers` containers, container i on node i, seen from `self`. Dynamic
- * counts as local: whoever schedules has asked the module before. CHI_OK with *out on one target;
- * CHI_ERANGE: no such container or node; CHI_EINVAL: no such mode; CHI_EUNREACHABLE: several
- * targets, or one on a node that cannot be reached. */
-CHI_PRIVATE int route_resolve(const chi_query *query, uint32_t containers, uint32_t self,
+/* Resolves a query over the containers of a pool, seen from node `self`. Local is the container of
+ * this node; where there are several, the first, and where there is none, CHI_ENOENT. Physical
+ * means the same of another node. Dynamic is the same, or the first of all: there the module is asked. CHI_ERANGE: no such container; CHI_EINVAL: no such mode. */
+CHI_PRIVATE int route_resolve(const chi_query *query, const struct pool_map *map, uint32_t self,
                               struct route *out);
 
 #endif

@@ -87,6 +87,17 @@ static void runtime_on_notice(void *arg, struct pool_notice *notice)
   directory_on_notice(&rt->directory, notice);
 }
 
+static void runtime_on_remote(void *arg, chi_ctx *ctx)
+{
+  struct runtime *rt = arg;
+  worker_end(runtime_network(rt), ctx, CHI_EUNREACHABLE);
+}
+
+static void runtime_on_cancel(void *arg)
+{
+  (void)arg;
+}
+
 static void runtime_composed(void *arg, int rc)
 {
   struct runtime *rt = arg;
@@ -171,6 +182,8 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
       .stack_size = config->stack_size,
       .on_raw = runtime_on_raw,
       .on_notice = runtime_on_notice,
+      .on_remote = runtime_on_remote,
+      .on_cancel = runtime_on_cancel,
       .arg = rt,
   };
 }
@@ -513,6 +526,21 @@ void runtime_on_request(struct runtime *rt, env_link link, const void *message, 
 void runtime_on_hangup(struct runtime *rt, env_link link)
 {
   session_hangup(&rt->sessions, link);
+}
+
+void runtime_on_message(struct runtime *rt, const struct env_frame *frame, uint32_t count)
+{
+  (void)rt, (void)frame, (void)count;
+}
+
+void runtime_on_peer(struct runtime *rt, uint32_t peer, bool connected)
+{
+  (void)rt, (void)peer, (void)connected;
+}
+
+void runtime_on_sent(struct runtime *rt, void *parcel)
+{
+  (void)rt, (void)parcel;
 }
 
 #undef RUNTIME_LOOK_NS

@@ -75,4 +75,12 @@ CHI_PRIVATE void runtime_on_request(struct runtime *rt, env_link link, const voi
                                     size_t size);
 CHI_PRIVATE void runtime_on_hangup(struct runtime *rt, env_link link);
 
+/* A message of some node that says it is one of ours. The frames are valid during the call. */
+CHI_PRIVATE CHI_UNUSED void runtime_on_message(struct runtime *rt, const struct env_frame *frame,
+                                    uint32_t count);
+/* There is a connection to that peer now, or there is none any more. */
+CHI_PRIVATE CHI_UNUSED void runtime_on_peer(struct runtime *rt, uint32_t peer, bool connected);
+/* The frames sent with this parcel are no longer read. */
+CHI_PRIVATE CHI_UNUSED void runtime_on_sent(struct runtime *rt, void *parcel);
+
 #endif

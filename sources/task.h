@@ -15,6 +15,7 @@ struct queue;
 struct container;
 struct worker_fiber;
 struct method;
+struct pool_map;
 
 /* What a ring_node is embedded in. */
 enum node_kind {
@@ -29,7 +30,8 @@ enum node_kind {
   NODE_TABLE,      /* pool_notice: a new snapshot of the pool table */
   NODE_TABLE_SEEN, /* pool_notice: the worker uses it */
   NODE_LANE,       /* queue_lane: to be served by this worker */
-  NODE_CALL        /* chi_ctx of the node's own: completed, to the network worker */
+  NODE_CALL,       /* chi_ctx of the node's own: completed, to the network worker */
+  NODE_REMOTE      /* chi_ctx: a task for containers of other nodes, to the network worker */
 };
 
 enum task_state {
@@ -47,7 +49,8 @@ enum task_wait {
   TASK_WAIT_IO,      /* a file operation: cannot be interrupted */
   TASK_WAIT_PAUSE,   /* as TIME, but cannot be interrupted */
   TASK_WAIT_JOIN,    /* as SUBTASK for all, at the end of its body: cannot be interrupted */
-  TASK_WAIT_GATE     /* to re-enter its container */
+  TASK_WAIT_GATE,    /* to re-enter its container */
+  TASK_WAIT_AWAY     /* for the answer of other nodes */
 };
 
 /* Where the result goes. */
@@ -95,6 +98,11 @@ struct chi_ctx {
   bool slow;                         /* estimated to belong on a slow worker */
   bool shielded;                     /* is not cancelled */
   bool resolved;                     /* container and method are set: no look-up at submission */
+
+  const struct pool_map *map; /* NODE_REMOTE: of its pool; the containers it is for */
+  uint32_t first, count;
+  uint32_t key_node, key_index; /* of a task known to several nodes: where it began, for which */
+  uint64_t key_boot, key_seq;   /* container; key_seq 0: known here alone */
 };
 
 /* A lane entry on its way to the network worker. */

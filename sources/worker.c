@@ -12,6 +12,14 @@ static void worker_trace(const struct worker *w, int what, const chi_ctx *ctx, u
     w->crew->env->trace(w->crew->env, what, w->index, ctx->id, c);
 }
 
+static void worker_trace_key(const struct worker *w, const chi_ctx *ctx)
+{
+  if (CHI_UNLIKELY(ctx->key_seq != 0) && w->crew->env->trace)
+    w->crew->env->trace(w->crew->env, ENV_TRACE_KEY,
+                        (uint64_t)ctx->key_node << 32 | ctx->key_index, ctx->key_seq,
+                        ctx->key_boot);
+}
+
 /* ---- fibers */
 
 static struct worker_fiber *worker_fiber_open(struct worker *w)
@@ -100,10 +108,26 @@ struct worker *worker_of_slow(struct worker_crew *crew)
   return &crew->worker[crew->fast + turn % crew->slow];
 }
 
+/* To the network worker: it is for other nodes. */
+static void worker_send_away(struct worker *w, chi_ctx *ctx)
+{
+  struct worker *network = &w->crew->worker[w->crew->count - 1];
+  ctx->state = TASK_BLOCKED;
+  ctx->wait = TASK_WAIT_AWAY;
+  ctx->worker = network;
+  ctx->node.kind = NODE_REMOTE;
+  ring_push(&network->urgent, &ctx->node);
+  worker_ring(w, network);
+}
+
 void worker_submit(struct worker *w, chi_ctx *ctx)
 {
   struct worker_crew *crew = w->crew;
   struct worker *to = w;
+  if (ctx->map) {
+    worker_send_away(w, ctx);
+    return;
+  }
   if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL))
     to = &crew->worker[crew->count - 1];
   else if (w->kind == WORKER_NETWORK || (ctx->slow && w->kind != WORKER_SLOW))
@@ -323,16 +347,20 @@ static void worker_free_children(struct worker *w, chi_ctx *ctx)
   }
 }
 
+/* Aims the task elsewhere if the module wants it there. */
 static int worker_schedule(chi_ctx *ctx)
 {
-  const chi_module *def = ctx->container->pool->module->def;
-  if (ctx->task->query.mode != CHI_QUERY_DYNAMIC || !def->schedule)
+  const struct pool *pool = ctx->container->pool;
+  const chi_module *def = pool->module->def;
+  if (ctx->task->query.mode != CHI_QUERY_DYNAMIC || !def->schedule || ctx->key_seq)
     return CHI_OK;
   chi_query query = {.mode = CHI_QUERY_LOCAL};
   int rc = def->schedule(ctx, ctx->container->state, ctx->task, &query);
   struct route route;
   if (rc == CHI_OK)
-    rc = route_resolve(&query, ctx->worker->crew->nodes, ctx->worker->crew->node, &route);
+    rc = route_resolve(&query, pool->map, ctx->worker->crew->node, &route);
+  if (rc == CHI_OK && route.here != ctx->container)
+    worker_aim(ctx, pool->map, route.first, route.count);
   return rc;
 }
 
@@ -348,11 +376,12 @@ static void worker_run(struct worker *w, chi_ctx *ctx)
     w->running = ctx;
     mark_set(&w->inside, 1);
     worker_trace(w, ENV_TRACE_BEGIN, ctx, ctx->task->method);
+    worker_trace_key(w, ctx);
     uint32_t switches = w->switches;
     if ((w->sample++ & 15) == 0)
       begun = env->clock(env);
     rc = worker_schedule(ctx);
-    if (rc == CHI_OK)
+    if (rc == CHI_OK && !ctx->map)
       rc = ctx->method->def->run(ctx, ctx->container->state, ctx->task);
     if (begun) {
       uint64_t ended = env->clock(env);
@@ -364,6 +393,11 @@ static void worker_run(struct worker *w, chi_ctx *ctx)
     worker_join(ctx);
     w->running = NULL;
     mark_set(&w->inside, 0);
+  }
+  if (rc == CHI_OK && ctx->map) {
+    worker_leave(w, ctx->container);
+    worker_send_away(w, ctx);
+    return;
   }
   pool_count(w->crew->alloc, ctx->container, w->index, ctx->method, rc, ns);
   worker_leave(w, ctx->container);
@@ -438,11 +472,8 @@ static void worker_finish_call(struct worker *w, chi_ctx *ctx)
     worker_send(w, &w->crew->worker[w->crew->count - 1], &ctx->node);
 }
 
-static void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
+static void worker_complete(struct worker *w, chi_ctx *ctx, int rc)
 {
-  if (worker_rest(w, ctx, &rc))
-    return;
-  worker_free_children(w, ctx);
   ctx->task->rc = rc;
   worker_trace(w, ENV_TRACE_COMPLETE, ctx, (uint64_t)(int64_t)rc);
   if (ctx->origin == TASK_FROM_CLIENT)
@@ -460,6 +491,20 @@ static void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
     worker_record_free(w, ctx);
     queue_complete(q, w->index, slot, rc);
   }
+}
+
+static void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
+{
+  if (worker_rest(w, ctx, &rc))
+    return;
+  worker_free_children(w, ctx);
+  worker_complete(w, ctx, rc);
+}
+
+void worker_end(struct worker *network, chi_ctx *ctx, int rc)
+{
+  CHI_ASSERT(network->kind == WORKER_NETWORK);
+  worker_complete(network, ctx, rc);
 }
 
 /* ---- one piece of work */
@@ -587,6 +632,8 @@ static void worker_look_for_cancelled(struct worker *w)
     else if (worker_interruptible(ctx))
       worker_interrupt(w, ctx, rc);
   }
+  if (w->kind == WORKER_NETWORK)
+    w->crew->on_cancel(w->crew->arg);
 }
 
 static void worker_timer_due(struct worker *w)
@@ -614,6 +661,9 @@ static void worker_take_node(struct worker *w, struct ring_node *n)
     break;
   case NODE_IO:
     worker_io_start(w, CHI_CONTAINER_OF(n, struct worker_io, node));
+    break;
+  case NODE_REMOTE:
+    w->crew->on_remote(w->crew->arg, ctx);
     break;
   case NODE_GRANTED:
     if (worker_may_begin(w, ctx->depth)) {

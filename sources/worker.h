@@ -52,6 +52,7 @@ struct worker_crew {
   uint32_t count, fast, slow;
   uint32_t node, nodes;
   uint64_t stack_size;
+  uint64_t salt;         /* makes lock groups unique among nodes */
   uint64_t cancel_epoch; /* atomic: rises when somebody asked for a cancellation */
   uint32_t cancel_all;   /* atomic: every task is cancelled */
   uint32_t draining;     /* atomic: nothing new is accepted from clients */
@@ -61,6 +62,8 @@ struct worker_crew {
    * raw); one worker's answer to a notice. */
   void (*on_raw)(void *arg, struct task_raw *raw);
   void (*on_notice)(void *arg, struct pool_notice *notice);
+  void (*on_remote)(void *arg, chi_ctx *ctx); /* a task for elsewhere: to be ended by worker_end */
+  void (*on_cancel)(void *arg);               /* somebody asked for a cancellation */
   void *arg;
 };
 
@@ -133,9 +136,19 @@ CHI_INLINE uint64_t worker_new_id(struct worker *w)
 {
   return (uint64_t)(w->index + 1) << 48 | ++w->ids | 1ull << 63; /* clients' ids begin with 0 */
 }
+/* The task is for these containers, not (only) for one of this node. */
+CHI_INLINE void worker_aim(chi_ctx *ctx, const struct pool_map *map, uint32_t first, uint32_t count)
+{
+  ctx->map = map;
+  ctx->first = first;
+  ctx->count = count;
+}
 /* Submits a record whose container and method are set, from the worker w: starts it there or on
- * a slow worker. */
+ * a slow worker, or hands it to on_remote if it was aimed elsewhere. */
 CHI_PRIVATE void worker_submit(struct worker *w, chi_ctx *ctx);
+
+/* Ends a task that on_remote was given: its OUT fields are in ctx->task. Network worker. */
+CHI_PRIVATE CHI_UNUSED void worker_end(struct worker *network, chi_ctx *ctx, int rc);
 
 /* For the running task. Blocks until woken, `until` (UINT64_MAX: none) or, unless the wait cannot
  * be interrupted, cancellation; returns what the waker gave, CHI_ETIMEOUT or CHI_ECANCELLED. */

@@ -97,23 +97,22 @@ static const struct pool_entry *worker_pool(struct worker *w, chi_pool_id id)
   return w->last;
 }
 
-static int worker_check_header(const struct worker *w, const chi_task *header)
+static int worker_check_header(const chi_task *header)
 {
   if ((header->flags & CHI_TASK_PERIODIC) && header->period_us == 0)
     return CHI_EINVAL;
   if (header->compute_us > 60u * 1000000u)
     return CHI_EINVAL;
-  if (header->query.mode == CHI_QUERY_DYNAMIC)
-    return CHI_OK;
-  struct route route;
-  return route_resolve(&header->query, w->crew->nodes, w->crew->node, &route);
+  return CHI_OK;
 }
 
 /* Makes the record of a task whose pool is ready. */
 static int worker_prepare(struct worker *w, const struct task_raw *raw, const chi_task *header,
-                          struct pool *pool, chi_ctx **out)
+                          const struct pool_entry *entry, chi_ctx **out)
 {
   struct queue *q = raw->queue;
+  struct pool *pool = entry->pool;
+  const struct pool_map *map = entry->map;
   struct method *m = module_method(pool->module, header->method);
   if (!m)
     return CHI_ENOMETHOD;
@@ -121,7 +120,10 @@ static int worker_prepare(struct worker *w, const struct task_raw *raw, const ch
   chi_task *shared = shm_resolve(q->table, raw->ref, size);
   if (!shared)
     return CHI_ECORRUPT;
-  int rc = worker_check_header(w, header);
+  struct route route;
+  int rc = worker_check_header(header);
+  if (rc == CHI_OK)
+    rc = route_resolve(&header->query, map, w->crew->node, &route);
   if (rc != CHI_OK)
     return rc;
   chi_ctx *ctx = worker_record(w, size);
@@ -134,14 +136,17 @@ static int worker_prepare(struct worker *w, const struct task_raw *raw, const ch
     worker_record_free(w, ctx);
     return rc;
   }
-  ctx->container = &pool->container;
+  ctx->container = route.here ? route.here : &pool->container;
+  if (!route.here || (header->flags & CHI_TASK_FORCE_NET))
+    worker_aim(ctx, map, route.first, route.count);
   ctx->method = m;
   ctx->origin = TASK_FROM_CLIENT;
   ctx->queue = q;
   ctx->shared = shared;
   ctx->slot = raw->slot;
   ctx->tag = raw->tag;
-  ctx->id = ctx->root = ((uint64_t)q->id << 32) | raw->tag;
+  ctx->id = ((uint64_t)q->id << 32) | raw->tag;
+  ctx->root = ctx->id ^ w->crew->salt;
   ctx->accepted = w->now;
   if (header->deadline_ms)
     ctx->deadline = w->now + header->deadline_ms * 1000000ull;
@@ -172,7 +177,7 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
     return;
   }
   chi_ctx *ctx = NULL;
-  int rc = worker_prepare(w, raw, &header, entry->pool, &ctx);
+  int rc = worker_prepare(w, raw, &header, entry, &ctx);
   if (rc != CHI_OK) {
     worker_refuse(w, raw, rc);
     return;
@@ -183,7 +188,7 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
     w->crew->env->trace(w->crew->env, ENV_TRACE_DISPATCH, w->index, ctx->id,
                         ((uint64_t)header.pool.major << 16) | header.method);
   bool here = w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin;
-  if (here && worker_may_begin(w, 0))
+  if (here && !ctx->map && worker_may_begin(w, 0))
     worker_begin(w, ctx);
   else
     worker_submit(w, ctx);

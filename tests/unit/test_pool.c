@@ -80,7 +80,7 @@ TEST(pool_open_and_close)
 {
   struct module_list l = pool_list();
   struct pool *p = NULL;
-  CHECK_INT(pool_open(&pool_alloc, 3, (chi_pool_id){300, 1}, "name", module_find(&l, "pool"), &p),
+  CHECK_INT(pool_open(&pool_alloc, 3, (chi_pool_id){300, 1}, "name", module_find(&l, "pool"), 1, 0, &p),
             CHI_OK);
   CHECK_STR(p->name, "name");
   CHECK(p->id.major == 300 && p->id.minor == 1 && p->state == POOL_CREATING && !p->doomed);
@@ -90,7 +90,7 @@ TEST(pool_open_and_close)
   CHECK_INT(pool_active(p), 0);
   pool_close(&pool_alloc, p);
   /* Neither state nor parameters. */
-  CHECK_INT(pool_open(&pool_alloc, 1, (chi_pool_id){1, 1}, "", module_find(&l, "small"), &p),
+  CHECK_INT(pool_open(&pool_alloc, 1, (chi_pool_id){1, 1}, "", module_find(&l, "small"), 1, 0, &p),
             CHI_OK);
   CHECK(p->container.parallel && p->container.state && !p->params && p->name[0] == '\0');
   pool_close(&pool_alloc, p);
@@ -103,7 +103,7 @@ TEST(pool_name_is_cut)
   static char name[CHI_PATH_MAX + 100];
   struct pool *p = NULL;
   memset(name, 'n', sizeof name - 1);
-  CHECK_INT(pool_open(&pool_alloc, 1, (chi_pool_id){1, 1}, name, module_find(&l, "small"), &p),
+  CHECK_INT(pool_open(&pool_alloc, 1, (chi_pool_id){1, 1}, name, module_find(&l, "small"), 1, 0, &p),
             CHI_OK);
   CHECK_INT(strlen(p->name), CHI_PATH_MAX - 1);
   pool_close(&pool_alloc, p);
@@ -118,7 +118,7 @@ TEST(pool_open_survives_every_failed_allocation)
     struct pool *p = NULL;
     int64_t bytes = pool_memory.bytes;
     pool_memory.fail_at = at;
-    int rc = pool_open(&pool_alloc, 2, (chi_pool_id){1, 0}, "x", module_find(&l, "pool"), &p);
+    int rc = pool_open(&pool_alloc, 2, (chi_pool_id){1, 0}, "x", module_find(&l, "pool"), 1, 0, &p);
     pool_memory.fail_at = -1;
     if (rc == CHI_OK) {
       pool_close(&pool_alloc, p);
@@ -137,7 +137,7 @@ TEST(pool_parks_in_order)
   struct module_list l = pool_list();
   struct pool *p = NULL;
   struct ring_node n[3] = {{0}};
-  CHECK_INT(pool_open(&pool_alloc, 1, (chi_pool_id){1, 0}, "x", module_find(&l, "pool"), &p),
+  CHECK_INT(pool_open(&pool_alloc, 1, (chi_pool_id){1, 0}, "x", module_find(&l, "pool"), 1, 0, &p),
             CHI_OK);
   for (int i = 0; i < 3; i++) {
     n[i].next = &n[0];
@@ -197,7 +197,7 @@ TEST(pool_figures_are_summed)
   struct module *module = module_find(&l, "pool");
   struct pool *p = NULL;
   struct pool_figures f;
-  CHECK_INT(pool_open(&pool_alloc, 3, (chi_pool_id){1, 0}, "x", module, &p), CHI_OK);
+  CHECK_INT(pool_open(&pool_alloc, 3, (chi_pool_id){1, 0}, "x", module, 1, 0, &p), CHI_OK);
   struct container *c = &p->container;
   pool_figures_sum(p, 1, &f);
   CHECK(f.count == 0 && f.errors == 0 && f.sampled == 0 && pool_percentile(&f, 99) == 0);
@@ -243,7 +243,7 @@ TEST(pool_buckets_cover_all_times)
   struct module_list l = pool_list();
   struct module *module = module_find(&l, "pool");
   struct pool *p = NULL;
-  CHECK_INT(pool_open(&pool_alloc, 1, (chi_pool_id){1, 0}, "x", module, &p), CHI_OK);
+  CHECK_INT(pool_open(&pool_alloc, 1, (chi_pool_id){1, 0}, "x", module, 1, 0, &p), CHI_OK);
   for (uint32_t b = 1; b < POOL_BUCKETS; b++)
     CHECK(pool_bucket_end(b) > pool_bucket_end(b - 1));
   for (uint64_t ns = 1; ns < (1ull << 62); ns += ns / 7 + 1) {
