@@ -45,7 +45,8 @@ BUILD ?= build/$(VARIANT)
 CORE := $(sort $(filter-out $(if $(filter REAL,$(OMIT)),sources/real_%) \
   $(if $(filter SIM,$(OMIT)),sim/%),$(wildcard sources/*.c sim/*.c)))
 HEADERS := $(wildcard sources/*.h sim/*.h)
-TOOL := $(filter-out tools/tidy.c,$(wildcard tools/*.c))
+# Without the real environment there is no daemon to talk to, so there is no program.
+TOOL := $(if $(filter REAL,$(OMIT)),,$(filter-out tools/tidy.c,$(wildcard tools/*.c)))
 SUPPORT := $(wildcard tests/*.c)
 REAL_MAIN := $(wildcard tests/real/test_*.c)
 REAL_SHARED := $(filter-out $(REAL_MAIN),$(wildcard tests/real/*.c))
@@ -192,7 +193,7 @@ check:
 	@tools/setup check
 	@tests/check.sh $(PARTS)
 
-# Without fio, its row is left out.
+# Without fio, the raw limit of files is a loop of our own.
 bench:
 	@tools/setup build
 	@tools/setup bench || :

@@ -262,8 +262,26 @@ enum env_trace {
   ENV_TRACE_POOL,     /* a pool's state: a major << 32 | minor, b state, c generation */
   ENV_TRACE_TAKEOVER, /* a worker found stuck, b its heir, c lanes moved */
   ENV_TRACE_CLIENT,   /* a link, b 1 attached, 2 refused, 0 gone */
-  ENV_TRACE_MARK      /* a test's own */
+  ENV_TRACE_MARK,     /* a test's own */
+  ENV_TRACE_KEY,      /* a body begins that several nodes know: a node << 32 | container, b
+                       * sequence, c boot: where its task began, and for which container this is */
+  ENV_TRACE_NET,      /* of a task between nodes: a enum net_trace, b peer, c sequence */
+  ENV_TRACE_MEMBER,   /* another node: a node, b enum member_state, c boot */
+  ENV_TRACE_BOOT,     /* the own life: a boot */
+  ENV_TRACE_SUBMIT,   /* a client's task is under way: a boot of its daemon, b queue << 32 | slot, c
+                       * pool << 16 | method */
+  ENV_TRACE_DONE,     /* and has completed, as the client sees it: a and b as above, c rc */
+  ENV_TRACE_COST      /* the method of the body that begins declares what it costs: a worker, b task
+                       * id, c ns of CPU; a simulation lets them pass before it returns */
 };
+
+/* What travels between nodes: frames of bytes that belong together. The first is small and is
+ * copied; the others are bulk. */
+struct env_frame {
+  const void *data;
+  uint64_t size;
+};
+#define ENV_FRAMES_MAX 65 /* of one message */
 
 struct env {
   uint32_t version; /* ENV_VERSION; the table only ever grows at its end */
@@ -347,6 +365,31 @@ struct env {
 
   /* Client side: sleeps until the clock says `until`. Any thread that is not a worker's. */
   void (*pause)(struct env *env, uint64_t until);
+
+  /* Nanoseconds since 1970 by the machine's own opinion, which may jump: only to number the lives
+   * of a node. Any thread. */
+  uint64_t (*wall)(struct env *env);
+
+  /* ---- other nodes, known by their position in the list; network worker thread. The environment
+   * calls runtime_on_message, runtime_on_peer and runtime_on_sent between steps of the network
+   * worker. Messages to one peer arrive in the order they were sent, each whole or not at all; they
+   * are lost only with the connection or in a queue that is full, and whoever sent them may not
+   * hear of it. */
+  /* Makes this node reachable at its own place in the list and keeps trying to connect to the
+   * others, until net_close. CHI_EBUSY: the address is in use; CHI_EINVAL: no such address. hosts
+   * stays valid. */
+  int (*net_open)(struct env *env, const chi_host *hosts, uint32_t count, uint32_t self,
+                  uint32_t port, chi_error *err);
+  /* Drops every connection with what is queued; parcels that were not handed back will not be. */
+  void (*net_close)(struct env *env);
+  /* Sends a message. frame[0] is copied; the others are read until `parcel` (not NULL if there are
+   * any) is handed back by runtime_on_sent, sent or not. CHI_EBUSY: the queue to this peer is full;
+   * CHI_EUNREACHABLE: no connection now. After an error nothing was taken. */
+  int (*net_send)(struct env *env, uint32_t peer, const struct env_frame *frame, uint32_t count,
+                  void *parcel);
+  /* Drops the connection to a peer and what is queued for it, so that it pins nothing; parcels are
+   * handed back. Goes on trying to connect. */
+  void (*net_reset)(struct env *env, uint32_t peer);
 };
 
 #endif
@@ -415,6 +458,13 @@ CHI_PRIVATE uint64_t runtime_grace(const struct runtime *rt);
 CHI_PRIVATE enum runtime_state runtime_state(const struct runtime *rt);
 CHI_PRIVATE const chi_error *runtime_failure(const struct runtime *rt);
 
+/* Figures for those who watch several nodes. */
+struct runtime_view {
+  uint64_t pools;      /* digest of the table of pools that all nodes agree on; 0: alone */
+  uint64_t tasks_open; /* accepted and not ended, but for periodic ones at rest */
+};
+CHI_PRIVATE CHI_UNUSED void runtime_inspect(const struct runtime *rt, struct runtime_view *out);
+
 /* For the handler of a memory fault, on the thread that faulted: if address is in the guard page
  * of the task's stack that runs there, writes "method <name> of pool <id> overran its stack of N
  * bytes" to buf and returns it, else NULL. Safe in a signal handler. */
@@ -425,6 +475,14 @@ CHI_PRIVATE void runtime_on_connect(struct runtime *rt, env_link link, const str
 CHI_PRIVATE void runtime_on_request(struct runtime *rt, env_link link, const void *message,
                                     size_t size);
 CHI_PRIVATE void runtime_on_hangup(struct runtime *rt, env_link link);
+
+/* A message of some node that says it is one of ours. The frames are valid during the call. */
+CHI_PRIVATE CHI_UNUSED void runtime_on_message(struct runtime *rt, const struct env_frame *frame,
+                                    uint32_t count);
+/* There is a connection to that peer now, or there is none any more. */
+CHI_PRIVATE CHI_UNUSED void runtime_on_peer(struct runtime *rt, uint32_t peer, bool connected);
+/* The frames sent with this parcel are no longer read. */
+CHI_PRIVATE CHI_UNUSED void runtime_on_sent(struct runtime *rt, void *parcel);
 
 #endif
 
@@ -586,6 +644,9 @@ struct lane_in {
 CHI_PRIVATE void lane_in_init(struct lane_in *in, struct lane_desk *desk, struct lane_board *board,
                               enum lane_kind kind);
 CHI_PRIVATE bool lane_take(struct lane_in *in, struct lane_entry *out, enum lane_op *op);
+/* The ref of the entry that lies `ahead` places after the next one, if it has arrived; 0: not. A
+ * hint, for who wants its memory to be near when its turn comes. */
+CHI_PRIVATE uint64_t lane_ahead(const struct lane_in *in, uint32_t ahead);
 /* A hint without the latch; exact for the home worker after a fence while nobody else takes. */
 CHI_PRIVATE bool lane_ready(const struct lane_in *in);
 
@@ -835,6 +896,113 @@ CHI_PRIVATE struct client_memory *client_memory_of(chi_queue *q, const void *p, 
 
 #endif
 
+/* ---- sources/cluster.h ---- */
+/* cluster.h - one handle on many nodes: what all kinds of clusters share, and what a kind does.
+ *
+ * A kind embeds struct chi_cluster at the beginning of its own and does what only it can. Specs,
+ * checks, properties and reports are the same for all. */
+#ifndef CHI_CLUSTER_H
+#define CHI_CLUSTER_H
+
+/* What chi_cluster_open was asked for. */
+struct cluster_spec {
+  uint32_t nodes, up;
+  uint64_t seed;
+  uint64_t latency_ns, bandwidth; /* of the network between nodes, bytes a second; 0: as it is */
+  chi_config config;              /* of every node, with as many hosts; open may take it away */
+  const struct cluster_watch *watch; /* NULL: nobody */
+};
+
+/* Who wants to know of a cluster before anything happens in it. */
+struct cluster_watch {
+  void (*opened)(void *arg, chi_cluster *c);
+  void *arg;
+};
+
+/* What faults that are drawn keep to; what is 0 is as the kind thinks fit. */
+struct cluster_limits {
+  uint64_t until_ns, outage_ns; /* from now on */
+  uint64_t kinds;               /* a set of 1 << enum chi_fault */
+  uint64_t each, down, swarm;
+};
+
+/* What a kind does; see the functions of the same names in chimaera.h. Nodes and kinds of faults
+ * have been checked. NULL where it never can. */
+struct cluster_kind {
+  const char *name;
+  int (*open)(struct cluster_spec *spec, const chi_module *const *modules, uint32_t count,
+              chi_cluster **out, chi_error *err);
+  void (*close)(chi_cluster *c);
+  bool (*is_up)(const chi_cluster *c, uint32_t node);
+  int (*client)(chi_cluster *c, uint32_t node, chi_cluster_body *body, void *arg);
+  void (*client_kill)(chi_cluster *c, uint32_t number);
+  bool (*client_ended)(const chi_cluster *c, uint32_t number); /* 0: all of them have */
+  void (*use)(chi_cluster *c, uint64_t ns); /* time of who calls: CPU, or sleep */
+  int (*run)(chi_cluster *c, chi_cluster_fn *pred, void *arg, uint64_t limit_ns);
+  int (*settle)(chi_cluster *c, uint64_t limit_ns);
+  int (*stop)(chi_cluster *c, uint32_t node, uint32_t grace_ms);
+  int (*fault)(chi_cluster *c, chi_fault kind, uint32_t a, uint32_t b, int64_t value);
+  int (*plan)(chi_cluster *c, const char *text, chi_error *err);
+  int (*faults)(chi_cluster *c, const struct cluster_limits *limits, chi_error *err);
+  uint64_t (*fault_count)(const chi_cluster *c, chi_fault kind);
+  uint64_t (*now)(const chi_cluster *c);
+  uint64_t (*hash)(const chi_cluster *c);
+  uint64_t (*events)(const chi_cluster *c);
+  void (*story)(chi_cluster *c, chi_put_fn *put, void *arg);
+  void (*report)(const chi_cluster *c, chi_put_fn *put, void *arg); /* lines of its own; NULL */
+};
+
+struct cluster_check {
+  char name[64];
+  int when; /* enum chi_check_when */
+  chi_check_fn *fn;
+  void *arg;
+};
+
+enum cluster_claim { CLUSTER_ALWAYS, CLUSTER_SOMETIMES, CLUSTER_EVENTUALLY };
+
+struct cluster_property {
+  char name[64];
+  enum cluster_claim claim;
+  uint64_t told, held;
+  chi_cluster_fn *pred; /* of CLUSTER_EVENTUALLY */
+  void *arg;
+};
+
+struct chi_cluster {
+  const struct cluster_kind *kind;
+  uint32_t nodes;
+  uint64_t seed;
+  bool running; /* time runs: who calls now is called by it */
+  bool failed;
+  chi_failure failure;
+  struct cluster_check check[CHI_CLUSTER_CHECKS_MAX];
+  uint32_t checks, event_checks;
+  struct cluster_property property[CHI_CLUSTER_PROPERTIES_MAX];
+  uint32_t properties;
+  chi_put_fn *put; /* the story's listener, or NULL */
+  void *put_arg;
+  bool (*counts)(void *arg, const char *check); /* whether its failure is one; NULL: all are */
+  void *counts_arg;
+};
+
+/* As chi_cluster_open; watch, which may be NULL, is called when the cluster is there and nothing
+ * has happened yet. */
+CHI_PRIVATE int cluster_open(const char *spec, const chi_module *const *modules, uint32_t count,
+                             const struct cluster_watch *watch, chi_cluster **out, chi_error *err);
+
+/* For kinds. Fills in what is shared; the rest of *c is zero. */
+CHI_PRIVATE void cluster_init(chi_cluster *c, const struct cluster_kind *kind,
+                              const struct cluster_spec *spec);
+/* Whether there are such nodes and operations for that kind of fault. */
+CHI_PRIVATE bool cluster_fault_fits(const chi_cluster *c, chi_fault kind, uint32_t a, uint32_t b);
+/* Calls the checks that are due then; whether all hold, and no check has failed before. */
+CHI_PRIVATE bool cluster_holds(chi_cluster *c, enum chi_check_when when);
+/* Asks what must hold at last: NULL if all does, else the name of the first that does not. */
+CHI_PRIVATE const char *cluster_missing(chi_cluster *c);
+
+#endif
+
 /* ---- sources/heap.h ---- */
 /* heap.h - entries ordered by (time, seq): what is due first, and removal of any of them. */
 #ifndef CHI_HEAP_H
@@ -901,6 +1069,7 @@ struct queue;
 struct container;
 struct worker_fiber;
 struct method;
+struct pool_map;
 
 /* What a ring_node is embedded in. */
 enum node_kind {
@@ -915,7 +1084,8 @@ enum node_kind {
   NODE_TABLE,      /* pool_notice: a new snapshot of the pool table */
   NODE_TABLE_SEEN, /* pool_notice: the worker uses it */
   NODE_LANE,       /* queue_lane: to be served by this worker */
-  NODE_CALL        /* chi_ctx of the node's own: completed, to the network worker */
+  NODE_CALL,       /* chi_ctx of the node's own: completed, to the network worker */
+  NODE_REMOTE      /* chi_ctx: a task for containers of other nodes, to the network worker */
 };
 
 enum task_state {
@@ -933,11 +1103,15 @@ enum task_wait {
   TASK_WAIT_IO,      /* a file operation: cannot be interrupted */
   TASK_WAIT_PAUSE,   /* as TIME, but cannot be interrupted */
   TASK_WAIT_JOIN,    /* as SUBTASK for all, at the end of its body: cannot be interrupted */
-  TASK_WAIT_GATE     /* to re-enter its container */
+  TASK_WAIT_GATE,    /* to re-enter its container */
+  TASK_WAIT_AWAY     /* for the answer of other nodes */
 };
 
 /* Where the result goes. */
 enum task_origin { TASK_FROM_CLIENT, TASK_FROM_PARENT, TASK_FROM_NODE };
+
+/* A flag beside those of chi_task_flag: for nodes that aren't there it ends at once. */
+#define TASK_PROMPT 0x100u
 
 struct task_list {
   chi_ctx *head, *tail;
@@ -957,7 +1131,6 @@ struct chi_ctx {
   int32_t wait_rc;   /* what the wait returns */
   uint64_t id;       /* of this task among all of the node's run: for traces */
   uint64_t root;     /* lock group: the id of the task at the root */
-  uint64_t accepted; /* node's clock */
   uint64_t deadline; /* UINT64_MAX: none */
   struct worker_fiber *fiber; /* while blocked */
   struct heap_entry timer;
@@ -981,6 +1154,11 @@ struct chi_ctx {
   bool slow;                         /* estimated to belong on a slow worker */
   bool shielded;                     /* is not cancelled */
   bool resolved;                     /* container and method are set: no look-up at submission */
+
+  const struct pool_map *map; /* NODE_REMOTE: of its pool; the containers it is for */
+  uint32_t first, count;
+  uint32_t key_node, key_index; /* of a task known to several nodes: where it began, for which */
+  uint64_t key_boot, key_seq;   /* container; key_seq 0: known here alone */
 };
 
 /* A lane entry on its way to the network worker. */
@@ -1003,7 +1181,8 @@ struct task_plan {
   } out[TASK_RUNS];
 };
 
-/* CHI_EINVAL (with *err) if a declaration is impossible: sizes, kinds, overlaps. */
+/* CHI_EINVAL (with *err) if a declaration is impossible: sizes, kinds, bounds, alignment,
+ * overlaps, of its fields and of those inside elements. */
 CHI_PRIVATE int task_plan_init(struct task_plan *plan, const chi_type *type, chi_error *err);
 /* Copies header and IN fields of `shared` into the zeroed `copy` and validates them. Bulk fields
  * are resolved through the client's table. CHI_ECORRUPT. */
@@ -1027,6 +1206,269 @@ CHI_INLINE chi_ctx *task_of(struct ring_node *n)
 {
   return CHI_CONTAINER_OF(n, chi_ctx, node);
 }
+
+#endif
+
+/* ---- sources/wire.h ---- */
+/* wire.h - bytes between nodes: bounded reading and writing, messages, records, tasks.
+ *
+ * Everything is little-endian and written field by field; nothing is read beyond its bounds, and
+ * what doesn't fit is CHI_ECORRUPT. docs/wire.md describes each byte. Any thread. */
+#ifndef CHI_WIRE_H
+#define CHI_WIRE_H
+
+#define WIRE_VERSION 1u
+#define WIRE_MAGIC 0x31494843u /* "CHI1" */
+#define WIRE_HEADER 64u        /* bytes of a message's header */
+#define WIRE_RECORD 8u         /* bytes of a record's header */
+#define WIRE_MESSAGE_MAX (4u * 1024u * 1024u) /* bytes of frame 0 that are accepted */
+#define WIRE_BULK_MAX (1ull << 32)            /* bytes of one bulk that are accepted */
+
+enum wire_kind {
+  WIRE_HELLO = 1, /* who I am, which life, with which settings */
+  WIRE_REFUSE,    /* why a message was refused */
+  WIRE_PROBE,     /* membership: are you there; gossip */
+  WIRE_PROBE_ASK, /* probe somebody for me */
+  WIRE_PROBE_ACK, /* I am here, or he is; gossip */
+  WIRE_REQUEST,   /* a task, or a range of its replicas */
+  WIRE_ANSWER,    /* its end */
+  WIRE_ASK,       /* how is it going with these requests */
+  WIRE_STATE,     /* running, or never seen */
+  WIRE_CANCEL,    /* of a request */
+  WIRE_ACK,       /* answers that have arrived and may be forgotten */
+  WIRE_POOLS,     /* versions of pool entries */
+  WIRE_POOL,      /* a pool entry */
+  WIRE_KINDS
+};
+
+/* A writer: room bytes at data; what doesn't fit sets `failed`, and then nothing is written any
+ * more. */
+struct wire_out {
+  unsigned char *data;
+  size_t room, used;
+  bool failed;
+};
+/* A reader: what isn't there sets `failed`, and then everything reads as zero. */
+struct wire_in {
+  const unsigned char *data;
+  size_t size, at;
+  bool failed;
+  const struct env_frame *bulk; /* frames of this record that were not read yet */
+  uint32_t bulk_count;
+};
+
+CHI_PRIVATE void wire_out_init(struct wire_out *out, void *data, size_t room);
+CHI_PRIVATE void wire_put_u8(struct wire_out *out, uint8_t v);
+CHI_PRIVATE void wire_put_u16(struct wire_out *out, uint16_t v);
+CHI_PRIVATE void wire_put_u32(struct wire_out *out, uint32_t v);
+CHI_PRIVATE void wire_put_u64(struct wire_out *out, uint64_t v);
+CHI_PRIVATE void wire_put_bytes(struct wire_out *out, const void *data, size_t size);
+/* A length of 16 bits and the bytes; text longer than 65535 bytes fails. */
+CHI_PRIVATE void wire_put_text(struct wire_out *out, const char *text);
+
+CHI_PRIVATE void wire_in_init(struct wire_in *in, const void *data, size_t size);
+CHI_PRIVATE uint8_t wire_get_u8(struct wire_in *in);
+CHI_PRIVATE uint16_t wire_get_u16(struct wire_in *in);
+CHI_PRIVATE uint32_t wire_get_u32(struct wire_in *in);
+CHI_PRIVATE uint64_t wire_get_u64(struct wire_in *in);
+/* NULL: not there (never for no bytes, unless it failed). The bytes stay where they are. */
+CHI_PRIVATE const void *wire_get_bytes(struct wire_in *in, size_t size);
+/* Into room bytes, with a NUL; one that is too long, or holds a NUL, fails and reads as "". */
+CHI_PRIVATE void wire_get_text(struct wire_in *in, char *text, size_t room);
+/* For checks of the caller: from now on it has failed. */
+CHI_PRIVATE void wire_in_fail(struct wire_in *in);
+/* Nothing failed and everything was read, bulk frames included. */
+CHI_PRIVATE bool wire_in_ended(const struct wire_in *in);
+
+/* ---- messages */
+
+struct wire_header {
+  uint16_t version;
+  uint32_t records;
+  uint64_t cluster;
+  uint32_t from, to;
+  uint64_t from_boot, to_boot; /* to_boot 0: not known, hellos and refusals only */
+  uint32_t bulk;               /* frames that follow */
+  uint64_t bulk_bytes;         /* in all of them */
+};
+/* Writes WIRE_HEADER bytes over the beginning of a finished frame 0 of `size` bytes, with its sum;
+ * h->version is not looked at. */
+CHI_PRIVATE void wire_header_put(unsigned char *frame, size_t size, const struct wire_header *h);
+/* Checks magic, version, sizes, sum, the number and bytes of the frames that follow, and that the
+ * records fill the message and share out its bulk frames: a message is sound as a whole or not at
+ * all. CHI_ECORRUPT, CHI_EVERSION (then version, from and cluster are set, as they are at their
+ * places in every version). *in is set to the records; their bulk begins at frame[1]. */
+CHI_PRIVATE int wire_header_get(const struct env_frame *frame, uint32_t count,
+                                struct wire_header *h, struct wire_in *in);
+/* Begins a record, which wire_record_end completes with its size and number of bulk frames. */
+CHI_PRIVATE size_t wire_record_begin(struct wire_out *out, enum wire_kind kind);
+CHI_PRIVATE void wire_record_end(struct wire_out *out, size_t begin, uint32_t bulk);
+/* The next record of a message; false: there are no more, or in->failed. Its bulk frames are the
+ * next ones of *bulk, which advances. Kinds that aren't known are passed over. */
+CHI_PRIVATE bool wire_record_next(struct wire_in *in, const struct env_frame **bulk,
+                                  uint32_t *bulk_left, enum wire_kind *kind,
+                                  struct wire_in *record);
+
+/* ---- tasks: the fields of a declared struct, without the header */
+
+#define WIRE_BULK_INLINE 4096u /* bulk data up to this travels inside the record */
+#define WIRE_BULKS 16u         /* bulk frames of one record */
+
+/* An upper bound of what wire_task_put writes for this task; task NULL: for any task of the type.
+ * The data of bulks larger than WIRE_BULK_INLINE is not counted: it travels in frames. */
+CHI_PRIVATE size_t wire_task_size(const chi_type *type, const void *task, uint32_t dirs);
+/* Writes the fields whose direction has a bit of dirs (enum chi_dir). Of a bulk, if so, size and
+ * data; with CHI_DIR_IN also the size of one that is OUT only, so that the reader can make room.
+ * Data larger than WIRE_BULK_INLINE is appended to frame[], *count of `room`, and must stay where
+ * it is. size bytes of each bulk are read: who ran a method makes sure that it left no more in it
+ * than there are. Counts, strings and bools are made sound as task_copy_out does. CHI_ETOOBIG: out
+ * or frame[] has no room, or a bulk is above WIRE_BULK_MAX; CHI_EINVAL: a bulk has bytes and no
+ * data. Then the record must be dropped, and *count is as it was. */
+CHI_PRIVATE int wire_task_put(struct wire_out *out, const chi_type *type, const void *task,
+                              uint32_t dirs, struct env_frame *frame, uint32_t *count,
+                              uint32_t room);
+/* Finds room for `size` bytes (not 0) of a bulk field and returns where they may be written; NULL:
+ * CHI_ENOMEM. What it gave out is in task's bulk, also after a failure. */
+typedef void *wire_bulk_fn(void *arg, const chi_field *field, chi_bulk *bulk, uint64_t size);
+/* Reads them into a task that is zero, or holds what was sent. Each bulk that was written gets room
+ * from `bulk`; its size is then what was announced, its ref 0. bulk NULL: the data goes where the
+ * task's bulk points, whose size is the room there is, and becomes the bytes that came. Everything
+ * is validated: counts within their arrays, strings that fit and end, bools 0 or 1, sizes of bulks
+ * and their frames. CHI_ECORRUPT (in->failed, too), CHI_ENOMEM: the task holds part of it. */
+CHI_PRIVATE int wire_task_get(struct wire_in *in, const chi_type *type, void *task, uint32_t dirs,
+                              wire_bulk_fn *bulk, void *arg);
+
+#endif
+
+/* ---- sources/accord.h ---- */
+/* accord.h - the pool table on which all nodes agree, by anti-entropy.
+ *
+ * Every node has the table: for each pool id the entry with the highest version. A decision (a pool
+ * is being created, is ready, has failed, is destroyed) is an entry with a higher version than the
+ * one it replaces. Versions are ordered by counter, then boot, then node; the counter is 8 times
+ * the generation of the id (how often a pool was created with it, or with its name) plus the state.
+ * So within a generation a later state always beats an earlier one, whoever decides it and whatever
+ * they know of each other: what was destroyed cannot be made ready by somebody who didn't hear.
+ * Places of containers are merged one by one: the higher epoch wins.
+ *
+ * A digest of the table travels with the probes of membership. Who sees another one than its own
+ * sends its list of versions (WIRE_POOLS); the receiver sends the entries that are newer here
+ * (WIRE_POOL), and asks for those that are newer there. Nothing is ever lost by a lost message: the
+ * digests still differ the next time. Equal tables send nothing.
+ *
+ * An entry with one of the last three states is a tombstone: it stays until every node of the list
+ * has acknowledged it, so that nobody who was away can bring the pool back. Acknowledgements are a
+ * bit for each node, merged like everything else. Then it no longer counts and nobody speaks of it;
+ * the last ACCORD_REMEMBERED of these are remembered, for those who were restarted meanwhile and
+ * have heard of the pool from somebody who was away.
+ *
+ * If two live pools have one name, the one with the lower generation, boot and node becomes a
+ * tombstone, ACCORD_LOST, with a version that everybody who sees both derives alike. If an id was
+ * given to two pools at once, the higher version is the entry; there is no other.
+ *
+ * A pure state machine of the network worker: no clock but `now`, no message but by `send`. */
+#ifndef CHI_ACCORD_H
+#define CHI_ACCORD_H
+
+#define ACCORD_MAX 4096u        /* entries, incomplete tombstones included */
+#define ACCORD_REMEMBERED 256u  /* complete tombstones beside them */
+#define ACCORD_PARAMS 2048u     /* bytes of parameters, as in chi_admin_get_or_create_pool */
+#define ACCORD_CONTAINERS 4096u /* of a pool */
+#define ACCORD_NODES 4096u
+
+/* In the order in which one beats another within a generation. */
+enum accord_state {
+  ACCORD_CREATING,
+  ACCORD_READY,
+  ACCORD_FAILED, /* its create failed somewhere; from here on tombstones */
+  ACCORD_DESTROYED,
+  ACCORD_LOST /* to another pool with the same name */
+};
+
+/* Ordered by counter, then boot, then node. */
+struct accord_version {
+  uint64_t counter, boot;
+  uint32_t node;
+};
+
+/* Container `index` isn't on node `index`; the higher epoch is the later place. */
+struct accord_move {
+  uint32_t index, node;
+  uint64_t epoch;
+};
+
+/* What was created. Texts are kept by the table; name and module aren't empty. */
+struct accord_pool {
+  chi_pool_id id;
+  const char *name, *module, *params; /* CHI_PATH_MAX, CHI_NAME_MAX, ACCORD_PARAMS with their NUL */
+  uint32_t containers;
+};
+
+struct accord_entry {
+  struct accord_pool pool;
+  struct accord_version version;
+  enum accord_state state;
+  uint32_t move_count;
+  struct accord_move *move; /* by index */
+};
+
+struct accord;
+struct accord_options {
+  const struct alloc *alloc;
+  uint32_t self, count; /* own position, nodes */
+  uint64_t boot;
+  uint64_t interval_ns; /* between exchanges with one peer */
+  /* Sends a payload; what can't be sent now is dropped. Must not call back. */
+  void (*send)(void *arg, uint32_t to, enum wire_kind kind, const void *bytes, size_t size);
+  /* The entry with this id is new or another than before: definition, version or moves. Must not
+   * change the table. Not called for what accord_put and accord_move were told. */
+  void (*on_entry)(void *arg, const struct accord_entry *entry);
+  void *arg;
+};
+
+/* An empty table. CHI_ENOMEM. */
+CHI_PRIVATE int accord_open(const struct accord_options *options, struct accord **out);
+CHI_PRIVATE void accord_close(struct accord *a);
+/* The own node lives another life: decisions are numbered with it from now on. */
+CHI_PRIVATE void accord_reborn(struct accord *a, uint64_t boot);
+
+/* A decision of this node; its version beats all that is known of this id, and of this name.
+ * ACCORD_CREATING or ACCORD_READY of a pool that is live: the version of its creator goes on, and
+ * nothing is done if it has that state already, or a later one; of one that isn't: a new
+ * generation, whose containers are each on its own node. ACCORD_FAILED or ACCORD_DESTROYED: of a
+ * live pool, else CHI_ENOENT. pool may be that of the entry itself.
+ * CHI_ECONFLICT: the id belongs to a live pool with another definition, or the name to one with
+ * another id; CHI_ERANGE: ACCORD_MAX, or no higher version can be written; CHI_ENOMEM. After an
+ * error nothing has changed. */
+CHI_PRIVATE int accord_put(struct accord *a, const struct accord_pool *pool,
+                           enum accord_state state);
+/* A container of a live pool has moved. CHI_ENOENT: no such pool or container; CHI_ECONFLICT: it is
+ * known to have moved with this epoch or a higher one; CHI_ENOMEM. */
+CHI_PRIVATE int accord_move(struct accord *a, chi_pool_id id, const struct accord_move *move);
+/* Live or tombstone; NULL: never heard of, or forgotten. Valid until the table changes. */
+CHI_PRIVATE const struct accord_entry *accord_find(const struct accord *a, chi_pool_id id);
+/* The live pool of that name. */
+CHI_PRIVATE const struct accord_entry *accord_find_name(const struct accord *a, const char *name);
+/* In order of id: the first entry with an id above `after` (NULL: the first of all). */
+CHI_PRIVATE const struct accord_entry *accord_next(const struct accord *a,
+                                                   const chi_pool_id *after);
+
+/* Live entries and incomplete tombstones. */
+CHI_PRIVATE uint32_t accord_count(const struct accord *a);
+
+/* Equal for equal tables, acknowledgements included; complete tombstones do not count. */
+CHI_PRIVATE uint64_t accord_digest(const struct accord *a);
+/* A peer's digest: starts an exchange if it differs, and none was started with this peer for
+ * interval_ns. */
+CHI_PRIVATE void accord_on_digest(struct accord *a, uint64_t now, uint32_t from, uint64_t digest);
+/* WIRE_POOLS or WIRE_POOL of a peer; false: malformed, and without effect. What there is no memory
+ * or place for is left out, and comes again. */
+CHI_PRIVATE bool accord_on_record(struct accord *a, uint64_t now, uint32_t from,
+                                  enum wire_kind kind, struct wire_in *in);
+/* An entry that came by another way than a record, such as inside a task: taken as if it had come
+ * from a peer, with on_entry if it is news. CHI_ECORRUPT: it can't be one; CHI_ERANGE: ACCORD_MAX;
+ * CHI_ENOMEM. */
+CHI_PRIVATE int accord_learn(struct accord *a, const struct accord_entry *entry);
 
 #endif
 
@@ -1100,12 +1542,23 @@ struct pool_tally {
 };
 
 struct container {
+  struct container *next; /* of those that came later */
   struct pool *pool;
-  uint32_t index;
+  uint32_t index; /* among the pool's containers, over all nodes */
   bool parallel;
   struct gate gate;
   void *state;
   struct pool_tally *tally; /* by worker */
+};
+
+/* Where the containers of a pool are: never changed while a snapshot refers to it. */
+struct pool_map {
+  struct pool_map *next;
+  uint32_t count;
+  struct {
+    uint32_t node;
+    struct container *here; /* NULL: on another node */
+  } at[];
 };
 
 struct pool {
@@ -1117,7 +1570,11 @@ struct pool {
   uint32_t doomed; /* atomic: being destroyed, periodic tasks end */
   void *params; /* module->def->params->size bytes, or NULL */
   uint32_t workers;
-  struct container container;
+  bool shared;          /* of all nodes: in the table they agree on; else of this node alone */
+  uint64_t version[2];  /* of the entry in that table */
+  struct pool_map *map, *maps; /* now; all there have been */
+  struct container container;  /* the one that was made here at first, if any was */
+  struct container *more;      /* those that moved here */
   chi_event created; /* set when it is no longer in creation */
   struct ring_node *parked, **parked_end; /* task_raw that wait for creation */
 };
@@ -1126,6 +1583,7 @@ struct pool_entry {
   chi_pool_id id;
   enum pool_state state;
   struct pool *pool;
+  const struct pool_map *map;
 };
 
 /* A snapshot: never changed after pool_table_build; counted by the network worker alone. */
@@ -1144,9 +1602,23 @@ struct pool_notice {
   struct pool_table *former; /* filled by the worker: no longer used there */
 };
 
+/* A pool in creation with `containers` of them, container i on node i, of which number `index` is
+ * here; one alone is on node `self` whatever its number. CHI_ENOMEM. */
 CHI_PRIVATE int pool_open(const struct alloc *alloc, uint32_t workers, chi_pool_id id,
-                          const char *name, struct module *module, struct pool **out);
+                          const char *name, struct module *module, uint32_t containers,
+                          uint32_t self, struct pool **out);
 CHI_PRIVATE void pool_close(const struct alloc *alloc, struct pool *pool);
+/* Container `index` is on that node from now on, and here if `here` says so. The map is another one
+ * thereafter, the former stays valid as long as the pool. CHI_ENOMEM. */
+CHI_PRIVATE int pool_move(const struct alloc *alloc, struct pool *pool, uint32_t index,
+                          uint32_t node, struct container *here);
+/* One more container here, in no map yet. CHI_ENOMEM. */
+CHI_PRIVATE int pool_container_open(const struct alloc *alloc, struct pool *pool, uint32_t index,
+                                    struct container **out);
+/* Takes it away again. */
+CHI_PRIVATE void pool_container_close(const struct alloc *alloc, struct container *c);
+/* Tasks of one container accepted and not ended; see pool_active. */
+CHI_PRIVATE uint64_t pool_container_active(const struct container *c);
 /* Tasks accepted and not ended. Exact once every worker has a snapshot without the pool; before
  * that, a figure. */
 CHI_PRIVATE uint64_t pool_active(const struct pool *pool);
@@ -1293,6 +1765,7 @@ struct queue_lane {
   struct queue *queue;
   uint32_t kind;      /* enum lane_kind */
   uint32_t home;      /* worker; changed under the latch, on the network worker */
+  uint32_t seen;      /* network worker: entries taken when it last looked */
   uint32_t closed;    /* nothing more is taken: set under the latch */
   uint32_t holders;   /* workers that have it in their list, and one while it is moving */
   uint32_t moving;    /* its node is on the way: network worker sets, the new home clears */
@@ -1347,6 +1820,7 @@ enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
 #define WORKER_DEPTH 16u        /* levels of subtasks */
 #define WORKER_SPARES 32u       /* stacks kept for the next burst, per worker */
 #define WORKER_RECORDS 8u       /* size classes of records: 512 << class */
+#define WORKER_LOOKS 5u         /* that find one worker busy and another idle before a lane moves */
 #define WORKER_STUCK_NS 20000000u /* a method this long in one go loses its worker's other work */
 
 struct worker;
@@ -1378,6 +1852,8 @@ struct worker_crew {
   uint32_t count, fast, slow;
   uint32_t node, nodes;
   uint64_t stack_size;
+  uint64_t data_budget, data_used; /* bytes that modules count by ctx_data_take; used: atomic */
+  uint64_t salt;         /* makes lock groups unique among nodes */
   uint64_t cancel_epoch; /* atomic: rises when somebody asked for a cancellation */
   uint32_t cancel_all;   /* atomic: every task is cancelled */
   uint32_t draining;     /* atomic: nothing new is accepted from clients */
@@ -1387,6 +1863,8 @@ struct worker_crew {
    * raw); one worker's answer to a notice. */
   void (*on_raw)(void *arg, struct task_raw *raw);
   void (*on_notice)(void *arg, struct pool_notice *notice);
+  void (*on_remote)(void *arg, chi_ctx *ctx); /* a task for elsewhere: to be ended by worker_end */
+  void (*on_cancel)(void *arg);               /* somebody asked for a cancellation */
   void *arg;
 };
 
@@ -1402,8 +1880,10 @@ struct worker {
   uint32_t awake, inside; /* atomic: stepped lately; inside a method */
   uint32_t full;          /* atomic: it has no stack to begin one more task with */
   uint64_t beat, accepted, ended, refused, busy_ns, blocked_count, resting; /* tallies */
-  uint64_t beat_seen; /* network worker: at its last look */
+  uint64_t beat_seen; /* network worker: at its last look; its own: when that was */
+  uint64_t load_seen; /* network worker: nanoseconds of work, at its last look */
   bool stuck;         /* network worker: full, or inside a method since the look before */
+  uint32_t busy_looks, idle_looks; /* network worker: so many in a row found it so */
   /* its own */
   uint64_t now, cancel_seen, ids;
   uint32_t budget, sample, switches;
@@ -1459,9 +1939,19 @@ CHI_INLINE uint64_t worker_new_id(struct worker *w)
 {
   return (uint64_t)(w->index + 1) << 48 | ++w->ids | 1ull << 63; /* clients' ids begin with 0 */
 }
+/* The task is for these containers, not (only) for one of this node. */
+CHI_INLINE void worker_aim(chi_ctx *ctx, const struct pool_map *map, uint32_t first, uint32_t count)
+{
+  ctx->map = map;
+  ctx->first = first;
+  ctx->count = count;
+}
 /* Submits a record whose container and method are set, from the worker w: starts it there or on
- * a slow worker. */
+ * a slow worker, or hands it to on_remote if it was aimed elsewhere. */
 CHI_PRIVATE void worker_submit(struct worker *w, chi_ctx *ctx);
+
+/* Ends a task that on_remote was given: its OUT fields are in ctx->task. Network worker. */
+CHI_PRIVATE CHI_UNUSED void worker_end(struct worker *network, chi_ctx *ctx, int rc);
 
 /* For the running task. Blocks until woken, `until` (UINT64_MAX: none) or, unless the wait cannot
  * be interrupted, cancellation; returns what the waker gave, CHI_ETIMEOUT or CHI_ECANCELLED. */
@@ -1475,12 +1965,16 @@ CHI_PRIVATE int64_t worker_io_run(chi_ctx *ctx, struct env_io *io);
 /* CHI_OK, CHI_ECANCELLED or CHI_ETIMEOUT. */
 CHI_PRIVATE int worker_cancelled(const chi_ctx *ctx);
 
+/* ---- worker_look.c */
 /* Network worker: looks which of the others are stuck: in a method, or without a stack to begin one
  * more task with. True: one of them is awake. */
 CHI_PRIVATE bool worker_look(struct worker *network);
 /* Network worker: gives what has not begun on a stuck worker to another. Returns the heir of worker
  * `index`, or its own index if it isn't stuck or all are. */
 CHI_PRIVATE uint32_t worker_relieve(struct worker *network, uint32_t index);
+/* Network worker, after a look: one worker has been busy for several looks while another of its
+ * kind had nothing to do. It is true again after as many looks at the earliest. */
+CHI_PRIVATE bool worker_lopsided(struct worker *network, uint32_t *from, uint32_t *to);
 /* Gives a lane a home and tells the worker. Network worker. */
 CHI_PRIVATE void worker_home(struct worker *network, struct queue_lane *lane, uint32_t home);
 
@@ -1534,6 +2028,679 @@ CHI_PRIVATE void directory_on_notice(struct directory *d, struct pool_notice *no
 
 #endif
 
+/* ---- sources/member.h ---- */
+/* member.h - who is alive: every node finds out about every other one, at constant cost to each.
+ *
+ * Once per interval a node probes one other, in an order shuffled anew each round. Who doesn't
+ * answer in time is probed again through three others; who hasn't answered by the end of the
+ * interval is suspected, and who doesn't contradict for member_patience() intervals is dead. What
+ * is learned travels as news on probes and acknowledgements, each piece about 3 log2(n) times from
+ * each node. So a node sends a few messages of at most MEMBER_RECORD_MAX bytes per interval,
+ * however many nodes there are, and no step or message costs more than the news in it.
+ *
+ * News is ordered by (boot, refute, state): a later life beats all that was said about an earlier
+ * one; in the same life dead beats suspect beats alive; only the node itself raises `refute`, when
+ * it hears that it is suspected or dead, and so beats that. Who is taken for dead is still probed,
+ * in one of 8 to 64 intervals, and a message to it, or an answer, tells it so: it contradicts.
+ *
+ * A node that is ill itself is slow to accuse: one that is stepped half an interval late counts no
+ * probe as failed and lets no suspicion expire, and one that hears nothing even from those it asks
+ * for help, or is accused, waits up to 4 times as long before it believes anybody dead.
+ *
+ * Bounds, where messages between two nodes take less than a quarter of an interval and n nodes are
+ * in the list. With good probability (the tests hold all their seeds to it):
+ *   - a crash is known everywhere within member_patience() + 2 ceil(log2 n) + 8 intervals;
+ *   - after all cuts are healed, all nodes agree within 20 + 4 ceil(log2 n) + n / 8 intervals,
+ *     also at the start, when nobody has heard of anybody.
+ * With certainty, if no message is lost, whoever missed the news that a node is alive hears it from
+ * that node itself within 16 n intervals.
+ *
+ * A pure state machine: no clock, no connections. One thread. */
+#ifndef CHI_MEMBER_H
+#define CHI_MEMBER_H
+
+#define MEMBER_MOST 4096u            /* nodes in the list */
+#define MEMBER_RECORD_MAX 1000u      /* bytes of the payload of any record it sends */
+#define MEMBER_REFUTE_MAX (1u << 30) /* contradictions in one life */
+
+enum member_state { MEMBER_UNKNOWN, MEMBER_ALIVE, MEMBER_SUSPECT, MEMBER_DEAD };
+
+struct member_options {
+  const struct alloc *alloc;
+  uint32_t self, count;          /* position in the list, nodes in it: 1 .. MEMBER_MOST */
+  uint64_t boot, interval_ns;    /* own life; neither is 0 */
+  uint64_t (*random)(void *arg); /* called once, by member_open */
+  /* Sends a payload; what can't be sent now is dropped. Must not call back. */
+  void (*send)(void *arg, uint32_t to, enum wire_kind kind, const void *bytes, size_t size);
+  /* Another state or life of a node. May only look things up. */
+  void (*on_change)(void *arg, uint32_t node, enum member_state state, uint64_t boot);
+  /* Somebody speaks of a later life of this node: it should be reborn above that boot, and
+   * member_reborn called, now or later. */
+  void (*on_own_boot)(void *arg, uint64_t boot);
+  /* 64 bits that travel with every record, and those of others as they come. */
+  uint64_t (*digest)(void *arg);
+  void (*on_digest)(void *arg, uint32_t from, uint64_t digest);
+  void *arg;
+};
+
+struct member_figures {
+  uint64_t probes, failed;  /* sent; not answered by anybody */
+  uint64_t asked;           /* probes done by others for this node */
+  uint64_t suspected, died; /* believed here, from whatever source */
+  uint64_t refuted;         /* own contradictions */
+  uint64_t late;            /* intervals in which this node was stepped too late */
+  uint64_t refused;         /* malformed records */
+};
+
+struct member;
+
+/* Knows nobody yet. *options is copied, but not what it points to. CHI_ENOMEM. */
+CHI_PRIVATE int member_open(const struct member_options *options, struct member **out);
+CHI_PRIVATE void member_close(struct member *m);
+
+/* Does what time brings; returns when it wants to be called again, UINT64_MAX: never. */
+CHI_PRIVATE uint64_t member_step(struct member *m, uint64_t now);
+/* A record of kind WIRE_PROBE, WIRE_PROBE_ASK or WIRE_PROBE_ACK. CHI_ECORRUPT: it was malformed and
+ * changed nothing. */
+CHI_PRIVATE int member_on_record(struct member *m, uint64_t now, uint32_t from, enum wire_kind kind,
+                                 struct wire_in *in);
+/* The post exchanged hellos with that life of a node, just now: it is there. */
+CHI_PRIVATE void member_on_boot(struct member *m, uint32_t node, uint64_t boot);
+/* This node begins another life, with a higher boot; what it knows about others stays. */
+CHI_PRIVATE void member_reborn(struct member *m, uint64_t boot);
+
+CHI_PRIVATE enum member_state member_state(const struct member *m, uint32_t node);
+CHI_PRIVATE uint64_t member_boot(const struct member *m, uint32_t node); /* 0: unknown */
+/* Nodes that are alive or suspected, this one included. */
+CHI_PRIVATE uint32_t member_alive_count(const struct member *m);
+/* Intervals that a suspicion lasts among `count` nodes, if the one who suspects is well. */
+CHI_PRIVATE uint32_t member_patience(uint32_t count);
+CHI_PRIVATE const struct member_figures *member_figures(const struct member *m);
+
+#endif
+
+/* ---- sources/peer.h ---- */
+/* peer.h - the other nodes: who they are, which life of theirs this is, and the post between us.
+ *
+ * A node is its position in the host list. Each time it starts it has a higher boot number; every
+ * message names the boots of both sides as the sender knows them, and one from or for another life
+ * is refused. Records to one peer are gathered during a step of the network worker and leave
+ * together in one message. Network worker only. See docs/wire.md.
+ *
+ * Meeting. A HELLO says which cluster, which life (boot, and a random number that tells two lives
+ * with one boot apart), the highest boot of the other that was ever heard of, and whether it wants
+ * an answer. It is sent when a connection comes up and again every poll period while it finds no
+ * proper answer. A peer is met when its hello fits and names our present boot; it ends with the
+ * connection, with another boot of either side, or with a refusal. */
+#ifndef CHI_PEER_H
+#define CHI_PEER_H
+
+#define PEER_BATCH (64u * 1024u)     /* bytes of records in one message */
+#define PEER_BACKLOG (1024u * 1024u) /* bytes of records that wait for a full queue to have room */
+#define PEER_RECORD_MAX (PEER_BATCH - WIRE_RECORD) /* bytes of one record */
+#define PEER_RETRY_NS 1000000ull     /* a full queue is tried again */
+#define PEER_LIVES 4                 /* former lives of a peer that are remembered */
+
+struct peer_set;
+struct peer_batch;
+
+struct peer {
+  struct peer_set *set;
+  uint32_t node;
+  bool connected; /* as the environment says */
+  bool met;       /* records can be sent: connected, and hellos were exchanged with this boot */
+  bool refused;   /* it runs with other settings: nothing is sent but hellos */
+  uint64_t boot;  /* highest of those whose hello fits: its records are heard; 0: none */
+  uint64_t sent, received, bytes_sent, bytes_received; /* messages and bytes, bulk included */
+  uint64_t refusals;                                   /* of its messages, by us */
+
+  /* Private to peer.c. */
+  bool confirmed;                    /* it knows our boot, as of this connection */
+  bool queued;                       /* in the set's list of peers with something to send */
+  uint64_t life, former[PEER_LIVES]; /* random numbers of its lives; 0: none */
+  uint32_t former_next;
+  struct peer_batch *batch, *last; /* waiting, oldest first; the last one is being filled */
+  uint32_t waiting;                /* bytes in them */
+  uint32_t flying;                 /* parcels with the environment */
+  struct peer *next;
+  uint64_t refuse_at; /* the next refusal may be sent */
+  struct log_limit complaints;
+};
+
+struct peer_set {
+  struct env *env;
+  const struct alloc *alloc;
+  struct log *log;
+  uint32_t self, count;
+  uint64_t boot;    /* own */
+  uint64_t cluster; /* digest over the normalised host list */
+  const char *instance;
+  struct peer *peer; /* by node; that of self is unused */
+  uint64_t now;
+  uint64_t dropped; /* messages that weren't sound, or of nobody in the list */
+
+  /* Upcalls, set after peer_open and before the first message; none may be NULL. They may post
+   * records. A record of a peer whose hello fits; HELLO and REFUSE are never among them. It is
+   * valid during the call. */
+  void (*on_record)(void *arg, struct peer *from, enum wire_kind kind, struct wire_in *record);
+  /* News of a peer. former != peer->boot: another life of it, and what was sent to the one before
+   * is not going to be answered (former 0: its first). Else the same life, and peer->met tells
+   * whether records can be sent now; when they no longer can, what was posted may be lost. */
+  void (*on_boot)(void *arg, struct peer *peer, uint64_t former);
+  /* Our own boot had to be raised: somebody knew a higher one. All peers will see a new life; none
+   * is met any more. */
+  void (*on_reborn)(void *arg);
+  /* Nobody reads the bulk frames of that parcel any more, sent or not. */
+  void (*on_sent)(void *arg, void *parcel);
+  void *arg;
+
+  /* Private to peer.c. */
+  const chi_host *hosts;
+  uint64_t life;     /* own random number; not changed by being reborn */
+  bool twice;        /* somebody else has our place: our boot isn't raised any more */
+  uint64_t hello_at; /* hellos are repeated; 0: a poll period from the next flush on */
+  struct peer *pending, *pending_last; /* peers with something to send */
+  struct peer_batch *flying;           /* parcels with the environment, newest first */
+  struct log_limit complaints;
+};
+
+/* Takes part in the network of config->hosts, which stay valid, as node `self`; a node that is
+ * alone opens no network. CHI_ENOMEM, or what net_open says. */
+CHI_PRIVATE int peer_open(struct peer_set *s, struct env *env, struct log *log,
+                          const chi_config *config, uint32_t self, const char *instance,
+                          chi_error *err);
+/* Hands back every parcel through on_sent; so it is closed before those whom the upcalls reach.
+ * Does nothing to a set that is zero. */
+CHI_PRIVATE void peer_close(struct peer_set *s);
+
+/* Begins a record of at most `most` bytes (<= PEER_RECORD_MAX) for a peer; false: it isn't met, too
+ * much waits for it, or no memory. Write it to *out, then peer_post, with nothing begun between; a
+ * record that isn't posted is forgotten. Control records (`control`) find room even when others
+ * don't, up to twice PEER_BACKLOG. */
+CHI_PRIVATE bool peer_begin(struct peer *p, enum wire_kind kind, size_t most, bool control,
+                            struct wire_out *out);
+/* Ends it, with `count` bulk frames (<= WIRE_BULKS) that stay readable until on_sent(parcel), which
+ * never comes before this returns; parcel is NULL if, and only if, there are none. */
+CHI_PRIVATE void peer_post(struct peer *p, struct wire_out *out, const struct env_frame *bulk,
+                           uint32_t count, void *parcel);
+/* Sends what was gathered; at the end of every step. Returns when it wants to be called again:
+ * soon while a queue is full, within poll_ns while a connected peer isn't met; UINT64_MAX. */
+CHI_PRIVATE uint64_t peer_flush(struct peer_set *s, uint64_t now, uint64_t poll_ns);
+/* Drops what waits for a peer, and the connection if it pins parcels: for a peer taken for dead.
+ * Parcels that wait are handed back in this call, those with the environment soon; on_boot may be
+ * called. */
+CHI_PRIVATE void peer_reset(struct peer *p);
+/* Somebody knows this boot of ours: unless ours is higher, this node is reborn with one above it.
+ * Ignored if another daemon has our place. */
+CHI_PRIVATE void peer_raise(struct peer_set *s, uint64_t boot);
+
+/* A message from the network: any bytes. */
+CHI_PRIVATE void peer_on_message(struct peer_set *s, uint64_t now, const struct env_frame *frame,
+                                 uint32_t count);
+CHI_PRIVATE void peer_on_link(struct peer_set *s, uint32_t node, bool connected);
+/* `batch` is the parcel that net_send was given. */
+CHI_PRIVATE void peer_on_sent(struct peer_set *s, void *batch);
+
+#endif
+
+/* ---- sources/net.h ---- */
+/* net.h - a task between nodes: sent, retried, run once, split over a range, answered, gathered.
+ *
+ * A call is a task that is (also) for containers of other nodes. It has parts: contiguous ranges of
+ * containers, each for one node, which splits its range again. A part for another node is a request
+ * in one of the slots towards that node; the pair (slot, sequence) is what the receiver remembers,
+ * so that a body runs at most once however often the request arrives, with bounded memory and
+ * without one long task holding up the others. A request is bound to the life (boot) of the node it
+ * was first sent to.
+ *
+ *   CHI_EUNREACHABLE   certainly not run: never sent, or refused as not run
+ *   CHI_EUNKNOWN       may have run: the other side died, came back or gave no sign of life
+ *
+ * Answers are folded in container order, each index once. Network worker only. */
+#ifndef CHI_NET_H
+#define CHI_NET_H
+
+#define NET_SLOTS 256u               /* requests under way to one peer */
+#define NET_BYTES (64ull << 20)      /* bulk bytes under way to one peer, or one request */
+#define NET_ASK_NS 250000000ull      /* without news, after which a request is asked for */
+#define NET_ACK_NS 20000000ull       /* an answer is acknowledged by then */
+#define NET_FAILED 16u               /* failed containers that a result names */
+#define NET_HOPS 8u                  /* times that "moved" is followed at once; then slower */
+#define NET_TRIES 8u                 /* times an idempotent part is lost and begun again */
+#define NET_WAITING 65536u           /* parts that wait for one peer; beyond: CHI_EBUSY */
+#define NET_ASK_MAX_NS 2000000000ull /* between two questions about a long task, and until */
+                                     /* a peer is reminded of an answer */
+#define NET_BUSY_NS 1000000ull       /* first pause after "not run: busy"; doubles */
+#define NET_BUSY_MAX_NS 100000000ull
+#define NET_MARGIN_NS 2000000ull /* of the remaining time, kept back at each hop */
+
+struct net;
+
+struct net_options {
+  struct worker_crew *crew;
+  struct peer_set *peers;
+  struct directory *directory;
+  uint32_t neighborhood;        /* most parts of a range at each hop; below 2: a chain */
+  uint64_t task_timeout_ns;     /* without a sign of life from the executor */
+  uint64_t wait_for_restart_ns; /* for a peer that isn't there */
+  /* Membership: whether the node is taken for dead. */
+  bool (*is_dead)(void *arg, uint32_t node);
+  void *arg;
+};
+
+CHI_PRIVATE int net_open(const struct net_options *options, struct net **out);
+/* After the last step; frees what is left. */
+CHI_PRIVATE void net_close(struct net *n);
+
+/* Takes a task that is for containers first .. first + count - 1 of its pool (ctx->container is any
+ * of them, ctx->map the pool's map): not all of them here, or with CHI_TASK_FORCE_NET. Ends it by
+ * worker_end exactly once, in this call or later. */
+CHI_PRIVATE void net_submit(struct net *n, chi_ctx *ctx, uint32_t first, uint32_t count);
+/* Somebody asked for cancellations: calls whose task is cancelled pass it on. */
+CHI_PRIVATE void net_look_for_cancelled(struct net *n);
+/* A new snapshot of the pools: requests that wait for a pool are looked at again. */
+CHI_PRIVATE void net_on_pools(struct net *n);
+
+CHI_PRIVATE void net_on_record(struct net *n, struct peer *from, enum wire_kind kind,
+                               struct wire_in *record);
+CHI_PRIVATE void net_on_boot(struct net *n, struct peer *peer, uint64_t former);
+CHI_PRIVATE void net_on_reborn(struct net *n);
+CHI_PRIVATE void net_on_dead(struct net *n, uint32_t node);
+CHI_PRIVATE void net_on_sent(struct net *n, void *parcel);
+/* Does what time brings; returns when it wants to be called again. */
+CHI_PRIVATE uint64_t net_step(struct net *n, uint64_t now);
+/* No request of others is being run, and no call is under way. */
+CHI_PRIVATE bool net_idle(const struct net *n);
+/* Refuses what others send from now on (not run), and after `at` gives up calls of its own. */
+CHI_PRIVATE void net_drain(struct net *n, uint64_t at);
+
+/* What ENV_TRACE_NET tells of. */
+enum net_trace {
+  NET_TRACE_SENT,        /* a request, for the first time */
+  NET_TRACE_RESENT,      /* the same again: the peer hadn't seen it */
+  NET_TRACE_ANSWERED,    /* its answer has arrived */
+  NET_TRACE_REPEATED,    /* an answer was sent once more, or a repeated request found its run */
+  NET_TRACE_NOT_RUN,     /* a request was refused */
+  NET_TRACE_MOVED,       /* refused since the container is on another node */
+  NET_TRACE_RETRIED,     /* a part begins again under a new key */
+  NET_TRACE_UNREACHABLE, /* a part ended with CHI_EUNREACHABLE */
+  NET_TRACE_UNKNOWN,     /* a part ended with CHI_EUNKNOWN */
+  NET_TRACE_ABORTED      /* what a peer no longer waits for was cancelled */
+};
+
+/* Calls under way of tasks of this node for that method. */
+CHI_PRIVATE uint32_t net_calls_of(const struct net *n, const struct method *method);
+
+struct net_figures {
+  uint64_t calls;                /* tasks that were taken in by net_submit */
+  uint64_t requests;             /* parts sent to peers */
+  uint64_t retries;              /* requests sent again, and parts begun again under a new key */
+  uint64_t runs;                 /* requests of peers that were admitted */
+  uint64_t repeats;              /* requests that came again, and answers sent again */
+  uint64_t answers;              /* to peers */
+  uint64_t not_run;              /* refused to peers */
+  uint64_t aborted;              /* runs that nobody waits for any more */
+  uint64_t malformed;            /* records that made no sense */
+  uint64_t unreachable, unknown; /* parts that ended so */
+  uint64_t bytes_out, bytes_in;  /* of requests and answers, with their bulk */
+  uint32_t calls_open, runs_open, answers_kept;
+};
+CHI_PRIVATE void net_figures(const struct net *n, struct net_figures *out);
+
+/* ---- between net.c, net_call.c, net_link.c, net_seat.c, net_fold.c and net_record.c */
+
+struct net_timer {
+  struct heap_entry entry;
+  void (*due)(struct net *n, struct net_timer *t);
+};
+
+/* Begins whatever bulk frames point into: while `count` of them are under way it isn't freed. */
+struct net_pin {
+  uint32_t count;
+  bool run; /* of a net_run; else of a net_part */
+};
+
+/* Memory for bulk data. */
+struct net_store {
+  struct net_block *first;
+  uint64_t bytes;
+};
+
+/* What a task is known by on all nodes, with the number of the container. */
+struct net_key {
+  uint32_t node;
+  uint64_t boot, seq;
+};
+
+/* Of the containers a call was for: how many, how many failed, and the first of those. */
+struct net_failures {
+  uint32_t asked, failed, listed;
+  struct {
+    uint32_t container;
+    int32_t rc;
+  } item[NET_FAILED]; /* by container, ascending */
+};
+
+enum net_part_state {
+  NET_PART_NEW,
+  NET_PART_WAITING, /* in the queue of its link */
+  NET_PART_PAUSED,  /* until its timer */
+  NET_PART_SENT,    /* in a slot of its link */
+  NET_PART_HERE,    /* a task of this node */
+  NET_PART_ENDED
+};
+
+struct net_part {
+  struct net_pin pin;
+  struct net_call *call;
+  struct net_part *next; /* of the call, by container */
+  uint32_t first, count, node;
+  enum net_part_state state;
+  struct net_key key;
+  struct net_link *link;
+  struct net_part *before, *behind; /* in the link's queue */
+  uint32_t slot;
+  uint64_t seq;
+  uint64_t heard, ask_at, ask_ns; /* last news; the next question, and how long after this one */
+  uint64_t bytes;                 /* of bulk, there and back */
+  uint32_t busy, hops, tries;
+  struct net_timer timer;
+  chi_ctx *replica; /* a task of its own: one that runs here, or is one of several */
+  struct net_store store;
+  int32_t rc;
+  bool ran, gathered; /* its fields mean something; they hold at least one success */
+};
+
+struct net_call {
+  struct net_call *next, *before; /* of all, or of those that are done */
+  struct net *net;
+  chi_ctx *ctx;
+  const chi_module *def;
+  struct net_run *run; /* it is a range for a peer; NULL: ctx ends by worker_end */
+  struct net_part *part;
+  uint32_t open; /* parts that have not ended, and 1 while it is begun */
+  uint32_t pins;
+  bool several, gathered, placed, done;
+  int32_t cancel; /* the code with which it is to end */
+  uint64_t began;
+  uint64_t version[2];    /* of the pool's entry when it began */
+  struct net_timer timer; /* the deadline */
+  struct net_failures failures;
+  uint64_t rooms[WIRE_BULKS];
+};
+
+struct net_slot {
+  uint64_t seq;
+  struct net_part *part;
+  uint32_t free; /* the next free one + 1 */
+  bool ack;      /* its last answer has not been acknowledged */
+};
+
+/* What is remembered of the last request in a slot of a peer: its run, or why there is none. */
+struct net_seat {
+  uint64_t seq;
+  struct net_run *run;
+  int32_t rc; /* not run; 0: acknowledged, or there is a run */
+  uint32_t moved, first, count;
+};
+
+/* One direction there, one back: what we ask of a peer and what it asks of us. */
+struct net_link {
+  struct net *net;
+  struct peer *peer;
+  uint32_t node;
+  bool choked;   /* it holds memory of calls that are given up */
+  uint64_t boot; /* of the peer's life all this is about */
+  bool there;
+  uint64_t gone; /* when it was there last */
+  struct net_timer timer;
+  struct net_part *first, *last; /* waiting, oldest call first */
+  uint32_t waiting, prompt;      /* of them, with TASK_PROMPT */
+  bool stalled;                  /* what waits found no room with the peer */
+  struct net_slot *slot;
+  uint32_t slots, free, busy, acks; /* free: the first free one + 1 */
+  uint64_t bytes, ack_at, ask_at;
+  struct net_seat *seat;
+  uint32_t seats;
+  uint64_t held; /* bytes of its requests and of answers kept for it */
+  uint32_t kept; /* answers that it hasn't acknowledged */
+  uint64_t remind_at;
+};
+
+struct net_request {
+  uint32_t slot;
+  uint64_t seq;
+  struct net_key key;
+  uint32_t first, count;
+  chi_pool_id pool;
+  uint64_t version[2];
+  uint32_t method, flags;
+  uint64_t remaining; /* 0: no deadline */
+  uint64_t root;
+  uint32_t depth, compute_us, period_us;
+  uint64_t io_size;
+  chi_query query;
+};
+#define NET_REQUEST_SIZE 112u
+
+struct net_answer {
+  uint32_t slot;
+  uint64_t seq;
+  int32_t rc;
+  bool ran, gathered, moved;
+  uint32_t node; /* moved: where to */
+  struct net_failures failures;
+};
+#define NET_ANSWER_SIZE (28u + NET_FAILED * 8u) /* at most */
+
+enum net_run_state { NET_RUN_PARKED, NET_RUN_RUNNING, NET_RUN_ANSWERED };
+
+/* A request of a peer, from its admission until its answer isn't needed any more. */
+struct net_run {
+  struct net_pin pin;
+  struct net_run *next, *before; /* of all */
+  struct net *net;
+  struct net_link *link;
+  enum net_run_state state;
+  bool orphan; /* its seat has gone on to another */
+  struct net_request request;
+  struct net_timer timer; /* while parked */
+  uint64_t arrived;       /* the request; then, when it was answered */
+  struct net_store raw;   /* what came, while parked */
+  struct wire_in parked;
+  struct net_store in, out; /* bulk that is only read; that is part of the answer */
+  uint64_t held;
+  chi_ctx *ctx;
+  struct net_call *call; /* of a range */
+  uint64_t rooms[WIRE_BULKS];
+  unsigned char *answer;
+  size_t answer_room, answer_size;
+  struct env_frame frame[WIRE_BULKS]; /* the parked request's, then the answer's */
+  uint32_t frames;
+};
+
+struct net {
+  struct net_options o;
+  struct env *env;
+  const struct alloc *alloc;
+  struct worker *worker; /* the network worker */
+  uint32_t self, nodes;
+  uint64_t now;
+  uint32_t inside; /* public functions under way */
+  struct heap timer;
+  uint32_t timers;
+  uint64_t timer_seq, key_seq;
+  struct net_call *calls, *done, **done_end;
+  struct net_run *runs, *last_run; /* as they came */
+  struct net_link **link;          /* by node; NULL: none was needed yet */
+  bool draining, given_up;
+  uint64_t drain_at;
+  struct log_limit complaints, reports;
+  struct net_figures figures;
+};
+
+/* net.c */
+CHI_PRIVATE void net_trace(const struct net *n, enum net_trace what, uint32_t peer, uint64_t seq);
+/* Around all that comes from outside (inside++ before): calls that are done end when the last one
+ * leaves, so that nobody's loop over calls and parts is disturbed. */
+CHI_PRIVATE void net_leave(struct net *n);
+/* One more timer will be in use, or one less: setting a timer cannot fail. CHI_ENOMEM. */
+CHI_PRIVATE int net_timer_reserve(struct net *n);
+CHI_PRIVATE void net_timer_release(struct net *n, struct net_timer *t);
+CHI_PRIVATE void net_timer_set(struct net *n, struct net_timer *t, uint64_t time);
+CHI_PRIVATE void net_timer_clear(struct net *n, struct net_timer *t);
+CHI_PRIVATE struct net_key net_key_new(struct net *n);
+CHI_PRIVATE void net_malformed(struct net *n, const struct net_link *l, const char *what);
+
+/* net_call.c */
+/* Splits and begins; run NULL: for ctx itself. CHI_ENOMEM, CHI_ETOOBIG: nothing has begun. */
+CHI_PRIVATE int net_call_open(struct net *n, chi_ctx *ctx, const struct pool *pool,
+                              const struct pool_map *map, uint32_t first, uint32_t count,
+                              struct net_run *run, struct net_call **out);
+CHI_PRIVATE void net_call_free(struct net_call *call);
+/* Asks all its parts to end with this code; the first time counts. */
+CHI_PRIVATE void net_call_cancel(struct net_call *call, int code);
+/* The node stops: what is under way elsewhere is left to itself. */
+CHI_PRIVATE void net_call_give_up(struct net_call *call);
+/* When it is to end; UINT64_MAX: no such time. */
+CHI_PRIVATE uint64_t net_call_deadline(const struct net_call *call);
+/* Why it is to end, or CHI_OK. */
+CHI_PRIVATE int net_call_cancelled(const struct net_call *call);
+/* Done if nothing of it is under way any more. */
+CHI_PRIVATE void net_call_settle(struct net_call *call);
+/* Ends one that is done. */
+CHI_PRIVATE void net_call_end(struct net_call *call);
+/* A part that certainly did not run, or may have, ends with a code. It is in no queue and slot. */
+CHI_PRIVATE void net_part_fail(struct net_part *part, int rc);
+/* A part ends as its answer says; its fields have been decoded. */
+CHI_PRIVATE void net_part_answered(struct net_part *part, const struct net_answer *a);
+/* Starts a part as a task of this node in a container that is here. */
+CHI_PRIVATE void net_part_run(struct net_part *part, struct container *container);
+/* The task that a part's answer is decoded into. */
+CHI_PRIVATE chi_task *net_part_task(struct net_part *part);
+
+/* net_link.c */
+/* NULL: no memory. */
+CHI_PRIVATE struct net_link *net_link_get(struct net *n, uint32_t node);
+CHI_PRIVATE void net_link_free(struct net_link *l);
+/* Not later than `at` it is looked after. */
+CHI_PRIVATE void net_link_wake(struct net_link *l, uint64_t at);
+/* Gives a part to the link to its node. */
+CHI_PRIVATE void net_part_enqueue(struct net_part *part);
+/* Takes a part out of the queue, the pause or the slot it is in. */
+CHI_PRIVATE void net_part_withdraw(struct net_part *part);
+/* Tells the executor of a sent part that it is to end with the call's code. */
+CHI_PRIVATE void net_part_abort(struct net_part *part, int code);
+/* What was sent to the peer is not going to be answered. */
+CHI_PRIVATE void net_link_lost(struct net_link *l);
+CHI_PRIVATE void net_link_on_boot(struct net_link *l);
+CHI_PRIVATE void net_link_on_answer(struct net_link *l, struct wire_in *in);
+CHI_PRIVATE void net_link_on_state(struct net_link *l, struct wire_in *in);
+
+/* net_seat.c */
+CHI_PRIVATE void net_seat_on_request(struct net_link *l, struct wire_in *in);
+CHI_PRIVATE void net_seat_on_ask(struct net_link *l, struct wire_in *in);
+CHI_PRIVATE void net_seat_on_cancel(struct net_link *l, struct wire_in *in);
+CHI_PRIVATE void net_seat_on_ack(struct net_link *l, struct wire_in *in);
+/* Tells a peer of answers that it ought to have acknowledged long ago. */
+CHI_PRIVATE void net_seat_remind(struct net_link *l);
+/* The peer has forgotten all it asked for. */
+CHI_PRIVATE void net_seat_clear(struct net_link *l);
+/* The pools have changed: perhaps it needn't wait any more. May free it. */
+CHI_PRIVATE void net_run_try_again(struct net_run *run);
+/* Its call has ended. */
+CHI_PRIVATE void net_run_end(struct net_run *run, int rc, const struct net_failures *failures,
+                             bool gathered);
+CHI_PRIVATE void net_run_unpinned(struct net_run *run);
+CHI_PRIVATE void net_run_free(struct net_run *run);
+
+/* net_fold.c */
+/* Memory aligned as chi_bulk_alloc does; NULL: none. */
+CHI_PRIVATE void *net_store_get(struct net *n, struct net_store *s, uint64_t size);
+CHI_PRIVATE void net_store_free(struct net *n, struct net_store *s);
+/* The sizes of a task's bulk fields, in order. CHI_ETOOBIG: more than WIRE_BULKS. */
+CHI_PRIVATE int net_rooms_get(const chi_type *type, const chi_task *task, uint64_t *rooms);
+/* A method leaves no more in a buffer than there is room; one that says so is corrected. */
+CHI_PRIVATE void net_rooms_hold(const chi_type *type, chi_task *task, const uint64_t *rooms);
+CHI_PRIVATE uint64_t net_bulk_bytes(const chi_type *type, const chi_task *task);
+/* A copy of a call's task as a record of its own; with buffers of its own for what the method
+ * writes, if it is one of several. NULL: no memory. */
+CHI_PRIVATE chi_ctx *net_replica(struct net_call *call, struct net_store *store);
+/* Adds a part's result to the call's task. In container order. */
+CHI_PRIVATE void net_fold(struct net_call *call, struct net_part *part);
+CHI_PRIVATE void net_failures_add(struct net_failures *f, uint32_t container, int rc);
+/* Containers first .. first + count - 1 have failed with one code. */
+CHI_PRIVATE void net_failures_range(struct net_failures *f, uint32_t first, uint32_t count, int rc);
+/* Those that a sub-range told of. */
+CHI_PRIVATE void net_failures_join(struct net_failures *f, const struct net_failures *from);
+
+/* net_record.c: payloads; the comments above the functions that write them say what they are. */
+CHI_PRIVATE void net_request_put(struct wire_out *out, const struct net_request *r);
+/* False: it makes no sense; only slot and seq may be used, if they are not 0. */
+CHI_PRIVATE bool net_request_get(struct wire_in *in, struct net_request *r);
+CHI_PRIVATE void net_answer_put(struct wire_out *out, const struct net_answer *a);
+CHI_PRIVATE bool net_answer_get(struct wire_in *in, struct net_answer *a);
+/* An entry of ASK, CANCEL, ACK (what: enum chi_status or 0) and STATE (what: NET_STATE_*). */
+#define NET_ITEM_SIZE 14u
+enum net_state { NET_STATE_RUNNING = 1, NET_STATE_UNSEEN, NET_STATE_KEPT };
+CHI_PRIVATE void net_item_put(struct wire_out *out, uint32_t slot, uint64_t seq, int32_t what);
+CHI_PRIVATE bool net_item_get(struct wire_in *in, uint32_t *slot, uint64_t *seq, int32_t *what);
+
+#endif
+
+/* ---- sources/fleet.h ---- */
+/* fleet.h - this node among the others: peers, membership, the pool table and tasks between nodes,
+ * wired together. Network worker only. */
+#ifndef CHI_FLEET_H
+#define CHI_FLEET_H
+
+struct fleet_options {
+  struct worker_crew *crew;
+  struct directory *directory;
+  const chi_config *config; /* outlives the fleet, as far as it is used */
+  const char *instance;
+  void (*on_entry)(void *arg, const struct accord_entry *entry); /* another one in the table */
+  void (*on_member)(void *arg, uint32_t node, bool lost);        /* or found again */
+  void *arg;
+};
+
+struct fleet {
+  struct fleet_options options;
+  bool open; /* there are other nodes, and a network */
+  uint64_t now;
+  struct peer_set peers;
+  struct member *member;
+  struct accord *accord;
+  struct net *net;
+};
+
+/* Joins the other nodes of the configuration; does nothing if there are none, or no network. */
+CHI_PRIVATE int fleet_open(struct fleet *f, const struct fleet_options *options, chi_error *err);
+/* Leaves the network. After the last step. */
+CHI_PRIVATE void fleet_close(struct fleet *f);
+
+/* A task for containers elsewhere; ended by worker_end. */
+CHI_PRIVATE void fleet_submit(struct fleet *f, chi_ctx *ctx);
+CHI_PRIVATE void fleet_look_for_cancelled(struct fleet *f);
+/* The pools of this node have changed. */
+CHI_PRIVATE void fleet_on_pools(struct fleet *f);
+/* Takes no more work from others; after `at` its own tasks elsewhere are given up. */
+CHI_PRIVATE void fleet_drain(struct fleet *f, uint64_t at);
+/* No work of others is left, and nothing of its own elsewhere. */
+CHI_PRIVATE bool fleet_idle(const struct fleet *f);
+/* Tasks of this node for that method which have gone elsewhere. */
+CHI_PRIVATE uint32_t fleet_calls_of(const struct fleet *f, const struct method *method);
+/* Of the table of pools; 0: this node is alone. */
+CHI_PRIVATE uint64_t fleet_digest_of(const struct fleet *f);
+/* At the end of every step; returns when it wants to be called again. */
+CHI_PRIVATE uint64_t fleet_step(struct fleet *f, uint64_t now);
+
+CHI_PRIVATE void fleet_on_message(struct fleet *f, const struct env_frame *frame, uint32_t count);
+CHI_PRIVATE void fleet_on_peer(struct fleet *f, uint32_t peer, bool connected);
+CHI_PRIVATE void fleet_on_sent(struct fleet *f, void *parcel);
+
+#endif
+
 /* ---- sources/session.h ---- */
 /* session.h - clients as their node sees them: attach, lease memory, open queues, vanish.
  *
@@ -1576,6 +2743,7 @@ struct session_set {
   uint64_t used[SHM_KINDS], budget[SHM_KINDS];
   uint64_t tend_at, tend_delay; /* while something is closing */
   bool draining;                /* nobody new is let in */
+  bool strays;                  /* lanes may be with a worker of another kind */
   struct log_limit limit;
 };
 
@@ -1593,6 +2761,12 @@ CHI_PRIVATE uint64_t session_tend(struct session_set *s, uint64_t now);
 /* Closes every link: clients hear that the node is gone. */
 CHI_PRIVATE void session_end_all(struct session_set *s);
 CHI_PRIVATE uint64_t session_in_flight(const struct session *s);
+/* Moves one lane from a worker that serves several in which tasks come, so that two workers share
+ * what is too much for one. Returns 1, or 0. */
+CHI_PRIVATE uint32_t session_spread(struct session_set *s, uint32_t from, uint32_t to);
+/* Lanes that went to a worker of another kind go to one of their own that is not stuck, if there is
+ * one again; how many. */
+CHI_PRIVATE uint32_t session_bring_home(struct session_set *s);
 /* Gives every lane of worker `from` to worker `to`; how many. */
 CHI_PRIVATE uint32_t session_move_lanes(struct session_set *s, uint32_t from, uint32_t to);
 
@@ -1603,10 +2777,26 @@ CHI_PRIVATE uint32_t session_move_lanes(struct session_set *s, uint32_t from, ui
 #ifndef CHI_ADMIN_H
 #define CHI_ADMIN_H
 
+/* An entry of the pool table on its way to every node, in a task: whoever takes it follows it
+ * before it answers. code is that of the first container that has something to tell. */
+#define ADMIN_SETTLE(X, T)                                                                         \
+  X(T, IN, str, mod_name, 256) X(T, IN, str, pool_name, 1024) X(T, IN, str, params, 2048, "\n")    \
+  X(T, IN, pool, pool_id) X(T, IN, u32, containers) X(T, IN, u32, state) X(T, IN, u32, node)       \
+  X(T, IN, u64, boot) X(T, IN, u64, counter) X(T, OUT, i32, code) X(T, OUT, u32, container)        \
+  X(T, OUT, str, error_message, 400)
+CHI_TASK(admin_settle, 21, ADMIN_SETTLE)
+
+/* A container on its way to where this is run, with its state. */
+#define ADMIN_ADOPT(X, T)                                                                          \
+  X(T, IN, pool, pool_id) X(T, IN, u32, container) X(T, IN, u64, epoch) X(T, IN, bulk, state)
+CHI_TASK(admin_adopt, 23, ADMIN_ADOPT)
+
 /* What admin works on; belongs to the network worker. */
 struct admin_host {
   struct worker_crew *crew;
   struct directory *directory;
+  const struct fleet *fleet;
+  struct accord *accord; /* the table of all nodes; NULL: this node is alone */
   struct session_set *sessions;
   struct module_list *modules;
   const char *instance;
@@ -1615,7 +2805,13 @@ struct admin_host {
   uint32_t waiting;  /* tasks of the admin pool that may wait for long */
   chi_event composed; /* set when the pools of the configuration are there, or have failed */
   struct pool *pool; /* admin's own */
+  struct pool *leaving; /* pools that are being taken down */
+  uint64_t follow_at;   /* when to look which entries of the table are to be followed */
   struct method create, destroy; /* run in a container for its pool */
+  struct method follow, failure, recover, save, load;
+  void (*changed)(void *arg); /* a pool of this node is ready now, or gone */
+  struct method figures;
+  struct admin_figures *asked; /* containers that have not told theirs yet */
   /* The node is to stop, and how it is: an enum runtime_state as text. */
   void (*stop)(void *arg, uint64_t grace_ns);
   const char *(*state)(void *arg);
@@ -1626,25 +2822,82 @@ CHI_PRIVATE const chi_module *admin_module(void);
 /* Creates pool 1.0 for a host that outlives it. Before the first step. */
 CHI_PRIVATE int admin_open(struct admin_host *host, chi_error *err);
 
-/* For compose: the body of get_or_create, for the running task of the admin pool. *id in: wanted,
- * out: given. */
-CHI_PRIVATE int admin_create_pool(chi_ctx *ctx, struct admin_host *host, const char *mod_name,
-                                  const char *pool_name, const char *params, chi_pool_id *id,
+/* ---- pools (admin_pool.c) */
+
+/* What somebody wants a pool to be: params are NAME=VALUE lines; pool_query "local": of this node
+ * alone, else of all. */
+struct admin_wanted {
+  const char *mod_name, *pool_name, *params, *pool_query;
+};
+/* Gets or creates a pool, for the running task of the admin pool. *id in: wanted, out: given. */
+CHI_PRIVATE int admin_create_pool(chi_ctx *ctx, struct admin_host *host,
+                                  const struct admin_wanted *wanted, chi_pool_id *id,
                                   bool *created, chi_error *err);
-/* Destroys every pool but admin's own. */
+/* Destroys a pool, on all nodes if it is of all. */
+CHI_PRIVATE int admin_destroy_pool(chi_ctx *ctx, struct admin_host *host, chi_pool_id id,
+                                   chi_error *err);
+/* Destroys every pool but admin's own, here. */
 CHI_PRIVATE void admin_destroy_all(chi_ctx *ctx, struct admin_host *host);
+/* The body of admin_settle. */
+CHI_PRIVATE int admin_settle_here(chi_ctx *ctx, struct admin_host *host, struct admin_settle *t);
+/* The table of all nodes has another entry: it will be followed. */
+CHI_PRIVATE void admin_on_entry(struct admin_host *host, const struct accord_entry *entry);
+/* Another node is lost, or there again: modules that want to know are told. */
+CHI_PRIVATE void admin_on_member(struct admin_host *host, uint32_t node, bool lost);
+/* Does what was put off; returns when to call it again. */
+CHI_PRIVATE uint64_t admin_tend(struct admin_host *host, uint64_t now);
+/* Runs a method of the node's own in a container, to its end, whatever happens to the caller. */
+CHI_PRIVATE int admin_run_in(chi_ctx *ctx, struct container *container, struct method *method);
+/* The same with a subtask of the caller. */
+CHI_PRIVATE int admin_run_sub(chi_ctx *ctx, struct container *container, struct method *method,
+                              void *subtask);
+/* Calls the module's destroy on a container that no task can reach. */
+CHI_PRIVATE void admin_end_container(chi_ctx *ctx, struct admin_host *host, struct container *c);
+/* Tells the workers of the pools as they are now, waiting for memory if need be. */
+CHI_PRIVATE void admin_publish(chi_ctx *ctx, struct directory *directory);
+CHI_PRIVATE void admin_pool_methods(struct admin_host *host);
+
+/* ---- containers that move (admin_move.c) */
+CHI_PRIVATE int admin_migrate_here(chi_ctx *ctx, struct admin_host *host,
+                                   struct chi_admin_migrate *t, chi_error *err);
+CHI_PRIVATE int admin_adopt_here(chi_ctx *ctx, struct admin_host *host, struct admin_adopt *t);
+/* Makes the pool's map what the table of all nodes says. */
+CHI_PRIVATE void admin_apply_moves(chi_ctx *ctx, struct admin_host *host, struct pool *pool);
+CHI_PRIVATE void admin_move_methods(struct admin_host *host);
 
 /* A method of the node's own, in no module's table: run gets what was passed to admin_start. */
 CHI_PRIVATE void admin_method(struct method *method, const chi_method *def);
-/* Starts a task of the admin pool on behalf of the node, one that can't be cancelled if `shielded`;
- * done(ctx) runs on the network worker when it has ended, and frees it by worker_record_free.
- * ctx->call_arg is arg. CHI_ENOMEM. */
-CHI_PRIVATE int admin_start(struct admin_host *host, struct method *method, bool shielded,
-                            void (*done)(chi_ctx *ctx), void *arg);
+/* A task of the admin pool on behalf of the node, zeroed; NULL: no memory. */
+CHI_PRIVATE chi_ctx *admin_prepare(struct admin_host *host, struct method *method);
+/* Starts it, one that can't be cancelled if `shielded`; done(ctx) runs on the network worker when
+ * it has ended, and frees it by worker_record_free. ctx->call_arg is arg. */
+CHI_PRIVATE void admin_start(struct admin_host *host, chi_ctx *ctx, bool shielded,
+                             void (*done)(chi_ctx *ctx), void *arg);
 
 /* ---- figures (admin_monitor.c) */
-CHI_PRIVATE void admin_monitor_print(const struct admin_host *host, uint64_t now, chi_put_fn *put,
-                                     void *arg);
+
+/* Figures that modules write of themselves, as one task has asked for them: in the order of the
+ * directory. */
+struct admin_asked {
+  struct admin_figures **figures;
+  uint32_t count, room, at;
+};
+
+CHI_PRIVATE void admin_figures_open(struct admin_host *host);
+/* Asks the container of every pool that is ready and waits for all of them, a fifth of a second at
+ * most. Blocks; *asked must be given back by admin_figures_done. */
+CHI_PRIVATE void admin_figures_ask(chi_ctx *ctx, struct admin_host *host,
+                                   struct admin_asked *asked);
+/* The JSON object that a module wrote, until admin_figures_done; pools in the directory's order.
+ * NULL: there is none, and *missing says why: "busy", "failed", "invalid" or "too big"; NULL where
+ * the module has none. */
+CHI_PRIVATE const char *admin_figures_of(struct admin_asked *asked, const struct pool *pool,
+                                         const char **missing);
+CHI_PRIVATE void admin_figures_done(struct admin_host *host, struct admin_asked *asked);
+
+/* Writes everything as one JSON object. */
+CHI_PRIVATE void admin_monitor_print(const struct admin_host *host, struct admin_asked *asked,
+                                     uint64_t now, chi_put_fn *put, void *arg);
 
 #endif
 
@@ -1967,7 +3220,8 @@ CHI_PRIVATE int bdev_io_open_locked(chi_ctx *ctx, const char *path, uint32_t fla
  * CHI_EINVAL: no capacity, or that of a file operation. */
 CHI_PRIVATE int bdev_io_open_file(chi_ctx *ctx, struct bdev_io *io, const char *path,
                                   uint64_t *capacity, uint32_t depth, bool *made);
-/* capacity bytes of memory, not 0. CHI_ENOMEM. Does not block. */
+/* capacity bytes of memory, not 0, which count as the data of modules. CHI_ENOMEM, and the node's
+ * log tells why. Does not block. */
 CHI_PRIVATE int bdev_io_open_memory(chi_ctx *ctx, struct bdev_io *io, uint64_t capacity);
 /* Gives everything back. Nothing may be under way. */
 CHI_PRIVATE void bdev_io_close(chi_ctx *ctx, struct bdev_io *io);
@@ -2010,23 +3264,29 @@ CHI_PRIVATE void ctx_pause(chi_ctx *ctx, uint64_t ns);
 /* A subtask for a given container and method instead of those that its pool and method id name. */
 CHI_PRIVATE void ctx_aim(void *subtask, struct container *container, struct method *method,
                          bool slow);
+/* Counts so many bytes against the node's budget for the data of its modules, which the
+ * configuration calls memory.runtime_data_segment_size. CHI_ENOMEM: only *left of it are left. */
+CHI_PRIVATE int ctx_data_take(chi_ctx *ctx, uint64_t size, uint64_t *left);
+CHI_PRIVATE void ctx_data_give(chi_ctx *ctx, uint64_t size);
 
 #endif
 
 /* ---- sources/route.h ---- */
-/* route.h - query -> where: which container, on which node, a task is for. */
+/* route.h - query -> where: which containers of a pool a task is for. */
 #ifndef CHI_ROUTE_H
 #define CHI_ROUTE_H
 
+/* Containers first .. first + count - 1; `here` if it is one and on this node. */
 struct route {
-  uint32_t node, container;
+  uint32_t first, count;
+  struct container *here;
 };
 
-/* Resolves a query over `containers` containers, container i on node i, seen from `self`. Dynamic
- * counts as local: whoever schedules has asked the module before. CHI_OK with *out on one target;
- * CHI_ERANGE: no such container or node; CHI_EINVAL: no such mode; CHI_EUNREACHABLE: several
- * targets, or one on a node that cannot be reached. */
-CHI_PRIVATE int route_resolve(const chi_query *query, uint32_t containers, uint32_t self,
+/* Resolves a query over the containers of a pool, seen from node `self`. Local is the container of
+ * this node; where there are several, the first, and where there is none, CHI_ENOENT. Physical
+ * means the same of another node. Dynamic is the same as local, or the first of all: there the
+ * module is asked. CHI_ERANGE: no such container; CHI_EINVAL: no such mode. */
+CHI_PRIVATE int route_resolve(const chi_query *query, const struct pool_map *map, uint32_t self,
                               struct route *out);
 
 #endif
@@ -2086,13 +3346,6 @@ CHI_PRIVATE uint32_t text_kind_size(uint32_t kind);
 /* Prints a string, of which at most max bytes are looked at, in quotes as JSON. Malformed UTF-8
  * becomes U+FFFD. */
 CHI_PRIVATE void text_put_string(const char *text, size_t max, chi_put_fn *put, void *arg);
-
-/* Reads "300.0". CHI_EINVAL; CHI_ERANGE: a part is above 32 bits. *out is then untouched. */
-CHI_PRIVATE int text_pool(const char *text, chi_pool_id *out);
-
-/* How many letters must be inserted, removed, changed or swapped with their neighbour to make one
- * name of the other; UINT32_MAX when they are too different, or too long, to be confused. */
-CHI_PRIVATE uint32_t text_distance(const char *a, const char *b);
 
 #endif
 
@@ -2302,13 +3555,29 @@ CHI_PRIVATE int error_set(chi_error *err, int code, const char *fmt, ...)
 #endif
 
 /* ---- sources/units.h ---- */
-/* units.h - numbers with units: whole counts, sizes in bytes, durations. */
+/* units.h - numbers with units: whole counts, sizes in bytes, durations; ids of pools. */
 #ifndef CHI_UNITS_H
 #define CHI_UNITS_H
 
 /* Reads a whole decimal number: digits only. CHI_EINVAL for anything else, CHI_ERANGE beyond
  * UINT64_MAX; *out is then untouched. Any thread. Sizes and durations are in chimaera.h. */
 CHI_PRIVATE int units_parse_count(const char *text, uint64_t *out);
+
+/* Reads "300.0". CHI_EINVAL; CHI_ERANGE: a part is above 32 bits. *out is then untouched. */
+CHI_PRIVATE int units_parse_pool(const char *text, chi_pool_id *out);
+
+#endif
+
+/* ---- sources/syntax.h ---- */
+/* syntax.h - whether a text is what it should be before it becomes part of another. */
+#ifndef CHI_SYNTAX_H
+#define CHI_SYNTAX_H
+
+#define SYNTAX_DEPTH_MAX 16 /* of objects and arrays within each other */
+
+/* The text is one JSON object and nothing else: well-formed UTF-8, pairs of \u escapes complete and
+ * none of them NUL, so that every reader takes it. */
+CHI_PRIVATE bool syntax_is_object(const char *text);
 
 #endif
 
@@ -2328,6 +3597,17 @@ CHI_PRIVATE bool utf8_is_text(const char *text);
 CHI_PRIVATE bool utf8_is_line(const char *text);
 /* Replaces what is malformed and control characters by "?", in place. */
 CHI_PRIVATE void utf8_make_line(char *text);
+
+#endif
+
+/* ---- sources/word.h ---- */
+/* word.h - how alike two words are, for suggestions. */
+#ifndef CHI_WORD_H
+#define CHI_WORD_H
+
+/* How many bytes must be inserted, removed, changed or swapped with their neighbour to make one
+ * word of the other; UINT32_MAX when they are too different, or too long, to be confused. */
+CHI_PRIVATE uint32_t word_distance(const char *a, const char *b);
 
 #endif
 
@@ -2764,6 +4044,23 @@ CHI_PRIVATE void real_link_bind(struct real_env *r);
 #endif
 #endif /* CHI_OMIT_REAL */
 
+/* ---- sources/real_host.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_host.h - which node of the hostfile this machine is. */
+#ifndef CHI_REAL_HOST_H
+#define CHI_REAL_HOST_H
+
+#ifndef CHI_OMIT_REAL
+
+/* The position in config->hosts: config->node if that is set, else of the only host with an address
+ * of this machine's; 0 if there are no hosts. May wait for name servers. CHI_ECONFIG: *err names
+ * those in question. */
+CHI_PRIVATE int real_host_find(const chi_config *config, uint32_t *node, chi_error *err);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
 /* ---- sources/real_file.h ---- */
 #ifndef CHI_OMIT_REAL
 /* real_file.h - files: io_uring where the kernel has it and lets us, else pread and pwrite. */
@@ -2938,6 +4235,23 @@ enum sim_fault_memory {
   SIM_FAULT_ANY = 15
 };
 
+/* What is counted, and its name. */
+#define SIM_FAULT_COUNTS(X)                                                                        \
+  X(REFUSED_ALLOC, "private memory refused")                                                       \
+  X(REFUSED_STACK, "stack refused")                                                                \
+  X(REFUSED_SEGMENT, "shared memory refused")                                                      \
+  X(REFUSED_BELL, "bell refused")                                                                  \
+  X(IO_FAILED, "file operation failed")                                                            \
+  X(IO_SHORT, "transfer cut short")                                                                \
+  X(IO_LATE, "file operation delayed")
+
+enum sim_fault_count {
+#define SIM_FAULT_ENUM(name, text) SIM_FAULT_##name,
+  SIM_FAULT_COUNTS(SIM_FAULT_ENUM)
+#undef SIM_FAULT_ENUM
+      SIM_FAULT_COUNT
+};
+
 #define SIM_FAULT_ANYWHERE UINT32_MAX /* every node, every operation */
 #define SIM_FAULT_RULES 16
 
@@ -2962,6 +4276,7 @@ struct sim_fault {
   uint32_t per_million; /* of askings that fail */
   uint32_t kinds;       /* a set of enum sim_fault_memory; 0: none are counted */
   uint64_t injected;    /* faults so far */
+  uint64_t count[SIM_FAULT_COUNT];
   struct sim_fault_io rules[SIM_FAULT_RULES];
   uint32_t rule_count;
 };
@@ -2970,9 +4285,13 @@ struct sim_fault {
  * number (from 1; 0: none), or per_million of them at random, or both. */
 CHI_PRIVATE CHI_UNUSED void sim_fault_memory(struct sim_fault *fault, uint32_t kinds,
                                              uint64_t fail_at, uint32_t per_million);
-/* Adds a rule (a copy) and returns it; at most SIM_FAULT_RULES. */
+/* Adds a rule (a copy) and returns it; at most SIM_FAULT_RULES, of which those that will never hit
+ * again make room when there is none. */
 CHI_PRIVATE CHI_UNUSED struct sim_fault_io *sim_fault_add(struct sim_fault *fault,
                                                           const struct sim_fault_io *rule);
+/* Whether there is room for one more. */
+CHI_PRIVATE CHI_UNUSED bool sim_fault_room(const struct sim_fault *fault);
+CHI_PRIVATE CHI_UNUSED const char *sim_fault_name(enum sim_fault_count count);
 /* From now on nothing goes wrong. */
 CHI_PRIVATE CHI_UNUSED void sim_fault_clear(struct sim_fault *fault);
 
@@ -2985,88 +4304,43 @@ CHI_PRIVATE const struct sim_fault_io *sim_fault_hits_io(struct sim_fault *fault
 #endif
 #endif /* CHI_OMIT_SIM */
 
-/* ---- sim/sim.h ---- */
+/* ---- sim/sim_profile.h ---- */
 #ifndef CHI_OMIT_SIM
-/* sim.h - the simulated environment: nodes and clients in one thread, in virtual time.
- *
- * Everything that happens follows from the seed and the calls below: equal runs have equal hashes,
- * whatever the compiler, the flags or the machine. Only one real thread may use a simulation.
- * Functions that run time may not be called from a client's body or a method. */
-#ifndef CHI_SIM_H
-#define CHI_SIM_H
+/* sim_profile.h - what things cost in a simulation. */
+#ifndef CHI_SIM_PROFILE_H
+#define CHI_SIM_PROFILE_H
 
-struct sim;
-struct sim_client;
+/* Nanoseconds, of which up to a quarter more is drawn each time, unless said otherwise. May be
+ * changed at any time; what is under way stays. */
+struct sim_profile {
+  uint64_t step;     /* a step of a worker: what it does is seen when it is over */
+  uint64_t park;     /* from announcing sleep to sleeping */
+  uint64_t bell;     /* from ringing to the sleeper's first instruction */
+  uint64_t declared; /* percent of the CPU time that a method declares, exactly */
+  uint64_t relax;    /* a turn of a client's spin */
+  uint64_t open;     /* a client's finding out who is there */
+  uint64_t link;     /* a message between client and node, a connection, the news of a hang-up */
 
-CHI_PRIVATE CHI_UNUSED struct sim *sim_open(uint64_t seed);
-/* Ends what still runs, as if killed, and frees everything. */
-CHI_PRIVATE CHI_UNUSED void sim_close(struct sim *sim);
+  uint64_t io, io_sync, io_wake; /* an operation on a file, a sync; from its end to the worker */
+  uint64_t io_byte_ps;           /* a byte of a transfer, picoseconds */
 
-/* Virtual nanoseconds; begins at one second. */
-CHI_PRIVATE CHI_UNUSED uint64_t sim_now(const struct sim *sim);
-/* Over all that has happened, and how many events that were. */
-CHI_PRIVATE CHI_UNUSED uint64_t sim_hash(const struct sim *sim);
-CHI_PRIVATE CHI_UNUSED uint64_t sim_events(const struct sim *sim);
-/* The first thing that must not happen, in words: a leak, memory of nobody; NULL: nothing. */
-CHI_PRIVATE CHI_UNUSED const char *sim_failure(const struct sim *sim);
-/* From now on put receives a line for each event that is worth reading; NULL: nobody does. */
-CHI_PRIVATE CHI_UNUSED void sim_transcript(struct sim *sim, chi_put_fn *put, void *arg);
-/* What goes wrong: to be set with the functions of sim_fault.h. */
-CHI_PRIVATE CHI_UNUSED struct sim_fault *sim_faults(struct sim *sim);
+  uint64_t message;         /* CPU for sending or taking a message between nodes, exactly */
+  uint64_t message_byte_ps; /* and for each of its bytes, picoseconds */
+  uint64_t latency;         /* from one node to another */
+  uint64_t byte_ps;         /* a byte on a node's line, picoseconds: 800 is 10 Gbit/s */
+  uint64_t queue_messages, queue_bytes; /* of one connection, sent and not taken */
+  uint64_t notice;                      /* at most until a dead connection is noticed, exactly */
+  uint64_t retry, retry_max; /* until the next attempt to connect, at first and at most */
+};
 
-/* Runs events until pred holds (it is asked after each event), until nothing can happen any more,
- * or for limit_ns: then false. */
-CHI_PRIVATE CHI_UNUSED bool sim_run_until(struct sim *sim, bool (*pred)(void *arg), void *arg,
-                                          uint64_t limit_ns);
-CHI_PRIVATE CHI_UNUSED void sim_run_for(struct sim *sim, uint64_t ns);
-/* Until every client's body has returned. */
-CHI_PRIVATE CHI_UNUSED bool sim_run_idle(struct sim *sim, uint64_t limit_ns);
-
-/* ---- nodes, known by number; a node has its disk before it first starts and ever after */
-
-/* Starts a node and runs time until it serves; thread counts of 0 become two fast workers and a
- * slow one. Its place in the cluster is its number if the configuration has so many hosts; else it
- * is alone. Modules must outlive it. Any error of runtime_open; what a pool failed with;
- * CHI_ETIMEOUT: not within a minute. After an error it does not run. */
-CHI_PRIVATE CHI_UNUSED int sim_node_start(struct sim *sim, uint32_t node, const chi_config *config,
-                                          const chi_module *const *modules, uint32_t count,
-                                          chi_error *err);
-/* Asks it to stop and runs time until it has: CHI_OK. CHI_EBUSY: it is stuck and goes on. What it
- * then has not given back is a failure. */
-CHI_PRIVATE CHI_UNUSED int sim_node_stop(struct sim *sim, uint32_t node, uint32_t grace_ms);
-/* It ends at this instant and its links hang up: the machine lost power, and the disk what it
- * hadn't made safe; or only the process was killed. Not from the node's own methods. */
-CHI_PRIVATE CHI_UNUSED void sim_node_crash(struct sim *sim, uint32_t node);
-CHI_PRIVATE CHI_UNUSED void sim_node_kill(struct sim *sim, uint32_t node);
-/* RUNTIME_STOPPED if it does not run. */
-CHI_PRIVATE CHI_UNUSED enum runtime_state sim_node_state(struct sim *sim, uint32_t node);
-CHI_PRIVATE CHI_UNUSED struct sim_disk *sim_node_disk(struct sim *sim, uint32_t node);
-/* The name by which clients find it: "sim:N". Lives as long as the simulation. */
-CHI_PRIVATE CHI_UNUSED const char *sim_node_instance(struct sim *sim, uint32_t node);
-/* From its next start on, operations on files hold up the worker that begins them. */
-CHI_PRIVATE CHI_UNUSED void sim_node_blocking_io(struct sim *sim, uint32_t node, bool blocks);
-
-/* Of a method's body, or a client's: that much CPU is used. Nobody else is held up. UINT64_MAX: it
- * never comes back. */
-CHI_PRIVATE CHI_UNUSED void sim_cpu(struct sim *sim, uint64_t ns);
-
-/* ---- clients: processes on a node's host, each with one thread */
-
-/* Starts one; its number. body may call any chi_ function for clients; when it returns the process
- * has ended. What a client holds after its last chi_client_close is a failure. */
-CHI_PRIVATE CHI_UNUSED uint32_t sim_client(struct sim *sim, uint32_t node,
-                                           void (*body)(struct sim_client *client, void *arg),
-                                           void *arg);
-/* As kill -9, at this instant; nothing if it has ended. Not from its own body. */
-CHI_PRIVATE CHI_UNUSED void sim_client_kill(struct sim *sim, uint32_t number);
-CHI_PRIVATE CHI_UNUSED bool sim_client_ended(struct sim *sim, uint32_t number);
-
-/* Inside the body. */
-/* Attaches to its node, as chi_client_open. */
-CHI_PRIVATE CHI_UNUSED int sim_client_attach(struct sim_client *client, chi_client **out,
-                                             chi_error *err);
-CHI_PRIVATE CHI_UNUSED void sim_client_sleep(struct sim_client *client, uint64_t ns);
-CHI_PRIVATE CHI_UNUSED struct sim *sim_client_sim(struct sim_client *client);
+#define SIM_PROFILE_DEFAULT                                                                        \
+  {                                                                                                \
+    .step = 1000, .park = 500, .bell = 5000, .declared = 100, .relax = 500, .open = 20000,         \
+    .link = 20000, .io = 50000, .io_sync = 500000, .io_wake = 2000, .io_byte_ps = 1000,            \
+    .message = 1000, .message_byte_ps = 100, .latency = 25000, .byte_ps = 800,                     \
+    .queue_messages = 1000, .queue_bytes = 64u << 20, .notice = 2000000000, .retry = 100000000,    \
+    .retry_max = 2000000000                                                                        \
+  }
 
 #endif
 #endif /* CHI_OMIT_SIM */
@@ -3088,7 +4362,14 @@ enum sim_trace_kind {
   SIM_TRACE_IO_BEGIN,     /* a worker, b operation, c bytes; text: path */
   SIM_TRACE_IO_END,       /* a worker, b operation, c result */
   SIM_TRACE_FAULT_IO,     /* an operation is hit: a worker, b operation; text: path */
-  SIM_TRACE_FAULT_MEMORY  /* memory is refused: a client or 0; text: which */
+  SIM_TRACE_FAULT_MEMORY, /* memory is refused: a client or 0; text: which */
+  SIM_TRACE_NET_SEND,     /* a message to another node: a node, b message, c bytes */
+  SIM_TRACE_NET_DELIVER,  /* it is handed to its receiver: a sender, b message, c bytes */
+  SIM_TRACE_NET_LOST,     /* of the sender: a receiver, b message, c enum sim_net_reason */
+  SIM_TRACE_NET_PEER,     /* a connection: a node, b 1 up 0 down, c enum sim_net_reason */
+  SIM_TRACE_NET_REFUSED,  /* a sending: a node, b messages waiting, c chi_status */
+  SIM_TRACE_PLAN          /* a fault is applied: a its value, b enum sim_plan_kind, c nodes or
+                             operations a << 32 | b; node: a if it is about one; text: its line */
 };
 
 enum sim_trace_node {
@@ -3102,18 +4383,34 @@ enum sim_trace_node {
 
 enum sim_trace_client { SIM_TRACE_CLIENT_STARTS, SIM_TRACE_CLIENT_ENDS, SIM_TRACE_CLIENT_KILLED };
 
-/* The hash sees every event, the listener those worth reading; it may be NULL. */
+/* One event: what the hash is made of. */
+struct sim_trace_event {
+  uint64_t time;
+  uint32_t node; /* UINT32_MAX: none */
+  int kind;      /* enum env_trace or enum sim_trace_kind */
+  uint64_t a, b, c;
+  const char *text; /* NULL: none; valid during the call */
+};
+typedef void sim_trace_sink(void *arg, const struct sim_trace_event *event);
+
+/* The hash and the sink see every event, the listener those worth reading; it may be NULL. */
 struct sim_trace {
+  sim_trace_sink *sink;
+  void *sink_arg;
   struct hash_stream hash;
   uint64_t events;
   chi_put_fn *put;
   void *arg;
 };
 
-/* One event: its values, and its text (may be NULL), enter the hash; so they must not depend on
- * addresses. A line "TIME nodeN EVENT" goes to the listener, NODE being UINT32_MAX for none. */
-CHI_PRIVATE void sim_trace_event(struct sim_trace *trace, uint64_t now, uint32_t node, int kind,
-                                 const uint64_t values[3], const char *text);
+/* One event: all of it enters the hash, so that it must not depend on addresses. A line "TIME nodeN
+ * EVENT" goes to the listener. */
+CHI_PRIVATE void sim_trace_event(struct sim_trace *trace, const struct sim_trace_event *event);
+
+/* What the event says, as in the transcript without time and node; false: it isn't worth a line.
+ * Any `size`; cut off if need be. */
+CHI_PRIVATE CHI_UNUSED bool sim_trace_say(const struct sim_trace_event *event, char *buf,
+                                          size_t size);
 
 /* A line of text for the listener alone. */
 CHI_PRIVATE void sim_trace_text(struct sim_trace *trace, uint64_t now, uint32_t node,
@@ -3169,6 +4466,7 @@ struct sim_world {
   uint32_t thread_count, bell_count; /* so far: they number them */
   struct sim_trace trace;
   struct sim_fault fault;
+  struct sim_profile profile;
   char failure[400]; /* the first thing that must not happen; empty: none */
 };
 
@@ -3217,8 +4515,10 @@ struct sim_thread {
   struct fiber *left; /* where it goes on: its fiber, or what it left on another stack */
   char *stack;
   uint32_t number, node;
-  bool parked; /* sim_thread_wake may end its sleep */
-  bool done;   /* its body has returned */
+  bool parked;        /* sim_thread_wake may end its sleep */
+  bool done;          /* its body has returned */
+  bool held;          /* it would go on if it weren't frozen */
+  const bool *frozen; /* true: it stands still; NULL: never */
   void (*body)(void *arg);
   void *arg;
 };
@@ -3237,9 +4537,563 @@ CHI_PRIVATE void sim_thread_park(struct sim_world *world, uint64_t until);
 /* A parked thread goes on at that time if nothing lets it earlier; another isn't touched. */
 CHI_PRIVATE void sim_thread_wake(struct sim_thread *thread, uint64_t time);
 
+/* After *frozen has become false. */
+CHI_PRIVATE void sim_thread_thaw(struct sim_thread *thread);
+
 /* A stack with its guard page; NULL: no memory. Released even if a fiber was left on it. */
 CHI_PRIVATE void *sim_thread_stack_open(size_t size);
 CHI_PRIVATE void sim_thread_stack_close(void *base, size_t size);
+
+#endif
+#endif /* CHI_OMIT_SIM */
+
+/* ---- sim/sim_net.h ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_net.h - the network between simulated nodes: connections, delay, loss and disturbances.
+ *
+ * The model is ZeroMQ's. Each node keeps a connection to each other one (an ordered pair is a way):
+ * what is sent arrives in order and whole, after the latency, the time its bytes take through the
+ * sender's line, and a little chance. It is lost only with the connection - then what has left may
+ * still arrive, up to a drawn message, never more - or when a fault says so. Queues are bounded.
+ * A way that is cut holds what is sent on it until it is joined, or until the sender notices, at a
+ * drawn time, that the connection is dead; some notice only after they sent something. */
+#ifndef CHI_SIM_NET_H
+#define CHI_SIM_NET_H
+
+#define SIM_NET_NODES 4096u /* most of one simulation */
+
+struct sim_net_pair;
+
+/* Why a message was lost, or a connection is up or down. */
+#define SIM_NET_REASONS(X)                                                                         \
+  X(CONNECTED, "connected")                                                                        \
+  X(CLOSED, "the other side closed it")                                                            \
+  X(DIED, "the other side died")                                                                   \
+  X(NOTICED, "nothing was heard")                                                                  \
+  X(RESET, "it was reset")                                                                         \
+  X(DROPPED, "a fault broke it")                                                                   \
+  X(LOST, "a fault lost it")                                                                       \
+  X(NOBODY, "nobody was there")
+
+enum sim_net_reason {
+#define SIM_NET_ENUM(name, text) SIM_NET_##name,
+  SIM_NET_REASONS(SIM_NET_ENUM)
+#undef SIM_NET_ENUM
+      SIM_NET_REASON_COUNT
+};
+
+enum sim_net_kind { SIM_NET_MESSAGE, SIM_NET_PEER, SIM_NET_SENT };
+
+/* What a node's network worker hears. */
+struct sim_net_mail {
+  struct heap_entry entry; /* in an inbox; time: when it is due */
+  struct sim_net_mail *next;
+  enum sim_net_kind kind;
+  uint32_t from, to;
+  bool connected;                /* SIM_NET_PEER: `from` */
+  bool held;                     /* by a cut: in no inbox */
+  uint64_t number, size, leaves; /* SIM_NET_MESSAGE: of all messages; bytes; when it has left */
+  void *parcel;                  /* SIM_NET_SENT */
+  struct sim_net_mail *other;    /* of a message its SIM_NET_SENT, and of that the message */
+  void *copy;                    /* of the bulk, when the sender's memory isn't read any more */
+  uint32_t count;
+  struct env_frame frame[];
+};
+
+/* One node's end, there as long as the simulation, and open while the node wants it. */
+struct sim_net_port {
+  struct sim_net *net;
+  uint32_t number;
+  bool open;
+  uint32_t count;            /* nodes it connects to, itself among them; 0: it is alone */
+  struct sim_thread *thread; /* network worker, to be woken; NULL: none */
+  struct heap inbox;
+  uint64_t busy; /* its line is, until then */
+  uint64_t owed; /* CPU time its messages took; the worker takes it (and zeroes it) */
+  bool isolated;
+  uint32_t side;             /* of a partition */
+  struct sim_net_pair *pair; /* to each other node */
+  uint32_t pair_count;
+};
+
+struct sim_net_figures {
+  uint64_t sent, delivered, bytes; /* messages, bytes sent */
+  uint64_t busy, unreachable;      /* sendings refused */
+  uint64_t held;                   /* messages a cut held up */
+  uint64_t ups, downs;             /* of connections */
+  uint64_t lost[SIM_NET_REASON_COUNT];
+};
+
+struct sim_net {
+  struct sim_world *world;
+  struct sim_net_port **port; /* by node number; NULL: never heard of */
+  uint32_t port_count;
+  uint64_t messages, sequence;
+  struct sim_net_figures figures;
+};
+
+CHI_PRIVATE void sim_net_init(struct sim_net *net, struct sim_world *world);
+CHI_PRIVATE void sim_net_fini(struct sim_net *net);
+/* The port of a node, made when it is first spoken of. */
+CHI_PRIVATE struct sim_net_port *sim_net_port(struct sim_net *net, uint32_t number);
+
+/* ---- of a node; as env.net_* */
+CHI_PRIVATE int sim_net_open(struct sim_net_port *port, uint32_t count, uint32_t self,
+                             chi_error *err);
+CHI_PRIVATE void sim_net_close(struct sim_net_port *port);
+CHI_PRIVATE int sim_net_send(struct sim_net_port *port, uint32_t peer,
+                             const struct env_frame *frame, uint32_t count, void *parcel);
+CHI_PRIVATE void sim_net_reset(struct sim_net_port *port, uint32_t peer);
+/* Its process is no more; `silent`: nor its machine, so that nobody is told. */
+CHI_PRIVATE void sim_net_die(struct sim_net_port *port, bool silent);
+
+/* The next mail that is due, to be freed with sim_net_mail_free after the upcall; NULL: none. */
+CHI_PRIVATE struct sim_net_mail *sim_net_take(struct sim_net_port *port);
+CHI_PRIVATE void sim_net_mail_free(struct sim_net_mail *mail);
+/* When the next mail is due; SIM_WORLD_NEVER. */
+CHI_PRIVATE uint64_t sim_net_due(const struct sim_net_port *port);
+/* Whether `from` takes itself for connected to `to`. */
+CHI_PRIVATE CHI_UNUSED bool sim_net_connected(struct sim_net *net, uint32_t from, uint32_t to);
+
+/* ---- what disturbs it, at once; see sim_plan.h. Nodes below SIM_NET_NODES, started or not */
+CHI_PRIVATE CHI_UNUSED void sim_net_cut(struct sim_net *net, uint32_t from, uint32_t to, bool cut);
+CHI_PRIVATE CHI_UNUSED void sim_net_isolate(struct sim_net *net, uint32_t node, bool isolated);
+/* Nodes first to last on one side, all others on the other. */
+CHI_PRIVATE CHI_UNUSED void sim_net_partition(struct sim_net *net, uint32_t first, uint32_t last);
+/* The nodes whose bits are set on one side. */
+CHI_PRIVATE CHI_UNUSED void sim_net_split(struct sim_net *net, uint64_t mask);
+CHI_PRIVATE CHI_UNUSED void sim_net_heal(struct sim_net *net);
+CHI_PRIVATE CHI_UNUSED void sim_net_clog(struct sim_net *net, uint32_t from, uint32_t to,
+                                         uint64_t ns);
+CHI_PRIVATE CHI_UNUSED void sim_net_slow(struct sim_net *net, uint32_t from, uint32_t to,
+                                         uint32_t percent);
+CHI_PRIVATE CHI_UNUSED void sim_net_full(struct sim_net *net, uint32_t from, uint32_t to,
+                                         bool full);
+/* Breaks it, if there is one: true. */
+CHI_PRIVATE CHI_UNUSED bool sim_net_drop(struct sim_net *net, uint32_t from, uint32_t to,
+                                         bool noticed);
+CHI_PRIVATE CHI_UNUSED void sim_net_lose(struct sim_net *net, uint32_t from, uint32_t to,
+                                         uint32_t nth, bool with_connection);
+
+CHI_PRIVATE CHI_UNUSED const char *sim_net_reason(enum sim_net_reason reason);
+
+#endif
+#endif /* CHI_OMIT_SIM */
+
+/* ---- sim/sim_plan.h ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_plan.h - what goes wrong with nodes and their network, and when, as data.
+ *
+ * A plan is a list of entries in order of time: generated from a seed, printed, parsed, edited,
+ * replayed (sim_schedule). Removing an entry changes no other. Times count from the start of the
+ * simulation, whose clock then says SIM_WORLD_START. */
+#ifndef CHI_SIM_PLAN_H
+#define CHI_SIM_PLAN_H
+
+#define SIM_PLAN_ENTRIES 65536u /* most of one plan */
+
+#define SIM_PLAN_PER_KIND 64u /* most faults of one kind that are generated */
+#define SIM_PLAN_NODES 4096u  /* nodes are numbered below */
+#define SIM_PLAN_HOUR INT64_C(3600000000000)
+
+/* Kind, name as printed, whether it uses the fields a and b, from where to where its value goes (it
+ * uses none if both are 0). a and b are nodes unless said otherwise; of the network, the way from a
+ * to b and not that back. */
+#define SIM_PLAN_KINDS(X)                                                                          \
+  /* Nothing gets from a to b; the connection may be noticed to be dead. JOIN ends it. */          \
+  X(CUT, "cut", 1, 1, 0, 0)                                                                        \
+  X(JOIN, "join", 1, 1, 0, 0)                                                                      \
+  /* Nothing gets to or from a. */                                                                 \
+  X(ISOLATE, "isolate", 1, 0, 0, 0)                                                                \
+  X(REJOIN, "rejoin", 1, 0, 0, 0)                                                                  \
+  /* Nodes a to b are cut off from all others; or those whose bits are set: "split 0" ends both */ \
+  X(PARTITION, "partition", 1, 1, 0, 0)                                                            \
+  X(SPLIT, "split", 0, 0, 0, INT64_MAX)                                                            \
+  /* Ends all of the above, and CLOG, SLOW, FULL, LOSE, SNAP. */                                   \
+  X(HEAL, "heal", 0, 0, 0, 0)                                                                      \
+  /* Messages take value ns longer; 0 ends it. */                                                  \
+  X(CLOG, "clog", 1, 1, 0, SIM_PLAN_HOUR)                                                          \
+  /* Latency and time per byte are value percent of the usual; 100 ends it. */                     \
+  X(SLOW, "slow", 1, 1, 1, 1000000)                                                                \
+  /* 1: the queue of the connection has no room; 0 ends it. */                                     \
+  X(FULL, "full", 1, 1, 0, 1)                                                                      \
+  /* The connection breaks, and a hears of it; or doesn't hear of it for a while. */               \
+  X(DROP, "drop", 1, 1, 0, 0)                                                                      \
+  X(HALF, "half", 1, 1, 0, 0)                                                                      \
+  /* The value-th message from now is lost, and nobody hears; or the connection breaks with it. */ \
+  X(LOSE, "lose", 1, 1, 0, INT32_MAX)                                                              \
+  X(SNAP, "snap", 1, 1, 0, INT32_MAX)                                                              \
+  /* The node's threads stand still; its network doesn't. RESUME ends it. */                       \
+  X(PAUSE, "pause", 1, 0, 0, 0)                                                                    \
+  X(RESUME, "resume", 1, 0, 0, 0)                                                                  \
+  /* Power is lost; or the process is killed; or asked to stop, with value ms of grace. */         \
+  X(CRASH, "crash", 1, 0, 0, 0)                                                                    \
+  X(KILL, "kill", 1, 0, 0, 0)                                                                      \
+  X(STOP, "stop", 1, 0, 0, INT32_MAX)                                                              \
+  /* Starts, or starts again, as it was prepared or began last. */                                 \
+  X(START, "start", 1, 0, 0, 0)                                                                    \
+  /* Its clocks gain value ppm (0 ends it); or jump by value ns, the monotonic one only ahead. */  \
+  X(DRIFT, "drift", 1, 0, -100000, 100000)                                                         \
+  X(JUMP, "jump", 1, 0, -SIM_PLAN_HOUR, SIM_PLAN_HOUR)                                             \
+  /* The next operation b (enum env_io_op, * any) on its files fails with CHI_EIO, CHI_ENOSPC for  \
+   * value 1, or is late by value ns. */                                                           \
+  X(DISK, "disk", 1, 1, 0, 1)                                                                      \
+  X(DELAY, "delay", 1, 1, 1, SIM_PLAN_HOUR)                                                        \
+  /* So many of a million askings for memory, anywhere, are refused; 0 ends it. */                 \
+  X(MEMORY, "memory", 0, 0, 0, 1000000)                                                            \
+  /* Ends everything that lasts, and starts the nodes that plans have crashed, killed, stopped. */ \
+  X(CALM, "calm", 0, 0, 0, 0)
+
+enum sim_plan_kind {
+#define SIM_PLAN_ENUM(name, text, a, b, low, high) SIM_PLAN_##name,
+  SIM_PLAN_KINDS(SIM_PLAN_ENUM)
+#undef SIM_PLAN_ENUM
+      SIM_PLAN_KIND_COUNT
+};
+
+#define SIM_PLAN_ANY UINT32_MAX /* "*" where b is an operation */
+
+struct sim_plan_entry {
+  uint64_t time; /* ns from the start */
+  enum sim_plan_kind kind;
+  uint32_t a, b; /* 0 where they have no meaning */
+  int64_t value;
+};
+
+/* All zero is the empty plan. */
+struct sim_plan {
+  struct sim_plan_entry *entry; /* by time, those of one time in the order of adding */
+  uint32_t count, room;
+};
+
+/* What a generated plan keeps to. */
+struct sim_plan_limits {
+  uint32_t nodes;
+  uint64_t from, until; /* nothing goes wrong before and after; at `until` an entry CALM */
+  uint64_t outage_ns;   /* longest that one fault lasts */
+  uint32_t per_kind;    /* most faults of one kind, up to SIM_PLAN_PER_KIND */
+  uint32_t down;        /* most nodes crashed, killed, stopped, paused, isolated at a time */
+  uint64_t kinds;       /* bits 1 << enum sim_plan_kind that may be drawn; 0: all but MEMORY */
+  bool swarm;           /* leaves out about half of them, as drawn */
+};
+
+/* Whether its fields are in range. */
+CHI_PRIVATE CHI_UNUSED bool sim_plan_valid(const struct sim_plan_entry *entry);
+/* CHI_OK; CHI_EINVAL: a field is out of range; CHI_ETOOBIG: SIM_PLAN_ENTRIES; CHI_ENOMEM. */
+CHI_PRIVATE CHI_UNUSED int sim_plan_add(struct sim_plan *plan, const struct sim_plan_entry *entry);
+CHI_PRIVATE CHI_UNUSED void sim_plan_remove(struct sim_plan *plan, uint32_t index);
+CHI_PRIVATE CHI_UNUSED int sim_plan_copy(struct sim_plan *to, const struct sim_plan *from);
+CHI_PRIVATE CHI_UNUSED void sim_plan_free(struct sim_plan *plan);
+
+/* Sensible limits for so many nodes and such a time. */
+CHI_PRIVATE CHI_UNUSED void sim_plan_limits(struct sim_plan_limits *limits, uint32_t nodes,
+                                            uint64_t from, uint64_t until);
+/* Adds what is drawn for that seed. Each fault has a stream of its own: taking a kind away changes
+ * nothing about the others, but that more nodes may be down at a time. As sim_plan_add. */
+CHI_PRIVATE CHI_UNUSED int sim_plan_generate(struct sim_plan *plan, uint64_t seed,
+                                             const struct sim_plan_limits *limits);
+
+/* "cut"; the kind of that name, or -1. */
+CHI_PRIVATE CHI_UNUSED const char *sim_plan_name(enum sim_plan_kind kind);
+CHI_PRIVATE CHI_UNUSED int sim_plan_kind(const char *name);
+
+/* One line, "SECONDS.NANOSECONDS KIND [A [B]] [VALUE]", with what the kind uses; parsing the lines
+ * gives an equal plan. `size` of 96 is enough for one. */
+CHI_PRIVATE CHI_UNUSED void sim_plan_line(const struct sim_plan_entry *entry, char *buf,
+                                          size_t size);
+CHI_PRIVATE CHI_UNUSED void sim_plan_print(const struct sim_plan *plan, chi_put_fn *put, void *arg);
+/* Adds the entries of such lines, in any order; empty lines and what follows a # are skipped.
+ * After an error *err says "LINE:COLUMN: what is wrong", and what came before was added. */
+CHI_PRIVATE CHI_UNUSED int sim_plan_parse(struct sim_plan *plan, const char *text, chi_error *err);
+
+#endif
+#endif /* CHI_OMIT_SIM */
+
+/* ---- sim/sim.h ---- */
+#ifndef CHI_OMIT_SIM
+/* sim.h - the simulated environment: nodes and clients in one thread, in virtual time.
+ *
+ * Everything that happens follows from the seed and the calls below: equal runs have equal hashes,
+ * whatever the compiler, the flags or the machine. Only one real thread may use a simulation.
+ * Functions that run time may not be called from a client's body or a method. */
+#ifndef CHI_SIM_H
+#define CHI_SIM_H
+
+struct sim;
+struct sim_client;
+
+CHI_PRIVATE CHI_UNUSED struct sim *sim_open(uint64_t seed);
+/* Ends what still runs, as if killed, and frees everything. */
+CHI_PRIVATE CHI_UNUSED void sim_close(struct sim *sim);
+
+/* Virtual nanoseconds; begins at one second. */
+CHI_PRIVATE CHI_UNUSED uint64_t sim_now(const struct sim *sim);
+/* Over all that has happened, and how many events that were. */
+CHI_PRIVATE CHI_UNUSED uint64_t sim_hash(const struct sim *sim);
+CHI_PRIVATE CHI_UNUSED uint64_t sim_events(const struct sim *sim);
+/* The first thing that must not happen, in words: a leak, memory of nobody; NULL: nothing. */
+CHI_PRIVATE CHI_UNUSED const char *sim_failure(const struct sim *sim);
+/* From now on put receives a line for each event that is worth reading; NULL: nobody does. */
+CHI_PRIVATE CHI_UNUSED void sim_transcript(struct sim *sim, chi_put_fn *put, void *arg);
+/* From now on sink receives every event, before anything else happens; NULL: nobody does. It may
+ * look at the simulation but not change it. */
+CHI_PRIVATE CHI_UNUSED void sim_record(struct sim *sim, sim_trace_sink *sink, void *arg);
+/* What goes wrong: to be set with the functions of sim_fault.h and, for the network, sim_net.h. */
+CHI_PRIVATE CHI_UNUSED struct sim_fault *sim_faults(struct sim *sim);
+CHI_PRIVATE CHI_UNUSED struct sim_net *sim_network(struct sim *sim);
+/* What things cost: may be changed. */
+CHI_PRIVATE CHI_UNUSED struct sim_profile *sim_costs(struct sim *sim);
+
+/* Does what a valid entry says, now, whatever its time. False if there is nothing to do: a node
+ * that is to crash isn't there, one that is to start runs or was never prepared. What it did is
+ * counted (sim_done) and traced. Not from a client's body or a method. */
+CHI_PRIVATE CHI_UNUSED bool sim_do(struct sim *sim, const struct sim_plan_entry *entry);
+/* The same at the time of each entry (at once, if it is past). The plan is copied. CHI_ENOMEM. */
+CHI_PRIVATE CHI_UNUSED int sim_schedule(struct sim *sim, const struct sim_plan *plan);
+/* How often entries of a kind did something. */
+CHI_PRIVATE CHI_UNUSED uint64_t sim_done(const struct sim *sim, enum sim_plan_kind kind);
+
+/* Runs events until pred holds (it is asked after each event), until nothing can happen any more,
+ * or for limit_ns: then false. */
+CHI_PRIVATE CHI_UNUSED bool sim_run_until(struct sim *sim, bool (*pred)(void *arg), void *arg,
+                                          uint64_t limit_ns);
+CHI_PRIVATE CHI_UNUSED void sim_run_for(struct sim *sim, uint64_t ns);
+/* Until every client's body has returned. */
+CHI_PRIVATE CHI_UNUSED bool sim_run_idle(struct sim *sim, uint64_t limit_ns);
+
+/* ---- nodes, known by number; a node has its disk before it first starts and ever after */
+
+/* Starts a node and runs time until it serves; thread counts of 0 become two fast workers and a
+ * slow one. Its place in the cluster is its number if the configuration has so many hosts; else it
+ * is alone. Modules must outlive it. Any error of runtime_open; what a pool failed with;
+ * CHI_ETIMEOUT: not within a minute. After an error it does not run. */
+CHI_PRIVATE CHI_UNUSED int sim_node_start(struct sim *sim, uint32_t node, const chi_config *config,
+                                          const chi_module *const *modules, uint32_t count,
+                                          chi_error *err);
+/* The same without running time: many start at once. It has come up when its state is
+ * RUNTIME_SERVING. An error of runtime_open. */
+CHI_PRIVATE CHI_UNUSED int sim_node_begin(struct sim *sim, uint32_t node, const chi_config *config,
+                                          const chi_module *const *modules, uint32_t count,
+                                          chi_error *err);
+/* Tells with what an entry START of a plan begins the node; else it is what it last began with.
+ * The configuration, too, must outlive the simulation if plans start nodes. */
+CHI_PRIVATE CHI_UNUSED void sim_node_prepare(struct sim *sim, uint32_t node,
+                                             const chi_config *config,
+                                             const chi_module *const *modules, uint32_t count);
+/* Begins to stop the node, if it runs, without running time. */
+CHI_PRIVATE CHI_UNUSED void sim_node_ask_to_stop(struct sim *sim, uint32_t node, uint32_t grace_ms);
+/* Asks it to stop and runs time until it has: CHI_OK. CHI_EBUSY: it is stuck and goes on. What it
+ * then has not given back is a failure. */
+CHI_PRIVATE CHI_UNUSED int sim_node_stop(struct sim *sim, uint32_t node, uint32_t grace_ms);
+/* It ends at this instant and its links hang up: the machine lost power, and the disk what it
+ * hadn't made safe; or only the process was killed. Not from the node's own methods. */
+CHI_PRIVATE CHI_UNUSED void sim_node_crash(struct sim *sim, uint32_t node);
+CHI_PRIVATE CHI_UNUSED void sim_node_kill(struct sim *sim, uint32_t node);
+/* Its threads stand still, whatever they are doing, until resumed; its clock, disk, clients and
+ * network go on. Nothing if it is so already, or doesn't run. */
+CHI_PRIVATE CHI_UNUSED void sim_node_pause(struct sim *sim, uint32_t node);
+CHI_PRIVATE CHI_UNUSED void sim_node_resume(struct sim *sim, uint32_t node);
+/* The clocks of the machine, its clients' too, gain ppm (at most 100000 either way) from now on. */
+CHI_PRIVATE CHI_UNUSED void sim_node_drift(struct sim *sim, uint32_t node, int32_t ppm);
+/* They jump; the monotonic one only ahead. */
+CHI_PRIVATE CHI_UNUSED void sim_node_jump(struct sim *sim, uint32_t node, int64_t ns);
+/* The core of a node that runs, to look at; NULL. */
+CHI_PRIVATE CHI_UNUSED struct runtime *sim_node_runtime(struct sim *sim, uint32_t node);
+/* RUNTIME_STOPPED if it does not run. */
+CHI_PRIVATE CHI_UNUSED enum runtime_state sim_node_state(struct sim *sim, uint32_t node);
+CHI_PRIVATE CHI_UNUSED struct sim_disk *sim_node_disk(struct sim *sim, uint32_t node);
+/* The name by which clients find it: "sim:N". Lives as long as the simulation. */
+CHI_PRIVATE CHI_UNUSED const char *sim_node_instance(struct sim *sim, uint32_t node);
+/* From its next start on, operations on files hold up the worker that begins them. */
+CHI_PRIVATE CHI_UNUSED void sim_node_blocking_io(struct sim *sim, uint32_t node, bool blocks);
+
+/* Of a method's body, or a client's: that much CPU is used. Nobody else is held up. UINT64_MAX: it
+ * never comes back. */
+CHI_PRIVATE CHI_UNUSED void sim_cpu(struct sim *sim, uint64_t ns);
+
+/* ---- clients: processes on a node's host, each with one thread */
+
+/* Starts one; its number. body may call any chi_ function for clients; when it returns the process
+ * has ended. What a client holds after its last chi_client_close is a failure. */
+CHI_PRIVATE CHI_UNUSED uint32_t sim_client(struct sim *sim, uint32_t node,
+                                           void (*body)(struct sim_client *client, void *arg),
+                                           void *arg);
+/* As kill -9, at this instant; nothing if it has ended. Not from its own body. */
+CHI_PRIVATE CHI_UNUSED void sim_client_kill(struct sim *sim, uint32_t number);
+CHI_PRIVATE CHI_UNUSED bool sim_client_ended(struct sim *sim, uint32_t number);
+
+/* Inside the body. */
+/* Attaches to its node, as chi_client_open. */
+CHI_PRIVATE CHI_UNUSED int sim_client_attach(struct sim_client *client, chi_client **out,
+                                             chi_error *err);
+CHI_PRIVATE CHI_UNUSED void sim_client_sleep(struct sim_client *client, uint64_t ns);
+CHI_PRIVATE CHI_UNUSED struct sim *sim_client_sim(struct sim_client *client);
+
+#endif
+#endif /* CHI_OMIT_SIM */
+
+/* ---- sim/sim_check.h ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_check.h - what must hold in every simulation of a cluster, checked as things happen.
+ *
+ *   P1           what a client submits completes once, and by the time all is settled it has
+ *   P2           a method's body begins at most once for each key of a task
+ *   membership   when all is settled, every node takes every other for alive, in its present life
+ *   pools        and all have the same table of pools
+ *   open         and no node has a task that nobody waits for
+ *
+ * An event costs a look into a table; nodes are compared with each other in sim_check_settled only.
+ * Fed by the simulation's recorder, which belongs to it; others listen through sim_check_listen. */
+#ifndef CHI_SIM_CHECK_H
+#define CHI_SIM_CHECK_H
+
+#define SIM_CHECK_CODES 64 /* completions are counted by -rc, those of a method's own as 63 */
+#define SIM_CHECK_NET 32   /* and what happened to tasks between nodes by enum net_trace */
+
+struct sim_check_key {
+  uint64_t a, b, c;
+  uint32_t owner; /* client number + 1; 0: the place is empty */
+};
+
+/* A set of keys: open addressing, never more than half full. */
+struct sim_check_set {
+  struct sim_check_key *key;
+  uint32_t count, mask;
+};
+
+/* A node, as the events tell. */
+struct sim_check_node {
+  bool serves;
+  uint64_t boot;  /* its present life */
+  uint8_t *state; /* enum member_state of every node, as it sees them */
+  uint64_t *seen; /* and which life of theirs */
+};
+
+struct sim_check {
+  struct sim *sim;
+  sim_trace_sink *sink; /* who listens besides */
+  void *sink_arg;
+  uint32_t nodes;
+  struct sim_check_node *node;
+  struct sim_check_set keys, open; /* bodies begun; tasks of clients under way */
+  uint32_t thread;                 /* that runs */
+  uint32_t *client, threads;       /* by thread: client number + 1 */
+  uint64_t submitted, completed, code[SIM_CHECK_CODES], net[SIM_CHECK_NET];
+  const char *failed; /* the name of the first check that did; NULL: none */
+  char why[200];
+};
+
+/* Starts to listen. */
+CHI_PRIVATE void sim_check_open(struct sim_check *c, struct sim *sim, uint32_t nodes);
+CHI_PRIVATE void sim_check_close(struct sim_check *c);
+/* An event, as its recorder gets it: arg is the struct sim_check. */
+CHI_PRIVATE void sim_check_event(void *arg, const struct sim_trace_event *e);
+/* Events go to that sink, too. */
+CHI_PRIVATE CHI_UNUSED void sim_check_listen(struct sim_check *c, sim_trace_sink *sink, void *arg);
+/* In the body of a client, at its beginning: this is its number. Of others P1 is checked while
+ * they live, but what they leave behind when killed is taken for open. */
+CHI_PRIVATE void sim_check_client(struct sim_check *c, uint32_t number);
+
+/* Tasks of clients under way. */
+CHI_INLINE uint32_t sim_check_open_tasks(const struct sim_check *c)
+{
+  return c->open.count;
+}
+/* Whether every node that serves takes every other one for alive; else who does not in `why`. */
+CHI_PRIVATE bool sim_check_met(const struct sim_check *c, char *why, size_t size);
+/* Compares all nodes that serve: true if nothing is missing, else what in `why`. */
+CHI_PRIVATE bool sim_check_settled(const struct sim_check *c, char *why, size_t size);
+
+#endif
+#endif /* CHI_OMIT_SIM */
+
+/* ---- sim/sim_cluster.h ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_cluster.h - a cluster of simulated nodes behind the handle chi_cluster. */
+#ifndef CHI_SIM_CLUSTER_H
+#define CHI_SIM_CLUSTER_H
+
+/* The kind "sim". */
+CHI_PRIVATE const struct cluster_kind *sim_cluster_kind(void);
+
+/* What is behind a cluster of this kind, for programs that do more with it than the public
+ * functions: its simulation, its checks (whose recorder is taken: see sim_check_listen), and every
+ * fault so far, planned or done at once. NULL: another kind. */
+CHI_PRIVATE CHI_UNUSED struct sim *sim_cluster_sim(chi_cluster *c);
+CHI_PRIVATE CHI_UNUSED struct sim_check *sim_cluster_check(chi_cluster *c);
+CHI_PRIVATE CHI_UNUSED const struct sim_plan *sim_cluster_plan(chi_cluster *c);
+/* Lets the faults of a plan happen, as chi_cluster_plan does. CHI_ENOMEM. */
+CHI_PRIVATE CHI_UNUSED int sim_cluster_schedule(chi_cluster *c, const struct sim_plan *plan);
+
+#endif
+#endif /* CHI_OMIT_SIM */
+
+/* ---- sim/sim_clock.h ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_clock.h - the clocks of a simulated machine, which drift and jump against virtual time. */
+#ifndef CHI_SIM_CLOCK_H
+#define CHI_SIM_CLOCK_H
+
+#define SIM_CLOCK_PPM_MAX 100000
+
+/* All zero: both clocks go with virtual time. */
+struct sim_clock {
+  uint64_t since, local; /* at that virtual time the monotonic clock said `local` */
+  int64_t ppm;           /* it gains since then */
+  int64_t wall;          /* ns that the wall clock is ahead of the monotonic one */
+};
+
+/* What the monotonic clock says at a virtual time, not before the last change. */
+CHI_PRIVATE uint64_t sim_clock_at(const struct sim_clock *clock, uint64_t now);
+/* The first virtual time at which it will say so or more; may be past. UINT64_MAX stays so. */
+CHI_PRIVATE uint64_t sim_clock_until(const struct sim_clock *clock, uint64_t local);
+/* Nanoseconds since 1970. */
+CHI_PRIVATE uint64_t sim_clock_wall(const struct sim_clock *clock, uint64_t now);
+/* From now on the clocks gain ppm, at most SIM_CLOCK_PPM_MAX either way. */
+CHI_PRIVATE void sim_clock_drift(struct sim_clock *clock, uint64_t now, int64_t ppm);
+/* The wall clock jumps, and the monotonic one with it if that is ahead. */
+CHI_PRIVATE void sim_clock_jump(struct sim_clock *clock, uint64_t now, int64_t ns);
+
+#endif
+#endif /* CHI_OMIT_SIM */
+
+/* ---- sim/sim_io.h ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_io.h - a node's operations on files: the time they take and the faults that hit them. */
+#ifndef CHI_SIM_IO_H
+#define CHI_SIM_IO_H
+
+/* What one worker has under way, and what it has not reaped. */
+struct sim_io_worker {
+  struct sim_thread *thread; /* to be woken; NULL: none */
+  uint32_t flight;
+  struct env_io *first, **last;
+};
+
+struct sim_io_op;
+
+struct sim_io {
+  struct sim_world *world;
+  struct sim_disk *disk;
+  uint32_t node;
+  struct rng rng;
+  bool blocks; /* operations hold their thread up, as where there is no asynchronous I/O */
+  struct sim_io_worker *worker;
+  uint32_t worker_count;
+  struct sim_io_op *flight, **last; /* oldest first */
+};
+
+CHI_PRIVATE void sim_io_init(struct sim_io *io, struct sim_world *world, struct sim_disk *disk,
+                             uint32_t node, uint32_t worker_count);
+/* Forgets what is under way: of a change it is drawn whether it was made. */
+CHI_PRIVATE void sim_io_fini(struct sim_io *io);
+
+/* As env.io_submit, io_blocks and io_reap. */
+CHI_PRIVATE int sim_io_submit(struct sim_io *io, uint32_t worker, struct env_io *op);
+CHI_PRIVATE bool sim_io_blocks(const struct sim_io *io, const struct env_io *op);
+CHI_PRIVATE struct env_io *sim_io_reap(struct sim_io *io, uint32_t worker);
+/* Whether the worker has anything to reap. */
+CHI_PRIVATE bool sim_io_ready(const struct sim_io *io, uint32_t worker);
 
 #endif
 #endif /* CHI_OMIT_SIM */
@@ -3279,15 +5133,16 @@ struct sim_party_block;
 struct sim_party {
   struct env env; /* env.self is this party */
   struct sim_world *world;
-  uint32_t node;   /* it belongs to */
-  uint32_t number; /* of the client; 0: the node itself */
+  const struct sim_clock *clock; /* of its machine; NULL: virtual time itself */
+  uint32_t node;                 /* it belongs to */
+  uint32_t number;               /* of the client; 0: the node itself */
   struct rng random, timing;
   struct sim_party_block *blocks; /* private memory, newest first */
   uint64_t block_count, block_bytes;
   struct sim_party_table stacks, segments, bells, links;
 };
 
-/* Fills in memory, stacks, segments, bells, clock and random of *party's environment. */
+/* Fills in memory, stacks, segments, bells, clocks and random of *party's environment. */
 CHI_PRIVATE void sim_party_init(struct sim_party *party, struct sim_world *world, uint32_t node,
                                 uint32_t number);
 /* Takes everything the party holds but its links, which must be closed. */
@@ -3299,6 +5154,10 @@ CHI_INLINE struct sim_party *sim_party_of(struct env *env)
 {
   return env->self;
 }
+
+/* What its monotonic clock says now; and the virtual time when it will say so. */
+CHI_PRIVATE uint64_t sim_party_now(const struct sim_party *party);
+CHI_PRIVATE uint64_t sim_party_until(const struct sim_party *party, uint64_t local);
 
 /* Tables. get and take give NULL for a handle that isn't open; take closes it. */
 CHI_PRIVATE int64_t sim_party_table_add(struct sim_party_table *table, void *item);
@@ -3385,43 +5244,71 @@ CHI_PRIVATE void sim_link_close_all(struct sim_link_port *port);
 #endif
 #endif /* CHI_OMIT_SIM */
 
-/* ---- sim/sim_io.h ---- */
+/* ---- sim/sim_host.h ---- */
 #ifndef CHI_OMIT_SIM
-/* sim_io.h - a node's operations on files: the time they take and the faults that hit them. */
-#ifndef CHI_SIM_IO_H
-#define CHI_SIM_IO_H
+/* sim_host.h - a simulated machine: the node on it, stepped by workers, with disk and clocks. */
+#ifndef CHI_SIM_HOST_H
+#define CHI_SIM_HOST_H
 
-/* What one worker has under way, and what it has not reaped. */
-struct sim_io_worker {
-  struct sim_thread *thread; /* to be woken; NULL: none */
-  uint32_t flight;
-  struct env_io *first, **last;
+/* With what a node begins. The pointers are the user's. */
+struct sim_host_setting {
+  const chi_config *config; /* NULL: there is none */
+  const chi_module *const *modules;
+  uint32_t module_count;
 };
 
-struct sim_io_op;
+struct sim_host_worker;
 
-struct sim_io {
+struct sim_host {
   struct sim_world *world;
+  uint32_t number;
+  char instance[32];
   struct sim_disk *disk;
-  uint32_t node;
-  struct rng rng;
-  bool blocks; /* operations hold their thread up, as where there is no asynchronous I/O */
-  struct sim_io_worker *worker;
+  struct sim_clock clock;
+  struct sim_net_port *net;
+  struct sim_host_setting setting; /* the last */
+  bool blocking_io;
+  bool felled; /* down by a plan, or about to be */
+  bool rises;  /* to be started by a plan, once it has stopped */
+  bool up;     /* what follows is in use */
+  struct sim_party party;
+  struct sim_io io;
+  struct sim_link_port port;
+  struct rng cpu;
+  struct runtime *runtime;
+  struct sim_host_worker *worker;
   uint32_t worker_count;
-  struct sim_io_op *flight, **last; /* oldest first */
+  enum runtime_state state;
+  bool paused, stop_asked;
+  bool ended; /* it has stopped, and is to be finished */
+  bool *some_ended;
+  uint64_t grace_ns;
 };
 
-CHI_PRIVATE void sim_io_init(struct sim_io *io, struct sim_world *world, struct sim_disk *disk,
-                             uint32_t node, uint32_t worker_count);
-/* Forgets what is under way: of a change it is drawn whether it was made. */
-CHI_PRIVATE void sim_io_fini(struct sim_io *io);
+/* *some_ended becomes true whenever the node has stopped by itself. */
+CHI_PRIVATE struct sim_host *sim_host_new(struct sim_world *world, struct sim_net *net,
+                                          uint32_t number, bool *some_ended);
+CHI_PRIVATE void sim_host_free(struct sim_host *host);
 
-/* As env.io_submit, io_blocks and io_reap. */
-CHI_PRIVATE int sim_io_submit(struct sim_io *io, uint32_t worker, struct env_io *op);
-CHI_PRIVATE bool sim_io_blocks(const struct sim_io *io, const struct env_io *op);
-CHI_PRIVATE struct env_io *sim_io_reap(struct sim_io *io, uint32_t worker);
-/* Whether the worker has anything to reap. */
-CHI_PRIVATE bool sim_io_ready(const struct sim_io *io, uint32_t worker);
+/* Opens a node on a machine where none is up, and lets its workers begin. */
+CHI_PRIVATE int sim_host_open(struct sim_host *host, const struct sim_host_setting *setting,
+                              chi_error *err);
+/* Asks the node to stop. */
+CHI_PRIVATE void sim_host_stop(struct sim_host *host, uint64_t grace_ns);
+/* The runtime has stopped by itself: nothing of it may be left. */
+CHI_PRIVATE void sim_host_finish(struct sim_host *host);
+/* Everything of a run goes but the disk, with what is done to it now. `silent`: the machine is not
+ * there to tell its peers. Not from one of its threads. */
+CHI_PRIVATE void sim_host_clear(struct sim_host *host, enum sim_disk_crash how, bool silent);
+/* Lets all its workers stand still, or go on. False: it is so already, or it isn't up. */
+CHI_PRIVATE bool sim_host_pause(struct sim_host *host, bool pause);
+/* After a change of host->clock. */
+CHI_PRIVATE void sim_host_clocks_changed(struct sim_host *host);
+CHI_PRIVATE void sim_host_tell(struct sim_host *host, enum sim_trace_node what);
+
+/* Of the environment of every party on a machine. */
+CHI_PRIVATE void sim_host_log(struct env *env, int level, const char *line);
+CHI_PRIVATE void sim_host_trace(struct env *env, int what, uint64_t a, uint64_t b, uint64_t c);
 
 #endif
 #endif /* CHI_OMIT_SIM */
@@ -3446,6 +5333,7 @@ struct runtime {
   struct worker_crew crew;
   struct directory directory;
   struct session_set sessions;
+  struct fleet fleet;
   struct module_list modules;
   struct admin_host admin;
   struct compose compose;
@@ -3508,6 +5396,30 @@ static void runtime_on_notice(void *arg, struct pool_notice *notice)
   directory_on_notice(&rt->directory, notice);
 }
 
+static void runtime_on_remote(void *arg, chi_ctx *ctx)
+{
+  struct runtime *rt = arg;
+  fleet_submit(&rt->fleet, ctx);
+}
+
+static void runtime_on_cancel(void *arg)
+{
+  struct runtime *rt = arg;
+  fleet_look_for_cancelled(&rt->fleet);
+}
+
+static void runtime_on_entry(void *arg, const struct accord_entry *entry)
+{
+  struct runtime *rt = arg;
+  admin_on_entry(&rt->admin, entry);
+}
+
+static void runtime_on_member(void *arg, uint32_t node, bool lost)
+{
+  struct runtime *rt = arg;
+  admin_on_member(&rt->admin, node, lost);
+}
+
 static void runtime_composed(void *arg, int rc)
 {
   struct runtime *rt = arg;
@@ -3528,6 +5440,12 @@ static void runtime_composed(void *arg, int rc)
 static void runtime_stop_upcall(void *arg, uint64_t grace_ns)
 {
   runtime_stop(arg, grace_ns);
+}
+
+static void runtime_changed_upcall(void *arg)
+{
+  struct runtime *rt = arg;
+  fleet_on_pools(&rt->fleet);
 }
 
 static const char *runtime_state_upcall(void *arg)
@@ -3578,8 +5496,7 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
   rt->on_state_arg = o->arg;
   rt->look_at = rt->drain_look = UINT64_MAX;
   rt->early_end = &rt->early;
-  size_t length = strnlen(o->instance, sizeof rt->instance - 1);
-  memcpy(rt->instance, o->instance, length);
+  snprintf(rt->instance, sizeof rt->instance, "%s", o->instance);
   rt->crew = (struct worker_crew){
       .env = env,
       .alloc = &env->alloc,
@@ -3588,12 +5505,31 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
       .slow = config->slow_threads,
       .count = config->sched_threads + config->slow_threads + 1,
       .node = o->node,
+      .data_budget = config->runtime_data_segment_size,
       .nodes = config->host_count ? config->host_count : 1,
       .stack_size = config->stack_size,
       .on_raw = runtime_on_raw,
       .on_notice = runtime_on_notice,
+      .salt = env->random(env),
+      .on_remote = runtime_on_remote,
+      .on_cancel = runtime_on_cancel,
       .arg = rt,
   };
+}
+
+static int runtime_open_fleet(struct runtime *rt, chi_error *err)
+{
+  const struct fleet_options options = {.crew = &rt->crew,
+                                        .directory = &rt->directory,
+                                        .config = &rt->config,
+                                        .instance = rt->instance,
+                                        .on_entry = runtime_on_entry,
+                                        .on_member = runtime_on_member,
+                                        .arg = rt};
+  int rc = fleet_open(&rt->fleet, &options, err);
+  rt->admin.fleet = &rt->fleet;
+  rt->admin.accord = rt->fleet.accord;
+  return rc;
 }
 
 static int runtime_open_parts(struct runtime *rt, const struct runtime_options *o, chi_error *err)
@@ -3618,11 +5554,14 @@ static int runtime_open_parts(struct runtime *rt, const struct runtime_options *
       .modules = &rt->modules,
       .instance = rt->instance,
       .boot_time = crew->env->clock(crew->env),
+      .changed = runtime_changed_upcall,
       .stop = runtime_stop_upcall,
       .state = runtime_state_upcall,
       .arg = rt,
   };
   rc = admin_open(&rt->admin, err);
+  if (rc == CHI_OK)
+    rc = runtime_open_fleet(rt, err);
   if (rc != CHI_OK)
     return rc;
   rt->compose = (struct compose){
@@ -3664,6 +5603,7 @@ static void runtime_drop_queued(struct runtime *rt)
 void runtime_close(struct runtime *rt)
 {
   struct worker_crew *crew = &rt->crew;
+  fleet_close(&rt->fleet);
   if (crew->worker) {
     if (rt->sessions.crew) {
       session_end_all(&rt->sessions);
@@ -3706,6 +5646,13 @@ static void runtime_look(struct runtime *rt, uint64_t now)
     if (rt->env->trace)
       rt->env->trace(rt->env, ENV_TRACE_TAKEOVER, i, heir, moved);
   }
+  uint32_t from = 0, to = 0, back = session_bring_home(&rt->sessions);
+  if (back > 0)
+    log_write(&crew->log, CHI_LOG_INFO, "%u lanes go back to workers of their own kind", back);
+  if (worker_lopsided(runtime_network(rt), &from, &to) &&
+      session_spread(&rt->sessions, from, to) > 0)
+    log_write(&crew->log, CHI_LOG_INFO, "a lane goes from worker %u, which is busy, to worker %u",
+              from, to);
   if (awake)
     rt->last_active = now;
   rt->look_at = now + RUNTIME_LOOK_NS;
@@ -3765,6 +5712,7 @@ void runtime_stop(struct runtime *rt, uint64_t grace_ns)
     return;
   }
   rt->sessions.draining = true;
+  fleet_drain(&rt->fleet, UINT64_MAX);
   mark_set(&rt->crew.draining, 1);
   worker_cancel_changed(runtime_network(rt)); /* periodic tasks end */
   runtime_set_state(rt, RUNTIME_DRAINING);
@@ -3782,8 +5730,11 @@ static uint64_t runtime_patience(const struct runtime *rt)
 static void runtime_close_pools(struct runtime *rt)
 {
   admin_method(&rt->closing, &runtime_closing_method);
-  if (admin_start(&rt->admin, &rt->closing, true, runtime_closing_done, rt) == CHI_OK)
-    rt->closing_pools = true;
+  chi_ctx *ctx = admin_prepare(&rt->admin, &rt->closing);
+  if (!ctx)
+    return;
+  admin_start(&rt->admin, ctx, true, runtime_closing_done, rt);
+  rt->closing_pools = true;
 }
 
 /* Each phase may last the grace period: drain, then cancel, then close the pools. */
@@ -3797,7 +5748,7 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
     rt->stop_at = now + runtime_patience(rt);
     return;
   }
-  if (rt->closed_pools && runtime_work_left(rt) == 0) {
+  if (rt->closed_pools && runtime_work_left(rt) == 0 && fleet_idle(&rt->fleet)) {
     session_end_all(&rt->sessions);
     rt->sessions.tend_at = 0;
     if (session_tend(&rt->sessions, now) == UINT64_MAX && directory_settled(&rt->directory)) {
@@ -3812,6 +5763,7 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
   if (rt->state == RUNTIME_DRAINING && !rt->closing_pools) {
     runtime_set_state(rt, RUNTIME_CANCELLING);
     mark_set(&rt->crew.cancel_all, 1);
+    fleet_drain(&rt->fleet, now);
     worker_cancel_changed(runtime_network(rt));
   } else if (rt->state != RUNTIME_STUCK) {
     log_write(&rt->crew.log, CHI_LOG_ERROR, "%llu tasks do not end",
@@ -3834,9 +5786,13 @@ static uint64_t runtime_tend(struct runtime *rt, uint64_t now)
   uint64_t next = rt->look_at;
   uint64_t tend = session_tend(&rt->sessions, now);
   next = tend < next ? tend : next;
+  tend = admin_tend(&rt->admin, now);
+  next = tend < next ? tend : next;
   if (now >= rt->drain_look)
     runtime_drain(rt, now);
-  return rt->drain_look < next ? rt->drain_look : next;
+  next = rt->drain_look < next ? rt->drain_look : next;
+  tend = fleet_step(&rt->fleet, now);
+  return tend < next ? tend : next;
 }
 
 bool runtime_step(struct runtime *rt, uint32_t worker, uint64_t now, uint32_t budget,
@@ -3896,6 +5852,14 @@ uint64_t runtime_grace(const struct runtime *rt)
   return rt->stop_grace;
 }
 
+void runtime_inspect(const struct runtime *rt, struct runtime_view *out)
+{
+  *out = (struct runtime_view){.pools = fleet_digest_of(&rt->fleet),
+                               .tasks_open = runtime_work_left(rt)};
+  for (uint32_t i = 0; i < rt->crew.count; i++)
+    out->tasks_open -= mark_get(&rt->crew.worker[i].resting);
+}
+
 enum runtime_state runtime_state(const struct runtime *rt)
 {
   return rt->state;
@@ -3936,12 +5900,29 @@ void runtime_on_hangup(struct runtime *rt, env_link link)
   session_hangup(&rt->sessions, link);
 }
 
+void runtime_on_message(struct runtime *rt, const struct env_frame *frame, uint32_t count)
+{
+  fleet_on_message(&rt->fleet, frame, count);
+}
+
+void runtime_on_peer(struct runtime *rt, uint32_t peer, bool connected)
+{
+  fleet_on_peer(&rt->fleet, peer, connected);
+}
+
+void runtime_on_sent(struct runtime *rt, void *parcel)
+{
+  fleet_on_sent(&rt->fleet, parcel);
+}
+
 #undef RUNTIME_LOOK_NS
 #undef RUNTIME_LINGER_NS
 #undef RUNTIME_DRAIN_NS
 
 /* ---- sources/client.c ---- */
 /* client.c - a program's side of shared memory: attach, lease memory, open and close queues. */
+
+#include <stdio.h>
 
 #define CLIENT_SETTLE_NS 1000000000ull /* how long closing a queue waits for its tasks */
 #define CLIENT_RETRY_NS 20000000ull
@@ -4066,7 +6047,7 @@ int client_open(struct env *env, void (*dispose)(struct env *env), const char *i
   c->env = env;
   c->dispose = dispose;
   if (instance)
-    memcpy(c->instance, instance, strnlen(instance, sizeof c->instance - 1));
+    snprintf(c->instance, sizeof c->instance, "%s", instance);
   int rc = client_connect(env, instance, &c->current, err);
   if (rc != CHI_OK) {
     alloc_put(&env->alloc, c, sizeof *c);
@@ -4219,6 +6200,12 @@ static void client_queue_unmap(chi_queue *q)
   q->rung = NULL;
 }
 
+static void client_tell_closed(struct client_link *l, uint32_t id)
+{
+  struct attach_reply r;
+  client_call(l, &(struct attach_request){.op = ATTACH_CLOSE, .id = id}, &r, NULL, NULL);
+}
+
 /* Opens the queue on the connection of its first memory. */
 static int client_queue_map(chi_queue *q)
 {
@@ -4240,8 +6227,10 @@ static int client_queue_map(chi_queue *q)
   q->bell = share[2].bell;
   q->slot = alloc_get(&env->alloc, q->depth * sizeof *q->slot);
   q->rung = alloc_zero(&env->alloc, l->workers * sizeof *q->rung);
-  if (!q->slot || !q->rung)
+  if (!q->slot || !q->rung) {
+    client_tell_closed(l, q->id);
     return client_fail(q, CHI_ENOMEM, NULL);
+  }
   for (uint32_t k = 0; k < LANE_KINDS; k++)
     lane_out_init(&q->out[k], q->desk, q->board, (enum lane_kind)k);
   lane_done_out_init(&q->done, q->board, q->depth);
@@ -4350,8 +6339,7 @@ void chi_queue_close(chi_queue *q)
     /* Chunks are given back only when no task can touch them any more; what does not end in time
      * keeps its memory until the client closes. */
     bool settled = client_queue_settle(q, CLIENT_SETTLE_NS);
-    struct attach_reply r;
-    client_call(l, &(struct attach_request){.op = ATTACH_CLOSE, .id = q->id}, &r, NULL, NULL);
+    client_tell_closed(l, q->id);
     if (settled) {
       shm_arena_give_back(&q->memory->task);
       shm_arena_give_back(&q->memory->bulk);
@@ -4439,8 +6427,13 @@ int chi_pool_find(chi_queue *q, const char *name, chi_pool_id *out)
   if (!t)
     return q->error.code;
   t->task.pool = CHI_ADMIN_POOL;
-  memcpy(t->pool_name, name, strnlen(name, sizeof t->pool_name - 1));
-  int rc = chi_run(q, t);
+  int rc = CHI_EINVAL;
+  if (strlen(name) < sizeof t->pool_name) {
+    memcpy(t->pool_name, name, strlen(name) + 1);
+    rc = chi_run(q, t);
+  } else {
+    client_fail(q, rc, "the name is too long");
+  }
   *out = t->pool_id;
   chi_task_free(q, t);
   return rc;
@@ -4491,7 +6484,8 @@ int chi_pool_destroy(chi_queue *q, chi_pool_id id, chi_error *err)
 /* client_task.c - tasks under way: submit, reap, wait, cancel, abandon. */
 
 #define CLIENT_SLOW_NS 50000u /* an estimate of this much goes to the slow workers */
-#define CLIENT_PAUSES 72u     /* about 1 us */
+#define CLIENT_PAUSES 72u     /* 1 to 5 us: a pause takes 10 to 70 ns, depending on the processor */
+#define CLIENT_WAKE_NS 50000u /* of a sleep that is spent on waking up */
 #define CLIENT_TURNS 64u      /* the least that a window gives way before it closes */
 #define CLIENT_STREAM 8u      /* so many tasks under way are a stream */
 #define CLIENT_GATHER 16u     /* pauses that let completions gather */
@@ -4576,10 +6570,18 @@ static int client_put_back(chi_queue *q, void *task)
   return rc == CHI_OK ? rc : client_fail(q, rc, "not a task of this queue");
 }
 
+static void client_trace(const chi_queue *q, enum env_trace what, uint32_t i, uint64_t c)
+{
+  struct env *env = q->client->env;
+  if (CHI_UNLIKELY(env->trace != NULL))
+    env->trace(env, what, q->memory->link->boot, ((uint64_t)q->id << 32) | i, c);
+}
+
 static void client_complete(chi_queue *q, uint32_t i)
 {
   struct client_slot *s = &q->slot[i];
   q->flying--;
+  client_trace(q, ENV_TRACE_DONE, i, (uint64_t)(int64_t)((chi_task *)s->task)->rc);
   if (!s->forget) {
     client_done_add(q, i);
     return;
@@ -4603,6 +6605,9 @@ static void client_pump(chi_queue *q)
   while (lane_done_pop(&q->done, &d)) {
     if (d.slot >= q->slot_used || q->slot[d.slot].state != CLIENT_FLYING)
       continue;
+    /* The program reads the result, and writes there again when the memory is used again. */
+    __builtin_prefetch(q->slot[d.slot].task, 1);
+    __builtin_prefetch((char *)q->slot[d.slot].task + CHI_CACHE_LINE, 1);
     client_set_rc(q->slot[d.slot].task, d.rc);
     client_complete(q, d.slot);
   }
@@ -4681,6 +6686,7 @@ static int client_put(chi_queue *q, void *task, chi_done_fn *done, void *arg, ui
   }
   q->slot[i].tag = lane_tag(&q->out[lane], lane);
   q->flying++;
+  client_trace(q, ENV_TRACE_SUBMIT, i, ((uint64_t)t->pool.major << 16) | t->method);
   *lanes |= 1u << lane;
   return CHI_OK;
 }
@@ -4721,6 +6727,8 @@ int chi_submit(chi_queue *q, void *task)
 
 int chi_submit_callback(chi_queue *q, void *task, chi_done_fn *done, void *arg)
 {
+  if (done && (((const chi_task *)task)->flags & CHI_TASK_FORGET))
+    return client_fail(q, CHI_EINVAL, "a task that is forgotten has no callback");
   return client_submit(q, task, done, arg);
 }
 
@@ -4771,11 +6779,9 @@ static void client_listen(chi_queue *q)
   }
 }
 
-/* Looks for a completion for a while before it is worth sleeping: first at full speed, then giving
- * way to others. A window that was fruitless twice is closed until a sleep turns out short. */
-static bool client_spin(chi_queue *q, uint64_t until)
+/* Looks for a completion for a moment, at full speed. */
+static bool client_glance(const chi_queue *q)
 {
-  struct env *env = q->client->env;
   /* With many under way, some may gather: else both sides fight over one cache line. */
   for (uint32_t i = 0; q->flying >= CLIENT_STREAM && i < CLIENT_GATHER; i++)
     atomic_pause();
@@ -4784,6 +6790,14 @@ static bool client_spin(chi_queue *q, uint64_t until)
       return true;
     atomic_pause();
   }
+  return false;
+}
+
+/* Looks on, giving way to others in between. A window that was fruitless twice is closed until a
+ * sleep turns out short. */
+static bool client_spin(chi_queue *q, uint64_t until)
+{
+  struct env *env = q->client->env;
   if (q->window == 0)
     return false;
   uint64_t now = env->clock(env), end = now + q->window;
@@ -4811,7 +6825,7 @@ static int client_sleep(chi_queue *q, uint64_t until)
   if (!lane_done_ready(&q->done))
     rc = env->link_wait(env, l->link, q->bell, until);
   bell_withdraw(&q->desk->client);
-  if (q->window == 0 && env->clock(env) - begun < l->spin_ns) {
+  if (q->window == 0 && env->clock(env) - begun < l->spin_ns + CLIENT_WAKE_NS) {
     q->window = l->spin_ns;
     q->fruitless = 1;
   }
@@ -4836,7 +6850,7 @@ static int client_await(chi_queue *q, uint64_t until)
   client_disarm(q);
   if (q->flying == 0)
     return CHI_EINVAL; /* nothing can come */
-  if (lane_done_ready(&q->done) || client_spin(q, until)) {
+  if (lane_done_ready(&q->done) || client_glance(q) || client_spin(q, until)) {
     client_pump(q);
     return CHI_OK;
   }
@@ -5001,7 +7015,8 @@ int chi_abandon(chi_queue *q, void *task)
   if (i == CLIENT_NO_SLOT || q->slot[i].state == CLIENT_DONE)
     return chi_task_free(q, task);
   q->slot[i].forget = true;
-  return chi_cancel(q, task);
+  chi_cancel(q, task); /* if it can't be asked to end now, it ends by itself */
+  return CHI_OK;
 }
 
 int chi_task_free(chi_queue *q, void *task)
@@ -5036,8 +7051,10 @@ int chi_queue_arm(chi_queue *q)
   if (rc != CHI_OK)
     return rc;
   client_pump(q);
-  if (q->done_first != CLIENT_NO_SLOT)
+  if (q->done_first != CLIENT_NO_SLOT) {
+    client_disarm(q);
     return 1;
+  }
   if (q->armed)
     return 0;
   bell_announce(&q->desk->client);
@@ -5055,6 +7072,740 @@ int chi_queue_arm(chi_queue *q)
 #undef CLIENT_STREAM
 #undef CLIENT_GATHER
 #undef CLIENT_LISTEN_NS
+#undef CLIENT_WAKE_NS
+
+/* ---- sources/cluster.c ---- */
+/* cluster.c - one handle on many nodes: specs, checks, properties, reports. */
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#define CLUSTER_WORD 256u             /* a key or value of a spec, with its NUL */
+#define CLUSTER_SLACK_NS 60000000000u /* a call may take that much longer than it may wait */
+#define CLUSTER_DEPTH 64u             /* default of queue_depth: nodes are many and small here */
+#define CLUSTER_FOR_EVER (UINT64_MAX / 4)
+
+/* ---- specs -------------------------------------------------------------------------------- */
+
+/* The kinds there are; one without a table is not in this build. */
+static const char *const cluster_kinds[] = {"sim", "local", "hostfile"};
+
+static const struct cluster_kind *cluster_kind_of(const char *name)
+{
+#ifndef CHI_OMIT_SIM
+  if (strcmp(name, "sim") == 0)
+    return sim_cluster_kind();
+#endif
+  (void)name;
+  return NULL;
+}
+
+/* Copies what stands before one of the marks, and steps behind it; false: it is too long. */
+static bool cluster_word(const char **at, const char *marks, char word[CLUSTER_WORD], char *mark)
+{
+  size_t n = 0;
+  while ((*at)[n] && !strchr(marks, (*at)[n]))
+    n++;
+  snprintf(word, CLUSTER_WORD, "%.*s", n < CLUSTER_WORD ? (int)n : (int)CLUSTER_WORD - 1, *at);
+  if (n >= CLUSTER_WORD)
+    return false;
+  *mark = (*at)[n];
+  *at += n + (*mark != '\0');
+  return true;
+}
+
+static const struct config_key *cluster_config_key(const char *leaf)
+{
+  for (size_t i = 0; i < CONFIG_KEY_COUNT; i++) {
+    const struct config_key *key = config_key_at(i);
+    const char *dot = strchr(key->name, '.');
+    if (dot && strcmp(dot + 1, leaf) == 0 && !config_key_is_text(key))
+      return key;
+  }
+  return NULL;
+}
+
+static int cluster_config(struct cluster_spec *s, const char *name, const char *value,
+                          chi_error *err)
+{
+  const struct config_key *key = cluster_config_key(name);
+  struct config_value parsed;
+  char expected[CONFIG_EXPECTED_MAX];
+  if (!key)
+    return error_set(err, CHI_EINVAL, "no such key of a cluster: \"%s\"", name);
+  memset(&parsed, 0, sizeof(parsed));
+  if (!config_parse(key, value, &parsed.number))
+    return error_set(err, CHI_EINVAL, "%s: expected %s, found \"%s\"", name,
+                     config_key_expected(key, expected), value);
+  config_put(&s->config, key, &parsed);
+  return CHI_OK;
+}
+
+static int cluster_count(const char *name, const char *value, uint64_t max, uint64_t *out,
+                         chi_error *err)
+{
+  if (units_parse_count(value, out) == CHI_OK && *out <= max)
+    return CHI_OK;
+  return error_set(err, CHI_EINVAL, "%s: expected a whole number up to %llu, found \"%s\"", name,
+                   (unsigned long long)max, value);
+}
+
+static int cluster_key(void *arg, const char *name, const char *value, chi_error *err)
+{
+  struct cluster_spec *s = arg;
+  uint64_t number = 0;
+  int rc;
+  if (strcmp(name, "seed") == 0)
+    return cluster_count(name, value, UINT64_MAX, &s->seed, err);
+  if (strcmp(name, "nodes") == 0 || strcmp(name, "up") == 0) {
+    rc = cluster_count(name, value, CHI_CLUSTER_NODES_MAX, &number, err);
+    if (rc == CHI_OK && number == 0)
+      rc = error_set(err, CHI_EINVAL, "%s: there must be one at least", name);
+    *(name[0] == 'n' ? &s->nodes : &s->up) = (uint32_t)number;
+    return rc;
+  }
+  if (strcmp(name, "latency") == 0) {
+    rc = chi_parse_duration(value, 1, &s->latency_ns);
+    return rc ? error_set(err, CHI_EINVAL, "latency: expected a time, found \"%s\"", value)
+              : CHI_OK;
+  }
+  if (strcmp(name, "bandwidth") == 0) {
+    rc = chi_parse_size(value, &s->bandwidth);
+    return rc ? error_set(err, CHI_EINVAL, "bandwidth: expected a size, found \"%s\"", value)
+              : CHI_OK;
+  }
+  return cluster_config(s, name, value, err);
+}
+
+/* Hands over each pair of "KEY=VALUE,KEY=VALUE". */
+static int cluster_pairs(const char *at,
+                         int (*take)(void *arg, const char *name, const char *value,
+                                     chi_error *err),
+                         void *arg, chi_error *err)
+{
+  char name[CLUSTER_WORD], value[CLUSTER_WORD], mark;
+  int rc = CHI_OK;
+  while (*at && rc == CHI_OK) {
+    if (!cluster_word(&at, "=,", name, &mark) || mark != '=')
+      return error_set(err, CHI_EINVAL, "expected KEY=VALUE, found \"%.60s\"", name);
+    if (!cluster_word(&at, ",", value, &mark))
+      return error_set(err, CHI_EINVAL, "%s: the value is too long", name);
+    rc = take(arg, name, value, err);
+  }
+  return rc;
+}
+
+static int cluster_hosts(struct cluster_spec *s, chi_error *err)
+{
+  s->up = s->up ? s->up : s->nodes;
+  if (s->up > s->nodes)
+    return error_set(err, CHI_EINVAL, "up: there are %u nodes, not %u", s->nodes, s->up);
+  for (uint32_t i = 0; i < s->nodes; i++) {
+    char name[16];
+    snprintf(name, sizeof(name), "node%u", i);
+    if (chi_config_add_host(&s->config, name, NULL) != CHI_OK)
+      return error_set(err, CHI_ENOMEM, "no memory for %u nodes", s->nodes);
+  }
+  return chi_config_check(&s->config, err);
+}
+
+static int cluster_open_kind(const char *name, const char *keys, struct cluster_spec *s,
+                             const chi_module *const *modules, uint32_t count, chi_cluster **out,
+                             chi_error *err)
+{
+  const struct cluster_kind *kind = cluster_kind_of(name);
+  int rc = strcmp(name, "hostfile") == 0 ? CHI_OK : cluster_pairs(keys, cluster_key, s, err);
+  if (rc == CHI_OK && !kind)
+    rc = error_set(err, CHI_ENOTSUP, "clusters of kind \"%s\" are not in this build", name);
+  if (rc == CHI_OK)
+    rc = cluster_hosts(s, err);
+  return rc ? rc : kind->open(s, modules, count, out, err);
+}
+
+CHI_PRIVATE int cluster_open(const char *spec, const chi_module *const *modules, uint32_t count,
+                             const struct cluster_watch *watch, chi_cluster **out, chi_error *err)
+{
+  struct cluster_spec s = {.nodes = 3, .seed = 1, .watch = watch};
+  char name[CLUSTER_WORD], mark;
+  size_t i = 0;
+  *out = NULL;
+  if (!spec || !cluster_word(&spec, ":", name, &mark) || mark != ':')
+    return error_set(err, CHI_EINVAL, "a cluster is \"sim:\", \"local:\" or \"hostfile:\"");
+  while (i < CHI_COUNT(cluster_kinds) && strcmp(cluster_kinds[i], name) != 0)
+    i++;
+  if (i == CHI_COUNT(cluster_kinds))
+    return error_set(err, CHI_EINVAL, "no such kind of cluster: \"%s\"", name);
+  chi_config_init(&s.config);
+  s.config.queue_depth = CLUSTER_DEPTH;
+  int rc = cluster_open_kind(name, spec, &s, modules, count, out, err);
+  chi_config_free(&s.config);
+  return rc;
+}
+
+int chi_cluster_open(const char *spec, const chi_module *const *modules, uint32_t count,
+                     chi_cluster **out, chi_error *err)
+{
+  return cluster_open(spec, modules, count, NULL, out, err);
+}
+
+CHI_PRIVATE void cluster_init(chi_cluster *c, const struct cluster_kind *kind,
+                              const struct cluster_spec *spec)
+{
+  c->kind = kind;
+  c->nodes = spec->nodes;
+  c->seed = spec->seed;
+}
+
+void chi_cluster_close(chi_cluster *c)
+{
+  if (!c)
+    return;
+  CHI_ASSERT(!c->running);
+  c->kind->close(c);
+}
+
+uint32_t chi_cluster_nodes(const chi_cluster *c)
+{
+  return c->nodes;
+}
+
+uint64_t chi_cluster_seed(const chi_cluster *c)
+{
+  return c->seed;
+}
+
+int chi_cluster_is_up(const chi_cluster *c, uint32_t node)
+{
+  return node < c->nodes && c->kind->is_up(c, node);
+}
+
+/* ---- clients ------------------------------------------------------------------------------ */
+
+int chi_cluster_client(chi_cluster *c, uint32_t node, chi_cluster_body *body, void *arg)
+{
+  return node < c->nodes ? c->kind->client(c, node, body, arg) : CHI_ERANGE;
+}
+
+void chi_cluster_client_kill(chi_cluster *c, int number)
+{
+  c->kind->client_kill(c, (uint32_t)number);
+}
+
+int chi_cluster_client_ended(const chi_cluster *c, int number)
+{
+  return c->kind->client_ended(c, (uint32_t)number);
+}
+
+void chi_cluster_sleep(chi_cluster *c, uint64_t ns)
+{
+  c->kind->use(c, ns);
+}
+
+void chi_cluster_cpu(chi_cluster *c, uint64_t ns)
+{
+  c->kind->use(c, ns);
+}
+
+/* One thing done by a client of its own, while the test waits. */
+struct cluster_errand {
+  void (*run)(struct cluster_errand *e, chi_queue *queue);
+  const chi_type *type;
+  void *task;
+  uint64_t limit_ns;
+  const char *mod_name, *pool_name;
+  const chi_param *params;
+  uint32_t count;
+  chi_pool_id *id;
+  chi_error *err;
+  int number, rc;
+};
+
+static void cluster_errand_body(chi_cluster *c, chi_client *client, void *arg)
+{
+  struct cluster_errand *e = arg;
+  chi_queue *queue = NULL;
+  (void)c;
+  e->rc = chi_queue_open(client, &queue, e->err);
+  if (e->rc == CHI_OK)
+    e->run(e, queue);
+  chi_queue_close(queue);
+}
+
+static int cluster_errand_is_done(chi_cluster *c, void *arg)
+{
+  const struct cluster_errand *e = arg;
+  return chi_cluster_client_ended(c, e->number);
+}
+
+static int cluster_do(chi_cluster *c, uint32_t node, struct cluster_errand *e)
+{
+  uint64_t limit = e->limit_ns < CLUSTER_FOR_EVER ? e->limit_ns : CLUSTER_FOR_EVER;
+  int rc;
+  if (c->running)
+    return error_set(e->err, CHI_EDEADLOCK, "not while time runs");
+  if (node >= c->nodes)
+    return error_set(e->err, CHI_ERANGE, "no node %u", node);
+  if (!c->kind->is_up(c, node))
+    return error_set(e->err, CHI_ENODAEMON, "node %u isn't up", node);
+  e->rc = CHI_ESHUTDOWN;
+  e->number = chi_cluster_client(c, node, cluster_errand_body, e);
+  rc = chi_cluster_run_until(c, cluster_errand_is_done, e, limit + CLUSTER_SLACK_NS);
+  if (rc == CHI_OK)
+    return e->rc;
+  chi_cluster_client_kill(c, e->number);
+  return error_set(e->err, rc, "%s", chi_status_text(rc));
+}
+
+static void cluster_call_run(struct cluster_errand *e, chi_queue *queue)
+{
+  chi_task *task = chi_task_new(queue, e->type);
+  e->rc = task ? CHI_OK : CHI_ENOMEM;
+  if (!task)
+    return;
+  memcpy(task, e->task, e->type->size);
+  e->rc = chi_submit(queue, task);
+  if (e->rc == CHI_OK)
+    e->rc = chi_wait(queue, task, e->limit_ns);
+  if (!chi_task_done(queue, task)) {
+    chi_abandon(queue, task);
+    return;
+  }
+  memcpy(e->task, task, e->type->size);
+  chi_task_free(queue, task);
+}
+
+int chi_cluster_call(chi_cluster *c, uint32_t node, const chi_type *type, void *task,
+                     uint64_t limit_ns)
+{
+  struct cluster_errand e = {
+      .run = cluster_call_run, .type = type, .task = task, .limit_ns = limit_ns};
+  for (uint32_t i = 0; i < type->field_count; i++)
+    if (type->fields[i].kind == CHI_KIND_bulk)
+      return CHI_ENOTSUP;
+  if (((chi_task *)task)->flags & (CHI_TASK_FORGET | CHI_TASK_PERIODIC))
+    return CHI_ENOTSUP;
+  ((chi_task *)task)->method = type->id;
+  return cluster_do(c, node, &e);
+}
+
+static void cluster_create_run(struct cluster_errand *e, chi_queue *queue)
+{
+  e->rc = chi_pool_create(queue, e->mod_name, e->pool_name, e->params, e->count, e->id, e->err);
+}
+
+int chi_cluster_pool_create(chi_cluster *c, uint32_t node, const char *mod_name,
+                            const char *pool_name, const chi_param *params, uint32_t count,
+                            chi_pool_id *id, chi_error *err)
+{
+  struct cluster_errand e = {.run = cluster_create_run,
+                             .limit_ns = CLUSTER_SLACK_NS,
+                             .mod_name = mod_name,
+                             .pool_name = pool_name,
+                             .params = params,
+                             .count = count,
+                             .id = id,
+                             .err = err};
+  return cluster_do(c, node, &e);
+}
+
+static void cluster_destroy_run(struct cluster_errand *e, chi_queue *queue)
+{
+  e->rc = chi_pool_destroy(queue, *e->id, e->err);
+}
+
+int chi_cluster_pool_destroy(chi_cluster *c, uint32_t node, chi_pool_id id, chi_error *err)
+{
+  struct cluster_errand e = {
+      .run = cluster_destroy_run, .limit_ns = CLUSTER_SLACK_NS, .id = &id, .err = err};
+  return cluster_do(c, node, &e);
+}
+
+/* ---- time --------------------------------------------------------------------------------- */
+
+int chi_cluster_run_until(chi_cluster *c, chi_cluster_fn *pred, void *arg, uint64_t limit_ns)
+{
+  if (c->running)
+    return CHI_EDEADLOCK;
+  if (c->failed)
+    return CHI_ECANCELLED;
+  return c->kind->run(c, pred, arg, limit_ns);
+}
+
+static int cluster_never(chi_cluster *c, void *arg)
+{
+  (void)c, (void)arg;
+  return 0;
+}
+
+int chi_cluster_run_for(chi_cluster *c, uint64_t ns)
+{
+  int rc = chi_cluster_run_until(c, cluster_never, NULL, ns);
+  return rc == CHI_ETIMEOUT ? CHI_OK : rc;
+}
+
+static int cluster_is_idle(chi_cluster *c, void *arg)
+{
+  (void)arg;
+  return c->kind->client_ended(c, 0);
+}
+
+int chi_cluster_run_idle(chi_cluster *c, uint64_t limit_ns)
+{
+  return chi_cluster_run_until(c, cluster_is_idle, NULL, limit_ns);
+}
+
+int chi_cluster_settle(chi_cluster *c, uint64_t limit_ns)
+{
+  if (c->running)
+    return CHI_EDEADLOCK;
+  return c->failed ? CHI_ECANCELLED : c->kind->settle(c, limit_ns);
+}
+
+int chi_cluster_stop(chi_cluster *c, uint32_t node, uint32_t grace_ms)
+{
+  if (c->running)
+    return CHI_EDEADLOCK;
+  if (node != CHI_CLUSTER_ALL && node >= c->nodes)
+    return CHI_ERANGE;
+  if (c->failed)
+    return CHI_ECANCELLED;
+  if (node != CHI_CLUSTER_ALL && !c->kind->is_up(c, node))
+    return CHI_EINVAL;
+  return c->kind->stop(c, node, grace_ms);
+}
+
+uint64_t chi_cluster_now(const chi_cluster *c)
+{
+  return c->kind->now(c);
+}
+
+uint64_t chi_cluster_hash(const chi_cluster *c)
+{
+  return c->kind->hash(c);
+}
+
+uint64_t chi_cluster_events(const chi_cluster *c)
+{
+  return c->kind->events(c);
+}
+
+void chi_cluster_story(chi_cluster *c, chi_put_fn *put, void *arg)
+{
+  c->put = put;
+  c->put_arg = arg;
+  c->kind->story(c, put, arg);
+}
+
+/* ---- faults ------------------------------------------------------------------------------- */
+
+#define CLUSTER_FAULT_NAME(name, text) [name] = text,
+static const char *const cluster_fault_names[] = {CHI_FAULT_TABLE(CLUSTER_FAULT_NAME)};
+#undef CLUSTER_FAULT_NAME
+
+/* What a and b of a kind of fault are: N a node, F an operation on files; else nothing. */
+static const char *const cluster_fault_operands[CHI_FAULT_KINDS] = {
+    [CHI_FAULT_CUT] = "NN",    [CHI_FAULT_JOIN] = "NN",      [CHI_FAULT_ISOLATE] = "N-",
+    [CHI_FAULT_REJOIN] = "N-", [CHI_FAULT_PARTITION] = "NN", [CHI_FAULT_CLOG] = "NN",
+    [CHI_FAULT_SLOW] = "NN",   [CHI_FAULT_FULL] = "NN",      [CHI_FAULT_DROP] = "NN",
+    [CHI_FAULT_HALF] = "NN",   [CHI_FAULT_LOSE] = "NN",      [CHI_FAULT_SNAP] = "NN",
+    [CHI_FAULT_PAUSE] = "N-",  [CHI_FAULT_RESUME] = "N-",    [CHI_FAULT_CRASH] = "N-",
+    [CHI_FAULT_KILL] = "N-",   [CHI_FAULT_START] = "N-",     [CHI_FAULT_STOP] = "N-",
+    [CHI_FAULT_DRIFT] = "N-",  [CHI_FAULT_JUMP] = "N-",      [CHI_FAULT_DISK] = "NF",
+    [CHI_FAULT_DELAY] = "NF",
+};
+
+const char *chi_fault_name(int kind)
+{
+  return kind >= 0 && kind < CHI_FAULT_KINDS ? cluster_fault_names[kind] : "unknown";
+}
+
+static const char *cluster_operands(chi_fault kind)
+{
+  return cluster_fault_operands[kind] ? cluster_fault_operands[kind] : "--";
+}
+
+static bool cluster_operand(const chi_cluster *c, char what, uint32_t value)
+{
+  if (what == 'N')
+    return value < c->nodes;
+  return what == '-' || value <= CHI_FAULT_SPACE || value == CHI_CLUSTER_ALL;
+}
+
+CHI_PRIVATE bool cluster_fault_fits(const chi_cluster *c, chi_fault kind, uint32_t a, uint32_t b)
+{
+  const char *operands = cluster_operands(kind);
+  return cluster_operand(c, operands[0], a) && cluster_operand(c, operands[1], b);
+}
+
+int chi_cluster_fault(chi_cluster *c, int kind, uint32_t a, uint32_t b, int64_t value)
+{
+  if (kind < 0 || kind >= CHI_FAULT_KINDS)
+    return CHI_EINVAL;
+  const char *operands = cluster_operands((chi_fault)kind);
+  a = operands[0] == '-' ? 0 : a;
+  b = operands[1] == '-' ? 0 : b;
+  if (!cluster_fault_fits(c, (chi_fault)kind, a, b))
+    return CHI_ERANGE;
+  return c->kind->fault ? c->kind->fault(c, (chi_fault)kind, a, b, value) : CHI_ENOTSUP;
+}
+
+int chi_cluster_plan(chi_cluster *c, const char *text, chi_error *err)
+{
+  if (c->running)
+    return error_set(err, CHI_EDEADLOCK, "not while time runs");
+  if (!c->kind->plan)
+    return error_set(err, CHI_ENOTSUP, "not in this kind of cluster");
+  return c->kind->plan(c, text, err);
+}
+
+/* "crash+cut+pause" */
+static int cluster_kinds_set(const char *text, uint64_t *kinds, chi_error *err)
+{
+  char name[CLUSTER_WORD], mark = '+';
+  while (mark) {
+    int kind = 0;
+    if (!cluster_word(&text, "+", name, &mark))
+      return error_set(err, CHI_EINVAL, "kinds: no such fault: \"%.40s\"", text);
+    while (kind < CHI_FAULT_KINDS && strcmp(name, cluster_fault_names[kind]) != 0)
+      kind++;
+    if (kind == CHI_FAULT_KINDS)
+      return error_set(err, CHI_EINVAL, "kinds: no such fault: \"%s\"", name);
+    *kinds |= UINT64_C(1) << kind;
+  }
+  return CHI_OK;
+}
+
+static int cluster_limit(void *arg, const char *name, const char *value, chi_error *err)
+{
+  struct cluster_limits *l = arg;
+  uint64_t *time = strcmp(name, "until") == 0    ? &l->until_ns
+                   : strcmp(name, "outage") == 0 ? &l->outage_ns
+                                                 : NULL;
+  uint64_t *count = strcmp(name, "each") == 0    ? &l->each
+                    : strcmp(name, "down") == 0  ? &l->down
+                    : strcmp(name, "swarm") == 0 ? &l->swarm
+                                                 : NULL;
+  if (strcmp(name, "kinds") == 0)
+    return cluster_kinds_set(value, &l->kinds, err);
+  if (count)
+    return cluster_count(name, value, UINT32_MAX, count, err);
+  if (!time)
+    return error_set(err, CHI_EINVAL, "no such limit of faults: \"%s\"", name);
+  if (chi_parse_duration(value, 1, time) != CHI_OK)
+    return error_set(err, CHI_EINVAL, "%s: expected a time, found \"%s\"", name, value);
+  return CHI_OK;
+}
+
+int chi_cluster_faults(chi_cluster *c, const char *spec, chi_error *err)
+{
+  struct cluster_limits limits = {0};
+  if (c->running)
+    return error_set(err, CHI_EDEADLOCK, "not while time runs");
+  if (!c->kind->faults)
+    return error_set(err, CHI_ENOTSUP, "not in this kind of cluster");
+  int rc = cluster_pairs(spec, cluster_limit, &limits, err);
+  if (rc == CHI_OK && limits.until_ns == 0)
+    rc = error_set(err, CHI_EINVAL, "until: must be given");
+  return rc ? rc : c->kind->faults(c, &limits, err);
+}
+
+uint64_t chi_cluster_fault_count(const chi_cluster *c, int kind)
+{
+  bool known = kind >= 0 && kind < CHI_FAULT_KINDS && c->kind->fault_count;
+  return known ? c->kind->fault_count(c, (chi_fault)kind) : 0;
+}
+
+/* ---- checks and properties ---------------------------------------------------------------- */
+
+static void cluster_say(chi_put_fn *put, void *arg, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void cluster_say(chi_put_fn *put, void *arg, const char *fmt, ...)
+{
+  char line[640];
+  va_list args;
+  va_start(args, fmt);
+  vsnprintf(line, sizeof(line), fmt, args);
+  va_end(args);
+  put(arg, line);
+}
+
+static void cluster_say_failure(const chi_failure *f, chi_put_fn *put, void *arg)
+{
+  cluster_say(put, arg, "%llu.%09llu check \"%s\" failed at event %llu: %s\n",
+              (unsigned long long)(f->time / 1000000000u),
+              (unsigned long long)(f->time % 1000000000u), f->check, (unsigned long long)f->event,
+              f->text);
+}
+
+void chi_cluster_fail(chi_cluster *c, const char *check, const char *fmt, ...)
+{
+  va_list args;
+  if (c->failed || (c->counts && !c->counts(c->counts_arg, check)))
+    return;
+  c->failed = true;
+  c->failure.event = chi_cluster_events(c);
+  c->failure.time = chi_cluster_now(c);
+  snprintf(c->failure.check, sizeof(c->failure.check), "%s", check);
+  va_start(args, fmt);
+  vsnprintf(c->failure.text, sizeof(c->failure.text), fmt, args);
+  va_end(args);
+  if (c->put)
+    cluster_say_failure(&c->failure, c->put, c->put_arg);
+}
+
+const chi_failure *chi_cluster_failure(const chi_cluster *c)
+{
+  return c->failed ? &c->failure : NULL;
+}
+
+int chi_cluster_check(chi_cluster *c, const char *name, int when, chi_check_fn *fn, void *arg)
+{
+  if (!fn || (when != CHI_CHECK_EVENT && when != CHI_CHECK_SETTLED))
+    return CHI_EINVAL;
+  if (c->checks == CHI_CLUSTER_CHECKS_MAX)
+    return CHI_ERANGE;
+  struct cluster_check *check = &c->check[c->checks++];
+  *check = (struct cluster_check){.when = when, .fn = fn, .arg = arg};
+  snprintf(check->name, sizeof(check->name), "%s", name);
+  return CHI_OK;
+}
+
+CHI_PRIVATE bool cluster_holds(chi_cluster *c, enum chi_check_when when)
+{
+  for (uint32_t i = 0; i < c->checks && !c->failed; i++) {
+    struct cluster_check *check = &c->check[i];
+    const char *wrong = check->when == (int)when ? check->fn(c, check->arg) : NULL;
+    if (wrong)
+      chi_cluster_fail(c, check->name, "%s", wrong);
+  }
+  return !c->failed;
+}
+
+/* The property of that name: NULL if there is none, and no more room for it. */
+static struct cluster_property *cluster_property_of(chi_cluster *c, const char *name,
+                                                    enum cluster_claim claim)
+{
+  struct cluster_property *p = c->property;
+  size_t most = sizeof(p->name) - 1;
+  while (p < c->property + c->properties && (p->claim != claim || strncmp(p->name, name, most)))
+    p++;
+  if (p < c->property + c->properties)
+    return p;
+  if (c->properties == CHI_CLUSTER_PROPERTIES_MAX)
+    return NULL;
+  c->properties++;
+  p->claim = claim;
+  snprintf(p->name, sizeof(p->name), "%s", name);
+  return p;
+}
+
+static void cluster_tell(struct cluster_property *p, bool holds)
+{
+  if (p) {
+    p->told++;
+    p->held += holds;
+  }
+}
+
+int chi_always(chi_cluster *c, const char *name, int holds)
+{
+  cluster_tell(cluster_property_of(c, name, CLUSTER_ALWAYS), holds);
+  if (!holds)
+    chi_cluster_fail(c, name, "it does not hold");
+  return holds;
+}
+
+int chi_sometimes(chi_cluster *c, const char *name, int holds)
+{
+  cluster_tell(cluster_property_of(c, name, CLUSTER_SOMETIMES), holds);
+  return holds;
+}
+
+int chi_eventually(chi_cluster *c, const char *name, chi_cluster_fn *pred, void *arg)
+{
+  struct cluster_property *p = cluster_property_of(c, name, CLUSTER_EVENTUALLY);
+  if (!pred)
+    return CHI_EINVAL;
+  if (!p)
+    return CHI_ERANGE;
+  p->pred = pred;
+  p->arg = arg;
+  return CHI_OK;
+}
+
+CHI_PRIVATE const char *cluster_missing(chi_cluster *c)
+{
+  for (uint32_t i = 0; i < c->properties; i++) {
+    struct cluster_property *p = &c->property[i];
+    if (p->claim != CLUSTER_EVENTUALLY)
+      continue;
+    bool holds = p->pred(c, p->arg) != 0;
+    cluster_tell(p, holds);
+    if (!holds)
+      return p->name;
+  }
+  return NULL;
+}
+
+int chi_cluster_property(const chi_cluster *c, const char *name, uint64_t *told, uint64_t *held)
+{
+  for (uint32_t i = 0; i < c->properties; i++) {
+    const struct cluster_property *p = &c->property[i];
+    if (strncmp(p->name, name, sizeof(p->name) - 1) == 0) {
+      *told = p->told;
+      *held = p->held;
+      return CHI_OK;
+    }
+  }
+  return CHI_ENOENT;
+}
+
+/* ---- reports ------------------------------------------------------------------------------ */
+
+static void cluster_report_faults(const chi_cluster *c, chi_put_fn *put, void *arg)
+{
+  for (int kind = 0; kind < CHI_FAULT_KINDS; kind++) {
+    uint64_t count = chi_cluster_fault_count(c, kind);
+    if (count)
+      cluster_say(put, arg, "fault %s: %llu\n", chi_fault_name(kind), (unsigned long long)count);
+  }
+}
+
+static uint32_t cluster_report_properties(const chi_cluster *c, chi_put_fn *put, void *arg)
+{
+  static const char *const words[] = {"always", "sometimes", "eventually"};
+  uint32_t never = 0;
+  for (uint32_t i = 0; i < c->properties; i++) {
+    const struct cluster_property *p = &c->property[i];
+    never += p->held == 0;
+    cluster_say(put, arg, "%s \"%s\": held %llu of %llu times%s\n", words[p->claim], p->name,
+                (unsigned long long)p->held, (unsigned long long)p->told,
+                p->held ? "" : ", never reached");
+  }
+  return never;
+}
+
+uint32_t chi_cluster_report(const chi_cluster *c, chi_put_fn *put, void *arg)
+{
+  uint64_t now = chi_cluster_now(c);
+  cluster_say(put, arg, "%s:nodes=%u,seed=%llu: %llu.%09llu s, %llu events, hash %016llx\n",
+              c->kind->name, c->nodes, (unsigned long long)c->seed,
+              (unsigned long long)(now / 1000000000u), (unsigned long long)(now % 1000000000u),
+              (unsigned long long)chi_cluster_events(c), (unsigned long long)chi_cluster_hash(c));
+  cluster_report_faults(c, put, arg);
+  if (c->kind->report)
+    c->kind->report(c, put, arg);
+  uint32_t never = cluster_report_properties(c, put, arg);
+  if (c->failed)
+    cluster_say_failure(&c->failure, put, arg);
+  return never;
+}
+
+#undef CLUSTER_WORD
+#undef CLUSTER_SLACK_NS
+#undef CLUSTER_DEPTH
+#undef CLUSTER_FOR_EVER
 
 /* ---- sources/compose.c ---- */
 /* compose.c - pools declared in configuration become create tasks. */
@@ -5085,10 +7836,11 @@ static int compose_entry(chi_ctx *ctx, struct compose *c, const chi_compose_entr
   char params[COMPOSE_PARAMS_MAX];
   chi_error why = {0};
   chi_pool_id id = {e->pool_major, e->pool_minor};
+  const struct admin_wanted wanted = {e->mod_name, e->pool_name, params, e->pool_query};
   bool created = false;
   int rc = compose_params(e->params, e->param_count, params, sizeof params);
   if (rc == CHI_OK)
-    rc = admin_create_pool(ctx, c->host, e->mod_name, e->pool_name, params, &id, &created, &why);
+    rc = admin_create_pool(ctx, c->host, &wanted, &id, &created, &why);
   else
     error_set(&why, rc, "its parameters: %s", chi_status_text(rc));
   if (rc == CHI_OK && (id.major != e->pool_major || id.minor != e->pool_minor))
@@ -5128,7 +7880,11 @@ static void compose_ended(chi_ctx *ctx)
 int compose_start(struct compose *c)
 {
   admin_method(&c->method, &compose_method);
-  return admin_start(c->host, &c->method, false, compose_ended, c);
+  chi_ctx *ctx = admin_prepare(c->host, &c->method);
+  if (!ctx)
+    return CHI_ENOMEM;
+  admin_start(c->host, ctx, false, compose_ended, c);
+  return CHI_OK;
 }
 
 #undef COMPOSE_PARAMS_MAX
@@ -5142,8 +7898,316 @@ struct admin {
   struct admin_host *host;
 };
 
-#define ADMIN_PARAMS_MAX 64u /* fields of a module's parameters */
 #define ADMIN_WAITING 256u   /* tasks that may wait at a time: others need stacks, too */
+
+/* Before a task of the admin pool waits, perhaps for long. CHI_EBUSY: too many do. */
+static int admin_begin_to_wait(struct admin_host *host)
+{
+  if (host->waiting == ADMIN_WAITING)
+    return CHI_EBUSY;
+  host->waiting++;
+  return CHI_OK;
+}
+
+static int chi_admin_get_or_create_pool_run(chi_ctx *ctx, struct admin *self,
+                                            struct chi_admin_get_or_create_pool *t)
+{
+  chi_error err = {0};
+  bool created = false;
+  int rc = admin_begin_to_wait(self->host);
+  if (rc != CHI_OK)
+    return rc;
+  const struct admin_wanted wanted = {t->mod_name, t->pool_name, t->params, t->pool_query};
+  rc = admin_create_pool(ctx, self->host, &wanted, &t->pool_id, &created, &err);
+  self->host->waiting--;
+  t->created = created;
+  if (rc != CHI_OK)
+    memcpy(t->error_message, err.text, sizeof t->error_message);
+  return rc;
+}
+
+static int chi_admin_destroy_pool_run(chi_ctx *ctx, struct admin *self,
+                                      struct chi_admin_destroy_pool *t)
+{
+  chi_error err = {0};
+  int rc = admin_begin_to_wait(self->host);
+  if (rc != CHI_OK)
+    return rc;
+  rc = admin_destroy_pool(ctx, self->host, t->pool_id, &err);
+  self->host->waiting--;
+  if (rc != CHI_OK)
+    memcpy(t->error_message, err.text, sizeof t->error_message);
+  return rc;
+}
+
+static int chi_admin_find_pool_run(chi_ctx *ctx, struct admin *self, struct chi_admin_find_pool *t)
+{
+  struct admin_host *host = self->host;
+  const struct pool *p = directory_find_name(host->directory, t->pool_name);
+  if (!p && !ctx->parent) { /* a create that asks would wait for itself */
+    int rc = admin_begin_to_wait(host);
+    if (rc != CHI_OK)
+      return rc;
+    rc = chi_event_wait(ctx, &host->composed, 0); /* it may be one of the configuration */
+    host->waiting--;
+    if (rc != CHI_OK)
+      return rc;
+    p = directory_find_name(host->directory, t->pool_name);
+  }
+  if (!p)
+    return CHI_ENOENT;
+  t->pool_id = p->id;
+  memcpy(t->mod_name, p->module->def->name, strlen(p->module->def->name) + 1);
+  return CHI_OK;
+}
+
+/* ---- the node */
+
+static int chi_admin_stop_runtime_run(chi_ctx *ctx, struct admin *self,
+                                      struct chi_admin_stop_runtime *t)
+{
+  (void)ctx;
+  self->host->stop(self->host->arg, (uint64_t)t->grace_period_ms * 1000000ull);
+  return CHI_OK;
+}
+
+/* Tasks accepted and not ended, but for those that wait for this, here or elsewhere, and periodic
+ * ones at rest. */
+static uint64_t admin_work_left(const chi_ctx *ctx, const struct admin_host *host, uint64_t *done)
+{
+  uint64_t accepted = 0, ended = 0, resting = 0;
+  for (uint32_t i = 0; i < host->crew->count; i++) {
+    const struct worker *w = &host->crew->worker[i];
+    ended += mark_get(&w->ended);
+    resting += mark_get(&w->resting);
+  }
+  for (uint32_t i = 0; i < host->crew->count; i++) /* after what ended: what moves counts as left */
+    accepted += mark_get(&host->crew->worker[i].accepted);
+  *done = ended;
+  return accepted - ended - resting - host->flushing - fleet_calls_of(host->fleet, ctx->method);
+}
+
+static int chi_admin_flush_run(chi_ctx *ctx, struct admin *self, struct chi_admin_flush *t)
+{
+  struct admin_host *host = self->host;
+  if (ctx->parent) /* whoever waits for this is work itself */
+    return CHI_EDEADLOCK;
+  int rc = admin_begin_to_wait(host);
+  if (rc != CHI_OK)
+    return rc;
+  host->flushing++;
+  for (uint64_t ns = 100000; rc == CHI_OK && admin_work_left(ctx, host, &t->total_work_done) > 0;
+       ns = ns < 10000000 ? ns * 2 : ns)
+    rc = chi_sleep(ctx, ns);
+  host->flushing--;
+  host->waiting--;
+  return rc;
+}
+
+/* Text into a bulk field, counted even where it doesn't fit. */
+struct admin_text {
+  char *at;
+  uint64_t room, size;
+};
+
+static void admin_put(void *arg, const char *text)
+{
+  struct admin_text *t = arg;
+  size_t length = strlen(text);
+  if (t->size + length <= t->room)
+    memcpy(t->at + t->size, text, length);
+  t->size += length;
+}
+
+static int admin_text_end(const struct admin_text *t, chi_bulk *bulk, uint64_t *size)
+{
+  *size = t->size;
+  if (t->size > t->room)
+    return CHI_ETOOBIG;
+  bulk->size = t->size;
+  return CHI_OK;
+}
+
+static int chi_admin_monitor_run(chi_ctx *ctx, struct admin *self, struct chi_admin_monitor *t)
+{
+  struct admin_text text = {.at = t->json.data, .room = t->json.size};
+  struct admin_asked asked = {0};
+  if (admin_begin_to_wait(self->host) == CHI_OK) {
+    admin_figures_ask(ctx, self->host, &asked);
+    self->host->waiting--;
+  }
+  admin_monitor_print(self->host, &asked, chi_now(ctx), admin_put, &text);
+  admin_figures_done(self->host, &asked);
+  return admin_text_end(&text, &t->json, &t->size);
+}
+
+static int chi_admin_describe_run(chi_ctx *ctx, struct admin *self, struct chi_admin_describe *t)
+{
+  (void)ctx;
+  struct admin_text text = {.at = t->text.data, .room = t->text.size};
+  const struct pool *p = directory_find(self->host->directory, t->pool_id);
+  if (!p)
+    return CHI_ENOENT;
+  int rc = text_describe(p->module->def, admin_put, &text);
+  return rc != CHI_OK ? rc : admin_text_end(&text, &t->text, &t->size);
+}
+
+static int admin_settle_run(chi_ctx *ctx, struct admin *self, struct admin_settle *t)
+{
+  int rc = admin_begin_to_wait(self->host);
+  if (rc != CHI_OK)
+    return rc;
+  rc = admin_settle_here(ctx, self->host, t);
+  self->host->waiting--;
+  return rc;
+}
+
+static int admin_adopt_run(chi_ctx *ctx, struct admin *self, struct admin_adopt *t)
+{
+  int rc = admin_begin_to_wait(self->host);
+  if (rc != CHI_OK)
+    return rc;
+  rc = admin_adopt_here(ctx, self->host, t);
+  self->host->waiting--;
+  return rc;
+}
+
+static int chi_admin_migrate_run(chi_ctx *ctx, struct admin *self, struct chi_admin_migrate *t)
+{
+  chi_error err = {0};
+  int rc = admin_begin_to_wait(self->host);
+  if (rc != CHI_OK)
+    return rc;
+  rc = admin_migrate_here(ctx, self->host, t, &err);
+  self->host->waiting--;
+  if (rc != CHI_OK)
+    memcpy(t->error_message, err.text, sizeof t->error_message);
+  return rc;
+}
+
+/* ---- answers of several nodes */
+
+static void admin_sum_settle(struct admin_settle *sum, const struct admin_settle *one)
+{
+  if (sum->code != CHI_OK || one->code == CHI_OK)
+    return;
+  sum->code = one->code;
+  sum->container = one->container;
+  memcpy(sum->error_message, one->error_message, sizeof sum->error_message);
+}
+
+/* Reports one after the other, with commas between: "{...},{...}". */
+static void admin_sum_monitor(struct chi_admin_monitor *sum, const struct chi_admin_monitor *one)
+{
+  uint64_t used = sum->size, comma = used > 0;
+  sum->size += one->size + comma;
+  if (sum->size > sum->json.ref || used != sum->json.size || one->json.size != one->size)
+    return; /* one of them didn't fit: size tells what is needed */
+  char *at = (char *)sum->json.data + used;
+  memcpy(at, ",", comma);
+  memcpy(at + comma, one->json.data, one->size);
+  sum->json.size = sum->size;
+}
+
+static int admin_aggregate(uint32_t method, void *into, const void *from)
+{
+  if (method == admin_settle_type.id)
+    admin_sum_settle(into, from);
+  else if (method == chi_admin_monitor_type.id)
+    admin_sum_monitor(into, from);
+  else if (method == chi_admin_flush_type.id)
+    ((struct chi_admin_flush *)into)->total_work_done +=
+        ((const struct chi_admin_flush *)from)->total_work_done;
+  else
+    return CHI_ENOTSUP;
+  return CHI_OK;
+}
+
+#define ADMIN_METHODS(M, S)                                                                        \
+  M(S, chi_admin_get_or_create_pool)                                                               \
+  M(S, chi_admin_destroy_pool)                                                                     \
+  M(S, chi_admin_stop_runtime)                                                                     \
+  M(S, chi_admin_flush)                                                                            \
+  M(S, chi_admin_monitor)                                                                          \
+  M(S, chi_admin_find_pool)                                                                        \
+  M(S, chi_admin_describe)                                                                         \
+  M(S, chi_admin_migrate)                                                                          \
+  M(S, admin_settle)                                                                               \
+  M(S, admin_adopt)
+CHI_METHODS(admin, ADMIN_METHODS)
+
+static const chi_module admin_definition = {
+    .version = CHI_MODULE_VERSION,
+    .name = "admin",
+    .state_size = sizeof(struct admin),
+    .methods = admin_methods,
+    .aggregate = admin_aggregate,
+};
+
+const chi_module *admin_module(void)
+{
+  return &admin_definition;
+}
+
+int admin_open(struct admin_host *host, chi_error *err)
+{
+  struct module *m = module_find(host->modules, "admin");
+  CHI_ASSERT(m != NULL);
+  int rc = pool_open(host->crew->alloc, host->crew->count, CHI_ADMIN_POOL, "admin", m,
+                     host->crew->nodes, host->crew->node, &host->pool);
+  if (rc != CHI_OK)
+    return error_set(err, rc, "no memory for the admin pool");
+  ((struct admin *)host->pool->container.state)->host = host;
+  host->pool->state = POOL_READY;
+  directory_add(host->directory, host->pool);
+  host->follow_at = UINT64_MAX;
+  admin_figures_open(host);
+  admin_pool_methods(host);
+  return directory_publish(host->directory);
+}
+
+chi_ctx *admin_prepare(struct admin_host *host, struct method *method)
+{
+  struct worker *network = &host->crew->worker[host->crew->count - 1];
+  uint32_t size = method->def->type->size;
+  chi_ctx *ctx = worker_record(network, size);
+  if (!ctx)
+    return NULL;
+  memset(ctx->task, 0, size);
+  ctx->origin = TASK_FROM_NODE;
+  ctx->container = &host->pool->container;
+  ctx->method = method;
+  return ctx;
+}
+
+void admin_start(struct admin_host *host, chi_ctx *ctx, bool shielded, void (*done)(chi_ctx *ctx),
+                 void *arg)
+{
+  struct worker *network = &host->crew->worker[host->crew->count - 1];
+  ctx->call_done = done;
+  ctx->call_arg = arg;
+  ctx->id = worker_new_id(network);
+  ctx->root = ctx->id ^ host->crew->salt;
+  ctx->shielded = shielded;
+  tally_add(&network->accepted, 1);
+  tally_add(&ctx->container->tally[network->index].active, 1);
+  worker_submit(network, ctx);
+}
+
+#undef ADMIN_METHODS
+#undef ADMIN_WAITING
+
+/* ---- sources/admin_pool.c ---- */
+/* admin_pool.c - how pools come and go, here and on all nodes.
+ *
+ * A pool of all nodes is an entry in the table they agree on (accord). Whoever creates or destroys
+ * one puts the entry, does its own part, and has the others settle: take the entry and do theirs
+ * before they answer. Whoever cannot be reached then finds the entry later by itself, and follows.
+ * A pool of one node alone is in no table. */
+
+#include <stdio.h>
+
+#define ADMIN_PARAMS_MAX 64u /* fields of a module's parameters */
 
 /* ---- what runs in a container on behalf of its pool */
 
@@ -5177,13 +8241,9 @@ void admin_method(struct method *method, const chi_method *def)
   CHI_ASSERT(rc == CHI_OK);
 }
 
-/* Runs one of them to its end, whatever happens to the caller meanwhile. */
-static int admin_run_in(chi_ctx *ctx, struct pool *p, struct method *method)
+int admin_run_sub(chi_ctx *ctx, struct container *c, struct method *method, void *task)
 {
-  void *task = chi_subtask_new(ctx, method->def->type);
-  if (!task)
-    return CHI_ENOMEM;
-  ctx_aim(task, &p->container, method, true);
+  ctx_aim(task, c, method, true);
   int rc = chi_call(ctx, task);
   if (!chi_subtask_done(ctx, task)) { /* the caller was cancelled: the body is told, and decides */
     chi_subtask_cancel(ctx, task);
@@ -5191,6 +8251,15 @@ static int admin_run_in(chi_ctx *ctx, struct pool *p, struct method *method)
       ctx_pause(ctx, ns);
     rc = ((const chi_task *)task)->rc;
   }
+  return rc;
+}
+
+int admin_run_in(chi_ctx *ctx, struct container *c, struct method *method)
+{
+  void *task = chi_subtask_new(ctx, method->def->type);
+  if (!task)
+    return CHI_ENOMEM;
+  int rc = admin_run_sub(ctx, c, method, task);
   chi_subtask_free(ctx, task);
   return rc;
 }
@@ -5259,7 +8328,7 @@ static int admin_parse_params(const struct module *m, const char *text, void *pa
   return rc;
 }
 
-/* ---- pools */
+/* ---- pools of this node */
 
 static struct module *admin_find_module(struct admin_host *host, const char *name, chi_error *err)
 {
@@ -5277,7 +8346,7 @@ static struct module *admin_find_module(struct admin_host *host, const char *nam
   return module_add(host->modules, def, err) == CHI_OK ? module_find(host->modules, name) : NULL;
 }
 
-static void admin_publish(chi_ctx *ctx, struct directory *d)
+void admin_publish(chi_ctx *ctx, struct directory *d)
 {
   while (directory_publish(d) != CHI_OK)
     ctx_pause(ctx, 10000000);
@@ -5314,6 +8383,7 @@ static void admin_unpark(struct admin_host *host, struct pool *p)
     ring_push(&network->queue, n);
     n = next;
   }
+  host->changed(host->arg);
 }
 
 /* Takes a pool out of everybody's sight, and waits until nobody has it any more. */
@@ -5324,6 +8394,8 @@ static void admin_retire(chi_ctx *ctx, struct admin_host *host, struct pool *p,
   p->state = state;
   mark_set(&p->doomed, 1);
   directory_remove(d, p);
+  p->next = host->leaving;
+  host->leaving = p;
   admin_publish(ctx, d);
   admin_unpark(host, p);
   worker_cancel_changed(ctx->worker);
@@ -5334,12 +8406,33 @@ static void admin_retire(chi_ctx *ctx, struct admin_host *host, struct pool *p,
   admin_trace(host, p);
 }
 
+/* It has been retired, and is no more. */
+static void admin_forget(struct admin_host *host, struct pool *p)
+{
+  struct pool **at = &host->leaving;
+  while (*at != p) {
+    CHI_ASSERT(*at != NULL);
+    at = &(*at)->next;
+  }
+  *at = p->next;
+  pool_close(host->crew->alloc, p);
+}
+
+/* Whether a pool with this id or name is still being taken down. */
+static bool admin_is_leaving(const struct admin_host *host, const char *name, chi_pool_id id)
+{
+  const struct pool *p = host->leaving;
+  while (p && !pool_id_equal(p->id, id) && strcmp(p->name, name) != 0)
+    p = p->next;
+  return p != NULL;
+}
+
 static int admin_make_pool(chi_ctx *ctx, struct admin_host *host, struct pool *p, chi_error *err)
 {
   directory_add(host->directory, p);
   admin_publish(ctx, host->directory);
   admin_trace(host, p);
-  int rc = admin_run_in(ctx, p, &host->create);
+  int rc = admin_run_in(ctx, &p->container, &host->create);
   if (rc == CHI_OK) {
     admin_publish_ready(ctx, host->directory, p);
     admin_unpark(host, p);
@@ -5352,7 +8445,7 @@ static int admin_make_pool(chi_ctx *ctx, struct admin_host *host, struct pool *p
   error_set(err, rc, "pool %s: create of module %s failed: %s", p->name, p->module->def->name,
             rc > 0 ? "a code of its own" : chi_status_text(rc));
   admin_retire(ctx, host, p, POOL_FAILED);
-  pool_close(host->crew->alloc, p);
+  admin_forget(host, p);
   return rc;
 }
 
@@ -5386,8 +8479,14 @@ static struct pool *admin_existing(chi_ctx *ctx, struct admin_host *host, const 
     struct pool *p = directory_find_name(host->directory, name);
     if (!p)
       p = directory_find(host->directory, id);
-    if (!p || p->state == POOL_READY)
+    if (p ? p->state == POOL_READY : !admin_is_leaving(host, name, id))
       return p;
+    if (!p) {
+      *rc = chi_sleep(ctx, 1000000);
+      if (*rc != CHI_OK)
+        return NULL;
+      continue;
+    }
     if (admin_called_from(ctx, p)) {
       *rc = CHI_EDEADLOCK;
       return NULL;
@@ -5401,112 +8500,396 @@ static struct pool *admin_existing(chi_ctx *ctx, struct admin_host *host, const 
   }
 }
 
-int admin_create_pool(chi_ctx *ctx, struct admin_host *host, const char *mod_name,
-                      const char *pool_name, const char *params, chi_pool_id *id, bool *created,
-                      chi_error *err)
+/* Ends a container of a pool that has been retired. */
+void admin_end_container(chi_ctx *ctx, struct admin_host *host, struct container *c)
 {
-  const struct alloc *alloc = host->crew->alloc;
-  *created = false;
-  if (id->major == 0 && id->minor == 0)
-    return error_set(err, CHI_EINVAL, "pool id 0.0 is null: give one such as 300.0");
-  if (pool_name[0] == '\0' || mod_name[0] == '\0')
-    return error_set(err, CHI_EINVAL, "a pool needs a name and a module");
+  int rc = admin_run_in(ctx, c, &host->destroy);
+  while (rc == CHI_ENOMEM || rc == CHI_EBUSY) {
+    ctx_pause(ctx, 10000000);
+    rc = admin_run_in(ctx, c, &host->destroy);
+  }
+  while (pool_container_active(c) != 0)
+    ctx_pause(ctx, 200000);
+}
+
+static void admin_destroy_here(chi_ctx *ctx, struct admin_host *host, struct pool *p,
+                               enum pool_state state)
+{
+  ctx_shield(ctx);
+  log_write(&host->crew->log, CHI_LOG_INFO, "%s pool %u.%u (%s)",
+            state == POOL_FAILED ? "closing" : "destroying", p->id.major, p->id.minor, p->name);
+  admin_retire(ctx, host, p, state);
+  for (uint32_t i = 0; i < p->map->count; i++)
+    if (p->map->at[i].here)
+      admin_end_container(ctx, host, p->map->at[i].here);
+  admin_forget(host, p);
+}
+
+/* ---- pools of all nodes */
+
+/* What a pool amounts to between nodes. The texts are the caller's. */
+static struct accord_pool admin_describe_pool(const struct pool *p, const char *params)
+{
+  return (struct accord_pool){.id = p->id,
+                              .name = p->name,
+                              .module = p->module->def->name,
+                              .params = params,
+                              .containers = p->map->count};
+}
+
+static bool admin_is_live(const struct accord_entry *e)
+{
+  return e && (e->state == ACCORD_CREATING || e->state == ACCORD_READY);
+}
+
+static void admin_settle_fill(struct admin_settle *t, const struct accord_entry *e)
+{
+  memcpy(t->mod_name, e->pool.module, strlen(e->pool.module) + 1);
+  memcpy(t->pool_name, e->pool.name, strlen(e->pool.name) + 1);
+  memcpy(t->params, e->pool.params, strlen(e->pool.params) + 1);
+  t->pool_id = e->pool.id;
+  t->containers = e->pool.containers;
+  t->state = (uint32_t)e->state;
+  t->node = e->version.node;
+  t->boot = e->version.boot;
+  t->counter = e->version.counter;
+}
+
+/* Has every node that is there follow the entry, now; the others will find it themselves. Returns
+ * the first code by container. */
+static int admin_spread(chi_ctx *ctx, struct admin_host *host, chi_pool_id id, chi_error *err)
+{
+  const struct accord_entry *e = accord_find(host->accord, id);
+  struct admin_settle *t = e ? chi_subtask_new(ctx, &admin_settle_type) : NULL;
+  if (!t)
+    return CHI_OK; /* it spreads by itself, only later */
+  admin_settle_fill(t, e);
+  t->task.pool = CHI_ADMIN_POOL;
+  t->task.query.mode = CHI_QUERY_BROADCAST;
+  t->task.flags = TASK_PROMPT;
+  chi_call(ctx, t);
+  int rc = chi_subtask_done(ctx, t) ? t->code : CHI_OK;
+  if (rc != CHI_OK)
+    error_set(err, rc, "container %u of pool %s: %s", t->container, t->pool_name,
+              t->error_message);
+  chi_subtask_free(ctx, t);
+  return rc;
+}
+
+/* A copy of an entry, which the table may lose while we wait; without its moves. */
+struct admin_entry {
+  struct accord_entry entry;
+  char name[CHI_PATH_MAX], module[CHI_NAME_MAX], params[ACCORD_PARAMS];
+};
+
+static bool admin_entry_copy(const struct accord_entry *e, struct admin_entry *out)
+{
+  if (!e)
+    return false;
+  out->entry = *e;
+  snprintf(out->name, sizeof out->name, "%s", e->pool.name);
+  snprintf(out->module, sizeof out->module, "%s", e->pool.module);
+  snprintf(out->params, sizeof out->params, "%s", e->pool.params);
+  return true;
+}
+
+static int admin_open_pool(struct admin_host *host, const char *mod_name, const char *pool_name,
+                           const char *params, chi_pool_id id, uint32_t containers,
+                           struct pool **out, chi_error *err)
+{
   chi_error why = {0};
+  struct worker_crew *crew = host->crew;
   struct module *m = admin_find_module(host, mod_name, &why);
   if (!m)
     return error_set(err, why.code, "%s", why.text);
-  struct pool *p = NULL;
-  int rc = pool_open(alloc, host->crew->count, *id, pool_name, m, &p);
+  int rc = pool_open(crew->alloc, crew->count, id, pool_name, m, containers, crew->node, out);
   if (rc != CHI_OK)
     return error_set(err, rc, "no memory for pool %s", pool_name);
-  rc = admin_parse_params(m, params, p->params, err);
-  struct pool *there = rc == CHI_OK ? admin_existing(ctx, host, pool_name, *id, &rc) : NULL;
+  (*out)->shared = containers > 1;
+  rc = admin_parse_params(m, params, (*out)->params, err);
+  if (rc != CHI_OK)
+    pool_close(crew->alloc, *out);
+  return rc;
+}
+
+/* Whether the pool that is here is the one of the entry. */
+static bool admin_is_built(struct admin_host *host, const struct pool *p,
+                           const struct admin_entry *e)
+{
+  struct pool *asked = NULL;
+  if (strcmp(p->name, e->name) != 0 || !p->shared ||
+      admin_open_pool(host, e->module, e->name, e->params, p->id, e->entry.pool.containers, &asked,
+                      NULL) != CHI_OK)
+    return false;
+  bool same = admin_same_definition(p, asked, NULL) == CHI_OK;
+  pool_close(host->crew->alloc, asked);
+  return same;
+}
+
+static int admin_build(chi_ctx *ctx, struct admin_host *host, const struct admin_entry *e,
+                       chi_error *err)
+{
+  struct pool *p = NULL;
+  const struct pool *other = directory_find_name(host->directory, e->name);
+  if (mark_get(&host->crew->draining))
+    return error_set(err, CHI_ESHUTDOWN, "the node is stopping");
+  if (other)
+    return error_set(err, CHI_ECONFLICT, "pool %u.%u of this node has that name",
+                     other->id.major, other->id.minor);
+  int rc = admin_open_pool(host, e->module, e->name, e->params, e->entry.pool.id,
+                           e->entry.pool.containers, &p, err);
+  return rc == CHI_OK ? admin_make_pool(ctx, host, p, err) : rc;
+}
+
+/* One step towards what the table says of a pool; true: nothing is left to do, and *rc tells. */
+static bool admin_follow_step(chi_ctx *ctx, struct admin_host *host, chi_pool_id id,
+                              struct admin_entry *e, int *rc, chi_error *err)
+{
+  struct pool *p = directory_find(host->directory, id);
+  bool known = admin_entry_copy(accord_find(host->accord, id), e);
+  if (p && p->state == POOL_CREATING) {
+    *rc = chi_event_wait(ctx, &p->created, 50000000);
+    return *rc != CHI_OK && *rc != CHI_ETIMEOUT;
+  }
+  if (known && admin_is_leaving(host, e->name, id)) {
+    *rc = chi_sleep(ctx, 1000000);
+    return *rc != CHI_OK;
+  }
+  *rc = CHI_OK;
+  if (p && !p->shared)
+    *rc = known && admin_is_live(&e->entry) ? CHI_ECONFLICT : CHI_OK;
+  else if (p && known && !admin_is_live(&e->entry))
+    admin_destroy_here(ctx, host, p,
+                       e->entry.state == ACCORD_DESTROYED ? POOL_DESTROYED : POOL_FAILED);
+  else if (p && known && !admin_is_built(host, p, e)) {
+    admin_destroy_here(ctx, host, p, POOL_FAILED);
+    return false;
+  } else if (p && known)
+    admin_apply_moves(ctx, host, p);
+  else if (known && admin_is_live(&e->entry)) {
+    *rc = admin_build(ctx, host, e, err);
+    return *rc != CHI_OK; /* its containers may have moved already */
+  }
+  return true;
+}
+
+/* Makes what is here of a pool what the table says. */
+static int admin_follow(chi_ctx *ctx, struct admin_host *host, chi_pool_id id, chi_error *err)
+{
+  struct admin_entry *e = chi_alloc(ctx, sizeof *e);
+  if (!e)
+    return error_set(err, CHI_ENOMEM, "no memory");
+  int rc = CHI_OK;
+  while (!admin_follow_step(ctx, host, id, e, &rc, err) && chi_cancelled(ctx) == CHI_OK)
+    ;
+  if (rc != CHI_OK)
+    log_write(&host->crew->log, CHI_LOG_WARNING, "pool %u.%u (%s): no container here: %s",
+              id.major, id.minor, e->name, err->code ? err->text : chi_status_text(rc));
+  chi_free(ctx, e, sizeof *e);
+  return rc;
+}
+
+int admin_settle_here(chi_ctx *ctx, struct admin_host *host, struct admin_settle *t)
+{
+  if (!ctx->key_seq || !host->accord) /* nobody but another node, or this one for all */
+    return CHI_EACCES;
+  const struct accord_entry entry = {
+      .pool = {t->pool_id, t->pool_name, t->mod_name, t->params, t->containers},
+      .version = {t->counter, t->boot, t->node},
+      .state = (enum accord_state)t->state};
+  chi_error err = {0};
+  t->container = host->crew->node;
+  t->code = t->state <= ACCORD_LOST ? accord_learn(host->accord, &entry) : CHI_ECORRUPT;
+  if (t->code == CHI_OK)
+    t->code = admin_follow(ctx, host, t->pool_id, &err);
+  snprintf(t->error_message, sizeof t->error_message, "%s",
+           err.code ? err.text : chi_status_text(t->code));
+  return CHI_OK;
+}
+
+/* ---- following, as a task of the node's own */
+
+#define ADMIN_FOLLOW(X, T) X(T, IN, pool, pool_id)
+CHI_TASK(admin_follow_pool, 0, ADMIN_FOLLOW)
+
+static int admin_follow_body(chi_ctx *ctx, void *self, void *task)
+{
+  struct admin_follow_pool *t = task;
+  chi_error err = {0};
+  (void)self;
+  return admin_follow(ctx, ctx->call_arg, t->pool_id, &err);
+}
+
+static const chi_method admin_follow_method = {&admin_follow_pool_type, admin_follow_body, 0, 0};
+
+static void admin_follow_done(chi_ctx *ctx)
+{
+  struct admin_host *host = ctx->call_arg;
+  worker_record_free(&host->crew->worker[host->crew->count - 1], ctx);
+}
+
+static bool admin_must_follow(const struct admin_host *host, const struct accord_entry *e)
+{
+  const struct pool *p = directory_find(host->directory, e->pool.id);
+  return admin_is_live(e) ? !p || strcmp(p->name, e->pool.name) != 0 || p->state != POOL_READY ||
+                                e->move_count > 0
+                          : p && p->shared;
+}
+
+static bool admin_follow_start(struct admin_host *host, chi_pool_id id)
+{
+  chi_ctx *ctx = admin_prepare(host, &host->follow);
+  if (!ctx)
+    return false;
+  ((struct admin_follow_pool *)ctx->task)->pool_id = id;
+  admin_start(host, ctx, false, admin_follow_done, host);
+  return true;
+}
+
+void admin_on_entry(struct admin_host *host, const struct accord_entry *entry)
+{
+  if (mark_get(&host->crew->draining))
+    return;
+  if (!admin_follow_start(host, entry->pool.id))
+    host->follow_at = 0;
+}
+
+uint64_t admin_tend(struct admin_host *host, uint64_t now)
+{
+  if (now < host->follow_at || !host->accord || mark_get(&host->crew->draining))
+    return host->follow_at;
+  host->follow_at = UINT64_MAX;
+  const struct accord_entry *e = accord_next(host->accord, NULL);
+  for (; e; e = accord_next(host->accord, &e->pool.id)) {
+    if (admin_must_follow(host, e) && !admin_follow_start(host, e->pool.id)) {
+      host->follow_at = now + 10000000;
+      break;
+    }
+  }
+  return host->follow_at;
+}
+
+/* ---- creating */
+
+/* What is known of the name or id among the nodes, though it isn't here; the id may be another. */
+static int admin_known(struct admin_host *host, const char *name, chi_pool_id *id, chi_error *err)
+{
+  const struct accord_entry *e = accord_find_name(host->accord, name);
+  if (e)
+    *id = e->pool.id;
+  e = accord_find(host->accord, *id);
+  if (admin_is_live(e) && strcmp(e->pool.name, name) != 0)
+    return error_set(err, CHI_ECONFLICT, "pool id %u.%u belongs to pool %s", id->major, id->minor,
+                     e->pool.name);
+  return CHI_OK;
+}
+
+/* Its own container is there: all others, and the table. */
+static int admin_finish_shared(chi_ctx *ctx, struct admin_host *host,
+                               const struct accord_pool *what, struct accord_version version,
+                               int rc, chi_error *err)
+{
+  if (rc == CHI_OK)
+    rc = admin_spread(ctx, host, what->id, err);
+  const struct accord_entry *e = accord_find(host->accord, what->id);
+  if (!e || e->state != ACCORD_CREATING || e->version.counter != version.counter ||
+      e->version.node != version.node || e->version.boot != version.boot)
+    return rc; /* somebody else has decided since */
+  enum accord_state state = rc == CHI_OK ? ACCORD_READY : ACCORD_FAILED;
+  if (accord_put(host->accord, what, state) != CHI_OK || rc == CHI_OK)
+    return rc;
+  struct pool *p = directory_find(host->directory, what->id);
+  if (p && p->state == POOL_READY)
+    admin_destroy_here(ctx, host, p, POOL_FAILED);
+  admin_spread(ctx, host, what->id, NULL);
+  return rc;
+}
+
+static int admin_make_shared(chi_ctx *ctx, struct admin_host *host, struct pool *p,
+                             const char *params, chi_error *err)
+{
+  struct accord_pool what = admin_describe_pool(p, params);
+  char name[CHI_PATH_MAX];
+  snprintf(name, sizeof name, "%s", p->name);
+  what.name = name; /* the pool may be gone before we are done */
+  int rc = accord_put(host->accord, &what, ACCORD_CREATING);
+  if (rc != CHI_OK) {
+    pool_close(host->crew->alloc, p);
+    return error_set(err, rc, "pool %s: %s", name, chi_status_text(rc));
+  }
+  struct accord_version version = accord_find(host->accord, what.id)->version;
+  rc = admin_make_pool(ctx, host, p, err);
+  return admin_finish_shared(ctx, host, &what, version, rc, err);
+}
+
+int admin_create_pool(chi_ctx *ctx, struct admin_host *host, const struct admin_wanted *w,
+                      chi_pool_id *id, bool *created, chi_error *err)
+{
+  *created = false;
+  bool shared = host->accord && strcmp(w->pool_query, "local") != 0;
+  if (id->major == 0 && id->minor == 0)
+    return error_set(err, CHI_EINVAL, "pool id 0.0 is null: give one such as 300.0");
+  if (w->pool_name[0] == '\0' || w->mod_name[0] == '\0')
+    return error_set(err, CHI_EINVAL, "a pool needs a name and a module");
+  struct pool *p = NULL;
+  int rc = admin_open_pool(host, w->mod_name, w->pool_name, w->params, *id,
+                           shared ? host->crew->nodes : 1, &p, err);
+  if (rc != CHI_OK)
+    return rc;
+  struct pool *there = admin_existing(ctx, host, w->pool_name, *id, &rc);
   if (there) {
-    if (strcmp(there->name, pool_name) != 0)
+    if (strcmp(there->name, w->pool_name) != 0)
       rc = error_set(err, CHI_ECONFLICT, "pool id %u.%u belongs to pool %s", id->major, id->minor,
                      there->name);
     else
       rc = admin_same_definition(there, p, err);
     *id = there->id;
+  } else if (rc == CHI_OK && shared) {
+    rc = admin_known(host, w->pool_name, id, err);
+    p->id = *id;
   }
+  if (rc == CHI_OK && !there && mark_get(&host->crew->draining))
+    rc = error_set(err, CHI_ESHUTDOWN, "pool %s: the node is stopping", w->pool_name);
   if (there || rc != CHI_OK) {
-    pool_close(alloc, p);
+    pool_close(host->crew->alloc, p);
     return rc;
-  }
-  if (mark_get(&host->crew->draining)) {
-    pool_close(alloc, p);
-    return error_set(err, CHI_ESHUTDOWN, "pool %s: the node is stopping", pool_name);
   }
   *created = true;
-  return admin_make_pool(ctx, host, p, err);
+  return shared ? admin_make_shared(ctx, host, p, w->params, err)
+                : admin_make_pool(ctx, host, p, err);
 }
 
-/* Before a task of the admin pool waits, perhaps for long. CHI_EBUSY: too many do. */
-static int admin_begin_to_wait(struct admin_host *host)
+/* ---- destroying */
+
+static int admin_may_destroy(const chi_ctx *ctx, const struct pool *p, chi_pool_id id,
+                             chi_error *err)
 {
-  if (host->waiting == ADMIN_WAITING)
-    return CHI_EBUSY;
-  host->waiting++;
+  if (pool_id_equal(id, CHI_ADMIN_POOL))
+    return error_set(err, CHI_EINVAL, "the admin pool stays");
+  if (!p || p->state != POOL_READY)
+    return error_set(err, p ? CHI_EBUSY : CHI_ENOENT, "no pool %u.%u is ready here", id.major,
+                     id.minor);
+  if (admin_called_from(ctx, p))
+    return error_set(err, CHI_EDEADLOCK, "pool %u.%u would wait for its own task", id.major,
+                     id.minor);
   return CHI_OK;
 }
 
-static int chi_admin_get_or_create_pool_run(chi_ctx *ctx, struct admin *self,
-                                            struct chi_admin_get_or_create_pool *t)
+int admin_destroy_pool(chi_ctx *ctx, struct admin_host *host, chi_pool_id id, chi_error *err)
 {
-  chi_error err = {0};
-  bool created = false;
-  int rc = admin_begin_to_wait(self->host);
+  struct pool *p = directory_find(host->directory, id);
+  int rc = admin_may_destroy(ctx, p, id, err);
   if (rc != CHI_OK)
     return rc;
-  rc = admin_create_pool(ctx, self->host, t->mod_name, t->pool_name, t->params, &t->pool_id,
-                         &created, &err);
-  self->host->waiting--;
-  t->created = created;
-  if (rc != CHI_OK)
-    memcpy(t->error_message, err.text, sizeof t->error_message);
-  return rc;
-}
-
-static void admin_destroy_pool(chi_ctx *ctx, struct admin_host *host, struct pool *p)
-{
-  ctx_shield(ctx);
-  log_write(&host->crew->log, CHI_LOG_INFO, "destroying pool %u.%u (%s)", p->id.major, p->id.minor,
-            p->name);
-  admin_retire(ctx, host, p, POOL_DESTROYED);
-  int rc = admin_run_in(ctx, p, &host->destroy);
-  while (rc == CHI_ENOMEM || rc == CHI_EBUSY) {
-    ctx_pause(ctx, 10000000);
-    rc = admin_run_in(ctx, p, &host->destroy);
+  bool shared = p->shared;
+  const struct accord_entry *e = shared ? accord_find(host->accord, id) : NULL;
+  if (admin_is_live(e)) {
+    rc = accord_put(host->accord, &e->pool, ACCORD_DESTROYED);
+    if (rc != CHI_OK)
+      return error_set(err, rc, "pool %u.%u: %s", id.major, id.minor, chi_status_text(rc));
   }
-  while (pool_active(p) != 0)
-    ctx_pause(ctx, 200000);
-  pool_close(host->crew->alloc, p);
-}
-
-static int chi_admin_destroy_pool_run(chi_ctx *ctx, struct admin *self,
-                                      struct chi_admin_destroy_pool *t)
-{
-  struct pool *p = directory_find(self->host->directory, t->pool_id);
-  if (pool_id_equal(t->pool_id, CHI_ADMIN_POOL)) {
-    snprintf(t->error_message, sizeof t->error_message, "the admin pool stays");
-    return CHI_EINVAL;
-  }
-  if (!p || p->state != POOL_READY) {
-    snprintf(t->error_message, sizeof t->error_message, "no pool %u.%u is ready here",
-             t->pool_id.major, t->pool_id.minor);
-    return p ? CHI_EBUSY : CHI_ENOENT;
-  }
-  if (admin_called_from(ctx, p)) {
-    snprintf(t->error_message, sizeof t->error_message, "pool %u.%u would wait for its own task",
-             t->pool_id.major, t->pool_id.minor);
-    return CHI_EDEADLOCK;
-  }
-  int rc = admin_begin_to_wait(self->host);
-  if (rc != CHI_OK)
-    return rc;
-  admin_destroy_pool(ctx, self->host, p);
-  self->host->waiting--;
-  return CHI_OK;
+  admin_destroy_here(ctx, host, p, POOL_DESTROYED);
+  return shared ? admin_spread(ctx, host, id, err) : CHI_OK;
 }
 
 void admin_destroy_all(chi_ctx *ctx, struct admin_host *host)
@@ -5517,185 +8900,522 @@ void admin_destroy_all(chi_ctx *ctx, struct admin_host *host)
       if (p != host->pool && p->state == POOL_READY)
         last = p;
     if (!last)
-      return;
-    admin_destroy_pool(ctx, host, last);
+      break;
+    admin_destroy_here(ctx, host, last, POOL_DESTROYED);
   }
+  while (host->asked) /* has ended, and is about to say so */
+    ctx_pause(ctx, 200000);
 }
 
-static int chi_admin_find_pool_run(chi_ctx *ctx, struct admin *self, struct chi_admin_find_pool *t)
+/* ---- other nodes lost and found */
+
+#define ADMIN_NODE(X, T) X(T, IN, u32, node)
+CHI_TASK(admin_node_failure, 2, ADMIN_NODE)
+CHI_TASK(admin_node_recover, 3, ADMIN_NODE)
+
+static int admin_failure_body(chi_ctx *ctx, void *self, void *task)
 {
-  struct admin_host *host = self->host;
-  const struct pool *p = directory_find_name(host->directory, t->pool_name);
-  if (!p && !ctx->parent) { /* a create that asks would wait for itself */
-    int rc = admin_begin_to_wait(host);
-    if (rc != CHI_OK)
-      return rc;
-    rc = chi_event_wait(ctx, &host->composed, 0); /* it may be one of the configuration */
-    host->waiting--;
-    if (rc != CHI_OK)
-      return rc;
-    p = directory_find_name(host->directory, t->pool_name);
-  }
-  if (!p)
-    return CHI_ENOENT;
-  t->pool_id = p->id;
-  memcpy(t->mod_name, p->module->def->name, strlen(p->module->def->name) + 1);
+  ctx->container->pool->module->def->node_failure(ctx, self,
+                                                  ((struct admin_node_failure *)task)->node);
   return CHI_OK;
 }
 
-/* ---- the node */
-
-static int chi_admin_stop_runtime_run(chi_ctx *ctx, struct admin *self,
-                                      struct chi_admin_stop_runtime *t)
+static int admin_recover_body(chi_ctx *ctx, void *self, void *task)
 {
-  (void)ctx;
-  self->host->stop(self->host->arg, (uint64_t)t->grace_period_ms * 1000000ull);
+  ctx->container->pool->module->def->recover(ctx, self, ((struct admin_node_recover *)task)->node);
   return CHI_OK;
 }
 
-/* Tasks accepted and not ended, but for those that wait for this, and periodic ones at rest. */
-static uint64_t admin_work_left(const struct admin_host *host, uint64_t *done)
+static const chi_method admin_failure_method = {&admin_node_failure_type, admin_failure_body, 0, 0};
+static const chi_method admin_recover_method = {&admin_node_recover_type, admin_recover_body, 0, 0};
+
+void admin_on_member(struct admin_host *host, uint32_t node, bool lost)
 {
-  uint64_t accepted = 0, ended = 0, resting = 0;
-  for (uint32_t i = 0; i < host->crew->count; i++) {
-    const struct worker *w = &host->crew->worker[i];
-    ended += mark_get(&w->ended);
-    resting += mark_get(&w->resting);
+  if (mark_get(&host->crew->draining))
+    return;
+  for (struct pool *p = host->directory->first; p; p = p->next) {
+    const chi_module *def = p->module->def;
+    if (p->state != POOL_READY || !(lost ? def->node_failure : def->recover))
+      continue;
+    chi_ctx *ctx = admin_prepare(host, lost ? &host->failure : &host->recover);
+    if (!ctx) {
+      log_write(&host->crew->log, CHI_LOG_WARNING, "pool %s isn't told of node %u: no memory",
+                p->name, node);
+      continue;
+    }
+    ctx->container = &p->container;
+    ((struct admin_node_failure *)ctx->task)->node = node;
+    admin_start(host, ctx, false, admin_follow_done, host);
   }
-  for (uint32_t i = 0; i < host->crew->count; i++) /* after what ended: what moves counts as left */
-    accepted += mark_get(&host->crew->worker[i].accepted);
-  *done = ended;
-  return accepted - ended - resting - host->flushing;
 }
 
-static int chi_admin_flush_run(chi_ctx *ctx, struct admin *self, struct chi_admin_flush *t)
+void admin_pool_methods(struct admin_host *host)
 {
-  struct admin_host *host = self->host;
-  if (ctx->parent) /* whoever waits for this is work itself */
-    return CHI_EDEADLOCK;
-  int rc = admin_begin_to_wait(host);
-  if (rc != CHI_OK)
-    return rc;
-  host->flushing++;
-  for (uint64_t ns = 100000; rc == CHI_OK && admin_work_left(host, &t->total_work_done) > 0;
-       ns = ns < 10000000 ? ns * 2 : ns)
-    rc = chi_sleep(ctx, ns);
-  host->flushing--;
-  host->waiting--;
+  admin_method(&host->failure, &admin_failure_method);
+  admin_method(&host->recover, &admin_recover_method);
+  admin_move_methods(host);
+
+  admin_method(&host->create, &admin_create_method);
+  admin_method(&host->destroy, &admin_destroy_method);
+  admin_method(&host->follow, &admin_follow_method);
+}
+
+#undef ADMIN_FOLLOW
+#undef ADMIN_NODE
+#undef ADMIN_PARAMS_MAX
+
+/* ---- sources/admin_move.c ---- */
+/* admin_move.c - a container moves to another node, with its state.
+ *
+ * At the source: nobody is let in any more, those inside end, the state is saved and sent with the
+ * next epoch. The target builds the container, and puts its new place into the table of all nodes.
+ * Once the state is sent the source never serves again, unless the target says that it hasn't taken
+ * it: what is lost then is lost with the target. Who asks at the old place is told the new one. */
+
+#define ADMIN_STATE_MAX (1ull << 32) /* bytes of a container's saved state */
+
+/* ---- in the container */
+
+#define ADMIN_SAVE(X, T) X(T, INOUT, bulk, state) X(T, OUT, u64, size)
+CHI_TASK(admin_save, 4, ADMIN_SAVE)
+#define ADMIN_LOAD(X, T) X(T, IN, bulk, state)
+CHI_TASK(admin_load, 5, ADMIN_LOAD)
+
+static int admin_save_body(chi_ctx *ctx, void *self, void *task)
+{
+  struct admin_save *t = task;
+  int64_t size = ctx->container->pool->module->def->save(ctx, self, t->state.data, t->state.size);
+  if (size < 0)
+    return size < INT32_MIN ? CHI_EINVAL : (int)size;
+  t->size = (uint64_t)size;
+  return CHI_OK;
+}
+
+static int admin_load_body(chi_ctx *ctx, void *self, void *task)
+{
+  const struct admin_load *t = task;
+  const struct pool *p = ctx->container->pool;
+  return p->module->def->load(ctx, self, p->params, t->state.data, t->state.size);
+}
+
+static const chi_method admin_save_method = {&admin_save_type, admin_save_body, 0, 0};
+static const chi_method admin_load_method = {&admin_load_type, admin_load_body, 0, 0};
+
+/* Runs `method` in the container on `state`; *size: what it said. */
+static int admin_run_on(chi_ctx *ctx, struct container *c, struct method *method, chi_bulk state,
+                        uint64_t *size)
+{
+  struct admin_save *t = chi_subtask_new(ctx, method->def->type);
+  if (!t)
+    return CHI_ENOMEM;
+  t->state = state;
+  int rc = admin_run_sub(ctx, c, method, t);
+  if (size)
+    *size = t->size;
+  chi_subtask_free(ctx, t);
   return rc;
 }
 
-/* Text into a bulk field, counted even where it doesn't fit. */
-struct admin_text {
-  char *at;
-  uint64_t room, size;
-};
-
-static void admin_put(void *arg, const char *text)
+/* Asks for the size first, and again if it has grown meanwhile. */
+static int admin_save_state(chi_ctx *ctx, struct admin_host *host, struct container *c,
+                            chi_bulk *state)
 {
-  struct admin_text *t = arg;
-  size_t length = strlen(text);
-  if (t->size + length <= t->room)
-    memcpy(t->at + t->size, text, length);
-  t->size += length;
+  *state = (chi_bulk){0};
+  for (int attempt = 0; attempt < 8; attempt++) {
+    uint64_t need = 0;
+    int rc = admin_run_on(ctx, c, &host->save, *state, &need);
+    if (rc == CHI_OK && need > ADMIN_STATE_MAX)
+      rc = CHI_ETOOBIG;
+    if (rc == CHI_OK && need <= state->size && state->data) {
+      state->ref = state->size; /* as allocated */
+      state->size = need;
+      return CHI_OK;
+    }
+    chi_free(ctx, state->data, state->size);
+    *state = (chi_bulk){0};
+    if (rc != CHI_OK)
+      return rc;
+    state->data = chi_alloc(ctx, need ? need : 1);
+    if (!state->data)
+      return CHI_ENOMEM;
+    state->size = need ? need : 1;
+  }
+  chi_free(ctx, state->data, state->size);
+  *state = (chi_bulk){0};
+  return CHI_EBUSY;
 }
 
-static int admin_text_end(const struct admin_text *t, chi_bulk *bulk, uint64_t *size)
+/* ---- places */
+
+static uint64_t admin_epoch(const struct accord_entry *e, uint32_t index)
 {
-  *size = t->size;
-  if (t->size > t->room)
-    return CHI_ETOOBIG;
-  bulk->size = t->size;
-  return CHI_OK;
+  for (uint32_t i = 0; e && i < e->move_count; i++)
+    if (e->move[i].index == index)
+      return e->move[i].epoch;
+  return 0;
 }
 
-static int chi_admin_monitor_run(chi_ctx *ctx, struct admin *self, struct chi_admin_monitor *t)
+/* Tells the workers, and waits until no task is in the container any more. */
+static void admin_empty(chi_ctx *ctx, struct admin_host *host, struct container *c)
 {
-  struct admin_text text = {.at = t->json.data, .room = t->json.size};
-  admin_monitor_print(self->host, chi_now(ctx), admin_put, &text);
-  return admin_text_end(&text, &t->json, &t->size);
+  admin_publish(ctx, host->directory);
+  for (uint64_t ns = 200000; !directory_settled(host->directory) || pool_container_active(c) != 0;
+       ns = ns < 50000000 ? ns * 2 : ns)
+    ctx_pause(ctx, ns);
 }
 
-static int chi_admin_describe_run(chi_ctx *ctx, struct admin *self, struct chi_admin_describe *t)
+static void admin_place(chi_ctx *ctx, struct admin_host *host, struct pool *p, uint32_t index,
+                        uint32_t node, struct container *here)
 {
-  (void)ctx;
-  struct admin_text text = {.at = t->text.data, .room = t->text.size};
-  const struct pool *p = directory_find(self->host->directory, t->pool_id);
-  if (!p)
+  while (pool_move(host->crew->alloc, p, index, node, here) != CHI_OK)
+    ctx_pause(ctx, 10000000);
+}
+
+/* What was here is no longer: its module ends it. */
+static void admin_drop_container(chi_ctx *ctx, struct admin_host *host, struct container *c)
+{
+  admin_end_container(ctx, host, c);
+  if (c != &c->pool->container)
+    pool_container_close(host->crew->alloc, c);
+}
+
+/* The first move of the table that the pool here doesn't know yet; the table may change while one
+ * waits, so it is asked anew each time. */
+static bool admin_next_move(const struct admin_host *host, const struct pool *p,
+                            struct accord_move *out)
+{
+  const struct accord_entry *e = accord_find(host->accord, p->id);
+  for (uint32_t i = 0; e && i < e->move_count; i++) {
+    const struct accord_move *m = &e->move[i];
+    if (m->index < p->map->count && p->map->at[m->index].node != m->node &&
+        m->node != host->crew->node) {
+      *out = *m;
+      return true;
+    }
+  }
+  return false;
+}
+
+void admin_apply_moves(chi_ctx *ctx, struct admin_host *host, struct pool *p)
+{
+  struct accord_move m;
+  bool changed = false;
+  while (p->state == POOL_READY && admin_next_move(host, p, &m)) {
+    struct container *here = p->map->at[m.index].here;
+    admin_place(ctx, host, p, m.index, m.node, NULL);
+    changed = true;
+    if (!here)
+      continue;
+    ctx_shield(ctx);
+    admin_empty(ctx, host, here);
+    admin_drop_container(ctx, host, here);
+  }
+  if (!changed)
+    return;
+  admin_publish(ctx, host->directory);
+  host->changed(host->arg);
+}
+
+/* ---- at the target */
+
+int admin_adopt_here(chi_ctx *ctx, struct admin_host *host, struct admin_adopt *t)
+{
+  if (!ctx->key_seq || !host->accord)
+    return CHI_EACCES;
+  struct pool *p = directory_find(host->directory, t->pool_id);
+  const struct accord_entry *e = accord_find(host->accord, t->pool_id);
+  if (!p || p->state != POOL_READY || !e || t->container >= p->map->count)
     return CHI_ENOENT;
-  int rc = text_describe(p->module->def, admin_put, &text);
-  return rc != CHI_OK ? rc : admin_text_end(&text, &t->text, &t->size);
-}
-
-#define ADMIN_METHODS(M, S)                                                                        \
-  M(S, chi_admin_get_or_create_pool)                                                               \
-  M(S, chi_admin_destroy_pool)                                                                     \
-  M(S, chi_admin_stop_runtime)                                                                     \
-  M(S, chi_admin_flush)                                                                            \
-  M(S, chi_admin_monitor)                                                                          \
-  M(S, chi_admin_find_pool)                                                                        \
-  M(S, chi_admin_describe)
-CHI_METHODS(admin, ADMIN_METHODS)
-
-static const chi_module admin_definition = {
-    .version = CHI_MODULE_VERSION,
-    .name = "admin",
-    .state_size = sizeof(struct admin),
-    .methods = admin_methods,
-};
-
-const chi_module *admin_module(void)
-{
-  return &admin_definition;
-}
-
-int admin_open(struct admin_host *host, chi_error *err)
-{
-  struct module *m = module_find(host->modules, "admin");
-  CHI_ASSERT(m != NULL);
-  int rc = pool_open(host->crew->alloc, host->crew->count, CHI_ADMIN_POOL, "admin", m, &host->pool);
+  if (!p->module->def->load)
+    return CHI_ENOTSUP;
+  if (admin_epoch(e, t->container) >= t->epoch || p->map->at[t->container].here)
+    return CHI_EEXIST;
+  struct container *c = NULL;
+  int rc = pool_container_open(host->crew->alloc, p, t->container, &c);
   if (rc != CHI_OK)
-    return error_set(err, rc, "no memory for the admin pool");
-  ((struct admin *)host->pool->container.state)->host = host;
-  host->pool->state = POOL_READY;
-  directory_add(host->directory, host->pool);
-  admin_method(&host->create, &admin_create_method);
-  admin_method(&host->destroy, &admin_destroy_method);
-  return directory_publish(host->directory);
-}
-
-int admin_start(struct admin_host *host, struct method *method, bool shielded,
-                void (*done)(chi_ctx *ctx), void *arg)
-{
-  struct worker *network = &host->crew->worker[host->crew->count - 1];
-  uint32_t size = method->def->type->size;
-  chi_ctx *ctx = worker_record(network, size);
-  if (!ctx)
-    return CHI_ENOMEM;
-  memset(ctx->task, 0, size);
-  ctx->origin = TASK_FROM_NODE;
-  ctx->container = &host->pool->container;
-  ctx->method = method;
-  ctx->call_done = done;
-  ctx->call_arg = arg;
-  ctx->id = ctx->root = worker_new_id(network);
-  ctx->shielded = shielded;
-  ctx->accepted = network->now;
-  tally_add(&network->accepted, 1);
-  tally_add(&ctx->container->tally[network->index].active, 1);
-  worker_submit(network, ctx);
+    return rc;
+  rc = admin_run_on(ctx, c, &host->load, t->state, NULL);
+  e = accord_find(host->accord, t->pool_id);
+  if (rc == CHI_OK && (p->state != POOL_READY || !e || e->state > ACCORD_READY))
+    rc = CHI_ENOENT;
+  if (rc == CHI_OK)
+    rc = accord_move(host->accord, t->pool_id,
+                     &(struct accord_move){t->container, host->crew->node, t->epoch});
+  if (rc != CHI_OK) {
+    pool_container_close(host->crew->alloc, c);
+    return rc;
+  }
+  ctx_shield(ctx);
+  admin_place(ctx, host, p, t->container, host->crew->node, c);
+  admin_publish(ctx, host->directory);
+  host->changed(host->arg);
   return CHI_OK;
 }
 
-#undef ADMIN_METHODS
-#undef ADMIN_PARAMS_MAX
-#undef ADMIN_WAITING
+/* ---- at the source */
+
+static int admin_send_state(chi_ctx *ctx, const struct pool *p, uint32_t index, uint32_t node,
+                            uint64_t epoch, const chi_bulk *state)
+{
+  struct admin_adopt *t = chi_subtask_new(ctx, &admin_adopt_type);
+  if (!t)
+    return CHI_ENOMEM;
+  t->task.pool = CHI_ADMIN_POOL;
+  t->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = node};
+  t->task.io_size = state->size;
+  t->pool_id = p->id;
+  t->container = index;
+  t->epoch = epoch;
+  t->state = *state;
+  int rc = chi_subtask_submit(ctx, t);
+  while (rc == CHI_OK && !chi_subtask_done(ctx, t))
+    ctx_pause(ctx, 1000000);
+  rc = rc == CHI_OK ? ((const chi_task *)t)->rc : rc;
+  chi_subtask_free(ctx, t);
+  return rc;
+}
+
+static int admin_move_checked(chi_ctx *ctx, struct admin_host *host, struct pool *p,
+                              uint32_t index, uint32_t node, chi_error *err)
+{
+  struct container *c = p->map->at[index].here;
+  uint64_t epoch = admin_epoch(accord_find(host->accord, p->id), index) + 1;
+  uint32_t self = host->crew->node;
+  chi_bulk state;
+  ctx_shield(ctx);
+  admin_place(ctx, host, p, index, self, NULL);
+  admin_empty(ctx, host, c);
+  int rc = admin_save_state(ctx, host, c, &state);
+  if (rc == CHI_OK) {
+    uint64_t room = state.ref;
+    state.ref = 0;
+    rc = admin_send_state(ctx, p, index, node, epoch, &state);
+    chi_free(ctx, state.data, room);
+  } else {
+    error_set(err, rc, "container %u cannot be saved: %s", index, chi_status_text(rc));
+  }
+  bool gone = rc == CHI_OK || rc == CHI_EUNKNOWN || rc == CHI_EEXIST;
+  admin_place(ctx, host, p, index, gone ? node : self, gone ? NULL : c);
+  admin_publish(ctx, host->directory);
+  host->changed(host->arg);
+  if (gone)
+    admin_drop_container(ctx, host, c);
+  if (rc != CHI_OK && !err->code)
+    error_set(err, rc, "node %u does not take container %u: %s", node, index, chi_status_text(rc));
+  return rc;
+}
+
+int admin_migrate_here(chi_ctx *ctx, struct admin_host *host, struct chi_admin_migrate *t,
+                       chi_error *err)
+{
+  struct pool *p = directory_find(host->directory, t->pool_id);
+  if (!p || p->state != POOL_READY)
+    return error_set(err, CHI_ENOENT, "no pool %u.%u is ready here", t->pool_id.major,
+                     t->pool_id.minor);
+  if (t->container >= p->map->count || t->node >= host->crew->nodes)
+    return error_set(err, CHI_ERANGE, "pool %u.%u has %u containers, and there are %u nodes",
+                     t->pool_id.major, t->pool_id.minor, p->map->count, host->crew->nodes);
+  if (!p->shared || !p->module->def->save || !p->module->def->load)
+    return error_set(err, CHI_ENOTSUP, "containers of pool %s do not move", p->name);
+  if (p->map->at[t->container].node == t->node)
+    return CHI_OK;
+  struct container *c = p->map->at[t->container].here;
+  if (!c)
+    return error_set(err, CHI_ENOENT, "container %u is on node %u: ask there", t->container,
+                     p->map->at[t->container].node);
+  for (const chi_ctx *up = ctx->parent; up; up = up->parent)
+    if (up->container == c)
+      return error_set(err, CHI_EDEADLOCK, "container %u would wait for its own task",
+                       t->container);
+  return admin_move_checked(ctx, host, p, t->container, t->node, err);
+}
+
+void admin_move_methods(struct admin_host *host)
+{
+  admin_method(&host->save, &admin_save_method);
+  admin_method(&host->load, &admin_load_method);
+}
+
+#undef ADMIN_SAVE
+#undef ADMIN_LOAD
+#undef ADMIN_STATE_MAX
 
 /* ---- sources/admin_monitor.c ---- */
 /* admin_monitor.c - the node's figures as one JSON object. Figures of other workers are read while
  * they run: each is exact for some recent moment, together they need not be of the same one. */
 
 #include <stdio.h>
+
+#define ADMIN_FIGURES_MAX 4096u          /* bytes of one module's text, with its NUL */
+#define ADMIN_FIGURES_WAIT_NS 200000000u /* for all of them together */
+
+/* ---- what modules say of themselves */
+
+/* A container is asked by a task of its own, which nobody has to wait for: one that stays away too
+ * long is left out, and not asked again before it has come back. Belongs to the network worker, but
+ * for `found` and `text` while its task is under way. */
+struct admin_figures {
+  struct admin_figures *next; /* of those under way */
+  struct admin_host *host;
+  chi_pool_id pool;
+  uint32_t users; /* who asked, and the task itself */
+  bool ended;
+  chi_event end;
+  const char *found; /* NULL: the text is good; else why it isn't */
+  char text[ADMIN_FIGURES_MAX];
+};
+
+CHI_TASK(admin_figures_task, 0, CHI_NO_FIELDS)
+
+static const char *admin_figures_judge(char *text, int size)
+{
+  if (size == CHI_ETOOBIG || size >= (int)ADMIN_FIGURES_MAX)
+    return "too big";
+  if (size < 0)
+    return "failed";
+  text[size] = '\0';
+  return strlen(text) == (size_t)size && syntax_is_object(text) ? NULL : "invalid";
+}
+
+static int admin_figures_body(chi_ctx *ctx, void *self, void *task)
+{
+  struct admin_figures *f = ctx->call_arg;
+  const chi_module *def = ctx->container->pool->module->def;
+  (void)task;
+  f->found = admin_figures_judge(f->text, def->monitor(ctx, self, f->text, sizeof f->text));
+  return CHI_OK;
+}
+
+static const chi_method admin_figures_method = {&admin_figures_task_type, admin_figures_body, 0, 0};
+
+static void admin_figures_leave(struct admin_figures *f)
+{
+  CHI_ASSERT(f->users > 0);
+  if (--f->users == 0)
+    alloc_put(f->host->crew->alloc, f, sizeof *f);
+}
+
+/* Its pool may be gone by now. */
+static void admin_figures_ended(chi_ctx *ctx)
+{
+  struct admin_figures *f = ctx->call_arg, **at = &f->host->asked;
+  struct worker *network = &f->host->crew->worker[f->host->crew->count - 1];
+  chi_ctx *woken = NULL;
+  if (ctx->task->rc != CHI_OK)
+    f->found = "failed";
+  worker_record_free(network, ctx);
+  while (*at != f)
+    at = &(*at)->next;
+  *at = f->next;
+  f->ended = true;
+  sync_event_set(&f->end, &woken);
+  worker_wake_all(network, woken);
+  admin_figures_leave(f);
+}
+
+/* The first container of the pool on this node, or NULL. */
+static struct container *admin_figures_place(const struct pool *p)
+{
+  for (uint32_t i = 0; p->map && i < p->map->count; i++)
+    if (p->map->at[i].here)
+      return p->map->at[i].here;
+  return NULL;
+}
+
+/* Asks a container, or joins whoever did and still waits. NULL: no memory. */
+static struct admin_figures *admin_figures_start(struct admin_host *host, struct pool *p)
+{
+  struct admin_figures *f = host->asked;
+  while (f && !pool_id_equal(f->pool, p->id))
+    f = f->next;
+  if (f)
+    return f;
+  f = alloc_zero(host->crew->alloc, sizeof *f);
+  if (!f)
+    return NULL;
+  chi_ctx *ctx = admin_prepare(host, &host->figures);
+  if (!ctx) {
+    alloc_put(host->crew->alloc, f, sizeof *f);
+    return NULL;
+  }
+  ctx->container = admin_figures_place(p);
+  ctx->slow = true;
+  ctx->depth = 1; /* as a subtask: somebody waits for it */
+  f->host = host;
+  f->pool = p->id;
+  f->users = 1;
+  f->next = host->asked;
+  host->asked = f;
+  admin_start(host, ctx, false, admin_figures_ended, f);
+  return f;
+}
+
+/* Whether there is somebody to ask. */
+static bool admin_figures_has(const struct pool *p)
+{
+  return p->state == POOL_READY && p->module->def->monitor && admin_figures_place(p);
+}
+
+/* Until all have answered, or the time is over, or the task that asks is cancelled. */
+static void admin_figures_wait(chi_ctx *ctx, const struct admin_asked *a)
+{
+  uint64_t now = chi_now(ctx), until = now + ADMIN_FIGURES_WAIT_NS;
+  int rc = CHI_OK;
+  for (uint32_t i = 0; i < a->count && rc == CHI_OK && now < until; i++) {
+    if (!a->figures[i]->ended)
+      rc = chi_event_wait(ctx, &a->figures[i]->end, until - now);
+    now = chi_now(ctx);
+  }
+}
+
+void admin_figures_open(struct admin_host *host)
+{
+  admin_method(&host->figures, &admin_figures_method);
+}
+
+void admin_figures_ask(chi_ctx *ctx, struct admin_host *host, struct admin_asked *a)
+{
+  *a = (struct admin_asked){0};
+  for (const struct pool *p = host->directory->first; p; p = p->next)
+    a->room += admin_figures_has(p);
+  if (a->room == 0 || mark_get(&host->crew->draining))
+    return;
+  a->figures = alloc_get(host->crew->alloc, a->room * sizeof *a->figures);
+  for (struct pool *p = host->directory->first; p && a->figures; p = p->next) {
+    struct admin_figures *f = admin_figures_has(p) ? admin_figures_start(host, p) : NULL;
+    if (!f)
+      continue;
+    f->users++;
+    a->figures[a->count++] = f;
+  }
+  admin_figures_wait(ctx, a);
+}
+
+const char *admin_figures_of(struct admin_asked *a, const struct pool *p, const char **missing)
+{
+  *missing = admin_figures_has(p) ? "busy" : NULL;
+  for (uint32_t i = a->at; i < a->count; i++) {
+    const struct admin_figures *f = a->figures[i];
+    if (!pool_id_equal(f->pool, p->id))
+      continue;
+    a->at = i + 1;
+    if (!f->ended)
+      return NULL;
+    *missing = f->found;
+    return f->found ? NULL : f->text;
+  }
+  return NULL;
+}
+
+void admin_figures_done(struct admin_host *host, struct admin_asked *a)
+{
+  for (uint32_t i = 0; i < a->count; i++)
+    admin_figures_leave(a->figures[i]);
+  if (a->figures)
+    alloc_put(host->crew->alloc, a->figures, a->room * sizeof *a->figures);
+}
+
+/* ---- the whole */
 
 struct admin_out {
   chi_put_fn *put;
@@ -5777,7 +9497,21 @@ static void admin_out_method(const struct admin_out *o, const struct pool *p, ui
   o->put(o->arg, "}");
 }
 
-static void admin_out_pool(const struct admin_out *o, const struct pool *p, bool first)
+/* What the module says of itself, or why there is nothing of it. */
+static void admin_out_figures(const struct admin_out *o, const struct pool *p,
+                              struct admin_asked *asked)
+{
+  const char *missing, *figures = admin_figures_of(asked, p, &missing);
+  if (missing)
+    admin_out_string(o, "no_figures", missing, false);
+  if (!figures)
+    return;
+  admin_out_open(o, "figures", "", false);
+  o->put(o->arg, figures);
+}
+
+static void admin_out_pool(const struct admin_out *o, const struct pool *p,
+                           struct admin_asked *asked, bool first)
 {
   static const char *const states[] = {"creating", "ready", "destroyed", "failed"};
   char id[24];
@@ -5791,7 +9525,9 @@ static void admin_out_pool(const struct admin_out *o, const struct pool *p, bool
   admin_out_open(o, "methods", "[", false);
   for (uint32_t i = 0; i < p->module->count; i++)
     admin_out_method(o, p, i, i == 0);
-  o->put(o->arg, "]}");
+  o->put(o->arg, "]");
+  admin_out_figures(o, p, asked);
+  o->put(o->arg, "}");
 }
 
 static void admin_out_client(const struct admin_out *o, const struct session *c, bool first)
@@ -5807,24 +9543,26 @@ static void admin_out_client(const struct admin_out *o, const struct session *c,
   o->put(o->arg, "}");
 }
 
-static void admin_out_budget(const struct admin_out *o, const struct session_set *s,
-                             const char *name, enum shm_kind kind, bool first)
+static void admin_out_budget(const struct admin_out *o, const char *name, uint64_t budget,
+                             uint64_t used, bool first)
 {
   admin_out_open(o, name, "{", first);
-  admin_out_number(o, "budget", s->budget[kind], true);
-  admin_out_number(o, "used", s->used[kind], false);
+  admin_out_number(o, "budget", budget, true);
+  admin_out_number(o, "used", used, false);
   o->put(o->arg, "}");
 }
 
 static void admin_out_memory(const struct admin_out *o, const struct admin_host *host)
 {
+  const struct session_set *s = host->sessions;
   uint64_t fibers = 0;
   for (uint32_t i = 0; i < host->crew->count; i++)
     fibers += mark_get(&host->crew->worker[i].fibers);
   admin_out_open(o, "memory", "{", false);
-  admin_out_budget(o, host->sessions, "main", SHM_MAIN, true);
-  admin_out_budget(o, host->sessions, "client_data", SHM_CLIENT_DATA, false);
-  admin_out_budget(o, host->sessions, "runtime_data", SHM_RUNTIME_DATA, false);
+  admin_out_budget(o, "main", s->budget[SHM_MAIN], s->used[SHM_MAIN], true);
+  admin_out_budget(o, "client_data", s->budget[SHM_CLIENT_DATA], s->used[SHM_CLIENT_DATA], false);
+  admin_out_budget(o, "runtime_data", host->crew->data_budget, mark_get(&host->crew->data_used),
+                   false);
   admin_out_number(o, "stacks", fibers, false);
   admin_out_number(o, "stack_bytes", fibers * host->crew->stack_size, false);
   o->put(o->arg, "}");
@@ -5853,7 +9591,66 @@ static void admin_out_totals(const struct admin_out *o, const struct admin_host 
   o->put(o->arg, "}");
 }
 
-void admin_monitor_print(const struct admin_host *host, uint64_t now, chi_put_fn *put, void *arg)
+/* ---- other nodes */
+
+static void admin_out_node(const struct admin_out *o, const struct fleet *f, uint32_t node)
+{
+  static const char *const states[] = {"unknown", "alive", "suspected", "dead"};
+  const struct peer *p = &f->peers.peer[node];
+  admin_out_number(o, "node", node, true);
+  admin_out_string(o, "state", states[member_state(f->member, node)], false);
+  admin_out_number(o, "boot", member_boot(f->member, node), false);
+  admin_out_number(o, "met", p->met, false);
+  admin_out_number(o, "messages_out", p->sent, false);
+  admin_out_number(o, "messages_in", p->received, false);
+  admin_out_number(o, "bytes_out", p->bytes_sent, false);
+  admin_out_number(o, "bytes_in", p->bytes_received, false);
+}
+
+static void admin_out_net(const struct admin_out *o, const struct fleet *f)
+{
+  struct net_figures n;
+  net_figures(f->net, &n);
+  const struct member_figures *m = member_figures(f->member);
+  admin_out_open(o, "net", "{", false);
+  admin_out_number(o, "alive", member_alive_count(f->member), true);
+  admin_out_number(o, "pool_entries", accord_count(f->accord), false);
+  admin_out_number(o, "calls", n.calls, false);
+  admin_out_number(o, "calls_open", n.calls_open, false);
+  admin_out_number(o, "requests", n.requests, false);
+  admin_out_number(o, "retries", n.retries, false);
+  admin_out_number(o, "runs", n.runs, false);
+  admin_out_number(o, "runs_open", n.runs_open, false);
+  admin_out_number(o, "repeats", n.repeats, false);
+  admin_out_number(o, "not_run", n.not_run, false);
+  admin_out_number(o, "unreachable", n.unreachable, false);
+  admin_out_number(o, "unknown", n.unknown, false);
+  admin_out_number(o, "malformed", n.malformed, false);
+  admin_out_number(o, "bytes_out", n.bytes_out, false);
+  admin_out_number(o, "bytes_in", n.bytes_in, false);
+  admin_out_number(o, "probes", m->probes, false);
+  admin_out_number(o, "probes_failed", m->failed, false);
+  o->put(o->arg, "}");
+}
+
+static void admin_out_fleet(const struct admin_out *o, const struct fleet *f)
+{
+  if (!f->open)
+    return;
+  admin_out_open(o, "nodes", "[", false);
+  for (uint32_t i = 0, count = 0; i < f->peers.count; i++) {
+    if (i == f->peers.self)
+      continue;
+    o->put(o->arg, count++ ? ",{" : "{");
+    admin_out_node(o, f, i);
+    o->put(o->arg, "}");
+  }
+  o->put(o->arg, "]");
+  admin_out_net(o, f);
+}
+
+void admin_monitor_print(const struct admin_host *host, struct admin_asked *asked, uint64_t now,
+                         chi_put_fn *put, void *arg)
 {
   const struct admin_out o = {put, arg};
   const struct worker_crew *crew = host->crew;
@@ -5869,7 +9666,7 @@ void admin_monitor_print(const struct admin_host *host, uint64_t now, chi_put_fn
   put(arg, "]");
   admin_out_open(&o, "pools", "[", false);
   for (const struct pool *p = host->directory->first; p; p = p->next)
-    admin_out_pool(&o, p, p == host->directory->first);
+    admin_out_pool(&o, p, asked, p == host->directory->first);
   put(arg, "]");
   admin_out_open(&o, "clients", "[", false);
   bool first = true;
@@ -5878,10 +9675,14 @@ void admin_monitor_print(const struct admin_host *host, uint64_t now, chi_put_fn
     first = false;
   }
   put(arg, "]");
+  admin_out_fleet(&o, host->fleet);
   admin_out_memory(&o, host);
   admin_out_totals(&o, host);
   put(arg, "}");
 }
+
+#undef ADMIN_FIGURES_MAX
+#undef ADMIN_FIGURES_WAIT_NS
 
 /* ---- sources/bdev.c ---- */
 /* bdev.c - the block device module: parameters, methods, figures. */
@@ -6115,23 +9916,22 @@ static int bdev_open_memory(chi_ctx *ctx, struct bdev *self, uint64_t capacity, 
 {
   struct alloc memory = bdev_commit_memory(ctx);
   int rc = bdev_io_open_memory(ctx, &self->io, capacity);
-  if (!rc)
-    rc = extent_init(&self->map, &memory, capacity, unit);
   if (rc)
-    chi_log(ctx, CHI_LOG_ERROR, "no memory for %llu bytes", (unsigned long long)capacity);
+    return rc;
+  rc = extent_init(&self->map, &memory, capacity, unit);
+  if (rc) {
+    chi_log(ctx, CHI_LOG_ERROR, "no memory for the free space");
+    bdev_io_close(ctx, &self->io);
+  }
   return rc;
 }
 
 static int bdev_create_memory(chi_ctx *ctx, struct bdev *self)
 {
   uint64_t unit = bdev_unit(&self->params), capacity = self->params.capacity & ~(unit - 1);
-  int rc;
   if (capacity == 0)
     return bdev_refuse(ctx, "capacity", self->params.capacity, "at least one block");
-  rc = bdev_open_memory(ctx, self, capacity, unit);
-  if (rc)
-    bdev_io_close(ctx, &self->io);
-  return rc;
+  return bdev_open_memory(ctx, self, capacity, unit);
 }
 
 static int bdev_open_log(chi_ctx *ctx, struct bdev *self, const char *path, uint64_t capacity)
@@ -6151,6 +9951,10 @@ static int bdev_create_file(chi_ctx *ctx, struct bdev *self)
   if (rc)
     return rc;
   rc = bdev_open_log(ctx, self, path, capacity);
+  if (!rc && strncmp(path, "/dev/", 5) == 0)
+    chi_log(ctx, CHI_LOG_WARNING,
+            "what is allocated is noted beside the name, in /dev, and lost when the machine "
+            "restarts; name it by a symbolic link elsewhere");
   if (!rc)
     return CHI_OK;
   bdev_io_close(ctx, &self->io);
@@ -7015,14 +10819,20 @@ CHI_PRIVATE void bdev_io_end(chi_ctx *ctx, struct bdev_io *io, struct bdev_io_tu
 
 CHI_PRIVATE int bdev_io_open_memory(chi_ctx *ctx, struct bdev_io *io, uint64_t capacity)
 {
-  uint64_t words = (capacity - 1) / BDEV_IO_PIECE / 64 + 1;
+  uint64_t words = (capacity - 1) / BDEV_IO_PIECE / 64 + 1, left;
   CHI_ASSERT(capacity > 0);
-  *io = (struct bdev_io){.capacity = capacity};
-  if (capacity > SIZE_MAX / 2)
+  *io = (struct bdev_io){0};
+  if (ctx_data_take(ctx, capacity, &left) != CHI_OK) {
+    chi_log(ctx, CHI_LOG_ERROR,
+            "capacity is %llu bytes, but of memory.runtime_data_segment_size only %llu are left",
+            (unsigned long long)capacity, (unsigned long long)left);
     return CHI_ENOMEM;
-  io->memory = chi_alloc(ctx, capacity);
+  }
+  io->capacity = capacity;
+  io->memory = capacity <= SIZE_MAX / 2 ? chi_alloc(ctx, capacity) : NULL;
   io->written = io->memory ? chi_alloc(ctx, words * sizeof(*io->written)) : NULL;
   if (!io->written) {
+    chi_log(ctx, CHI_LOG_ERROR, "no memory for %llu bytes", (unsigned long long)capacity);
     bdev_io_close(ctx, io);
     return CHI_ENOMEM;
   }
@@ -7301,6 +11111,8 @@ CHI_PRIVATE void bdev_io_close(chi_ctx *ctx, struct bdev_io *io)
   CHI_ASSERT(!io->running && !io->waiting);
   if (io->file)
     chi_file_close(ctx, io->file);
+  else
+    ctx_data_give(ctx, io->capacity);
   if (io->written)
     chi_free(ctx, io->written, words * sizeof(*io->written));
   if (io->memory)
@@ -8066,6 +11878,26 @@ void chi_free(chi_ctx *ctx, void *p, size_t size)
   alloc_put(ctx->worker->crew->alloc, p, size ? size : 1);
 }
 
+int ctx_data_take(chi_ctx *ctx, uint64_t size, uint64_t *left)
+{
+  struct worker_crew *crew = ctx->worker->crew;
+  uint64_t used;
+  do {
+    used = mark_get(&crew->data_used);
+    CHI_ASSERT(used <= crew->data_budget);
+    *left = crew->data_budget - used;
+    if (size > *left)
+      return CHI_ENOMEM;
+  } while (!mark_change(&crew->data_used, used, used + size));
+  return CHI_OK;
+}
+
+void ctx_data_give(chi_ctx *ctx, uint64_t size)
+{
+  uint64_t before = count_add(&ctx->worker->crew->data_used, (uint64_t)0 - size);
+  CHI_ASSERT(before >= size);
+}
+
 static uint64_t ctx_until(chi_ctx *ctx, uint64_t timeout_ns)
 {
   if (timeout_ns == 0 || timeout_ns == UINT64_MAX)
@@ -8150,17 +11982,42 @@ static int ctx_resolve(chi_ctx *ctx, chi_ctx *sub)
       ((t->flags & CHI_TASK_PERIODIC) && t->period_us == 0))
     return CHI_EINVAL;
   struct route route;
-  int rc = t->query.mode == CHI_QUERY_DYNAMIC
-               ? CHI_OK
-               : route_resolve(&t->query, w->crew->nodes, w->crew->node, &route);
+  int rc = route_resolve(&t->query, entry->map, w->crew->node, &route);
   if (rc != CHI_OK)
     return rc;
-  sub->container = &entry->pool->container;
+  sub->container = route.here ? route.here : &entry->pool->container;
+  sub->map = NULL;
+  if (!route.here || (t->flags & CHI_TASK_FORCE_NET))
+    worker_aim(sub, entry->map, route.first, route.count);
   sub->method = m;
   uint64_t us = t->compute_us ? t->compute_us : m->def->compute_us;
   uint64_t size = t->io_size < (1ull << 40) ? t->io_size : 1ull << 40;
   sub->slow = size / 4 + us * 1000 + 5000 >= WORKER_SLOW_NS;
   return CHI_OK;
+}
+
+/* The next buffer of a task from field *at on; NULL: there is none. */
+static const chi_bulk *ctx_buffer(const chi_ctx *ctx, uint32_t *at)
+{
+  const chi_type *type = ctx->method->plan.type;
+  while (*at < type->field_count && type->fields[*at].kind != CHI_KIND_bulk)
+    ++*at;
+  if (*at == type->field_count)
+    return NULL;
+  return (const chi_bulk *)(const void *)((const char *)ctx->task + type->fields[(*at)++].offset);
+}
+
+/* Whether a subtask was given a buffer of the task that submits it, or a part of one. */
+static bool ctx_passes_buffer(const chi_ctx *ctx, const chi_ctx *sub)
+{
+  const chi_bulk *given, *own;
+  for (uint32_t i = 0; (given = ctx_buffer(sub, &i)) != NULL;) {
+    uintptr_t at = (uintptr_t)given->data;
+    for (uint32_t k = 0; at && (own = ctx_buffer(ctx, &k)) != NULL;)
+      if (own->data && at - (uintptr_t)own->data <= own->size)
+        return true;
+  }
+  return false;
 }
 
 int chi_subtask_submit(chi_ctx *ctx, void *task)
@@ -8174,10 +12031,11 @@ int chi_subtask_submit(chi_ctx *ctx, void *task)
   int rc = sub->resolved ? CHI_OK : ctx_resolve(ctx, sub);
   if (rc != CHI_OK)
     return rc;
+  if ((sub->task->flags & CHI_TASK_FORGET) && ctx_passes_buffer(ctx, sub))
+    return CHI_EINVAL; /* it would outlive the buffer */
   sub->depth = (uint8_t)(ctx->depth + 1);
   sub->id = worker_new_id(w);
   sub->root = ctx->root;
-  sub->accepted = w->now;
   sub->worker = NULL;
   sub->cancel = 0;
   sub->ended = false;
@@ -8452,6 +12310,305 @@ int64_t chi_file_space(chi_ctx *ctx, const char *path)
   return ctx_path_run(ctx, ENV_IO_SPACE, path, NULL);
 }
 
+/* ---- sources/fleet.c ---- */
+/* fleet.c - this node among the others: peers, membership, the pool table and tasks between nodes,
+ * wired together. */
+
+/* ---- what peers say */
+
+static void fleet_on_record(void *arg, struct peer *from, enum wire_kind kind,
+                            struct wire_in *record)
+{
+  struct fleet *f = arg;
+  bool ok = true;
+  switch (kind) {
+  case WIRE_PROBE:
+  case WIRE_PROBE_ASK:
+  case WIRE_PROBE_ACK:
+    ok = member_on_record(f->member, f->now, from->node, kind, record) == CHI_OK;
+    break;
+  case WIRE_POOLS:
+  case WIRE_POOL:
+    ok = accord_on_record(f->accord, f->now, from->node, kind, record);
+    break;
+  default:
+    net_on_record(f->net, from, kind, record);
+  }
+  if (!ok)
+    log_limited(&f->options.crew->log, &from->complaints, f->now, CHI_LOG_WARNING,
+                "node %u sent a malformed record of kind %d", from->node, (int)kind);
+}
+
+static void fleet_on_boot(void *arg, struct peer *peer, uint64_t former)
+{
+  struct fleet *f = arg;
+  if (peer->met) {
+    member_on_boot(f->member, peer->node, peer->boot);
+    accord_on_digest(f->accord, f->now, peer->node, 0); /* not known yet: to be compared at once */
+  }
+  net_on_boot(f->net, peer, former);
+}
+
+static void fleet_trace_boot(const struct fleet *f)
+{
+  struct env *env = f->options.crew->env;
+  if (env->trace)
+    env->trace(env, ENV_TRACE_BOOT, f->peers.boot, 0, 0);
+}
+
+static void fleet_on_reborn(void *arg)
+{
+  struct fleet *f = arg;
+  fleet_trace_boot(f);
+  member_reborn(f->member, f->peers.boot);
+  accord_reborn(f->accord, f->peers.boot);
+  net_on_reborn(f->net);
+}
+
+static void fleet_on_parcel(void *arg, void *parcel)
+{
+  struct fleet *f = arg;
+  if (f->net)
+    net_on_sent(f->net, parcel);
+}
+
+/* ---- what is to be sent */
+
+static void fleet_send(void *arg, uint32_t to, enum wire_kind kind, const void *bytes, size_t size)
+{
+  struct fleet *f = arg;
+  struct wire_out out;
+  if (!peer_begin(&f->peers.peer[to], kind, size, true, &out))
+    return;
+  wire_put_bytes(&out, bytes, size);
+  peer_post(&f->peers.peer[to], &out, NULL, 0, NULL);
+}
+
+/* ---- what members and the table say */
+
+static uint64_t fleet_random(void *arg)
+{
+  const struct fleet *f = arg;
+  return f->options.crew->env->random(f->options.crew->env);
+}
+
+static uint64_t fleet_digest(void *arg)
+{
+  const struct fleet *f = arg;
+  return accord_digest(f->accord);
+}
+
+static void fleet_on_digest(void *arg, uint32_t from, uint64_t digest)
+{
+  struct fleet *f = arg;
+  accord_on_digest(f->accord, f->now, from, digest);
+}
+
+static void fleet_on_change(void *arg, uint32_t node, enum member_state state, uint64_t boot)
+{
+  struct fleet *f = arg;
+  struct worker_crew *crew = f->options.crew;
+  static const char *const names[] = {"unknown", "alive", "suspected", "dead"};
+  log_write(&crew->log, state == MEMBER_SUSPECT ? CHI_LOG_DEBUG : CHI_LOG_INFO, "node %u is %s",
+            node, names[state]);
+  if (crew->env->trace)
+    crew->env->trace(crew->env, ENV_TRACE_MEMBER, node, (uint64_t)state, boot);
+  if (state == MEMBER_DEAD) {
+    net_on_dead(f->net, node);
+    peer_reset(&f->peers.peer[node]);
+  }
+  if (state == MEMBER_DEAD || state == MEMBER_ALIVE)
+    f->options.on_member(f->options.arg, node, state == MEMBER_DEAD);
+}
+
+static void fleet_on_own_boot(void *arg, uint64_t boot)
+{
+  struct fleet *f = arg;
+  peer_raise(&f->peers, boot);
+}
+
+static void fleet_on_entry(void *arg, const struct accord_entry *entry)
+{
+  struct fleet *f = arg;
+  f->options.on_entry(f->options.arg, entry);
+}
+
+static bool fleet_is_dead(void *arg, uint32_t node)
+{
+  const struct fleet *f = arg;
+  return member_state(f->member, node) == MEMBER_DEAD;
+}
+
+/* ---- open and close */
+
+static int fleet_open_parts(struct fleet *f)
+{
+  struct worker_crew *crew = f->options.crew;
+  const chi_config *config = f->options.config;
+  const struct member_options member = {.alloc = crew->alloc,
+                                        .self = crew->node,
+                                        .count = crew->nodes,
+                                        .boot = f->peers.boot,
+                                        .interval_ns = config->heartbeat_interval_ns,
+                                        .random = fleet_random,
+                                        .send = fleet_send,
+                                        .on_change = fleet_on_change,
+                                        .on_own_boot = fleet_on_own_boot,
+                                        .digest = fleet_digest,
+                                        .on_digest = fleet_on_digest,
+                                        .arg = f};
+  const struct accord_options accord = {.alloc = crew->alloc,
+                                        .self = crew->node,
+                                        .count = crew->nodes,
+                                        .boot = f->peers.boot,
+                                        .interval_ns = config->heartbeat_interval_ns / 2,
+                                        .send = fleet_send,
+                                        .on_entry = fleet_on_entry,
+                                        .arg = f};
+  const struct net_options net = {.crew = crew,
+                                  .peers = &f->peers,
+                                  .directory = f->options.directory,
+                                  .neighborhood = config->neighborhood_size,
+                                  .task_timeout_ns = config->task_timeout_ns,
+                                  .wait_for_restart_ns = config->wait_for_restart_ns,
+                                  .is_dead = fleet_is_dead,
+                                  .arg = f};
+  int rc = member_open(&member, &f->member);
+  if (rc == CHI_OK)
+    rc = accord_open(&accord, &f->accord);
+  return rc == CHI_OK ? net_open(&net, &f->net) : rc;
+}
+
+int fleet_open(struct fleet *f, const struct fleet_options *options, chi_error *err)
+{
+  struct worker_crew *crew = options->crew;
+  *f = (struct fleet){.options = *options};
+  if (crew->nodes < 2 || !crew->env->net_open)
+    return CHI_OK;
+  if (crew->nodes > MEMBER_MOST)
+    return error_set(err, CHI_ERANGE, "%u nodes: at most %u", crew->nodes, MEMBER_MOST);
+  int rc = peer_open(&f->peers, crew->env, &crew->log, options->config, crew->node,
+                     options->instance, err);
+  if (rc != CHI_OK)
+    return rc;
+  f->peers.on_record = fleet_on_record;
+  f->peers.on_boot = fleet_on_boot;
+  f->peers.on_reborn = fleet_on_reborn;
+  f->peers.on_sent = fleet_on_parcel;
+  f->peers.arg = f;
+  f->open = true;
+  fleet_trace_boot(f);
+  rc = fleet_open_parts(f);
+  return rc == CHI_OK ? rc : error_set(err, rc, "no memory for %u nodes", crew->nodes);
+}
+
+void fleet_close(struct fleet *f)
+{
+  if (f->open)
+    peer_close(&f->peers);
+  if (f->net)
+    net_close(f->net);
+  if (f->accord)
+    accord_close(f->accord);
+  if (f->member)
+    member_close(f->member);
+  f->net = NULL;
+  f->accord = NULL;
+  f->member = NULL;
+  f->open = false;
+}
+
+/* ---- work */
+
+/* Alone, the only container there can be is here: the task need not have come this way. */
+void fleet_submit(struct fleet *f, chi_ctx *ctx)
+{
+  struct worker_crew *crew = f->options.crew;
+  struct worker *network = &crew->worker[crew->count - 1];
+  const struct pool_map *map = ctx->map;
+  if (f->open) {
+    net_submit(f->net, ctx, ctx->first, ctx->count);
+  } else if (ctx->count == 1 && map->at[ctx->first].here) {
+    ctx->map = NULL;
+    ctx->container = map->at[ctx->first].here;
+    worker_submit(network, ctx);
+  } else {
+    worker_end(network, ctx, CHI_EUNREACHABLE);
+  }
+}
+
+void fleet_look_for_cancelled(struct fleet *f)
+{
+  if (f->open)
+    net_look_for_cancelled(f->net);
+}
+
+void fleet_on_pools(struct fleet *f)
+{
+  if (f->open)
+    net_on_pools(f->net);
+}
+
+void fleet_drain(struct fleet *f, uint64_t at)
+{
+  if (f->open)
+    net_drain(f->net, at);
+}
+
+bool fleet_idle(const struct fleet *f)
+{
+  return !f->open || net_idle(f->net);
+}
+
+uint32_t fleet_calls_of(const struct fleet *f, const struct method *method)
+{
+  return f->open ? net_calls_of(f->net, method) : 0;
+}
+
+uint64_t fleet_digest_of(const struct fleet *f)
+{
+  return f->accord ? accord_digest(f->accord) : 0;
+}
+
+uint64_t fleet_step(struct fleet *f, uint64_t now)
+{
+  if (!f->open)
+    return UINT64_MAX;
+  f->now = now;
+  uint64_t next = member_step(f->member, now);
+  uint64_t net = net_step(f->net, now);
+  uint64_t flush = peer_flush(&f->peers, now, f->options.config->wait_for_restart_poll_ns);
+  next = net < next ? net : next;
+  return flush < next ? flush : next;
+}
+
+static void fleet_look_at_the_clock(struct fleet *f)
+{
+  struct env *env = f->options.crew->env;
+  uint64_t now = env->clock(env);
+  f->now = now > f->now ? now : f->now;
+}
+
+void fleet_on_message(struct fleet *f, const struct env_frame *frame, uint32_t count)
+{
+  if (!f->open)
+    return;
+  fleet_look_at_the_clock(f);
+  peer_on_message(&f->peers, f->now, frame, count);
+}
+
+void fleet_on_peer(struct fleet *f, uint32_t peer, bool connected)
+{
+  if (f->open)
+    peer_on_link(&f->peers, peer, connected);
+}
+
+void fleet_on_sent(struct fleet *f, void *parcel)
+{
+  if (f->open)
+    peer_on_sent(&f->peers, parcel);
+}
+
 /* ---- sources/session.c ---- */
 /* session.c - clients as their node sees them: attach, lease memory, open queues, vanish. */
 
@@ -8472,7 +12629,6 @@ int session_set_open(struct session_set *s, struct worker_crew *crew, const chi_
   s->boot = env->random(env);
   s->budget[SHM_MAIN] = config->main_segment_size;
   s->budget[SHM_CLIENT_DATA] = config->client_data_segment_size;
-  s->budget[SHM_RUNTIME_DATA] = config->runtime_data_segment_size;
   uint64_t size = sizeof *s->page + crew->count * sizeof s->page->worker[0];
   int rc = env->segment_open(env, config->main_segment_name, size, ENV_SHARED_READ,
                              &s->page_segment);
@@ -8967,6 +13123,7 @@ uint32_t session_move_lanes(struct session_set *s, uint32_t from, uint32_t to)
         if (l->home != from || mark_get(&l->moving))
           continue;
         worker_home(session_network(s), l, to);
+        s->strays |= s->crew->worker[from].kind != s->crew->worker[to].kind;
         moved++;
       }
     }
@@ -8974,8 +13131,2553 @@ uint32_t session_move_lanes(struct session_set *s, uint32_t from, uint32_t to)
   return moved;
 }
 
+/* The first worker for that kind of lane that is not stuck; NULL. */
+static struct worker *session_able(const struct worker_crew *crew, uint32_t lane_kind)
+{
+  uint32_t kind = lane_kind == LANE_SLOW ? WORKER_SLOW : WORKER_FAST;
+  for (uint32_t i = 0; i + 1 < crew->count; i++)
+    if (crew->worker[i].kind == kind && !crew->worker[i].stuck)
+      return &crew->worker[i];
+  return NULL;
+}
+
+uint32_t session_bring_home(struct session_set *s)
+{
+  struct worker *able[LANE_NETWORK];
+  uint32_t moved = 0;
+  if (!s->strays)
+    return 0;
+  s->strays = false;
+  for (uint32_t k = 0; k < LANE_NETWORK; k++)
+    able[k] = session_able(s->crew, k);
+  for (struct session *c = s->first; c; c = c->next) {
+    for (struct queue *q = c->queues; q; q = q->next) {
+      for (uint32_t k = 0; k < LANE_NETWORK; k++) {
+        struct queue_lane *l = &q->lane[k];
+        uint32_t kind = k == LANE_SLOW ? WORKER_SLOW : WORKER_FAST;
+        if (s->crew->worker[l->home].kind == kind)
+          continue;
+        if (!able[k] || mark_get(&l->moving)) {
+          s->strays = true;
+          continue;
+        }
+        worker_home(session_network(s), l, able[k]->index);
+        moved++;
+      }
+    }
+  }
+  return moved;
+}
+
+uint32_t session_spread(struct session_set *s, uint32_t from, uint32_t to)
+{
+  struct queue_lane *busy = NULL;
+  uint32_t count = 0;
+  for (struct session *c = s->first; c; c = c->next) {
+    for (struct queue *q = c->queues; q; q = q->next) {
+      for (uint32_t k = 0; k < LANE_NETWORK; k++) {
+        struct queue_lane *l = &q->lane[k];
+        uint32_t taken = mark_get(&l->in.head);
+        bool used = l->home == from && taken != l->seen;
+        l->seen = taken;
+        count += used;
+        if (used && !mark_get(&l->moving))
+          busy = l;
+      }
+    }
+  }
+  if (count < 2 || !busy)
+    return 0;
+  worker_home(session_network(s), busy, to);
+  return 1;
+}
+
 #undef SESSION_TEND_FIRST
 #undef SESSION_TEND_LAST
+
+/* ---- sources/net.c ---- */
+/* net.c - a task between nodes: the door, the clock, and what is counted. */
+
+/* ---- life */
+
+int net_open(const struct net_options *options, struct net **out)
+{
+  const struct alloc *alloc = options->crew->alloc;
+  uint32_t nodes = options->peers->count;
+  struct net *n = alloc_zero(alloc, sizeof *n);
+  if (!n)
+    return CHI_ENOMEM;
+  n->o = *options;
+  n->env = options->crew->env;
+  n->alloc = alloc;
+  n->worker = &options->crew->worker[options->crew->count - 1];
+  n->self = options->peers->self;
+  n->nodes = nodes;
+  n->done_end = &n->done;
+  heap_init(&n->timer, alloc);
+  n->link = alloc_zero(alloc, (nodes + 1) * sizeof(struct net_link *));
+  if (!n->link) {
+    net_close(n);
+    return CHI_ENOMEM;
+  }
+  *out = n;
+  return CHI_OK;
+}
+
+static void net_close_calls(struct net *n, struct net_call *first)
+{
+  while (first) {
+    struct net_call *call = first;
+    first = call->next;
+    for (struct net_part *p = call->part; p; p = p->next)
+      p->pin.count = 0; /* the post is closed: nobody reads any more */
+    if (!call->run)
+      worker_record_free(n->worker, call->ctx);
+    net_call_free(call);
+  }
+}
+
+void net_close(struct net *n)
+{
+  net_close_calls(n, n->calls);
+  net_close_calls(n, n->done);
+  while (n->runs) {
+    n->runs->pin.count = 0;
+    net_run_free(n->runs);
+  }
+  for (uint32_t i = 0; n->link && i < n->nodes; i++)
+    if (n->link[i])
+      net_link_free(n->link[i]);
+  CHI_ASSERT(n->timers == 0);
+  alloc_put(n->alloc, n->link, (n->nodes + 1) * sizeof(struct net_link *));
+  heap_fini(&n->timer);
+  alloc_put(n->alloc, n, sizeof *n);
+}
+
+/* ---- in and out */
+
+static void net_enter(struct net *n)
+{
+  uint64_t now = n->worker->now > n->o.peers->now ? n->worker->now : n->o.peers->now;
+  n->now = now > n->now ? now : n->now;
+  n->inside++;
+}
+
+void net_leave(struct net *n)
+{
+  CHI_ASSERT(n->inside > 0);
+  while (n->inside == 1 && n->done) {
+    struct net_call *call = n->done;
+    n->done = call->next;
+    if (!n->done)
+      n->done_end = &n->done;
+    net_call_end(call);
+  }
+  n->inside--;
+}
+
+void net_submit(struct net *n, chi_ctx *ctx, uint32_t first, uint32_t count)
+{
+  struct net_call *call = NULL;
+  bool periodic = (ctx->task->flags & CHI_TASK_PERIODIC) != 0;
+  net_enter(n);
+  n->figures.calls++;
+  int rc = periodic && count > 1 ? CHI_ENOTSUP : n->given_up ? CHI_ESHUTDOWN : CHI_OK;
+  if (rc == CHI_OK)
+    rc = net_call_open(n, ctx, ctx->container->pool, ctx->map, first, count, NULL, &call);
+  net_leave(n);
+  if (rc != CHI_OK)
+    worker_end(n->worker, ctx, rc);
+}
+
+void net_look_for_cancelled(struct net *n)
+{
+  net_enter(n);
+  struct net_call *next = NULL;
+  for (struct net_call *call = n->calls; call; call = next) {
+    next = call->next; /* one that is done leaves this list, but isn't freed */
+    int rc = net_call_cancelled(call);
+    if (rc != CHI_OK)
+      net_call_cancel(call, rc);
+  }
+  net_leave(n);
+}
+
+static void net_try_parked(struct net *n)
+{
+  struct net_run *next = NULL;
+  for (struct net_run *run = n->runs; run; run = next) {
+    next = run->next;
+    net_run_try_again(run);
+  }
+}
+
+void net_on_pools(struct net *n)
+{
+  net_enter(n);
+  net_try_parked(n);
+  net_leave(n);
+}
+
+void net_on_record(struct net *n, struct peer *from, enum wire_kind kind, struct wire_in *record)
+{
+  net_enter(n);
+  struct net_link *l = net_link_get(n, from->node);
+  if (!l)
+    kind = WIRE_KINDS; /* no memory: as if it had been lost */
+  switch (kind) {
+  case WIRE_REQUEST:
+    net_seat_on_request(l, record);
+    break;
+  case WIRE_ANSWER:
+    net_link_on_answer(l, record);
+    break;
+  case WIRE_ASK:
+    net_seat_on_ask(l, record);
+    break;
+  case WIRE_STATE:
+    net_link_on_state(l, record);
+    break;
+  case WIRE_CANCEL:
+    net_seat_on_cancel(l, record);
+    break;
+  case WIRE_ACK:
+    net_seat_on_ack(l, record);
+    break;
+  default:
+    break;
+  }
+  net_leave(n);
+}
+
+void net_on_boot(struct net *n, struct peer *peer, uint64_t former)
+{
+  (void)former;
+  net_enter(n);
+  if (n->link[peer->node])
+    net_link_on_boot(n->link[peer->node]);
+  net_leave(n);
+}
+
+void net_on_reborn(struct net *n)
+{
+  net_enter(n);
+  for (uint32_t i = 0; i < n->nodes; i++) {
+    struct net_link *l = n->link[i];
+    if (!l)
+      continue;
+    net_link_lost(l);
+    net_seat_clear(l);
+  }
+  net_leave(n);
+}
+
+void net_on_dead(struct net *n, uint32_t node)
+{
+  net_enter(n);
+  if (node < n->nodes && n->link[node]) {
+    peer_reset(n->link[node]->peer);
+    net_link_lost(n->link[node]);
+  }
+  net_leave(n);
+}
+
+void net_on_sent(struct net *n, void *parcel)
+{
+  struct net_pin *pin = parcel;
+  CHI_ASSERT(pin->count > 0);
+  net_enter(n);
+  pin->count--;
+  if (pin->run) {
+    net_run_unpinned((struct net_run *)(void *)pin);
+  } else {
+    struct net_call *call = ((struct net_part *)(void *)pin)->call;
+    CHI_ASSERT(call->pins > 0);
+    call->pins--;
+    net_call_settle(call);
+  }
+  net_leave(n);
+}
+
+/* ---- time */
+
+int net_timer_reserve(struct net *n)
+{
+  if (n->timers == n->timer.room &&
+      heap_reserve(&n->timer, n->timer.room ? n->timer.room * 2 : 32) != CHI_OK)
+    return CHI_ENOMEM;
+  n->timers++;
+  return CHI_OK;
+}
+
+void net_timer_release(struct net *n, struct net_timer *t)
+{
+  net_timer_clear(n, t);
+  CHI_ASSERT(n->timers > 0);
+  n->timers--;
+}
+
+void net_timer_clear(struct net *n, struct net_timer *t)
+{
+  if (heap_contains(&n->timer, &t->entry))
+    heap_remove(&n->timer, &t->entry);
+}
+
+void net_timer_set(struct net *n, struct net_timer *t, uint64_t time)
+{
+  CHI_ASSERT(t->due != NULL);
+  net_timer_clear(n, t);
+  if (time == UINT64_MAX)
+    return;
+  t->entry.time = time;
+  t->entry.seq = n->timer_seq++;
+  int rc = heap_push(&n->timer, &t->entry);
+  CHI_ASSERT(rc == CHI_OK);
+}
+
+static void net_give_up(struct net *n)
+{
+  n->given_up = true;
+  struct net_call *next = NULL;
+  for (struct net_call *call = n->calls; call; call = next) {
+    next = call->next;
+    net_call_give_up(call);
+  }
+  for (uint32_t i = 0; i < n->nodes; i++)
+    if (n->link[i] && n->link[i]->choked)
+      peer_reset(n->link[i]->peer);
+}
+
+uint64_t net_step(struct net *n, uint64_t now)
+{
+  net_enter(n);
+  n->now = now > n->now ? now : n->now;
+  uint64_t seq = n->timer_seq; /* what is set from now on waits for the next step */
+  for (struct heap_entry *e = heap_top(&n->timer); e && e->time <= n->now && e->seq < seq;
+       e = heap_top(&n->timer)) {
+    struct net_timer *t = CHI_CONTAINER_OF(heap_pop(&n->timer), struct net_timer, entry);
+    t->due(n, t);
+  }
+  if (n->draining && !n->given_up && n->now >= n->drain_at)
+    net_give_up(n);
+  net_leave(n);
+  struct heap_entry *first = heap_top(&n->timer);
+  uint64_t next = first ? first->time : UINT64_MAX;
+  return n->draining && !n->given_up && n->drain_at < next ? n->drain_at : next;
+}
+
+uint32_t net_calls_of(const struct net *n, const struct method *method)
+{
+  uint32_t count = 0;
+  for (const struct net_call *call = n->calls; call; call = call->next)
+    count += !call->run && call->ctx->method == method;
+  return count;
+}
+
+bool net_idle(const struct net *n)
+{
+  return !n->calls && !n->done && n->figures.runs_open == 0;
+}
+
+void net_drain(struct net *n, uint64_t at)
+{
+  net_enter(n);
+  n->draining = true;
+  n->drain_at = at;
+  net_try_parked(n); /* they are refused */
+  net_leave(n);
+}
+
+/* ---- small things */
+
+struct net_key net_key_new(struct net *n)
+{
+  return (struct net_key){n->self, n->o.peers->boot, ++n->key_seq};
+}
+
+void net_trace(const struct net *n, enum net_trace what, uint32_t peer, uint64_t seq)
+{
+  if (n->env->trace)
+    n->env->trace(n->env, ENV_TRACE_NET, (uint64_t)what, peer, seq);
+}
+
+void net_malformed(struct net *n, const struct net_link *l, const char *what)
+{
+  n->figures.malformed++;
+  log_limited(&n->o.crew->log, &n->complaints, n->now, CHI_LOG_WARNING,
+              "%s of node %u makes no sense", what, l->node);
+}
+
+void net_figures(const struct net *n, struct net_figures *out)
+{
+  *out = n->figures;
+}
+
+/* ---- sources/net_call.c ---- */
+/* net_call.c - a task for several containers, or for one elsewhere: split, begun, gathered. */
+
+/* ---- parts */
+
+static struct net_part *net_part_new(struct net_call *call, const struct pool_map *map,
+                                     uint32_t first, uint32_t count)
+{
+  struct net *n = call->net;
+  struct net_part *part = alloc_zero(n->alloc, sizeof *part);
+  if (!part)
+    return NULL;
+  if (net_timer_reserve(n) != CHI_OK) {
+    alloc_put(n->alloc, part, sizeof *part);
+    return NULL;
+  }
+  part->call = call;
+  part->first = first;
+  part->count = count;
+  part->node = map->at[first].node;
+  return part;
+}
+
+static void net_part_free(struct net *n, struct net_part *part)
+{
+  CHI_ASSERT(part->pin.count == 0);
+  net_timer_release(n, &part->timer);
+  if (part->replica)
+    worker_record_free(n->worker, part->replica);
+  net_store_free(n, &part->store);
+  alloc_put(n->alloc, part, sizeof *part);
+}
+
+/* The part keeps the first piece; those behind it follow in the list. One container each if there
+ * are few enough, else as many ranges as there may be; the first ones take what doesn't divide. */
+static int net_part_split(struct net_part *part, const struct pool_map *map)
+{
+  struct net_call *call = part->call;
+  uint32_t most = call->net->o.neighborhood, whole = part->count;
+  bool chain = most < 2;
+  uint32_t pieces = chain ? 2 : whole < most ? whole : most;
+  uint32_t at = part->first, left = whole;
+  struct net_part *last = part;
+  for (uint32_t i = 0; i < pieces; i++) {
+    uint32_t size = whole / pieces + (i < whole % pieces);
+    if (chain)
+      size = i == 0 ? 1 : left;
+    if (i == 0) {
+      part->count = size;
+    } else {
+      struct net_part *piece = net_part_new(call, map, at, size);
+      if (!piece)
+        return CHI_ENOMEM;
+      piece->next = last->next;
+      last->next = piece;
+      last = piece;
+    }
+    at += size;
+    left -= size;
+  }
+  CHI_ASSERT(left == 0);
+  return CHI_OK;
+}
+
+/* A range that begins on this node is split further, until what begins here is one container. */
+static int net_call_split(struct net_call *call, const struct pool_map *map, uint32_t first,
+                          uint32_t count)
+{
+  call->part = net_part_new(call, map, first, count);
+  int rc = call->part ? CHI_OK : CHI_ENOMEM;
+  if (rc == CHI_OK && count > 1)
+    rc = net_part_split(call->part, map);
+  for (struct net_part *p = call->part; p && rc == CHI_OK; p = p->next)
+    while (rc == CHI_OK && p->count > 1 && p->node == call->net->self)
+      rc = net_part_split(p, map);
+  return rc;
+}
+
+/* Memory for every answer is there before anything is sent. */
+static int net_call_provide(struct net_call *call, const struct pool_map *map)
+{
+  call->several = call->part->next != NULL;
+  for (struct net_part *p = call->part; p; p = p->next) {
+    bool here = map->at[p->first].here != NULL;
+    if (!here && !call->several)
+      continue; /* the task itself */
+    p->replica = net_replica(call, &p->store);
+    if (!p->replica)
+      return CHI_ENOMEM;
+  }
+  return CHI_OK;
+}
+
+static void net_call_on_deadline(struct net *n, struct net_timer *t)
+{
+  (void)n;
+  net_call_cancel(CHI_CONTAINER_OF(t, struct net_call, timer), CHI_ETIMEOUT);
+}
+
+static void net_call_key(struct net_call *call)
+{
+  chi_ctx *ctx = call->ctx;
+  struct net_key key = {ctx->key_node, ctx->key_boot, ctx->key_seq};
+  if (key.seq == 0)
+    key = net_key_new(call->net);
+  for (struct net_part *p = call->part; p; p = p->next)
+    p->key = key;
+}
+
+static void net_call_begin(struct net_call *call, const struct pool_map *map)
+{
+  struct net *n = call->net;
+  call->before = NULL;
+  call->next = n->calls;
+  if (n->calls)
+    n->calls->before = call;
+  n->calls = call;
+  n->figures.calls_open++;
+  call->open = 1;
+  for (struct net_part *p = call->part; p; p = p->next)
+    call->open++;
+  net_timer_set(n, &call->timer, net_call_deadline(call));
+  for (struct net_part *p = call->part; p; p = p->next) {
+    if (map->at[p->first].here)
+      net_part_run(p, map->at[p->first].here);
+    else
+      net_part_enqueue(p);
+  }
+  call->open--;
+  int cancelled = net_call_cancelled(call);
+  if (cancelled != CHI_OK)
+    net_call_cancel(call, cancelled);
+  net_call_settle(call);
+}
+
+int net_call_open(struct net *n, chi_ctx *ctx, const struct pool *pool, const struct pool_map *map,
+                  uint32_t first, uint32_t count, struct net_run *run, struct net_call **out)
+{
+  CHI_ASSERT(count > 0 && first < map->count && count <= map->count - first);
+  struct net_call *call = alloc_zero(n->alloc, sizeof *call);
+  if (!call)
+    return CHI_ENOMEM;
+  if (net_timer_reserve(n) != CHI_OK) {
+    alloc_put(n->alloc, call, sizeof *call);
+    return CHI_ENOMEM;
+  }
+  call->net = n;
+  call->ctx = ctx;
+  call->def = pool->module->def;
+  memcpy(call->version, pool->version, sizeof call->version);
+  call->run = run;
+  call->began = n->now;
+  call->timer.due = net_call_on_deadline;
+  call->failures.asked = count;
+  int rc = net_rooms_get(ctx->method->def->type, ctx->task, call->rooms);
+  if (rc == CHI_OK)
+    rc = net_call_split(call, map, first, count);
+  if (rc == CHI_OK)
+    rc = net_call_provide(call, map);
+  if (rc != CHI_OK) {
+    net_call_free(call);
+    return rc;
+  }
+  net_call_key(call);
+  *out = call;
+  net_call_begin(call, map);
+  return CHI_OK;
+}
+
+void net_call_free(struct net_call *call)
+{
+  struct net *n = call->net;
+  net_timer_release(n, &call->timer);
+  while (call->part) {
+    struct net_part *p = call->part;
+    call->part = p->next;
+    net_part_free(n, p);
+  }
+  alloc_put(n->alloc, call, sizeof *call);
+}
+
+/* ---- a part that runs here */
+
+static void net_part_on_run(chi_ctx *ctx)
+{
+  struct net_part *part = ctx->call_arg;
+  struct net_call *call = part->call;
+  struct net *n = call->net;
+  CHI_ASSERT(part->state == NET_PART_HERE && part->replica == ctx);
+  n->inside++;
+  int rc = ctx->task->rc;
+  net_rooms_hold(ctx->method->def->type, ctx->task, call->rooms);
+  struct net_answer a = {.rc = rc, .ran = true, .gathered = rc == CHI_OK};
+  if (rc != CHI_OK)
+    net_failures_add(&a.failures, part->first, rc);
+  net_part_answered(part, &a);
+  net_leave(n);
+}
+
+void net_part_run(struct net_part *part, struct container *container)
+{
+  struct net_call *call = part->call;
+  struct net *n = call->net;
+  const chi_ctx *from = call->ctx;
+  chi_ctx *ctx = part->replica;
+  CHI_ASSERT(ctx && part->count == 1 && part->state != NET_PART_HERE);
+  part->state = NET_PART_HERE;
+  ctx->origin = TASK_FROM_NODE;
+  ctx->container = container;
+  ctx->id = worker_new_id(n->worker);
+  ctx->root = from->root;
+  ctx->deadline = from->deadline;
+  ctx->depth = from->depth;
+  ctx->slow = from->slow;
+  ctx->shielded = from->shielded;
+  ctx->key_node = part->key.node;
+  ctx->key_boot = part->key.boot;
+  ctx->key_seq = part->key.seq;
+  ctx->key_index = part->first;
+  ctx->call_done = net_part_on_run;
+  ctx->call_arg = part;
+  tally_add(&n->worker->accepted, 1);
+  tally_add(&container->tally[n->worker->index].active, 1);
+  worker_submit(n->worker, ctx);
+}
+
+chi_task *net_part_task(struct net_part *part)
+{
+  return part->replica ? part->replica->task : part->call->ctx->task;
+}
+
+/* ---- the end of parts */
+
+static void net_part_end(struct net_part *part, int rc)
+{
+  struct net_call *call = part->call;
+  CHI_ASSERT(part->state != NET_PART_ENDED && call->open > 0);
+  part->state = NET_PART_ENDED;
+  part->rc = rc;
+  call->open--;
+  net_call_settle(call);
+}
+
+void net_part_fail(struct net_part *part, int rc)
+{
+  struct net *n = part->call->net;
+  if (rc == CHI_EUNREACHABLE && part->tries > 0)
+    rc = CHI_EUNKNOWN; /* an earlier try may have run */
+  net_failures_range(&part->call->failures, part->first, part->count, rc);
+  n->figures.unreachable += rc == CHI_EUNREACHABLE;
+  n->figures.unknown += rc == CHI_EUNKNOWN;
+  if (rc == CHI_EUNREACHABLE)
+    net_trace(n, NET_TRACE_UNREACHABLE, part->node, part->key.seq);
+  if (rc == CHI_EUNKNOWN)
+    net_trace(n, NET_TRACE_UNKNOWN, part->node, part->key.seq);
+  net_part_end(part, rc);
+}
+
+void net_part_answered(struct net_part *part, const struct net_answer *a)
+{
+  part->ran = a->ran;
+  part->gathered = a->gathered;
+  net_failures_join(&part->call->failures, &a->failures);
+  net_part_end(part, a->rc);
+}
+
+/* ---- cancellation */
+
+uint64_t net_call_deadline(const struct net_call *call)
+{
+  return call->ctx->shielded ? UINT64_MAX : call->ctx->deadline;
+}
+
+int net_call_cancelled(const struct net_call *call)
+{
+  const chi_ctx *ctx = call->ctx;
+  if (ctx->shielded)
+    return CHI_OK;
+  if ((ctx->queue && queue_cancelled(ctx->queue, ctx->slot, ctx->tag)) || mark_get(&ctx->cancel) ||
+      mark_get(&call->net->o.crew->cancel_all))
+    return CHI_ECANCELLED;
+  return call->net->now >= ctx->deadline ? CHI_ETIMEOUT : CHI_OK;
+}
+
+static void net_part_cancel(struct net_part *part, int code)
+{
+  struct net *n = part->call->net;
+  switch (part->state) {
+  case NET_PART_WAITING:
+  case NET_PART_PAUSED:
+    net_part_withdraw(part);
+    net_part_fail(part, code);
+    break;
+  case NET_PART_SENT:
+    net_part_abort(part, code);
+    break;
+  case NET_PART_HERE:
+    mark_set(&part->replica->cancel, CHI_ECANCELLED);
+    worker_cancel_changed(n->worker);
+    break;
+  default:
+    break;
+  }
+}
+
+void net_call_cancel(struct net_call *call, int code)
+{
+  if (call->cancel != CHI_OK || call->done)
+    return;
+  call->cancel = code;
+  call->open++; /* it isn't done under our feet */
+  for (struct net_part *p = call->part; p; p = p->next)
+    net_part_cancel(p, code);
+  call->open--;
+  net_call_settle(call);
+}
+
+void net_call_give_up(struct net_call *call)
+{
+  net_call_cancel(call, CHI_ESHUTDOWN);
+  call->open++;
+  for (struct net_part *p = call->part; p; p = p->next) {
+    bool sent = p->state == NET_PART_SENT;
+    if (!sent && p->state != NET_PART_WAITING && p->state != NET_PART_PAUSED)
+      continue;
+    net_part_withdraw(p);
+    net_part_fail(p, sent ? CHI_EUNKNOWN : CHI_ESHUTDOWN);
+    p->link->choked |= p->pin.count > 0;
+  }
+  call->open--;
+  net_call_settle(call);
+}
+
+/* ---- the end of a call */
+
+void net_call_settle(struct net_call *call)
+{
+  struct net *n = call->net;
+  if (call->open > 0 || call->pins > 0 || call->done)
+    return;
+  call->done = true;
+  if (call->before)
+    call->before->next = call->next;
+  else
+    n->calls = call->next;
+  if (call->next)
+    call->next->before = call->before;
+  call->next = NULL;
+  *n->done_end = call;
+  n->done_end = &call->next;
+}
+
+static void net_call_report(struct net_call *call, int rc)
+{
+  struct net *n = call->net;
+  const struct net_failures *f = &call->failures;
+  const chi_task *t = call->ctx->task;
+  log_limited(&n->o.crew->log, &n->reports, n->now, CHI_LOG_DEBUG,
+              "method %s of pool %u.%u failed on %u of %u containers, first on %u: %s",
+              call->ctx->method->def->type->name, t->pool.major, t->pool.minor, f->failed, f->asked,
+              f->item[0].container, chi_status_name(rc));
+}
+
+void net_call_end(struct net_call *call)
+{
+  struct net *n = call->net;
+  chi_ctx *ctx = call->ctx;
+  for (struct net_part *p = call->part; p; p = p->next)
+    net_fold(call, p);
+  CHI_ASSERT(call->failures.failed <= call->failures.asked);
+  int rc = call->failures.listed > 0 ? call->failures.item[0].rc : CHI_OK;
+  if (rc == CHI_ECANCELLED && call->cancel != CHI_OK)
+    rc = call->cancel; /* bodies are only told that they are to end, not why */
+  if (rc != CHI_OK && !call->run)
+    net_call_report(call, rc);
+  struct net_failures failures = call->failures;
+  struct net_run *run = call->run;
+  bool gathered = call->gathered;
+  net_call_free(call);
+  n->figures.calls_open--;
+  if (run) {
+    net_run_end(run, rc, &failures, gathered);
+  } else {
+    ctx->task->query.c = failures.failed;
+    worker_end(n->worker, ctx, rc);
+  }
+}
+
+/* ---- sources/net_link.c ---- */
+/* net_link.c - what is asked of one peer: parts that wait, slots, questions, answers. */
+
+#define NET_LINK_SLOTS 8u            /* to begin with */
+#define NET_LINK_ACKS 64u            /* answers that are acknowledged at once */
+#define NET_LINK_POLL_NS 50000000ull /* a look at a peer that isn't there, while parts wait */
+#define NET_LINK_STALL_NS 1000000ull /* a full queue is tried again */
+
+static void net_link_on_timer(struct net *n, struct net_timer *t);
+static void net_link_pump(struct net_link *l);
+
+/* ---- links */
+
+struct net_link *net_link_get(struct net *n, uint32_t node)
+{
+  CHI_ASSERT(node < n->nodes && node != n->self);
+  if (n->link[node])
+    return n->link[node];
+  struct net_link *l = alloc_zero(n->alloc, sizeof *l);
+  if (!l)
+    return NULL;
+  if (net_timer_reserve(n) != CHI_OK) {
+    alloc_put(n->alloc, l, sizeof *l);
+    return NULL;
+  }
+  l->net = n;
+  l->peer = &n->o.peers->peer[node];
+  l->node = node;
+  l->boot = l->peer->boot;
+  l->timer.due = net_link_on_timer;
+  n->link[node] = l;
+  return l;
+}
+
+void net_link_free(struct net_link *l)
+{
+  struct net *n = l->net;
+  net_timer_release(n, &l->timer);
+  alloc_put(n->alloc, l->slot, l->slots * sizeof *l->slot);
+  alloc_put(n->alloc, l->seat, l->seats * sizeof *l->seat);
+  n->link[l->node] = NULL;
+  alloc_put(n->alloc, l, sizeof *l);
+}
+
+void net_link_wake(struct net_link *l, uint64_t at)
+{
+  if (!heap_contains(&l->net->timer, &l->timer.entry) || l->timer.entry.time > at)
+    net_timer_set(l->net, &l->timer, at);
+}
+
+/* Whether requests may be sent to it now. */
+static bool net_link_look(struct net_link *l)
+{
+  struct net *n = l->net;
+  bool there = l->peer->met && !(n->o.is_dead && n->o.is_dead(n->o.arg, l->node));
+  if (l->there && !there)
+    l->gone = n->now;
+  l->there = there;
+  return there;
+}
+
+/* ---- the queue */
+
+/* It doesn't wait for a peer that isn't there. */
+static bool net_part_is_prompt(const struct net_part *part)
+{
+  return (part->call->ctx->task->flags & TASK_PROMPT) != 0;
+}
+
+static void net_link_insert(struct net_link *l, struct net_part *part)
+{
+  struct net_part *behind = NULL, *before = l->last;
+  while (before && before->call->began > part->call->began) {
+    behind = before;
+    before = before->before;
+  }
+  part->before = before;
+  part->behind = behind;
+  if (before)
+    before->behind = part;
+  else
+    l->first = part;
+  if (behind)
+    behind->before = part;
+  else
+    l->last = part;
+  l->waiting++;
+  l->prompt += net_part_is_prompt(part);
+  part->state = NET_PART_WAITING;
+}
+
+static void net_link_remove(struct net_link *l, struct net_part *part)
+{
+  CHI_ASSERT(part->state == NET_PART_WAITING && l->waiting > 0);
+  if (part->before)
+    part->before->behind = part->behind;
+  else
+    l->first = part->behind;
+  if (part->behind)
+    part->behind->before = part->before;
+  else
+    l->last = part->before;
+  l->waiting--;
+  l->prompt -= net_part_is_prompt(part);
+  part->state = NET_PART_NEW;
+}
+
+static bool net_part_fits(const struct net_part *part)
+{
+  const chi_ctx *ctx = part->call->ctx;
+  const chi_type *type = ctx->method->def->type;
+  size_t there = NET_REQUEST_SIZE + wire_task_size(type, ctx->task, CHI_DIR_IN);
+  size_t back = NET_ANSWER_SIZE + wire_task_size(type, NULL, CHI_DIR_OUT);
+  return there <= PEER_RECORD_MAX && back <= PEER_RECORD_MAX;
+}
+
+void net_part_enqueue(struct net_part *part)
+{
+  struct net *n = part->call->net;
+  struct net_link *l = net_link_get(n, part->node);
+  part->link = l;
+  int rc = CHI_OK;
+  if (!l)
+    rc = CHI_ENOMEM;
+  else if (!net_part_fits(part))
+    rc = CHI_ETOOBIG;
+  else if (l->waiting >= NET_WAITING)
+    rc = CHI_EBUSY;
+  else if (n->given_up)
+    rc = CHI_ESHUTDOWN;
+  if (rc != CHI_OK) {
+    net_part_fail(part, rc);
+    return;
+  }
+  part->bytes = net_bulk_bytes(part->call->ctx->method->def->type, part->call->ctx->task);
+  net_link_insert(l, part);
+  net_link_pump(l);
+  if (part->state == NET_PART_WAITING && !l->there && net_part_is_prompt(part)) {
+    net_link_remove(l, part);
+    net_part_fail(part, CHI_EUNREACHABLE);
+  }
+}
+
+/* When a part of a call that began then has waited long enough for a peer that isn't there. */
+static uint64_t net_link_patience(const struct net_link *l, uint64_t began)
+{
+  uint64_t since = began > l->gone ? began : l->gone;
+  uint64_t wait = l->net->o.wait_for_restart_ns;
+  return wait > UINT64_MAX - since ? UINT64_MAX : since + wait;
+}
+
+static void net_link_expire(struct net_link *l)
+{
+  struct net_part *next = NULL;
+  for (struct net_part *part = l->first; part && l->prompt > 0; part = next) {
+    next = part->behind;
+    if (!net_part_is_prompt(part))
+      continue;
+    net_link_remove(l, part);
+    net_part_fail(part, CHI_EUNREACHABLE);
+  }
+  while (l->first && net_link_patience(l, l->first->call->began) <= l->net->now) {
+    struct net_part *part = l->first;
+    net_link_remove(l, part);
+    net_part_fail(part, CHI_EUNREACHABLE);
+  }
+}
+
+/* ---- slots */
+
+static bool net_slot_grow(struct net_link *l)
+{
+  const struct alloc *alloc = l->net->alloc;
+  uint32_t room = l->slots ? l->slots * 2 : NET_LINK_SLOTS;
+  if (l->slots == NET_SLOTS)
+    return false;
+  struct net_slot *more = alloc_zero(alloc, room * sizeof *more);
+  if (!more)
+    return false;
+  if (l->slots)
+    memcpy(more, l->slot, l->slots * sizeof *more);
+  for (uint32_t i = room; i > l->slots; i--) {
+    more[i - 1].free = l->free;
+    l->free = i;
+  }
+  alloc_put(alloc, l->slot, l->slots * sizeof *more);
+  l->slot = more;
+  l->slots = room;
+  return true;
+}
+
+/* The one that was freed last comes first: using it again acknowledges its last answer. */
+static void net_slot_take(struct net_link *l, struct net_part *part)
+{
+  CHI_ASSERT(l->free > 0);
+  part->slot = l->free - 1;
+  struct net_slot *s = &l->slot[part->slot];
+  CHI_ASSERT(!s->part);
+  l->free = s->free;
+  l->acks -= s->ack;
+  s->ack = false;
+  s->part = part;
+  part->seq = ++s->seq;
+  l->busy++;
+  l->bytes += part->bytes;
+  part->state = NET_PART_SENT;
+}
+
+static void net_slot_leave(struct net_link *l, struct net_part *part)
+{
+  struct net_slot *s = &l->slot[part->slot];
+  CHI_ASSERT(part->state == NET_PART_SENT && s->part == part && l->busy > 0);
+  s->part = NULL;
+  s->free = l->free;
+  l->free = part->slot + 1;
+  l->busy--;
+  l->bytes -= part->bytes;
+  part->state = NET_PART_NEW;
+}
+
+static void net_slot_ack(struct net_link *l, uint32_t slot, bool now)
+{
+  struct net *n = l->net;
+  if (!l->slot[slot].ack) {
+    l->slot[slot].ack = true;
+    if (l->acks++ == 0)
+      l->ack_at = n->now + NET_ACK_NS;
+  }
+  if (now || l->acks >= NET_LINK_ACKS)
+    l->ack_at = n->now;
+  net_link_wake(l, l->ack_at);
+}
+
+/* ---- requests */
+
+static void net_part_describe(const struct net_part *part, struct net_request *r)
+{
+  const struct net *n = part->call->net;
+  const chi_ctx *ctx = part->call->ctx;
+  const chi_task *t = ctx->task;
+  *r = (struct net_request){.slot = part->slot,
+                            .seq = part->seq,
+                            .key = part->key,
+                            .first = part->first,
+                            .count = part->count,
+                            .pool = t->pool,
+                            .method = ctx->method->def->type->id,
+                            .flags = t->flags,
+                            .root = ctx->root,
+                            .depth = ctx->depth,
+                            .compute_us = t->compute_us,
+                            .period_us = t->period_us,
+                            .io_size = t->io_size,
+                            .query = t->query};
+  memcpy(r->version, part->call->version, sizeof r->version);
+  if (net_call_deadline(part->call) != UINT64_MAX)
+    r->remaining = ctx->deadline - n->now - NET_MARGIN_NS;
+}
+
+static bool net_part_is_late(const struct net_part *part)
+{
+  uint64_t deadline = net_call_deadline(part->call);
+  return deadline != UINT64_MAX && deadline <= part->call->net->now + NET_MARGIN_NS;
+}
+
+/* CHI_EBUSY: the peer has no room now; else a code with which the part is to end. */
+static int net_part_send(struct net_link *l, struct net_part *part)
+{
+  struct net *n = l->net;
+  const chi_ctx *ctx = part->call->ctx;
+  const chi_type *type = ctx->method->def->type;
+  struct wire_out out;
+  struct env_frame frame[WIRE_BULKS];
+  struct net_request r;
+  uint32_t count = 0;
+  if (net_part_is_late(part))
+    return CHI_ETIMEOUT;
+  size_t most = NET_REQUEST_SIZE + wire_task_size(type, ctx->task, CHI_DIR_IN);
+  if (!peer_begin(l->peer, WIRE_REQUEST, most, false, &out))
+    return CHI_EBUSY;
+  net_part_describe(part, &r);
+  net_request_put(&out, &r);
+  int rc = wire_task_put(&out, type, ctx->task, CHI_DIR_IN, frame, &count, WIRE_BULKS);
+  if (rc != CHI_OK)
+    return rc;
+  n->figures.bytes_out += most;
+  for (uint32_t i = 0; i < count; i++)
+    n->figures.bytes_out += frame[i].size;
+  if (count > 0) {
+    part->pin.count++;
+    part->call->pins++;
+  }
+  peer_post(l->peer, &out, frame, count, count > 0 ? &part->pin : NULL);
+  return CHI_OK;
+}
+
+static void net_part_ask_in(struct net_link *l, struct net_part *part, uint64_t ns)
+{
+  part->ask_at = l->net->now + ns;
+  if (l->ask_at > part->ask_at || l->busy == 1)
+    l->ask_at = part->ask_at;
+  net_link_wake(l, l->ask_at);
+}
+
+static uint64_t net_link_ask_most(const struct net *n)
+{
+  uint64_t most = n->o.task_timeout_ns / 4;
+  return most < NET_ASK_MAX_NS ? most : NET_ASK_MAX_NS;
+}
+
+static uint64_t net_link_ask_first(const struct net *n)
+{
+  uint64_t most = net_link_ask_most(n);
+  return NET_ASK_NS < most ? NET_ASK_NS : most;
+}
+
+/* Sends the oldest part that waits; false: nothing more can be sent now. */
+static bool net_link_send_first(struct net_link *l)
+{
+  struct net *n = l->net;
+  struct net_part *part = l->first;
+  if (l->bytes > 0 && l->bytes + part->bytes > NET_BYTES)
+    return false;
+  if (l->free == 0 && !net_slot_grow(l)) {
+    l->stalled = l->busy == 0; /* no memory for a single slot: nobody else will wake us */
+    return false;
+  }
+  net_link_remove(l, part);
+  net_slot_take(l, part);
+  int rc = net_part_send(l, part);
+  if (rc != CHI_OK) {
+    net_slot_leave(l, part);
+    l->stalled = rc == CHI_EBUSY;
+    if (l->stalled)
+      net_link_insert(l, part);
+    else
+      net_part_fail(part, rc);
+    return !l->stalled;
+  }
+  part->heard = n->now;
+  part->ask_ns = net_link_ask_first(n);
+  net_part_ask_in(l, part, part->ask_ns);
+  n->figures.requests++;
+  net_trace(n, NET_TRACE_SENT, l->node, part->seq);
+  return true;
+}
+
+static void net_link_pump(struct net_link *l)
+{
+  l->stalled = false;
+  if (net_link_look(l)) {
+    while (l->first && net_link_send_first(l))
+      ;
+  }
+  if (!l->first)
+    return;
+  if (l->stalled)
+    net_link_wake(l, l->net->now + NET_LINK_STALL_NS);
+  else if (!l->there)
+    net_link_wake(l, l->net->now + NET_LINK_POLL_NS);
+}
+
+/* ---- withdrawing */
+
+static void net_part_on_pause(struct net *n, struct net_timer *t)
+{
+  (void)n;
+  struct net_part *part = CHI_CONTAINER_OF(t, struct net_part, timer);
+  CHI_ASSERT(part->state == NET_PART_PAUSED);
+  part->state = NET_PART_NEW;
+  net_part_enqueue(part);
+}
+
+void net_part_withdraw(struct net_part *part)
+{
+  if (part->state == NET_PART_WAITING)
+    net_link_remove(part->link, part);
+  else if (part->state == NET_PART_SENT)
+    net_slot_leave(part->link, part);
+  else
+    net_timer_clear(part->call->net, &part->timer);
+  part->state = NET_PART_NEW;
+}
+
+/* One item to the peer; it is said again with the next question if there is no room now. */
+static void net_link_tell(struct net_link *l, enum wire_kind kind, uint32_t slot, uint64_t seq,
+                          int32_t what)
+{
+  struct wire_out out;
+  if (!peer_begin(l->peer, kind, 2 + NET_ITEM_SIZE, true, &out))
+    return;
+  wire_put_u16(&out, 1);
+  net_item_put(&out, slot, seq, what);
+  peer_post(l->peer, &out, NULL, 0, NULL);
+}
+
+void net_part_abort(struct net_part *part, int code)
+{
+  struct net_link *l = part->link;
+  CHI_ASSERT(part->state == NET_PART_SENT);
+  net_link_tell(l, WIRE_CANCEL, part->slot, part->seq, code);
+  part->ask_ns = net_link_ask_first(l->net);
+  net_part_ask_in(l, part, part->ask_ns);
+}
+
+/* ---- questions */
+
+/* No sign of life: it may have run. Whoever has it no longer needs to go on. */
+static void net_part_despair(struct net_link *l, struct net_part *part)
+{
+  net_link_tell(l, WIRE_CANCEL, part->slot, part->seq, CHI_ECANCELLED);
+  bool pinned = part->pin.count > 0;
+  net_part_withdraw(part);
+  net_part_fail(part, CHI_EUNKNOWN);
+  if (pinned) /* a peer that takes nothing may not keep the task's memory for ever */
+    peer_reset(l->peer);
+}
+
+static void net_link_ask_now(struct net_link *l, uint32_t due)
+{
+  struct net *n = l->net;
+  struct wire_out out;
+  if (due == 0 || !l->peer->met ||
+      !peer_begin(l->peer, WIRE_ASK, 2 + (size_t)due * NET_ITEM_SIZE, true, &out))
+    return;
+  wire_put_u16(&out, (uint16_t)due);
+  for (uint32_t i = 0; i < l->slots; i++) {
+    const struct net_part *part = l->slot[i].part;
+    if (part && part->ask_at <= n->now)
+      net_item_put(&out, i, part->seq, 0);
+  }
+  peer_post(l->peer, &out, NULL, 0, NULL);
+}
+
+static void net_link_ask(struct net_link *l)
+{
+  struct net *n = l->net;
+  uint32_t due = 0;
+  for (uint32_t i = 0; i < l->slots; i++) {
+    struct net_part *part = l->slot[i].part;
+    if (!part || part->ask_at > n->now)
+      continue;
+    if (n->now - part->heard >= n->o.task_timeout_ns)
+      net_part_despair(l, part);
+    else
+      due++;
+  }
+  net_link_ask_now(l, due);
+  l->ask_at = UINT64_MAX;
+  for (uint32_t i = 0; i < l->slots; i++) {
+    struct net_part *part = l->slot[i].part;
+    if (!part)
+      continue;
+    if (part->ask_at <= n->now) {
+      if (part->call->cancel != CHI_OK)
+        net_link_tell(l, WIRE_CANCEL, i, part->seq, part->call->cancel);
+      uint64_t most = net_link_ask_most(n);
+      part->ask_at = n->now + part->ask_ns;
+      part->ask_ns = part->ask_ns * 2 < most ? part->ask_ns * 2 : most;
+    }
+    l->ask_at = part->ask_at < l->ask_at ? part->ask_at : l->ask_at;
+  }
+}
+
+static void net_link_ack(struct net_link *l)
+{
+  struct wire_out out;
+  if (!peer_begin(l->peer, WIRE_ACK, 2 + (size_t)l->acks * NET_ITEM_SIZE, true, &out)) {
+    l->ack_at = l->net->now + NET_ASK_NS;
+    return;
+  }
+  wire_put_u16(&out, (uint16_t)l->acks);
+  for (uint32_t i = 0; i < l->slots; i++) {
+    if (l->slot[i].ack)
+      net_item_put(&out, i, l->slot[i].seq, 0);
+    l->slot[i].ack = false;
+  }
+  l->acks = 0;
+  peer_post(l->peer, &out, NULL, 0, NULL);
+}
+
+static void net_link_on_timer(struct net *n, struct net_timer *t)
+{
+  struct net_link *l = CHI_CONTAINER_OF(t, struct net_link, timer);
+  if (l->acks > 0 && l->ack_at <= n->now)
+    net_link_ack(l);
+  if (l->busy > 0 && l->ask_at <= n->now)
+    net_link_ask(l);
+  net_link_pump(l);
+  if (!l->there)
+    net_link_expire(l);
+  if (l->kept > 0 && l->remind_at <= n->now)
+    net_seat_remind(l);
+  if (l->acks > 0)
+    net_link_wake(l, l->ack_at);
+  if (l->busy > 0)
+    net_link_wake(l, l->ask_at);
+  if (l->kept > 0)
+    net_link_wake(l, l->remind_at);
+}
+
+/* ---- losses */
+
+/* A part that is to begin again, as if it were new. */
+static void net_part_again(struct net_part *part)
+{
+  struct net *n = part->call->net;
+  part->key = net_key_new(n);
+  n->figures.retries++;
+  net_trace(n, NET_TRACE_RETRIED, part->node, part->key.seq);
+}
+
+static void net_part_lost(struct net_link *l, struct net_part *part)
+{
+  bool idempotent = (part->call->ctx->method->def->flags & CHI_METHOD_IDEMPOTENT) != 0;
+  net_part_withdraw(part);
+  if (!idempotent || part->call->cancel != CHI_OK || ++part->tries >= NET_TRIES) {
+    net_part_fail(part, CHI_EUNKNOWN);
+    return;
+  }
+  net_part_again(part);
+  net_link_insert(l, part);
+}
+
+void net_link_lost(struct net_link *l)
+{
+  net_link_look(l);
+  for (uint32_t i = 0; i < l->slots; i++) {
+    if (l->slot[i].part)
+      net_part_lost(l, l->slot[i].part);
+    l->slot[i].ack = false;
+  }
+  l->acks = 0;
+  CHI_ASSERT(l->busy == 0 && l->bytes == 0);
+  net_link_pump(l);
+}
+
+void net_link_on_boot(struct net_link *l)
+{
+  struct net *n = l->net;
+  if (l->boot != l->peer->boot) {
+    l->boot = l->peer->boot;
+    net_link_lost(l);
+    net_seat_clear(l);
+  }
+  if (!net_link_look(l)) {
+    if (l->first)
+      net_link_wake(l, n->now + NET_LINK_POLL_NS);
+    return;
+  }
+  for (uint32_t i = 0; i < l->slots; i++) { /* what was on its way may be lost: ask at once */
+    struct net_part *part = l->slot[i].part;
+    if (!part)
+      continue;
+    part->ask_ns = net_link_ask_first(n);
+    net_part_ask_in(l, part, 0);
+  }
+  net_link_pump(l);
+}
+
+/* ---- what comes back */
+
+static struct net_part *net_link_part(const struct net_link *l, uint32_t slot, uint64_t seq)
+{
+  struct net_part *part = slot < l->slots ? l->slot[slot].part : NULL;
+  return part && part->seq == seq ? part : NULL;
+}
+
+/* Later, as if it were new, and later the more often that was said. */
+static void net_part_pause(struct net_part *part)
+{
+  struct net *n = part->call->net;
+  uint64_t pause = NET_BUSY_NS << (part->busy < 7 ? part->busy : 7);
+  part->busy++;
+  net_part_again(part);
+  part->state = NET_PART_PAUSED;
+  part->timer.due = net_part_on_pause;
+  net_timer_set(n, &part->timer, n->now + (pause < NET_BUSY_MAX_NS ? pause : NET_BUSY_MAX_NS));
+}
+
+/* True: the caller wants no more, or it has been tried for long enough, and it has ended. */
+static bool net_part_is_spent(struct net_part *part, int rc)
+{
+  const struct net_call *call = part->call;
+  bool spent = call->net->now - call->began >= call->net->o.task_timeout_ns;
+  if (call->cancel == CHI_OK && !spent)
+    return false;
+  net_part_fail(part, call->cancel != CHI_OK ? call->cancel : rc);
+  return true;
+}
+
+static struct container *net_part_home(const struct net_part *part)
+{
+  const struct net *n = part->call->net;
+  const struct pool_entry *e = pool_table_find(n->worker->table, part->call->ctx->task->pool);
+  bool here = e && e->state == POOL_READY && part->first < e->map->count;
+  return here ? e->map->at[part->first].here : NULL;
+}
+
+static void net_part_run_home(struct net_part *part, struct container *home)
+{
+  if (!part->replica)
+    part->replica = net_replica(part->call, &part->store);
+  if (part->replica)
+    net_part_run(part, home);
+  else
+    net_part_fail(part, CHI_ENOMEM);
+}
+
+/* The container is elsewhere, perhaps even here by now. While it is on its way each side names the
+ * other: so after a few hops there are pauses between them. */
+static void net_part_moved(struct net_part *part, uint32_t node)
+{
+  struct net *n = part->call->net;
+  net_trace(n, NET_TRACE_MOVED, part->node, node);
+  if (node >= n->nodes || part->count != 1) {
+    net_part_fail(part, CHI_EUNREACHABLE);
+    return;
+  }
+  if (net_part_is_spent(part, CHI_EUNREACHABLE))
+    return;
+  struct container *home = node == n->self ? net_part_home(part) : NULL;
+  if (node != n->self)
+    part->node = node;
+  if (home) {
+    net_part_again(part);
+    net_part_run_home(part, home);
+  } else if (node == n->self || ++part->hops > NET_HOPS) {
+    net_part_pause(part);
+  } else {
+    net_part_again(part);
+    net_part_enqueue(part);
+  }
+}
+
+/* "Not run: busy" is worth another try as long as the caller has time. */
+static void net_part_refused(struct net_part *part, int rc)
+{
+  if (rc != CHI_EBUSY && rc != CHI_ENOMEM)
+    net_part_fail(part, rc);
+  else if (!net_part_is_spent(part, CHI_EBUSY))
+    net_part_pause(part);
+}
+
+static bool net_answer_suits(const struct net_answer *a, const struct net_part *part)
+{
+  const struct net_failures *f = &a->failures;
+  if (f->asked != part->count || (a->gathered && f->failed == f->asked))
+    return false;
+  for (uint32_t i = 0; i < f->listed; i++)
+    if (f->item[i].container < part->first || f->item[i].container - part->first >= part->count)
+      return false;
+  return true;
+}
+
+static void net_part_take(struct net_part *part, struct net_answer *a, struct wire_in *in)
+{
+  const chi_type *type = part->call->ctx->method->def->type;
+  if (!a->ran) {
+    if (a->moved)
+      net_part_moved(part, a->node);
+    else
+      net_part_refused(part, a->rc);
+    return;
+  }
+  int rc = wire_task_get(in, type, net_part_task(part), CHI_DIR_OUT, NULL, NULL);
+  if (rc == CHI_OK && (!wire_in_ended(in) || !net_answer_suits(a, part)))
+    rc = CHI_ECORRUPT;
+  if (rc == CHI_OK)
+    net_part_answered(part, a);
+  else
+    net_part_fail(part, rc);
+}
+
+void net_link_on_answer(struct net_link *l, struct wire_in *in)
+{
+  struct net *n = l->net;
+  struct net_answer a;
+  bool big = in->bulk_count > 0;
+  n->figures.bytes_in += in->size;
+  for (uint32_t i = 0; i < in->bulk_count; i++)
+    n->figures.bytes_in += in->bulk[i].size;
+  bool sound = net_answer_get(in, &a);
+  struct net_part *part = net_link_part(l, a.slot, a.seq);
+  if (!part) {
+    if (sound && a.slot < l->slots && l->slot[a.slot].seq == a.seq)
+      net_slot_ack(l, a.slot, false); /* its acknowledgement was lost */
+    return;
+  }
+  net_slot_leave(l, part);
+  net_slot_ack(l, a.slot, big);
+  net_trace(n, NET_TRACE_ANSWERED, l->node, a.seq);
+  if (sound) {
+    net_part_take(part, &a, in);
+  } else {
+    net_malformed(n, l, "an answer");
+    net_part_fail(part, CHI_ECORRUPT);
+  }
+  net_link_pump(l);
+}
+
+static void net_part_unseen(struct net_link *l, struct net_part *part)
+{
+  struct net *n = l->net;
+  int code = part->call->cancel;
+  int rc = code != CHI_OK ? code : net_part_send(l, part);
+  if (rc == CHI_OK) {
+    n->figures.retries++;
+    net_trace(n, NET_TRACE_RESENT, l->node, part->seq);
+  } else if (rc != CHI_EBUSY) {
+    net_part_withdraw(part);
+    net_part_fail(part, rc);
+  }
+}
+
+void net_link_on_state(struct net_link *l, struct wire_in *in)
+{
+  uint32_t count = wire_get_u16(in);
+  for (uint32_t i = 0; i < count; i++) {
+    uint32_t slot = 0;
+    uint64_t seq = 0;
+    int32_t what = 0;
+    if (!net_item_get(in, &slot, &seq, &what)) {
+      net_malformed(l->net, l, "a state");
+      return;
+    }
+    struct net_part *part = net_link_part(l, slot, seq);
+    if (part && what == NET_STATE_RUNNING)
+      part->heard = l->net->now;
+    else if (part && what == NET_STATE_UNSEEN)
+      net_part_unseen(l, part);
+    else if (part && what == NET_STATE_KEPT)
+      net_part_ask_in(l, part, 0);
+    else if (!part && what == NET_STATE_KEPT) /* whatever became of it, it is over */
+      net_link_tell(l, WIRE_ACK, slot, seq, 0);
+  }
+  net_link_pump(l);
+}
+
+#undef NET_LINK_SLOTS
+#undef NET_LINK_ACKS
+#undef NET_LINK_POLL_NS
+#undef NET_LINK_STALL_NS
+
+/* ---- sources/net_seat.c ---- */
+/* net_seat.c - what a peer asks of us: each request is run at most once, and answered. */
+
+/* What a peer may say of a task. */
+#define NET_FLAGS (CHI_TASK_PERIODIC | CHI_TASK_FORGET | CHI_TASK_FORCE_NET | TASK_PROMPT)
+#define NET_SEAT_FIRST 8u              /* seats to begin with */
+#define NET_SEAT_BYTES (2 * NET_BYTES) /* of requests and kept answers, for one peer */
+
+static void net_run_send(struct net_run *run);
+
+/* ---- seats */
+
+/* The seat of a slot, made if need be; NULL: no memory. */
+static struct net_seat *net_seat_at(struct net_link *l, uint32_t slot)
+{
+  const struct alloc *alloc = l->net->alloc;
+  CHI_ASSERT(slot < NET_SLOTS);
+  if (slot < l->seats)
+    return &l->seat[slot];
+  uint32_t room = l->seats ? l->seats : NET_SEAT_FIRST;
+  while (room <= slot)
+    room *= 2;
+  struct net_seat *more = alloc_zero(alloc, room * sizeof *more);
+  if (!more)
+    return NULL;
+  if (l->seats)
+    memcpy(more, l->seat, l->seats * sizeof *more);
+  alloc_put(alloc, l->seat, l->seats * sizeof *more);
+  l->seat = more;
+  l->seats = room;
+  return &l->seat[slot];
+}
+
+static struct net_seat *net_seat_of(const struct net_run *run)
+{
+  CHI_ASSERT(!run->orphan && run->request.slot < run->link->seats);
+  return &run->link->seat[run->request.slot];
+}
+
+static void net_run_cancel(struct net_run *run, int code)
+{
+  struct net *n = run->net;
+  if (run->call) {
+    net_call_cancel(run->call, code);
+  } else {
+    mark_set(&run->ctx->cancel, CHI_ECANCELLED);
+    worker_cancel_changed(n->worker);
+  }
+}
+
+/* The peer has no more interest in the seat's run. */
+static void net_seat_leave(struct net_seat *seat)
+{
+  struct net_run *run = seat->run;
+  seat->run = NULL;
+  seat->rc = CHI_OK;
+  if (!run)
+    return;
+  struct net *n = run->net;
+  run->orphan = true;
+  if (run->state == NET_RUN_RUNNING) {
+    n->figures.aborted++;
+    net_trace(n, NET_TRACE_ABORTED, run->link->node, run->request.seq);
+    net_run_cancel(run, CHI_ECANCELLED);
+  } else if (run->pin.count == 0) {
+    net_run_free(run);
+  }
+}
+
+void net_seat_clear(struct net_link *l)
+{
+  for (uint32_t i = 0; i < l->seats; i++) {
+    net_seat_leave(&l->seat[i]);
+    l->seat[i].seq = 0;
+  }
+}
+
+/* ---- runs */
+
+static struct net_run *net_run_new(struct net_link *l, const struct net_request *r)
+{
+  struct net *n = l->net;
+  struct net_run *run = alloc_zero(n->alloc, sizeof *run);
+  if (!run)
+    return NULL;
+  if (net_timer_reserve(n) != CHI_OK) {
+    alloc_put(n->alloc, run, sizeof *run);
+    return NULL;
+  }
+  run->pin.run = true;
+  run->net = n;
+  run->link = l;
+  run->request = *r;
+  run->arrived = n->now;
+  run->before = n->last_run;
+  if (n->last_run)
+    n->last_run->next = run;
+  else
+    n->runs = run;
+  n->last_run = run;
+  n->figures.runs_open++;
+  return run;
+}
+
+void net_run_free(struct net_run *run)
+{
+  struct net *n = run->net;
+  CHI_ASSERT(run->pin.count == 0);
+  if (run->before)
+    run->before->next = run->next;
+  else
+    n->runs = run->next;
+  if (run->next)
+    run->next->before = run->before;
+  else
+    n->last_run = run->before;
+  if (run->state == NET_RUN_ANSWERED) {
+    n->figures.answers_kept--;
+    run->link->kept--;
+  } else {
+    n->figures.runs_open--;
+  }
+  run->link->held -= run->held;
+  net_timer_release(n, &run->timer);
+  net_store_free(n, &run->raw);
+  net_store_free(n, &run->in);
+  net_store_free(n, &run->out);
+  if (run->ctx)
+    worker_record_free(n->worker, run->ctx);
+  alloc_put(n->alloc, run->answer, run->answer_room);
+  alloc_put(n->alloc, run, sizeof *run);
+}
+
+void net_run_unpinned(struct net_run *run)
+{
+  if (run->orphan && run->state == NET_RUN_ANSWERED && run->pin.count == 0)
+    net_run_free(run);
+}
+
+/* Memory that counts for the peer; NULL: none, or it has too much already. */
+static void *net_run_memory(struct net_run *run, struct net_store *store, uint64_t size)
+{
+  struct net_link *l = run->link;
+  bool alone = l->held == run->held; /* one request may be of any size */
+  if (!alone && (size > NET_SEAT_BYTES || l->held > NET_SEAT_BYTES - size))
+    return NULL;
+  void *data = net_store_get(run->net, store, size);
+  if (data) {
+    l->held += size;
+    run->held += size;
+  }
+  return data;
+}
+
+static void *net_run_bulk(void *arg, const chi_field *field, chi_bulk *bulk, uint64_t size)
+{
+  struct net_run *run = arg;
+  (void)bulk;
+  return net_run_memory(run, field->dir & CHI_DIR_OUT ? &run->out : &run->in, size);
+}
+
+/* ---- refusal */
+
+static void net_seat_refuse(struct net_link *l, uint32_t slot, const struct net_seat *seat,
+                            uint32_t first, uint32_t count)
+{
+  struct net_answer a = {.slot = slot, .seq = seat->seq, .rc = seat->rc, .node = seat->moved};
+  struct wire_out out;
+  a.moved = seat->rc == CHI_EUNREACHABLE;
+  a.failures.asked = count;
+  net_failures_range(&a.failures, first, count, seat->rc);
+  if (!peer_begin(l->peer, WIRE_ANSWER, NET_ANSWER_SIZE, true, &out))
+    return;
+  net_answer_put(&out, &a);
+  peer_post(l->peer, &out, NULL, 0, NULL);
+}
+
+/* Certainly not run. Frees the run. */
+static void net_run_refuse(struct net_run *run, int rc, uint32_t moved)
+{
+  struct net *n = run->net;
+  struct net_link *l = run->link;
+  struct net_request r = run->request;
+  struct net_seat *seat = net_seat_of(run);
+  seat->run = NULL;
+  seat->rc = rc;
+  seat->moved = moved;
+  net_run_free(run);
+  n->figures.not_run++;
+  net_trace(n, NET_TRACE_NOT_RUN, l->node, r.seq);
+  net_seat_refuse(l, r.slot, seat, r.first, r.count);
+}
+
+/* ---- answers */
+
+static void net_run_write(struct net_run *run, int rc, const struct net_failures *failures,
+                          bool gathered)
+{
+  struct wire_out out;
+  struct net_answer a = {.slot = run->request.slot,
+                         .seq = run->request.seq,
+                         .rc = rc,
+                         .ran = true,
+                         .gathered = gathered,
+                         .failures = *failures};
+  wire_out_init(&out, run->answer, run->answer_room);
+  net_answer_put(&out, &a);
+  size_t head = out.used;
+  run->frames = 0;
+  int done = wire_task_put(&out, run->ctx->method->def->type, run->ctx->task, CHI_DIR_OUT,
+                           run->frame, &run->frames, WIRE_BULKS);
+  CHI_ASSERT(done != CHI_ETOOBIG);
+  /* A method that spoils its own buffers is answered for without fields: CHI_ECORRUPT there. */
+  run->answer_size = done == CHI_OK ? out.used : head;
+}
+
+void net_run_end(struct net_run *run, int rc, const struct net_failures *failures, bool gathered)
+{
+  struct net *n = run->net;
+  CHI_ASSERT(run->state == NET_RUN_RUNNING && run->pin.count == 0);
+  run->call = NULL;
+  run->state = NET_RUN_ANSWERED;
+  n->figures.runs_open--;
+  n->figures.answers_kept++;
+  run->arrived = n->now;
+  if (run->link->kept++ == 0) {
+    run->link->remind_at = n->now + NET_ASK_MAX_NS;
+    net_link_wake(run->link, run->link->remind_at);
+  }
+  if (run->orphan) {
+    net_run_free(run);
+    return;
+  }
+  net_run_write(run, rc, failures, gathered);
+  worker_record_free(n->worker, run->ctx);
+  run->ctx = NULL;
+  net_store_free(n, &run->in);
+  run->link->held -= run->held - run->out.bytes;
+  run->held = run->out.bytes;
+  n->figures.answers++;
+  net_run_send(run);
+}
+
+/* If there is no room now, the peer will ask. */
+static void net_run_send(struct net_run *run)
+{
+  struct net *n = run->net;
+  struct wire_out out;
+  CHI_ASSERT(run->state == NET_RUN_ANSWERED);
+  if (!peer_begin(run->link->peer, WIRE_ANSWER, run->answer_size, true, &out))
+    return;
+  wire_put_bytes(&out, run->answer, run->answer_size);
+  run->pin.count += run->frames > 0;
+  n->figures.bytes_out += run->answer_size;
+  for (uint32_t i = 0; i < run->frames; i++)
+    n->figures.bytes_out += run->frame[i].size;
+  peer_post(run->link->peer, &out, run->frame, run->frames, run->frames > 0 ? &run->pin : NULL);
+}
+
+static void net_run_on_done(chi_ctx *ctx)
+{
+  struct net_run *run = ctx->call_arg;
+  struct net *n = run->net;
+  int rc = ctx->task->rc;
+  struct net_failures failures = {.asked = 1};
+  CHI_ASSERT(run->ctx == ctx);
+  n->inside++;
+  if (rc != CHI_OK)
+    net_failures_add(&failures, run->request.first, rc);
+  net_rooms_hold(ctx->method->def->type, ctx->task, run->rooms);
+  net_run_end(run, rc, &failures, rc == CHI_OK);
+  net_leave(n);
+}
+
+/* ---- admission */
+
+static bool net_run_is_slow(const struct method *m, const chi_task *t)
+{
+  uint64_t us = t->compute_us ? t->compute_us : m->def->compute_us;
+  uint64_t size = t->io_size < (1ull << 40) ? t->io_size : 1ull << 40;
+  return (size / 4 + us * 1000 + 5000) * (tally_get(&m->weight) >> 3) >> 7 >= WORKER_SLOW_NS;
+}
+
+static void net_run_header(const struct net_request *r, chi_task *t)
+{
+  t->pool = r->pool;
+  t->query = r->query;
+  t->method = r->method;
+  t->flags = r->flags & NET_FLAGS;
+  t->compute_us = r->compute_us;
+  t->io_size = r->io_size;
+  t->period_us = r->period_us;
+}
+
+/* c is NULL for a range: its parts have containers. */
+static void net_run_context(struct net_run *run, struct container *c)
+{
+  const struct net_request *r = &run->request;
+  struct net *n = run->net;
+  chi_ctx *ctx = run->ctx;
+  ctx->origin = TASK_FROM_NODE;
+  ctx->container = c;
+  ctx->id = worker_new_id(n->worker);
+  ctx->root = r->root;
+  ctx->depth = (uint8_t)r->depth;
+  ctx->key_node = r->key.node;
+  ctx->key_boot = r->key.boot;
+  ctx->key_seq = r->key.seq;
+  ctx->key_index = r->first;
+  ctx->call_done = net_run_on_done;
+  ctx->call_arg = run;
+  ctx->slow = net_run_is_slow(ctx->method, ctx->task);
+  if (r->remaining != 0 && r->remaining < UINT64_MAX - run->arrived)
+    ctx->deadline = run->arrived + r->remaining;
+}
+
+/* The task and all that its answer will need; CHI_OK, or why it is refused. */
+static int net_run_read(struct net_run *run, const struct method *m, struct wire_in *in)
+{
+  struct net *n = run->net;
+  const chi_type *type = m->def->type;
+  run->ctx = worker_record(n->worker, type->size);
+  if (!run->ctx)
+    return CHI_ENOMEM;
+  run->ctx->method = m;
+  memset(run->ctx->task, 0, type->size);
+  net_run_header(&run->request, run->ctx->task);
+  int rc = wire_task_get(in, type, run->ctx->task, CHI_DIR_IN, net_run_bulk, run);
+  if (rc == CHI_OK && !wire_in_ended(in))
+    rc = CHI_ECORRUPT;
+  if (rc == CHI_OK)
+    rc = net_rooms_get(type, run->ctx->task, run->rooms);
+  if (rc != CHI_OK)
+    return rc;
+  run->answer_room = NET_ANSWER_SIZE + wire_task_size(type, NULL, CHI_DIR_OUT);
+  if (run->answer_room > PEER_RECORD_MAX)
+    return CHI_ETOOBIG;
+  run->answer = alloc_get(n->alloc, run->answer_room);
+  return run->answer ? CHI_OK : CHI_ENOMEM;
+}
+
+static void net_run_start(struct net_run *run)
+{
+  struct net *n = run->net;
+  chi_ctx *ctx = run->ctx;
+  run->state = NET_RUN_RUNNING;
+  n->figures.runs++;
+  tally_add(&n->worker->accepted, 1);
+  tally_add(&ctx->container->tally[n->worker->index].active, 1);
+  worker_submit(n->worker, ctx);
+}
+
+static int net_run_admit(struct net_run *run, const struct pool_entry *e, struct wire_in *in)
+{
+  struct net *n = run->net;
+  const struct net_request *r = &run->request;
+  const struct pool_map *map = e->map;
+  struct container *here = map->at[r->first].here;
+  int rc = net_run_read(run, module_method(e->pool->module, r->method), in);
+  if (rc != CHI_OK)
+    return rc;
+  net_run_context(run, here);
+  if (r->count == 1) {
+    net_run_start(run);
+    return CHI_OK;
+  }
+  run->state = NET_RUN_RUNNING;
+  n->figures.runs++;
+  rc = net_call_open(n, run->ctx, e->pool, map, r->first, r->count, run, &run->call);
+  if (rc != CHI_OK)
+    n->figures.runs--;
+  return rc;
+}
+
+static bool net_request_is_ahead(const struct net_request *r, const struct pool *pool)
+{
+  if (!pool->shared || r->version[0] == pool->version[0])
+    return pool->shared && r->version[1] > pool->version[1];
+  return r->version[0] > pool->version[0];
+}
+
+enum net_verdict { NET_ADMIT, NET_PARK, NET_REFUSE };
+
+static enum net_verdict net_run_judge(const struct net_run *run, const struct pool_entry *e,
+                                      int *rc, uint32_t *moved)
+{
+  const struct net *n = run->net;
+  const struct net_request *r = &run->request;
+  *rc = CHI_ESHUTDOWN;
+  if (n->draining && !pool_id_equal(r->pool, CHI_ADMIN_POOL))
+    return NET_REFUSE;
+  *rc = CHI_ENOENT;
+  if (!e || e->state == POOL_CREATING || net_request_is_ahead(r, e->pool))
+    return NET_PARK;
+  if (e->state != POOL_READY)
+    return NET_REFUSE;
+  *rc = CHI_ENOMETHOD;
+  if (!module_method(e->pool->module, r->method))
+    return NET_REFUSE;
+  *rc = CHI_ERANGE;
+  if (r->first >= e->map->count || r->count > e->map->count - r->first)
+    return NET_REFUSE;
+  *rc = CHI_EUNREACHABLE;
+  *moved = e->map->at[r->first].node;
+  if (r->count == 1 && !e->map->at[r->first].here)
+    return NET_REFUSE;
+  return NET_ADMIT;
+}
+
+/* ---- parking */
+
+static void net_run_on_patience(struct net *n, struct net_timer *t)
+{
+  (void)n;
+  struct net_run *run = CHI_CONTAINER_OF(t, struct net_run, timer);
+  CHI_ASSERT(run->state == NET_RUN_PARKED);
+  net_run_refuse(run, CHI_ENOENT, 0);
+}
+
+/* Keeps a copy of what came. */
+static int net_run_keep(struct net_run *run, const struct wire_in *in)
+{
+  struct wire_in *kept = &run->parked;
+  size_t left = in->size - in->at;
+  unsigned char *bytes = net_run_memory(run, &run->raw, left ? left : 1);
+  if (!bytes || in->bulk_count > WIRE_BULKS)
+    return CHI_ENOMEM;
+  memcpy(bytes, in->data + in->at, left);
+  wire_in_init(kept, bytes, left);
+  for (uint32_t i = 0; i < in->bulk_count; i++) {
+    void *data = net_run_memory(run, &run->raw, in->bulk[i].size);
+    if (!data)
+      return CHI_ENOMEM;
+    memcpy(data, in->bulk[i].data, in->bulk[i].size);
+    run->frame[i] = (struct env_frame){data, in->bulk[i].size};
+  }
+  kept->bulk = run->frame;
+  kept->bulk_count = in->bulk_count;
+  return CHI_OK;
+}
+
+static int net_run_park(struct net_run *run, const struct wire_in *in)
+{
+  struct net *n = run->net;
+  uint64_t wait = n->o.wait_for_restart_ns, left = run->request.remaining;
+  int rc = net_run_keep(run, in);
+  if (rc != CHI_OK)
+    return rc;
+  wait = left != 0 && left < wait ? left : wait;
+  run->timer.due = net_run_on_patience;
+  net_timer_set(n, &run->timer, wait < UINT64_MAX - n->now ? n->now + wait : UINT64_MAX);
+  return CHI_OK;
+}
+
+/* `in` is what is left to be read of the request; or, when parked, NULL. */
+static void net_run_try(struct net_run *run, struct wire_in *in)
+{
+  struct net *n = run->net;
+  struct wire_in kept = run->parked;
+  const struct pool_entry *e = pool_table_find(n->worker->table, run->request.pool);
+  int rc = CHI_OK;
+  uint32_t moved = 0;
+  enum net_verdict verdict = net_run_judge(run, e, &rc, &moved);
+  if (verdict == NET_PARK && in)
+    rc = net_run_park(run, in);
+  if (verdict == NET_PARK && (!in || rc == CHI_OK))
+    return;
+  if (verdict == NET_ADMIT) {
+    net_timer_clear(n, &run->timer);
+    rc = net_run_admit(run, e, in ? in : &kept);
+    if (rc == CHI_OK) {
+      run->held -= run->raw.bytes;
+      run->link->held -= run->raw.bytes;
+      net_store_free(n, &run->raw);
+      return;
+    }
+    run->state = NET_RUN_PARKED;
+  }
+  net_run_refuse(run, rc, moved);
+}
+
+void net_run_try_again(struct net_run *run)
+{
+  if (run->state == NET_RUN_PARKED && !run->orphan)
+    net_run_try(run, NULL);
+}
+
+/* ---- records */
+
+/* A request that has come before: its answer again, or nothing that the peer doesn't know. */
+static void net_seat_repeat(struct net_link *l, uint32_t slot)
+{
+  struct net *n = l->net;
+  const struct net_seat *seat = &l->seat[slot];
+  n->figures.repeats++;
+  net_trace(n, NET_TRACE_REPEATED, l->node, seat->seq);
+  if (seat->run && seat->run->state == NET_RUN_ANSWERED)
+    net_run_send(seat->run);
+  else if (!seat->run && seat->rc != CHI_OK)
+    net_seat_refuse(l, slot, seat, seat->first, seat->count);
+}
+
+void net_seat_on_request(struct net_link *l, struct wire_in *in)
+{
+  struct net *n = l->net;
+  struct net_request r;
+  n->figures.bytes_in += in->size;
+  for (uint32_t i = 0; i < in->bulk_count; i++)
+    n->figures.bytes_in += in->bulk[i].size;
+  bool sound = net_request_get(in, &r);
+  struct net_seat *seat = r.seq != 0 ? net_seat_at(l, r.slot) : NULL;
+  if (!sound)
+    net_malformed(n, l, "a request");
+  if (!seat || r.seq < seat->seq)
+    return; /* without memory it is as if it had been lost */
+  if (r.seq == seat->seq) {
+    net_seat_repeat(l, r.slot);
+    return;
+  }
+  net_seat_leave(seat);
+  *seat = (struct net_seat){.seq = r.seq, .first = r.first, .count = r.count ? r.count : 1};
+  if (sound)
+    seat->run = net_run_new(l, &r);
+  if (seat->run) {
+    net_run_try(seat->run, in);
+    return;
+  }
+  seat->rc = sound ? CHI_ENOMEM : CHI_ECORRUPT;
+  n->figures.not_run++;
+  net_trace(n, NET_TRACE_NOT_RUN, l->node, r.seq);
+  net_seat_refuse(l, r.slot, seat, seat->first, seat->count);
+}
+
+/* What is to be said of a request that a peer asks for; 0: nothing, or its answer. */
+static int32_t net_seat_state(const struct net_link *l, uint32_t slot, uint64_t seq)
+{
+  const struct net_seat *seat = slot < l->seats ? &l->seat[slot] : NULL;
+  if (!seat || seat->seq < seq)
+    return NET_STATE_UNSEEN;
+  bool running = seat->seq == seq && seat->run && seat->run->state != NET_RUN_ANSWERED;
+  return running ? NET_STATE_RUNNING : 0;
+}
+
+/* Answers go first: nothing else may be begun while a record is. */
+static uint32_t net_seat_answer_again(struct net_link *l, struct wire_in in, uint32_t count,
+                                      bool *sound)
+{
+  uint32_t told = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    uint32_t slot = 0;
+    uint64_t seq = 0;
+    int32_t what = 0;
+    *sound = net_item_get(&in, &slot, &seq, &what);
+    if (!*sound)
+      return 0;
+    if (net_seat_state(l, slot, seq) != 0)
+      told++;
+    else if (l->seat[slot].seq == seq)
+      net_seat_repeat(l, slot);
+  }
+  return told;
+}
+
+void net_seat_on_ask(struct net_link *l, struct wire_in *in)
+{
+  struct wire_out out;
+  bool sound = true;
+  uint32_t count = wire_get_u16(in);
+  uint32_t told = count <= NET_SLOTS ? net_seat_answer_again(l, *in, count, &sound) : 0;
+  if (!sound || count > NET_SLOTS) {
+    net_malformed(l->net, l, "a question");
+    return;
+  }
+  if (told == 0 || !peer_begin(l->peer, WIRE_STATE, 2 + (size_t)told * NET_ITEM_SIZE, true, &out))
+    return;
+  wire_put_u16(&out, (uint16_t)told);
+  for (uint32_t i = 0; i < count; i++) {
+    uint32_t slot = 0;
+    uint64_t seq = 0;
+    int32_t what = 0;
+    net_item_get(in, &slot, &seq, &what);
+    what = net_seat_state(l, slot, seq);
+    if (what != 0)
+      net_item_put(&out, slot, seq, what);
+  }
+  peer_post(l->peer, &out, NULL, 0, NULL);
+}
+
+static bool net_seat_is_late(const struct net_seat *seat, uint64_t now)
+{
+  return seat->run && seat->run->state == NET_RUN_ANSWERED &&
+         now - seat->run->arrived >= NET_ASK_NS;
+}
+
+void net_seat_remind(struct net_link *l)
+{
+  struct wire_out out;
+  uint32_t count = 0;
+  l->remind_at = l->net->now + NET_ASK_MAX_NS;
+  for (uint32_t i = 0; i < l->seats; i++)
+    count += net_seat_is_late(&l->seat[i], l->net->now);
+  if (count == 0 || !peer_begin(l->peer, WIRE_STATE, 2 + (size_t)count * NET_ITEM_SIZE, true, &out))
+    return;
+  wire_put_u16(&out, (uint16_t)count);
+  for (uint32_t i = 0; i < l->seats; i++)
+    if (net_seat_is_late(&l->seat[i], l->net->now))
+      net_item_put(&out, i, l->seat[i].seq, NET_STATE_KEPT);
+  peer_post(l->peer, &out, NULL, 0, NULL);
+}
+
+static void net_seat_cancel(struct net_seat *seat, int code)
+{
+  struct net_run *run = seat->run;
+  if (run && run->state == NET_RUN_PARKED)
+    net_run_refuse(run, code, 0);
+  else if (run && run->state == NET_RUN_RUNNING)
+    net_run_cancel(run, code);
+}
+
+static void net_seat_release(struct net_seat *seat)
+{
+  if (!seat->run || seat->run->state == NET_RUN_ANSWERED)
+    net_seat_leave(seat);
+}
+
+void net_seat_on_cancel(struct net_link *l, struct wire_in *in)
+{
+  uint32_t count = wire_get_u16(in), slot = 0;
+  uint64_t seq = 0;
+  int32_t code = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    if (!net_item_get(in, &slot, &seq, &code)) {
+      net_malformed(l->net, l, "a cancellation");
+      return;
+    }
+    bool timed_out = code == CHI_ETIMEOUT;
+    if (slot < l->seats && l->seat[slot].seq == seq)
+      net_seat_cancel(&l->seat[slot], timed_out ? CHI_ETIMEOUT : CHI_ECANCELLED);
+  }
+}
+
+void net_seat_on_ack(struct net_link *l, struct wire_in *in)
+{
+  uint32_t count = wire_get_u16(in), slot = 0;
+  uint64_t seq = 0;
+  int32_t what = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    if (!net_item_get(in, &slot, &seq, &what)) {
+      net_malformed(l->net, l, "an acknowledgement");
+      return;
+    }
+    if (slot < l->seats && l->seat[slot].seq == seq)
+      net_seat_release(&l->seat[slot]);
+  }
+}
+
+#undef NET_FLAGS
+#undef NET_SEAT_FIRST
+#undef NET_SEAT_BYTES
+
+/* ---- sources/net_fold.c ---- */
+/* net_fold.c - copies of a task for its parts, and one result from many. */
+
+#define NET_STORE_PAGE 4096u
+#define NET_STORE_LINE 64u
+
+struct net_block {
+  struct net_block *next;
+  size_t size;
+};
+
+/* ---- bulk memory */
+
+void *net_store_get(struct net *n, struct net_store *s, uint64_t size)
+{
+  uint64_t align = size >= NET_STORE_PAGE ? NET_STORE_PAGE : NET_STORE_LINE;
+  if (size == 0 || size > SIZE_MAX / 2)
+    return NULL;
+  size_t whole = sizeof(struct net_block) + (size_t)(size + align);
+  struct net_block *b = alloc_get(n->alloc, whole);
+  if (!b)
+    return NULL;
+  *b = (struct net_block){.next = s->first, .size = whole};
+  s->first = b;
+  s->bytes += size;
+  uintptr_t data = (uintptr_t)(b + 1);
+  return (char *)(b + 1) + ((data + align - 1) / align * align - data);
+}
+
+void net_store_free(struct net *n, struct net_store *s)
+{
+  while (s->first) {
+    struct net_block *b = s->first;
+    s->first = b->next;
+    alloc_put(n->alloc, b, b->size);
+  }
+  s->bytes = 0;
+}
+
+/* The next bulk field of a task at or after field *i, which moves beyond it. */
+static chi_bulk *net_bulk_next(const chi_type *type, const chi_task *task, uint32_t *i,
+                               const chi_field **field)
+{
+  while (*i < type->field_count) {
+    const chi_field *f = &type->fields[(*i)++];
+    if (f->kind == CHI_KIND_bulk) {
+      *field = f;
+      return (chi_bulk *)(void *)((char *)(uintptr_t)task + f->offset);
+    }
+  }
+  return NULL;
+}
+
+int net_rooms_get(const chi_type *type, const chi_task *task, uint64_t *rooms)
+{
+  const chi_field *f = NULL;
+  uint32_t count = 0, i = 0;
+  for (chi_bulk *b; (b = net_bulk_next(type, task, &i, &f)) != NULL; count++) {
+    if (count == WIRE_BULKS)
+      return CHI_ETOOBIG;
+    rooms[count] = b->size;
+  }
+  return CHI_OK;
+}
+
+void net_rooms_hold(const chi_type *type, chi_task *task, const uint64_t *rooms)
+{
+  const chi_field *f = NULL;
+  uint32_t count = 0, i = 0;
+  for (chi_bulk *b; (b = net_bulk_next(type, task, &i, &f)) != NULL; count++) {
+    CHI_ASSERT(count < WIRE_BULKS);
+    b->size = b->size < rooms[count] ? b->size : rooms[count];
+  }
+}
+
+uint64_t net_bulk_bytes(const chi_type *type, const chi_task *task)
+{
+  const chi_field *f = NULL;
+  uint64_t bytes = 0;
+  uint32_t i = 0;
+  for (chi_bulk *b; (b = net_bulk_next(type, task, &i, &f)) != NULL;)
+    bytes += b->size;
+  return bytes;
+}
+
+/* ---- replicas */
+
+static bool net_replica_buffers(struct net *n, const chi_type *type, chi_task *task,
+                                struct net_store *store)
+{
+  const chi_field *f = NULL;
+  uint32_t i = 0;
+  for (chi_bulk *b; (b = net_bulk_next(type, task, &i, &f)) != NULL;) {
+    if (!(f->dir & CHI_DIR_OUT) || b->size == 0)
+      continue;
+    void *own = net_store_get(n, store, b->size);
+    if (!own)
+      return false;
+    if (f->dir & CHI_DIR_IN)
+      memcpy(own, b->data, b->size);
+    b->data = own;
+    b->ref = 0;
+  }
+  return true;
+}
+
+chi_ctx *net_replica(struct net_call *call, struct net_store *store)
+{
+  struct net *n = call->net;
+  const chi_ctx *ctx = call->ctx;
+  const chi_type *type = ctx->method->def->type;
+  chi_ctx *copy = worker_record(n->worker, type->size);
+  if (!copy)
+    return NULL;
+  memcpy(copy->task, ctx->task, type->size);
+  copy->method = ctx->method;
+  if (call->several && !net_replica_buffers(n, type, copy->task, store)) {
+    net_store_free(n, store);
+    worker_record_free(n->worker, copy);
+    return NULL;
+  }
+  return copy;
+}
+
+/* ---- one result from many */
+
+static void net_fold_copy(const struct net_call *call, const chi_task *from)
+{
+  const chi_ctx *ctx = call->ctx;
+  const chi_type *type = ctx->method->def->type;
+  const chi_field *f = NULL;
+  task_copy_out(&ctx->method->plan, from, ctx->task);
+  net_rooms_hold(type, ctx->task, call->rooms);
+  uint32_t i = 0;
+  for (chi_bulk *to; (to = net_bulk_next(type, ctx->task, &i, &f)) != NULL;) {
+    const chi_bulk *b = (const chi_bulk *)(const void *)((const char *)from + f->offset);
+    if ((f->dir & CHI_DIR_OUT) && to->size > 0 && b->data != to->data)
+      memcpy(to->data, b->data, to->size);
+  }
+}
+
+/* Where nothing succeeds, the fields of the first failure are worth having. */
+void net_fold(struct net_call *call, struct net_part *part)
+{
+  CHI_ASSERT(part->state == NET_PART_ENDED);
+  const chi_task *from = net_part_task(part);
+  if (!part->ran)
+    return;
+  if (!part->gathered) {
+    if (!call->placed && from != call->ctx->task)
+      net_fold_copy(call, from);
+    call->placed = true;
+    return;
+  }
+  int rc = CHI_OK;
+  if (call->gathered && call->def->aggregate)
+    rc = call->def->aggregate(call->ctx->task->method, call->ctx->task, from);
+  else if (from != call->ctx->task)
+    net_fold_copy(call, from);
+  net_rooms_hold(call->ctx->method->def->type, call->ctx->task, call->rooms);
+  if (rc != CHI_OK)
+    net_failures_add(&call->failures, part->first, rc);
+  call->gathered = call->placed = true;
+}
+
+/* ---- who failed */
+
+/* Kept by container; the last ones fall off the list, not out of the count. */
+static void net_failures_list(struct net_failures *f, uint32_t container, int rc)
+{
+  uint32_t at = f->listed;
+  while (at > 0 && f->item[at - 1].container > container)
+    at--;
+  if (at == NET_FAILED || (at > 0 && f->item[at - 1].container == container))
+    return;
+  uint32_t move = (f->listed < NET_FAILED ? f->listed : NET_FAILED - 1) - at;
+  memmove(&f->item[at + 1], &f->item[at], move * sizeof f->item[0]);
+  f->item[at].container = container;
+  f->item[at].rc = rc;
+  f->listed += f->listed < NET_FAILED;
+}
+
+void net_failures_add(struct net_failures *f, uint32_t container, int rc)
+{
+  CHI_ASSERT(rc != CHI_OK);
+  f->failed++;
+  net_failures_list(f, container, rc);
+}
+
+void net_failures_range(struct net_failures *f, uint32_t first, uint32_t count, int rc)
+{
+  CHI_ASSERT(rc != CHI_OK);
+  f->failed += count;
+  for (uint32_t i = 0; i < count && i < NET_FAILED; i++)
+    net_failures_list(f, first + i, rc);
+}
+
+void net_failures_join(struct net_failures *f, const struct net_failures *from)
+{
+  f->failed += from->failed;
+  for (uint32_t i = 0; i < from->listed; i++)
+    net_failures_list(f, from->item[i].container, from->item[i].rc);
+}
+
+#undef NET_STORE_PAGE
+#undef NET_STORE_LINE
+
+/* ---- sources/net_record.c ---- */
+/* net_record.c - the payloads of records about tasks: request, answer, and lists of slots. */
+
+enum { NET_ANSWER_RAN = 1, NET_ANSWER_GATHERED = 2, NET_ANSWER_MOVED = 4 };
+
+/* REQUEST: a task for one container, or for a range of them.
+ *
+ *   u16 slot, u64 sequence     what the receiver remembers it by
+ *   u32 key node, u64 key boot, u64 key sequence
+ *                              the task's key; with a container's number it names one run of a body
+ *   u32 first, u32 count       containers
+ *   u32 major, u32 minor, u64 version[2]
+ *                              the pool, and which version of its entry the sender knows; 0: any
+ *   u32 method, u32 flags      of the task header
+ *   u64 remaining              nanoseconds until its deadline; 0: none
+ *   u64 root, u8 depth         lock group, level of subtasks
+ *   u32 compute_us, u32 period_us, u64 io_size, u8 query mode, u32 query a, u32 query b
+ *   fields IN                  as wire_task_put writes them; larger bulk as frames */
+void net_request_put(struct wire_out *out, const struct net_request *r)
+{
+  wire_put_u16(out, (uint16_t)r->slot);
+  wire_put_u64(out, r->seq);
+  wire_put_u32(out, r->key.node);
+  wire_put_u64(out, r->key.boot);
+  wire_put_u64(out, r->key.seq);
+  wire_put_u32(out, r->first);
+  wire_put_u32(out, r->count);
+  wire_put_u32(out, r->pool.major);
+  wire_put_u32(out, r->pool.minor);
+  wire_put_u64(out, r->version[0]);
+  wire_put_u64(out, r->version[1]);
+  wire_put_u32(out, r->method);
+  wire_put_u32(out, r->flags);
+  wire_put_u64(out, r->remaining);
+  wire_put_u64(out, r->root);
+  wire_put_u8(out, (uint8_t)r->depth);
+  wire_put_u32(out, r->compute_us);
+  wire_put_u32(out, r->period_us);
+  wire_put_u64(out, r->io_size);
+  wire_put_u8(out, (uint8_t)r->query.mode);
+  wire_put_u32(out, r->query.a);
+  wire_put_u32(out, r->query.b);
+}
+
+static void net_request_read(struct wire_in *in, struct net_request *r)
+{
+  r->slot = wire_get_u16(in);
+  r->seq = wire_get_u64(in);
+  r->key.node = wire_get_u32(in);
+  r->key.boot = wire_get_u64(in);
+  r->key.seq = wire_get_u64(in);
+  r->first = wire_get_u32(in);
+  r->count = wire_get_u32(in);
+  r->pool.major = wire_get_u32(in);
+  r->pool.minor = wire_get_u32(in);
+  r->version[0] = wire_get_u64(in);
+  r->version[1] = wire_get_u64(in);
+  r->method = wire_get_u32(in);
+  r->flags = wire_get_u32(in);
+  r->remaining = wire_get_u64(in);
+  r->root = wire_get_u64(in);
+  r->depth = wire_get_u8(in);
+  r->compute_us = wire_get_u32(in);
+  r->period_us = wire_get_u32(in);
+  r->io_size = wire_get_u64(in);
+  r->query.mode = wire_get_u8(in);
+  r->query.a = wire_get_u32(in);
+  r->query.b = wire_get_u32(in);
+}
+
+bool net_request_get(struct wire_in *in, struct net_request *r)
+{
+  *r = (struct net_request){0};
+  net_request_read(in, r);
+  if (in->failed || r->slot >= NET_SLOTS || r->seq == 0) {
+    r->seq = 0;
+    return false;
+  }
+  bool periodic = (r->flags & CHI_TASK_PERIODIC) != 0;
+  return r->key.seq != 0 && r->count > 0 && r->depth < WORKER_DEPTH &&
+         r->compute_us <= 60u * 1000000u && r->query.mode <= CHI_QUERY_DYNAMIC &&
+         !(periodic && (r->period_us == 0 || r->count > 1));
+}
+
+/* ANSWER: the end of a request.
+ *
+ *   u16 slot, u64 sequence
+ *   i32 code                   that of the first container that failed, or 0
+ *   u8 flags                   1: it ran, and fields follow; 2: they hold at least one success;
+ *                              4: it did not run since the container is elsewhere
+ *   u32 node                   with 4: where
+ *   u32 asked, u32 failed      containers
+ *   u8 listed, (u32 container, i32 code) each
+ *                              the first of those that failed, ascending
+ *   fields OUT                 with 1; as wire_task_put writes them */
+void net_answer_put(struct wire_out *out, const struct net_answer *a)
+{
+  CHI_ASSERT(a->failures.listed <= NET_FAILED);
+  wire_put_u16(out, (uint16_t)a->slot);
+  wire_put_u64(out, a->seq);
+  wire_put_u32(out, (uint32_t)a->rc);
+  wire_put_u8(out,
+              (uint8_t)((a->ran ? NET_ANSWER_RAN : 0) | (a->gathered ? NET_ANSWER_GATHERED : 0) |
+                        (a->moved ? NET_ANSWER_MOVED : 0)));
+  wire_put_u32(out, a->node);
+  wire_put_u32(out, a->failures.asked);
+  wire_put_u32(out, a->failures.failed);
+  wire_put_u8(out, (uint8_t)a->failures.listed);
+  for (uint32_t i = 0; i < a->failures.listed; i++) {
+    wire_put_u32(out, a->failures.item[i].container);
+    wire_put_u32(out, (uint32_t)a->failures.item[i].rc);
+  }
+}
+
+static void net_failures_read(struct wire_in *in, struct net_failures *f)
+{
+  f->asked = wire_get_u32(in);
+  f->failed = wire_get_u32(in);
+  f->listed = wire_get_u8(in);
+  if (f->listed > NET_FAILED || f->listed > f->failed || f->failed > f->asked) {
+    f->listed = 0;
+    wire_in_fail(in);
+  }
+  for (uint32_t i = 0; i < f->listed; i++) {
+    f->item[i].container = wire_get_u32(in);
+    f->item[i].rc = (int32_t)wire_get_u32(in);
+    if (f->item[i].rc == CHI_OK || (i > 0 && f->item[i].container <= f->item[i - 1].container))
+      wire_in_fail(in);
+  }
+}
+
+bool net_answer_get(struct wire_in *in, struct net_answer *a)
+{
+  *a = (struct net_answer){0};
+  a->slot = wire_get_u16(in);
+  a->seq = wire_get_u64(in);
+  a->rc = (int32_t)wire_get_u32(in);
+  uint8_t flags = wire_get_u8(in);
+  a->ran = (flags & NET_ANSWER_RAN) != 0;
+  a->gathered = (flags & NET_ANSWER_GATHERED) != 0;
+  a->moved = (flags & NET_ANSWER_MOVED) != 0;
+  a->node = wire_get_u32(in);
+  net_failures_read(in, &a->failures);
+  if (in->failed || a->slot >= NET_SLOTS)
+    return false;
+  if (!a->ran && (a->rc == CHI_OK || a->gathered))
+    return false;
+  return !(a->ran && a->moved) && (a->rc == CHI_OK) == (a->failures.failed == 0);
+}
+
+/* ASK, STATE, CANCEL and ACK: u16 number, then for each u16 slot, u64 sequence, i32 what. In STATE
+ * that is an enum net_state, in CANCEL the code with which it is to end, else 0. */
+void net_item_put(struct wire_out *out, uint32_t slot, uint64_t seq, int32_t what)
+{
+  wire_put_u16(out, (uint16_t)slot);
+  wire_put_u64(out, seq);
+  wire_put_u32(out, (uint32_t)what);
+}
+
+bool net_item_get(struct wire_in *in, uint32_t *slot, uint64_t *seq, int32_t *what)
+{
+  *slot = wire_get_u16(in);
+  *seq = wire_get_u64(in);
+  *what = (int32_t)wire_get_u32(in);
+  return !in->failed && *slot < NET_SLOTS && *seq != 0;
+}
 
 /* ---- sources/directory.c ---- */
 /* directory.c - the pools of this node: owned by the network worker, published to the others. */
@@ -9122,7 +15824,9 @@ void directory_on_notice(struct directory *d, struct pool_notice *n)
 }
 
 /* ---- sources/worker.c ---- */
-/* worker.c - the step: tasks, ready fibers, blocked tasks, timers, sleep and take-over. */
+/* worker.c - the step: tasks, ready fibers, blocked tasks, timers and sleep. */
+
+#define WORKER_RETRY_NS 10000000u /* until a lane for which there was no memory is tried again */
 
 static void worker_loop(void *arg);
 static void worker_finish(struct worker *w, chi_ctx *ctx, int rc);
@@ -9131,6 +15835,22 @@ static void worker_trace(const struct worker *w, int what, const chi_ctx *ctx, u
 {
   if (w->crew->env->trace)
     w->crew->env->trace(w->crew->env, what, w->index, ctx->id, c);
+}
+
+static void worker_trace_cost(const struct worker *w, const chi_ctx *ctx)
+{
+  if (CHI_UNLIKELY(w->crew->env->trace && ctx->method->def->compute_us))
+    worker_trace(w, ENV_TRACE_COST, ctx, ctx->method->def->compute_us * UINT64_C(1000));
+}
+
+static void worker_trace_key(const struct worker *w, const chi_ctx *ctx)
+{
+  /* The body of a periodic one begins again and again, as it should. */
+  if (CHI_UNLIKELY(ctx->key_seq != 0) && w->crew->env->trace &&
+      !(ctx->task->flags & CHI_TASK_PERIODIC))
+    w->crew->env->trace(w->crew->env, ENV_TRACE_KEY,
+                        (uint64_t)ctx->key_node << 32 | ctx->key_index, ctx->key_seq,
+                        ctx->key_boot);
 }
 
 /* ---- fibers */
@@ -9221,10 +15941,26 @@ struct worker *worker_of_slow(struct worker_crew *crew)
   return &crew->worker[crew->fast + turn % crew->slow];
 }
 
+/* To the network worker: it is for other nodes. */
+static void worker_send_away(struct worker *w, chi_ctx *ctx)
+{
+  struct worker *network = &w->crew->worker[w->crew->count - 1];
+  ctx->state = TASK_BLOCKED;
+  ctx->wait = TASK_WAIT_AWAY;
+  ctx->worker = network;
+  ctx->node.kind = NODE_REMOTE;
+  ring_push(&network->urgent, &ctx->node);
+  worker_ring(w, network);
+}
+
 void worker_submit(struct worker *w, chi_ctx *ctx)
 {
   struct worker_crew *crew = w->crew;
   struct worker *to = w;
+  if (ctx->map) {
+    worker_send_away(w, ctx);
+    return;
+  }
   if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL))
     to = &crew->worker[crew->count - 1];
   else if (w->kind == WORKER_NETWORK || (ctx->slow && w->kind != WORKER_SLOW))
@@ -9329,8 +16065,7 @@ int worker_block(chi_ctx *ctx, enum task_wait wait, uint64_t until)
   struct worker *w = ctx->worker;
   CHI_ASSERT(w->running == ctx && ctx->state == TASK_RUNNING);
   ctx->wait = (uint8_t)wait;
-  ctx->state = TASK_BLOCKED;
-  ctx->wait_rc = CHI_OK;
+  ctx->state = TASK_BLOCKED; /* wait_rc is the waker's: it may have been there already */
   if (worker_interruptible(ctx))
     worker_timer_set(w, ctx, until < ctx->deadline || ctx->shielded ? until : ctx->deadline);
   else if (wait == TASK_WAIT_PAUSE)
@@ -9444,16 +16179,20 @@ static void worker_free_children(struct worker *w, chi_ctx *ctx)
   }
 }
 
+/* Aims the task elsewhere if the module wants it there. */
 static int worker_schedule(chi_ctx *ctx)
 {
-  const chi_module *def = ctx->container->pool->module->def;
-  if (ctx->task->query.mode != CHI_QUERY_DYNAMIC || !def->schedule)
+  const struct pool *pool = ctx->container->pool;
+  const chi_module *def = pool->module->def;
+  if (ctx->task->query.mode != CHI_QUERY_DYNAMIC || !def->schedule || ctx->key_seq)
     return CHI_OK;
   chi_query query = {.mode = CHI_QUERY_LOCAL};
   int rc = def->schedule(ctx, ctx->container->state, ctx->task, &query);
   struct route route;
   if (rc == CHI_OK)
-    rc = route_resolve(&query, ctx->worker->crew->nodes, ctx->worker->crew->node, &route);
+    rc = route_resolve(&query, pool->map, ctx->worker->crew->node, &route);
+  if (rc == CHI_OK && route.here != ctx->container)
+    worker_aim(ctx, pool->map, route.first, route.count);
   return rc;
 }
 
@@ -9469,11 +16208,13 @@ static void worker_run(struct worker *w, chi_ctx *ctx)
     w->running = ctx;
     mark_set(&w->inside, 1);
     worker_trace(w, ENV_TRACE_BEGIN, ctx, ctx->task->method);
+    worker_trace_key(w, ctx);
     uint32_t switches = w->switches;
     if ((w->sample++ & 15) == 0)
       begun = env->clock(env);
+    worker_trace_cost(w, ctx);
     rc = worker_schedule(ctx);
-    if (rc == CHI_OK)
+    if (rc == CHI_OK && !ctx->map)
       rc = ctx->method->def->run(ctx, ctx->container->state, ctx->task);
     if (begun) {
       uint64_t ended = env->clock(env);
@@ -9485,6 +16226,11 @@ static void worker_run(struct worker *w, chi_ctx *ctx)
     worker_join(ctx);
     w->running = NULL;
     mark_set(&w->inside, 0);
+  }
+  if (rc == CHI_OK && ctx->map) {
+    worker_leave(w, ctx->container);
+    worker_send_away(w, ctx);
+    return;
   }
   pool_count(w->crew->alloc, ctx->container, w->index, ctx->method, rc, ns);
   worker_leave(w, ctx->container);
@@ -9558,11 +16304,8 @@ static void worker_finish_call(struct worker *w, chi_ctx *ctx)
     worker_send(w, &w->crew->worker[w->crew->count - 1], &ctx->node);
 }
 
-static void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
+static void worker_complete(struct worker *w, chi_ctx *ctx, int rc)
 {
-  if (worker_rest(w, ctx, &rc))
-    return;
-  worker_free_children(w, ctx);
   ctx->task->rc = rc;
   worker_trace(w, ENV_TRACE_COMPLETE, ctx, (uint64_t)(int64_t)rc);
   if (ctx->origin == TASK_FROM_CLIENT)
@@ -9580,6 +16323,20 @@ static void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
     worker_record_free(w, ctx);
     queue_complete(q, w->index, slot, rc);
   }
+}
+
+static void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
+{
+  if (worker_rest(w, ctx, &rc))
+    return;
+  worker_free_children(w, ctx);
+  worker_complete(w, ctx, rc);
+}
+
+void worker_end(struct worker *network, chi_ctx *ctx, int rc)
+{
+  CHI_ASSERT(network->kind == WORKER_NETWORK);
+  worker_complete(network, ctx, rc);
 }
 
 /* ---- one piece of work */
@@ -9707,6 +16464,8 @@ static void worker_look_for_cancelled(struct worker *w)
     else if (worker_interruptible(ctx))
       worker_interrupt(w, ctx, rc);
   }
+  if (w->kind == WORKER_NETWORK)
+    w->crew->on_cancel(w->crew->arg);
 }
 
 static void worker_timer_due(struct worker *w)
@@ -9734,6 +16493,9 @@ static void worker_take_node(struct worker *w, struct ring_node *n)
     break;
   case NODE_IO:
     worker_io_start(w, CHI_CONTAINER_OF(n, struct worker_io, node));
+    break;
+  case NODE_REMOTE:
+    w->crew->on_remote(w->crew->arg, ctx);
     break;
   case NODE_GRANTED:
     if (worker_may_begin(w, ctx->depth)) {
@@ -9886,6 +16648,8 @@ bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *dead
   }
   struct heap_entry *next = heap_top(&w->timer);
   *deadline = next ? next->time : UINT64_MAX;
+  if (CHI_UNLIKELY(w->adopt != NULL) && *deadline > w->now + WORKER_RETRY_NS)
+    *deadline = w->now + WORKER_RETRY_NS;
   return w->more;
 }
 
@@ -9893,7 +16657,7 @@ bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *dead
 
 bool worker_has_work(const struct worker *w)
 {
-  if (!inbox_empty(&w->inbox) || !ring_empty(&w->urgent) || w->ready.head || w->adopt ||
+  if (!inbox_empty(&w->inbox) || !ring_empty(&w->urgent) || w->ready.head ||
       mark_get(&w->crew->cancel_epoch) != w->cancel_seen)
     return true;
   bool full = w->spares == 0 && w->fibers > WORKER_FIBERS;
@@ -9925,75 +16689,6 @@ void worker_awake(struct worker *w)
     return;
   mark_set(&crew->watching, 1);
   worker_ring(w, &crew->worker[crew->count - 1]);
-}
-
-/* ---- take-over */
-
-static void worker_set_home(struct queue_lane *l, uint32_t home)
-{
-  latch_lock(&l->latch);
-  mark_set(&l->home, home);
-  latch_unlock(&l->latch);
-  mark_set(&l->queue->board->home[l->kind], home);
-}
-
-void worker_home(struct worker *network, struct queue_lane *l, uint32_t home)
-{
-  CHI_ASSERT(network->kind == WORKER_NETWORK);
-  worker_set_home(l, home);
-  count_add(&l->holders, 1);
-  mark_set(&l->moving, 1);
-  l->node.kind = NODE_LANE;
-  /* Not by inbox: what a stuck worker hasn't adopted must be there for the taking. */
-  ring_push(&network->crew->worker[home].urgent, &l->node);
-  worker_ring(network, &network->crew->worker[home]);
-}
-
-bool worker_look(struct worker *network)
-{
-  bool awake = false;
-  for (uint32_t i = 0; i < network->index; i++) {
-    struct worker *w = &network->crew->worker[i];
-    uint64_t beat = tally_get(&w->beat);
-    w->stuck = mark_get(&w->full) || (mark_get(&w->inside) && beat == w->beat_seen);
-    w->beat_seen = beat;
-    awake = awake || mark_get(&w->awake);
-  }
-  return awake;
-}
-
-/* One of its own kind, if there is one. */
-static uint32_t worker_heir(const struct worker_crew *crew, uint32_t index)
-{
-  uint32_t others = crew->fast + crew->slow, heir = index;
-  for (uint32_t i = 1; i < others; i++) {
-    const struct worker *other = &crew->worker[(index + i) % others];
-    if (other->stuck)
-      continue;
-    if (other->kind == crew->worker[index].kind)
-      return other->index;
-    heir = heir == index ? other->index : heir;
-  }
-  return heir;
-}
-
-uint32_t worker_relieve(struct worker *network, uint32_t index)
-{
-  struct worker_crew *crew = network->crew;
-  struct worker *w = &crew->worker[index];
-  uint32_t heir = w->stuck ? worker_heir(crew, index) : index;
-  if (heir == index)
-    return index;
-  struct worker *to = &crew->worker[heir];
-  uint32_t moved = ring_splice(&to->queue, &w->queue);
-  for (struct ring_node *n = ring_pop(&w->urgent); n; n = ring_pop(&w->urgent), moved++) {
-    if (n->kind == NODE_LANE) /* a lane follows its node: whoever adopts it must be its home */
-      worker_set_home(CHI_CONTAINER_OF(n, struct queue_lane, node), heir);
-    ring_push(&to->urgent, n);
-  }
-  if (moved > 0)
-    worker_ring(network, to);
-  return heir;
 }
 
 const chi_ctx *worker_fault(const struct worker *w, const void *address)
@@ -10049,8 +16744,12 @@ void worker_close(struct worker *w)
   w->rung = NULL;
 }
 
+#undef WORKER_RETRY_NS
+
 /* ---- sources/worker_accept.c ---- */
 /* worker_accept.c - from a lane entry to a task: the one place where a client's memory is read. */
+
+#define WORKER_AHEAD 4u /* entries between the one taken and the one whose task is fetched */
 
 static uint32_t worker_record_class(uint32_t size)
 {
@@ -10147,23 +16846,22 @@ static const struct pool_entry *worker_pool(struct worker *w, chi_pool_id id)
   return w->last;
 }
 
-static int worker_check_header(const struct worker *w, const chi_task *header)
+static int worker_check_header(const chi_task *header)
 {
   if ((header->flags & CHI_TASK_PERIODIC) && header->period_us == 0)
     return CHI_EINVAL;
   if (header->compute_us > 60u * 1000000u)
     return CHI_EINVAL;
-  if (header->query.mode == CHI_QUERY_DYNAMIC)
-    return CHI_OK;
-  struct route route;
-  return route_resolve(&header->query, w->crew->nodes, w->crew->node, &route);
+  return CHI_OK;
 }
 
 /* Makes the record of a task whose pool is ready. */
 static int worker_prepare(struct worker *w, const struct task_raw *raw, const chi_task *header,
-                          struct pool *pool, chi_ctx **out)
+                          const struct pool_entry *entry, chi_ctx **out)
 {
   struct queue *q = raw->queue;
+  struct pool *pool = entry->pool;
+  const struct pool_map *map = entry->map;
   struct method *m = module_method(pool->module, header->method);
   if (!m)
     return CHI_ENOMETHOD;
@@ -10171,7 +16869,10 @@ static int worker_prepare(struct worker *w, const struct task_raw *raw, const ch
   chi_task *shared = shm_resolve(q->table, raw->ref, size);
   if (!shared)
     return CHI_ECORRUPT;
-  int rc = worker_check_header(w, header);
+  struct route route;
+  int rc = worker_check_header(header);
+  if (rc == CHI_OK)
+    rc = route_resolve(&header->query, map, w->crew->node, &route);
   if (rc != CHI_OK)
     return rc;
   chi_ctx *ctx = worker_record(w, size);
@@ -10184,15 +16885,17 @@ static int worker_prepare(struct worker *w, const struct task_raw *raw, const ch
     worker_record_free(w, ctx);
     return rc;
   }
-  ctx->container = &pool->container;
+  ctx->container = route.here ? route.here : &pool->container;
+  if (!route.here || (header->flags & CHI_TASK_FORCE_NET))
+    worker_aim(ctx, map, route.first, route.count);
   ctx->method = m;
   ctx->origin = TASK_FROM_CLIENT;
   ctx->queue = q;
   ctx->shared = shared;
   ctx->slot = raw->slot;
   ctx->tag = raw->tag;
-  ctx->id = ctx->root = ((uint64_t)q->id << 32) | raw->tag;
-  ctx->accepted = w->now;
+  ctx->id = ((uint64_t)q->id << 32) | raw->tag;
+  ctx->root = ctx->id ^ w->crew->salt;
   if (header->deadline_ms)
     ctx->deadline = w->now + header->deadline_ms * 1000000ull;
   ctx->slow = worker_is_slow(m, header);
@@ -10222,7 +16925,7 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
     return;
   }
   chi_ctx *ctx = NULL;
-  int rc = worker_prepare(w, raw, &header, entry->pool, &ctx);
+  int rc = worker_prepare(w, raw, &header, entry, &ctx);
   if (rc != CHI_OK) {
     worker_refuse(w, raw, rc);
     return;
@@ -10233,7 +16936,7 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
     w->crew->env->trace(w->crew->env, ENV_TRACE_DISPATCH, w->index, ctx->id,
                         ((uint64_t)header.pool.major << 16) | header.method);
   bool here = w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin;
-  if (here && worker_may_begin(w, 0))
+  if (here && !ctx->map && worker_may_begin(w, 0))
     worker_begin(w, ctx);
   else
     worker_submit(w, ctx);
@@ -10245,6 +16948,18 @@ static void worker_accept_cancel(struct worker *w, struct queue *q, uint64_t slo
   if (queue_cancel(q, slot, tag))
     worker_cancel_changed(w);
   queue_forget(q, w->index);
+}
+
+/* Fetches the memory of a task that comes soon, while others are dealt with: the header to be read,
+ * the line behind it, where fields are, to be written, too. */
+static void worker_fetch(const struct queue_lane *l)
+{
+  uint64_t ref = lane_ahead(&l->in, WORKER_AHEAD);
+  const char *task = ref ? shm_resolve(l->queue->table, ref, 2 * CHI_CACHE_LINE) : NULL;
+  if (!task)
+    return;
+  __builtin_prefetch(task);
+  __builtin_prefetch(task + CHI_CACHE_LINE, 1);
 }
 
 bool worker_accept(struct worker *w, struct queue_lane *l)
@@ -10265,6 +16980,7 @@ bool worker_accept(struct worker *w, struct queue_lane *l)
   latch_unlock(&l->latch);
   if (!taken)
     return false;
+  worker_fetch(l);
   if (op == LANE_CANCEL) {
     worker_accept_cancel(w, q, e.ref, e.slot);
   } else {
@@ -10287,6 +17003,8 @@ void worker_refuse_raw(struct worker *w, struct task_raw *raw, int rc)
   alloc_put(w->crew->alloc, raw, sizeof *raw);
   worker_refuse(w, &copy, rc);
 }
+
+#undef WORKER_AHEAD
 
 /* ---- sources/worker_io.c ---- */
 /* worker_io.c - file operations of tasks: here, or on a slow worker if they would block. */
@@ -10366,56 +17084,297 @@ int64_t worker_io_run(chi_ctx *ctx, struct env_io *io)
   return wio.io.result;
 }
 
-/* ---- sources/route.c ---- */
-/* route.c - query -> where: which container, on which node, a task is for. */
+/* ---- sources/worker_look.c ---- */
+/* worker_look.c - the network worker's eye on the others: homes of lanes, take-over, balance. */
 
-static int route_range(const chi_query *q, uint32_t containers, uint32_t *target)
+#define WORKER_TASK_NS 100u /* about what a task costs beside its method */
+
+/* ---- homes */
+
+static void worker_set_home(struct queue_lane *l, uint32_t home)
 {
-  if (q->b == 0 || q->a >= containers || q->b > containers - q->a)
-    return CHI_ERANGE;
-  *target = q->a;
-  return q->b == 1 ? CHI_OK : CHI_EUNREACHABLE;
+  latch_lock(&l->latch);
+  mark_set(&l->home, home);
+  latch_unlock(&l->latch);
+  mark_set(&l->queue->board->home[l->kind], home);
 }
 
-int route_resolve(const chi_query *q, uint32_t containers, uint32_t self, struct route *out)
+void worker_home(struct worker *network, struct queue_lane *l, uint32_t home)
 {
-  CHI_ASSERT(containers > 0 && self < containers);
-  uint32_t target = self;
+  CHI_ASSERT(network->kind == WORKER_NETWORK);
+  worker_set_home(l, home);
+  count_add(&l->holders, 1);
+  mark_set(&l->moving, 1);
+  l->node.kind = NODE_LANE;
+  /* Not by inbox: what a stuck worker hasn't adopted must be there for the taking. */
+  ring_push(&network->crew->worker[home].urgent, &l->node);
+  worker_ring(network, &network->crew->worker[home]);
+}
+
+/* ---- looking */
+
+/* How much it did since the look before, `ns` ago: time of methods and of the way to them. */
+static void worker_look_at_load(struct worker *w, bool inside, uint64_t ns)
+{
+  uint64_t done = tally_get(&w->busy_ns) + tally_get(&w->ended) * WORKER_TASK_NS;
+  uint64_t load = done - w->load_seen;
+  bool busy = !w->stuck && (inside || load >= ns / 2), idle = !inside && load <= ns / 8;
+  w->load_seen = done;
+  w->busy_looks = busy ? w->busy_looks + 1 : 0;
+  w->idle_looks = idle ? w->idle_looks + 1 : 0;
+}
+
+bool worker_look(struct worker *network)
+{
+  bool awake = false;
+  for (uint32_t i = 0; i < network->index; i++) {
+    struct worker *w = &network->crew->worker[i];
+    uint64_t beat = tally_get(&w->beat);
+    bool inside = mark_get(&w->inside);
+    w->stuck = mark_get(&w->full) || (inside && beat == w->beat_seen);
+    w->beat_seen = beat;
+    worker_look_at_load(w, inside, network->now - network->beat_seen);
+    awake = awake || mark_get(&w->awake);
+  }
+  network->beat_seen = network->now;
+  return awake;
+}
+
+/* ---- take-over */
+
+/* One of its own kind, if there is one. */
+static uint32_t worker_heir(const struct worker_crew *crew, uint32_t index)
+{
+  uint32_t others = crew->fast + crew->slow, heir = index;
+  for (uint32_t i = 1; i < others; i++) {
+    const struct worker *other = &crew->worker[(index + i) % others];
+    if (other->stuck)
+      continue;
+    if (other->kind == crew->worker[index].kind)
+      return other->index;
+    heir = heir == index ? other->index : heir;
+  }
+  return heir;
+}
+
+uint32_t worker_relieve(struct worker *network, uint32_t index)
+{
+  struct worker_crew *crew = network->crew;
+  struct worker *w = &crew->worker[index];
+  uint32_t heir = w->stuck ? worker_heir(crew, index) : index;
+  if (heir == index)
+    return index;
+  struct worker *to = &crew->worker[heir];
+  uint32_t moved = ring_splice(&to->queue, &w->queue);
+  for (struct ring_node *n = ring_pop(&w->urgent); n; n = ring_pop(&w->urgent), moved++) {
+    if (n->kind == NODE_LANE) /* a lane follows its node: whoever adopts it must be its home */
+      worker_set_home(CHI_CONTAINER_OF(n, struct queue_lane, node), heir);
+    ring_push(&to->urgent, n);
+  }
+  if (moved > 0)
+    worker_ring(network, to);
+  return heir;
+}
+
+/* Of that kind, and in that state for long enough, the one for longest; NULL. */
+static struct worker *worker_lasting(const struct worker_crew *crew, uint32_t kind, bool busy)
+{
+  struct worker *found = NULL;
+  uint32_t most = WORKER_LOOKS - 1;
+  for (uint32_t i = 0; i + 1 < crew->count; i++) {
+    struct worker *w = &crew->worker[i];
+    uint32_t looks = busy ? w->busy_looks : w->idle_looks;
+    if (w->kind != kind || looks <= most)
+      continue;
+    most = looks;
+    found = w;
+  }
+  return found;
+}
+
+bool worker_lopsided(struct worker *network, uint32_t *from, uint32_t *to)
+{
+  for (uint32_t kind = WORKER_FAST; kind <= WORKER_SLOW; kind++) {
+    struct worker *busy = worker_lasting(network->crew, kind, true);
+    struct worker *idle = worker_lasting(network->crew, kind, false);
+    if (!busy || !idle)
+      continue;
+    busy->busy_looks = idle->idle_looks = 0;
+    *from = busy->index;
+    *to = idle->index;
+    return true;
+  }
+  return false;
+}
+
+#undef WORKER_TASK_NS
+
+/* ---- sources/route.c ---- */
+/* route.c - query -> where: which containers of a pool a task is for. */
+
+/* Container i begins on node i, so that is the first place to look. */
+static int route_on_node(const struct pool_map *map, uint32_t node, uint32_t *container)
+{
+  if (node < map->count && map->at[node].node == node) {
+    *container = node;
+    return CHI_OK;
+  }
+  for (uint32_t i = 0; i < map->count; i++) {
+    if (map->at[i].node == node) {
+      *container = i;
+      return CHI_OK;
+    }
+  }
+  return CHI_ENOENT;
+}
+
+static int route_range(uint32_t first, uint32_t count, uint32_t containers)
+{
+  return count > 0 && first < containers && count <= containers - first ? CHI_OK : CHI_ERANGE;
+}
+
+int route_resolve(const chi_query *q, const struct pool_map *map, uint32_t self, struct route *out)
+{
+  CHI_ASSERT(map->count > 0);
+  uint32_t first = 0, count = 1;
   int rc = CHI_OK;
   switch (q->mode) {
   case CHI_QUERY_LOCAL:
-  case CHI_QUERY_DYNAMIC:
+    rc = route_on_node(map, self, &first);
+    break;
+  case CHI_QUERY_DYNAMIC: /* anyone can schedule: the nearest does */
+    route_on_node(map, self, &first);
+    break;
+  case CHI_QUERY_PHYSICAL:
+    rc = route_on_node(map, q->a, &first);
+    if (rc != CHI_OK && q->a >= map->count)
+      rc = CHI_ERANGE;
     break;
   case CHI_QUERY_ID:
-  case CHI_QUERY_PHYSICAL:
-    target = q->a;
-    rc = q->a < containers ? CHI_OK : CHI_ERANGE;
+    first = q->a;
+    rc = route_range(first, count, map->count);
     break;
   case CHI_QUERY_HASH:
-    target = q->a % containers;
+    first = q->a % map->count;
     break;
   case CHI_QUERY_RANGE:
-    rc = route_range(q, containers, &target);
+    first = q->a;
+    count = q->b;
+    rc = route_range(first, count, map->count);
     break;
   case CHI_QUERY_BROADCAST:
-    target = 0;
-    rc = containers == 1 ? CHI_OK : CHI_EUNREACHABLE;
+    count = map->count;
     break;
   default:
     rc = CHI_EINVAL;
   }
-  if (rc != CHI_OK)
-    return rc;
-  *out = (struct route){.node = target, .container = target};
-  return target == self ? CHI_OK : CHI_EUNREACHABLE;
+  if (rc == CHI_OK)
+    *out = (struct route){first, count, count == 1 ? map->at[first].here : NULL};
+  return rc;
 }
 
 /* ---- sources/pool.c ---- */
 /* pool.c - pools, their containers and figures, and snapshots of the pool table. */
 
-int pool_open(const struct alloc *alloc, uint32_t workers, chi_pool_id id, const char *name,
-              struct module *module, struct pool **out)
+static size_t pool_map_size(uint32_t count)
 {
+  return sizeof(struct pool_map) + count * sizeof(((struct pool_map *)0)->at[0]);
+}
+
+static struct pool_map *pool_map_new(const struct alloc *alloc, struct pool *p, uint32_t containers)
+{
+  struct pool_map *map = alloc_zero(alloc, pool_map_size(containers));
+  if (!map)
+    return NULL;
+  map->count = containers;
+  map->next = p->maps;
+  p->maps = p->map = map;
+  return map;
+}
+
+static int pool_map_first(const struct alloc *alloc, struct pool *p, uint32_t containers,
+                          uint32_t self)
+{
+  struct container *own = &p->container;
+  struct pool_map *map = pool_map_new(alloc, p, containers);
+  if (!map)
+    return CHI_ENOMEM;
+  for (uint32_t i = 0; i < containers; i++)
+    map->at[i].node = i;
+  own->index = containers == 1 ? 0 : self;
+  map->at[own->index].node = self;
+  map->at[own->index].here = own;
+  return CHI_OK;
+}
+
+int pool_move(const struct alloc *alloc, struct pool *p, uint32_t index, uint32_t node,
+              struct container *here)
+{
+  const struct pool_map *former = p->map;
+  CHI_ASSERT(index < former->count && (!here || here->index == index));
+  struct pool_map *map = pool_map_new(alloc, p, former->count);
+  if (!map)
+    return CHI_ENOMEM;
+  memcpy(map->at, former->at, former->count * sizeof map->at[0]);
+  map->at[index].node = node;
+  map->at[index].here = here;
+  return CHI_OK;
+}
+
+static int pool_container_init(const struct alloc *alloc, struct pool *p, struct container *c)
+{
+  const chi_module *def = p->module->def;
+  c->pool = p;
+  c->parallel = (def->flags & CHI_MODULE_PARALLEL) != 0;
+  c->tally = alloc_zero(alloc, p->workers * sizeof *c->tally);
+  c->state = alloc_zero(alloc, def->state_size ? def->state_size : 1);
+  return c->tally && c->state ? CHI_OK : CHI_ENOMEM;
+}
+
+static void pool_container_fini(const struct alloc *alloc, struct container *c)
+{
+  const struct pool *p = c->pool;
+  const chi_module *def = p->module->def;
+  for (uint32_t w = 0; c->tally && w < p->workers; w++)
+    alloc_put(alloc, c->tally[w].figures, p->module->count * sizeof(struct pool_figures));
+  alloc_put(alloc, c->tally, p->workers * sizeof *c->tally);
+  alloc_put(alloc, c->state, def->state_size ? def->state_size : 1);
+}
+
+int pool_container_open(const struct alloc *alloc, struct pool *p, uint32_t index,
+                        struct container **out)
+{
+  struct container *c = alloc_zero(alloc, sizeof *c);
+  if (!c)
+    return CHI_ENOMEM;
+  c->index = index;
+  if (pool_container_init(alloc, p, c) != CHI_OK) {
+    pool_container_fini(alloc, c);
+    alloc_put(alloc, c, sizeof *c);
+    return CHI_ENOMEM;
+  }
+  c->next = p->more;
+  p->more = c;
+  *out = c;
+  return CHI_OK;
+}
+
+void pool_container_close(const struct alloc *alloc, struct container *c)
+{
+  struct container **at = &c->pool->more;
+  while (*at != c) {
+    CHI_ASSERT(*at != NULL);
+    at = &(*at)->next;
+  }
+  *at = c->next;
+  pool_container_fini(alloc, c);
+  alloc_put(alloc, c, sizeof *c);
+}
+
+int pool_open(const struct alloc *alloc, uint32_t workers, chi_pool_id id, const char *name,
+              struct module *module, uint32_t containers, uint32_t self, struct pool **out)
+{
+  CHI_ASSERT(containers > 0 && (containers == 1 || self < containers));
   const chi_module *def = module->def;
   struct pool *p = alloc_zero(alloc, sizeof *p);
   if (!p)
@@ -10426,13 +17385,11 @@ int pool_open(const struct alloc *alloc, uint32_t workers, chi_pool_id id, const
   p->workers = workers;
   p->parked_end = &p->parked;
   memcpy(p->name, name, strnlen(name, sizeof p->name - 1));
-  struct container *c = &p->container;
-  c->pool = p;
-  c->parallel = (def->flags & CHI_MODULE_PARALLEL) != 0;
-  c->tally = alloc_zero(alloc, workers * sizeof *c->tally);
-  c->state = alloc_zero(alloc, def->state_size ? def->state_size : 1);
+  int rc = pool_container_init(alloc, p, &p->container);
+  if (rc == CHI_OK)
+    rc = pool_map_first(alloc, p, containers, self);
   p->params = def->params ? alloc_zero(alloc, def->params->size) : NULL;
-  if (!c->tally || !c->state || (def->params && !p->params)) {
+  if (rc != CHI_OK || (def->params && !p->params)) {
     pool_close(alloc, p);
     return CHI_ENOMEM;
   }
@@ -10443,22 +17400,33 @@ int pool_open(const struct alloc *alloc, uint32_t workers, chi_pool_id id, const
 void pool_close(const struct alloc *alloc, struct pool *p)
 {
   const chi_module *def = p->module->def;
-  struct container *c = &p->container;
   CHI_ASSERT(p->parked == NULL);
-  for (uint32_t w = 0; c->tally && w < p->workers; w++)
-    alloc_put(alloc, c->tally[w].figures, p->module->count * sizeof(struct pool_figures));
-  alloc_put(alloc, c->tally, p->workers * sizeof *c->tally);
-  alloc_put(alloc, c->state, def->state_size ? def->state_size : 1);
+  while (p->more)
+    pool_container_close(alloc, p->more);
+  pool_container_fini(alloc, &p->container);
   if (p->params)
     alloc_put(alloc, p->params, def->params->size);
+  while (p->maps) {
+    struct pool_map *map = p->maps;
+    p->maps = map->next;
+    alloc_put(alloc, map, pool_map_size(map->count));
+  }
   alloc_put(alloc, p, sizeof *p);
+}
+
+uint64_t pool_container_active(const struct container *c)
+{
+  uint64_t sum = 0;
+  for (uint32_t w = 0; w < c->pool->workers; w++)
+    sum += mark_get(&c->tally[w].active);
+  return sum;
 }
 
 uint64_t pool_active(const struct pool *p)
 {
-  uint64_t sum = 0;
-  for (uint32_t w = 0; w < p->workers; w++)
-    sum += mark_get(&p->container.tally[w].active);
+  uint64_t sum = pool_container_active(&p->container);
+  for (const struct container *c = p->more; c; c = c->next)
+    sum += pool_container_active(c);
   return sum;
 }
 
@@ -10490,7 +17458,7 @@ struct pool_table *pool_table_build(const struct alloc *alloc, struct pool *firs
     uint32_t at = (uint32_t)pool_hash(p->id) & t->mask;
     while (t->slot[at].pool)
       at = (at + 1) & t->mask;
-    t->slot[at] = (struct pool_entry){.id = p->id, .state = p->state, .pool = p};
+    t->slot[at] = (struct pool_entry){.id = p->id, .state = p->state, .pool = p, .map = p->map};
   }
   return t;
 }
@@ -10552,11 +17520,10 @@ void pool_count(const struct alloc *alloc, struct container *c, uint32_t worker,
   tally_add(&f->bucket[pool_bucket(ns)], 1);
 }
 
-void pool_figures_sum(const struct pool *p, uint32_t method, struct pool_figures *out)
+static void pool_figures_add(const struct container *c, uint32_t method, struct pool_figures *out)
 {
-  *out = (struct pool_figures){0};
-  for (uint32_t w = 0; w < p->workers; w++) {
-    struct pool_figures *f = mark_get(&p->container.tally[w].figures);
+  for (uint32_t w = 0; w < c->pool->workers; w++) {
+    struct pool_figures *f = mark_get(&c->tally[w].figures);
     if (!f)
       continue;
     f += method;
@@ -10567,6 +17534,14 @@ void pool_figures_sum(const struct pool *p, uint32_t method, struct pool_figures
     for (uint32_t b = 0; b < POOL_BUCKETS; b++)
       out->bucket[b] += tally_get(&f->bucket[b]);
   }
+}
+
+void pool_figures_sum(const struct pool *p, uint32_t method, struct pool_figures *out)
+{
+  *out = (struct pool_figures){0};
+  pool_figures_add(&p->container, method, out);
+  for (const struct container *c = p->more; c; c = c->next)
+    pool_figures_add(c, method, out);
 }
 
 uint64_t pool_percentile(const struct pool_figures *f, uint32_t percent)
@@ -10797,21 +17772,37 @@ static bool sync_may_write(struct sync_rwlock *l, uint64_t root)
   return !l->readers || (l->readers->root == root && !l->readers->next);
 }
 
+/* Puts memory that has no use any more with the rest of it, to be freed outside the latch. */
+static void sync_spare(struct sync_hold *h, struct sync_hold **spare)
+{
+  h->next = *spare;
+  *spare = h;
+}
+
+static void sync_free(struct sync_hold *spare, const struct alloc *alloc)
+{
+  while (spare) {
+    struct sync_hold *next = spare->next;
+    alloc_put(alloc, spare, sizeof *spare);
+    spare = next;
+  }
+}
+
 /* Uses up or gives back the memory that the reader brought. */
 static void sync_hold(struct sync_rwlock *l, uint64_t root, struct sync_hold *fresh,
-                      const struct alloc *alloc)
+                      struct sync_hold **spare)
 {
   struct sync_hold *h = sync_find_hold(l, root);
   if (h) {
     h->count++;
-    alloc_put(alloc, fresh, sizeof *fresh);
+    sync_spare(fresh, spare);
     return;
   }
   *fresh = (struct sync_hold){.next = l->readers, .root = root, .count = 1};
   l->readers = fresh;
 }
 
-static void sync_rwlock_grant(struct sync_rwlock *l, const struct alloc *alloc, chi_ctx ***end)
+static void sync_rwlock_grant(struct sync_rwlock *l, struct sync_hold **spare, chi_ctx ***end)
 {
   while (l->head.first) {
     chi_ctx *ctx = l->head.first;
@@ -10823,7 +17814,7 @@ static void sync_rwlock_grant(struct sync_rwlock *l, const struct alloc *alloc, 
     } else {
       if (l->writes > 0 && l->writer != ctx->root)
         return;
-      sync_hold(l, ctx->root, ctx->sync_hold, alloc);
+      sync_hold(l, ctx->root, ctx->sync_hold, spare);
       ctx->sync_hold = NULL;
     }
     sync_let_in(&l->head, end);
@@ -10845,7 +17836,7 @@ static int sync_rwlock_write(struct sync_rwlock *l, chi_ctx *ctx)
 int sync_rwlock_lock(chi_rwlock *rwlock, chi_ctx *ctx, bool write, const struct alloc *alloc)
 {
   struct sync_rwlock *l = (struct sync_rwlock *)(void *)rwlock;
-  struct sync_hold *fresh = write ? NULL : alloc_get(alloc, sizeof *fresh);
+  struct sync_hold *fresh = write ? NULL : alloc_get(alloc, sizeof *fresh), *spare = NULL;
   if (!write && !fresh)
     return CHI_ENOMEM;
   latch_lock(&l->head.latch);
@@ -10854,13 +17845,14 @@ int sync_rwlock_lock(chi_rwlock *rwlock, chi_ctx *ctx, bool write, const struct 
   if (write) {
     rc = sync_rwlock_write(l, ctx);
   } else if (own || (l->writes == 0 && !l->head.first)) {
-    sync_hold(l, ctx->root, fresh, alloc);
+    sync_hold(l, ctx->root, fresh, &spare);
   } else {
     ctx->sync_hold = fresh;
     sync_queue(&l->head, ctx, SYNC_READ);
     rc = CHI_EBUSY;
   }
   latch_unlock(&l->head.latch);
+  sync_free(spare, alloc);
   return rc;
 }
 
@@ -10868,6 +17860,7 @@ int sync_rwlock_unlock(chi_rwlock *rwlock, chi_ctx *ctx, const struct alloc *all
                        chi_ctx **woken)
 {
   struct sync_rwlock *l = (struct sync_rwlock *)(void *)rwlock;
+  struct sync_hold *spare = NULL;
   *woken = NULL;
   latch_lock(&l->head.latch);
   int rc = CHI_OK;
@@ -10882,12 +17875,13 @@ int sync_rwlock_unlock(chi_rwlock *rwlock, chi_ctx *ctx, const struct alloc *all
     while (*at != h)
       at = &(*at)->next;
     *at = h->next;
-    alloc_put(alloc, h, sizeof *h);
+    sync_spare(h, &spare);
   }
   chi_ctx **end = woken;
   if (rc == CHI_OK)
-    sync_rwlock_grant(l, alloc, &end);
+    sync_rwlock_grant(l, &spare, &end);
   latch_unlock(&l->head.latch);
+  sync_free(spare, alloc);
   return rc;
 }
 
@@ -10927,6 +17921,7 @@ bool sync_abandon(chi_ctx *ctx, const struct alloc *alloc, chi_ctx **woken)
   /* Set before the task blocked and cleared under the latch by whoever lets it in: if that is
    * happening now, the address is still good, for the lock outlives those who wait for it. */
   struct sync_head *h = mark_get(&ctx->sync);
+  struct sync_hold *spare = NULL;
   *woken = NULL;
   if (!h)
     return false;
@@ -10934,13 +17929,15 @@ bool sync_abandon(chi_ctx *ctx, const struct alloc *alloc, chi_ctx **woken)
   bool waiting = ctx->sync == h;
   if (waiting) {
     sync_unqueue(h, ctx);
-    alloc_put(alloc, ctx->sync_hold, sizeof(struct sync_hold));
+    if (ctx->sync_hold)
+      sync_spare(ctx->sync_hold, &spare);
     ctx->sync_hold = NULL;
     chi_ctx **end = woken;
     if (ctx->sync_mode == SYNC_READ || ctx->sync_mode == SYNC_WRITE)
-      sync_rwlock_grant((struct sync_rwlock *)(void *)h, alloc, &end);
+      sync_rwlock_grant((struct sync_rwlock *)(void *)h, &spare, &end);
   }
   latch_unlock(&h->latch);
+  sync_free(spare, alloc);
   return waiting;
 }
 
@@ -11409,6 +18406,13 @@ bool lane_ready(const struct lane_in *in)
   return turn >> 1 == lane_turn(head, LANE_RUN) >> 1;
 }
 
+uint64_t lane_ahead(const struct lane_in *in, uint32_t ahead)
+{
+  uint32_t at = atomic_get(&in->head) + ahead;
+  const struct lane_entry *e = &in->entry[at % LANE_ENTRIES];
+  return atomic_get(&e->turn) == lane_turn(at, LANE_RUN) ? atomic_get(&e->ref) : 0;
+}
+
 bool lane_take(struct lane_in *in, struct lane_entry *out, enum lane_op *op)
 {
   uint32_t head = in->head;
@@ -11474,6 +18478,3008 @@ bool bell_wanted_after_fence(const struct bell_word *b, uint32_t *last)
   return true;
 }
 
+/* ---- sources/accord.c ---- */
+/* accord.c - the pool table on which all nodes agree: versions, tombstones, exchange. */
+
+#define ACCORD_STATES 8u /* a counter is this times the generation, plus the state */
+#define ACCORD_COUNTER_MAX (1ull << 60)
+#define ACCORD_BUCKETS 256u         /* of names */
+#define ACCORD_LIST 200u            /* versions in one record */
+#define ACCORD_PIECE 200u           /* moves in one record */
+#define ACCORD_RECORD 8192u         /* bytes that any record fits in */
+#define ACCORD_BURST (128u * 1024u) /* bytes sent for one record that came */
+#define ACCORD_WANT 1u              /* flag of a list: send me these */
+
+/* An entry with what the table needs beside it; its texts follow the bits. */
+struct accord_item {
+  struct accord_entry entry;
+  struct accord_item *next;  /* in the bucket of its name */
+  struct accord_item *later; /* of complete ones: the one that was completed next */
+  uint64_t name_hash;
+  uint64_t extra; /* hash of moves or acknowledgements */
+  uint64_t sum;   /* its part in the digest */
+  size_t size;
+  uint32_t move_room, acks;
+  bool complete;
+  uint64_t acked[]; /* a bit for each node */
+};
+
+struct accord {
+  struct accord_options opt;
+  uint64_t digest;
+  struct accord_item **item; /* by id */
+  uint32_t count, room;
+  uint32_t open;                       /* those that aren't complete */
+  struct accord_item *oldest, *newest; /* complete ones */
+  uint32_t complete, budget;
+  struct accord_item *bucket[ACCORD_BUCKETS];
+  /* For records as they are read and written. */
+  char name[CHI_PATH_MAX], module[CHI_NAME_MAX], params[ACCORD_PARAMS];
+  struct accord_move move[ACCORD_PIECE];
+  unsigned char bytes[ACCORD_RECORD];
+  uint64_t next_at[]; /* by peer: before that, no exchange is started */
+};
+
+/* ---- entries */
+
+static uint64_t accord_key(chi_pool_id id)
+{
+  return (uint64_t)id.major << 32 | id.minor;
+}
+
+static bool accord_is_live(const struct accord_item *item)
+{
+  return item && item->entry.state <= ACCORD_READY;
+}
+
+static uint64_t accord_generation(const struct accord_item *item)
+{
+  return item->entry.version.counter / ACCORD_STATES;
+}
+
+static int accord_compare(const struct accord_version *x, const struct accord_version *y)
+{
+  if (x->counter != y->counter)
+    return x->counter < y->counter ? -1 : 1;
+  if (x->boot != y->boot)
+    return x->boot < y->boot ? -1 : 1;
+  return x->node < y->node ? -1 : x->node > y->node;
+}
+
+static bool accord_is_same(const struct accord_pool *x, const struct accord_pool *y)
+{
+  return x->containers == y->containers && strcmp(x->name, y->name) == 0 &&
+         strcmp(x->module, y->module) == 0 && strcmp(x->params, y->params) == 0;
+}
+
+static uint64_t accord_name_hash(const char *name)
+{
+  return hash_bytes(name, strlen(name), 0);
+}
+
+static uint32_t accord_words(const struct accord *a)
+{
+  return (a->opt.count + 63) / 64;
+}
+
+/* The first place with this id or a higher one. */
+static uint32_t accord_place(const struct accord *a, uint64_t key)
+{
+  uint32_t from = 0, to = a->count;
+  while (from < to) {
+    uint32_t middle = from + (to - from) / 2;
+    if (accord_key(a->item[middle]->entry.pool.id) < key)
+      from = middle + 1;
+    else
+      to = middle;
+  }
+  return from;
+}
+
+static struct accord_item *accord_get(const struct accord *a, uint64_t key)
+{
+  uint32_t place = accord_place(a, key);
+  bool found = place < a->count && accord_key(a->item[place]->entry.pool.id) == key;
+  return found ? a->item[place] : NULL;
+}
+
+/* Another live pool with the name of this one. */
+static struct accord_item *accord_rival(const struct accord *a, const struct accord_pool *pool)
+{
+  uint64_t hash = accord_name_hash(pool->name), key = accord_key(pool->id);
+  struct accord_item *item = a->bucket[hash % ACCORD_BUCKETS];
+  while (item && !(item->name_hash == hash && accord_is_live(item) &&
+                   accord_key(item->entry.pool.id) != key &&
+                   strcmp(item->entry.pool.name, pool->name) == 0))
+    item = item->next;
+  return item;
+}
+
+/* ---- items */
+
+static const char *accord_copy(char **to, const char *text)
+{
+  size_t size = strlen(text) + 1;
+  char *copy = memcpy(*to, text, size);
+  *to += size;
+  return copy;
+}
+
+static struct accord_item *accord_item_new(struct accord *a, const struct accord_pool *pool)
+{
+  size_t bits = accord_words(a) * sizeof(uint64_t);
+  size_t size = sizeof(struct accord_item) + bits + strlen(pool->name) + strlen(pool->module) +
+                strlen(pool->params) + 3;
+  struct accord_item *item = alloc_zero(a->opt.alloc, size);
+  if (!item)
+    return NULL;
+  char *text = (char *)item->acked + bits;
+  item->size = size;
+  item->entry.pool = *pool;
+  item->entry.pool.name = accord_copy(&text, pool->name);
+  item->entry.pool.module = accord_copy(&text, pool->module);
+  item->entry.pool.params = accord_copy(&text, pool->params);
+  item->name_hash = accord_name_hash(pool->name);
+  return item;
+}
+
+static void accord_clear_moves(struct accord *a, struct accord_item *item)
+{
+  if (item->entry.move)
+    alloc_put(a->opt.alloc, item->entry.move, item->move_room * sizeof *item->entry.move);
+  item->entry.move = NULL;
+  item->entry.move_count = item->move_room = 0;
+}
+
+static void accord_item_free(struct accord *a, struct accord_item *item)
+{
+  accord_clear_moves(a, item);
+  alloc_put(a->opt.alloc, item, item->size);
+}
+
+/* Out of everything but the array. */
+static void accord_unlink(struct accord *a, struct accord_item *item)
+{
+  struct accord_item **at = &a->bucket[item->name_hash % ACCORD_BUCKETS];
+  while (*at != item)
+    at = &(*at)->next;
+  *at = item->next;
+  a->digest -= item->sum;
+  a->open -= !item->complete;
+}
+
+static void accord_link(struct accord *a, struct accord_item *item)
+{
+  struct accord_item **bucket = &a->bucket[item->name_hash % ACCORD_BUCKETS];
+  item->next = *bucket;
+  *bucket = item;
+  a->open++;
+}
+
+/* ---- complete tombstones */
+
+static void accord_forget_oldest(struct accord *a)
+{
+  struct accord_item *item = a->oldest;
+  uint32_t place = accord_place(a, accord_key(item->entry.pool.id));
+  CHI_ASSERT(item->complete && a->item[place] == item);
+  a->oldest = item->later;
+  if (!a->oldest)
+    a->newest = NULL;
+  a->complete--;
+  a->count--;
+  memmove(&a->item[place], &a->item[place + 1], (a->count - place) * sizeof *a->item);
+  accord_unlink(a, item);
+  accord_item_free(a, item);
+}
+
+static void accord_completed(struct accord *a, struct accord_item *item)
+{
+  item->complete = true;
+  item->later = NULL;
+  if (a->newest)
+    a->newest->later = item;
+  else
+    a->oldest = item;
+  a->newest = item;
+  a->open--;
+  if (++a->complete > ACCORD_REMEMBERED)
+    accord_forget_oldest(a);
+}
+
+static void accord_reopen(struct accord *a, struct accord_item *item)
+{
+  struct accord_item *before = NULL, *at = a->oldest;
+  for (; at != item; at = at->later)
+    before = at;
+  if (before)
+    before->later = item->later;
+  else
+    a->oldest = item->later;
+  if (a->newest == item)
+    a->newest = before;
+  item->complete = false;
+  a->complete--;
+  a->open++;
+}
+
+/* ---- changes */
+
+/* After anything about it has changed. It may have become complete. */
+static void accord_update(struct accord *a, struct accord_item *item)
+{
+  const struct accord_entry *e = &item->entry;
+  bool complete = !accord_is_live(item) && item->acks == a->opt.count;
+  struct hash_stream s;
+  hash_stream_init(&s, 0);
+  for (uint32_t i = 0; i < e->move_count; i++) {
+    hash_stream_u64(&s, (uint64_t)e->move[i].index << 32 | e->move[i].node);
+    hash_stream_u64(&s, e->move[i].epoch);
+  }
+  for (uint32_t i = 0; i < accord_words(a) && item->acks > 0; i++)
+    hash_stream_u64(&s, item->acked[i]);
+  item->extra = hash_stream_finish(&s);
+  hash_stream_u64(&s, accord_key(e->pool.id));
+  hash_stream_u64(&s, e->version.counter);
+  hash_stream_u64(&s, e->version.boot);
+  hash_stream_u64(&s, e->version.node);
+  a->digest -= item->sum;
+  item->sum = complete ? 0 : hash_stream_finish(&s);
+  a->digest += item->sum;
+  if (complete && !item->complete)
+    accord_completed(a, item);
+  else if (!complete && item->complete)
+    accord_reopen(a, item);
+}
+
+static void accord_acknowledge(struct accord_item *item, uint32_t node)
+{
+  uint64_t bit = 1ull << (node % 64);
+  item->acks += !(item->acked[node / 64] & bit);
+  item->acked[node / 64] |= bit;
+}
+
+/* Gives it another version: a tombstone has no moves, and is acknowledged by this node so far. */
+static void accord_set(struct accord *a, struct accord_item *item,
+                       const struct accord_version *version)
+{
+  item->entry.version = *version;
+  item->entry.state = (enum accord_state)(version->counter % ACCORD_STATES);
+  item->acks = 0;
+  memset(item->acked, 0, accord_words(a) * sizeof *item->acked);
+  if (accord_is_live(item))
+    return;
+  accord_clear_moves(a, item);
+  accord_acknowledge(item, a->opt.self);
+}
+
+static int accord_reserve_moves(struct accord *a, struct accord_item *item, uint32_t more)
+{
+  uint32_t room = item->move_room ? item->move_room : 4;
+  while (room < item->entry.move_count + more)
+    room *= 2;
+  if (room == item->move_room)
+    return CHI_OK;
+  struct accord_move *move = alloc_get(a->opt.alloc, room * sizeof *move);
+  uint32_t count = item->entry.move_count;
+  if (!move)
+    return CHI_ENOMEM;
+  if (count > 0)
+    memcpy(move, item->entry.move, count * sizeof *move);
+  accord_clear_moves(a, item);
+  item->entry.move = move;
+  item->entry.move_count = count;
+  item->move_room = room;
+  return CHI_OK;
+}
+
+/* There is room for one more. True if it wasn't known. */
+static bool accord_join_move(struct accord_item *item, const struct accord_move *m)
+{
+  struct accord_move *move = item->entry.move;
+  uint32_t count = item->entry.move_count, at = 0;
+  while (at < count && move[at].index < m->index)
+    at++;
+  if (at < count && move[at].index == m->index) {
+    bool later = m->epoch != move[at].epoch ? m->epoch > move[at].epoch : m->node > move[at].node;
+    if (later)
+      move[at] = *m;
+    return later;
+  }
+  CHI_ASSERT(count < item->move_room);
+  memmove(&move[at + 1], &move[at], (count - at) * sizeof *move);
+  move[at] = *m;
+  item->entry.move_count++;
+  return true;
+}
+
+/* Without memory they are left out: the digest tells, and they come again. */
+static bool accord_join_moves(struct accord *a, struct accord_item *item,
+                              const struct accord_entry *e)
+{
+  bool changed = false;
+  if (e->move_count == 0 || accord_reserve_moves(a, item, e->move_count) != CHI_OK)
+    return false;
+  for (uint32_t i = 0; i < e->move_count; i++)
+    if (e->move[i].index < item->entry.pool.containers)
+      changed = accord_join_move(item, &e->move[i]) || changed;
+  return changed;
+}
+
+static void accord_join_acks(const struct accord *a, struct accord_item *item,
+                             const unsigned char *acks)
+{
+  for (uint32_t node = 0; acks && node < a->opt.count; node++)
+    if (acks[node / 8] >> (node % 8) & 1)
+      accord_acknowledge(item, node);
+}
+
+static int accord_make_room(struct accord *a)
+{
+  uint32_t room = a->room ? a->room * 2 : 8;
+  if (a->count < a->room)
+    return CHI_OK;
+  struct accord_item **item = alloc_get(a->opt.alloc, room * sizeof(struct accord_item *));
+  if (!item)
+    return CHI_ENOMEM;
+  if (a->room > 0)
+    memcpy(item, a->item, a->count * sizeof(struct accord_item *));
+  alloc_put(a->opt.alloc, a->item, a->room * sizeof(struct accord_item *));
+  a->item = item;
+  a->room = room;
+  return CHI_OK;
+}
+
+/* An item for this pool, instead of what was there with its id. Its version is still to be set. */
+static int accord_insert(struct accord *a, const struct accord_pool *pool, struct accord_item **out)
+{
+  struct accord_item *former = accord_get(a, accord_key(pool->id));
+  int rc = former ? CHI_OK : accord_make_room(a);
+  struct accord_item *item = rc == CHI_OK ? accord_item_new(a, pool) : NULL;
+  if (!item)
+    return CHI_ENOMEM;
+  uint32_t place = accord_place(a, accord_key(pool->id));
+  if (former) {
+    if (former->complete)
+      accord_reopen(a, former);
+    accord_unlink(a, former);
+    accord_item_free(a, former);
+  } else {
+    memmove(&a->item[place + 1], &a->item[place], (a->count - place) * sizeof *a->item);
+    a->count++;
+  }
+  a->item[place] = item;
+  accord_link(a, item);
+  *out = item;
+  return CHI_OK;
+}
+
+/* ---- decisions of this node */
+
+/* Above what is known of the id, and of the name. */
+static uint64_t accord_next_generation(const struct accord *a, const struct accord_pool *pool)
+{
+  uint64_t hash = accord_name_hash(pool->name), last = 0;
+  const struct accord_item *item = accord_get(a, accord_key(pool->id));
+  if (item)
+    last = accord_generation(item);
+  for (item = a->bucket[hash % ACCORD_BUCKETS]; item; item = item->next)
+    if (item->name_hash == hash && accord_generation(item) > last)
+      last = accord_generation(item);
+  return last + 1;
+}
+
+static int accord_begin(struct accord *a, const struct accord_pool *pool, enum accord_state state)
+{
+  struct accord_item *item = accord_get(a, accord_key(pool->id));
+  struct accord_version version = {.boot = a->opt.boot, .node = a->opt.self};
+  version.counter = accord_next_generation(a, pool) * ACCORD_STATES + (uint64_t)state;
+  if (version.counter > ACCORD_COUNTER_MAX || ((!item || item->complete) && a->open >= ACCORD_MAX))
+    return CHI_ERANGE;
+  if (!item || !accord_is_same(&item->entry.pool, pool)) {
+    int rc = accord_insert(a, pool, &item);
+    if (rc != CHI_OK)
+      return rc;
+  }
+  accord_set(a, item, &version);
+  accord_update(a, item);
+  return CHI_OK;
+}
+
+int accord_put(struct accord *a, const struct accord_pool *pool, enum accord_state state)
+{
+  struct accord_item *item = accord_get(a, accord_key(pool->id));
+  bool live = accord_is_live(item), begins = state <= ACCORD_READY;
+  CHI_ASSERT(state != ACCORD_LOST && pool->containers > 0);
+  CHI_ASSERT(pool->containers <= ACCORD_CONTAINERS && accord_key(pool->id) != 0);
+  if ((live && !accord_is_same(&item->entry.pool, pool)) || (begins && accord_rival(a, pool)))
+    return CHI_ECONFLICT;
+  if (!live)
+    return begins ? accord_begin(a, pool, state) : CHI_ENOENT;
+  if (item->entry.state >= state)
+    return CHI_OK;
+  struct accord_version version = item->entry.version;
+  version.counter += (uint64_t)(state - item->entry.state);
+  if (!begins) {
+    version.boot = a->opt.boot;
+    version.node = a->opt.self;
+  }
+  accord_set(a, item, &version);
+  accord_update(a, item);
+  return CHI_OK;
+}
+
+int accord_move(struct accord *a, chi_pool_id id, const struct accord_move *move)
+{
+  struct accord_item *item = accord_get(a, accord_key(id));
+  CHI_ASSERT(move->node < a->opt.count);
+  if (!accord_is_live(item) || move->index >= item->entry.pool.containers)
+    return CHI_ENOENT;
+  for (uint32_t i = 0; i < item->entry.move_count; i++)
+    if (item->entry.move[i].index == move->index && item->entry.move[i].epoch >= move->epoch)
+      return CHI_ECONFLICT;
+  int rc = accord_reserve_moves(a, item, 1);
+  if (rc != CHI_OK)
+    return rc;
+  accord_join_move(item, move);
+  accord_update(a, item);
+  return CHI_OK;
+}
+
+/* ---- what others say */
+
+static void accord_tell(struct accord *a, const struct accord_item *item)
+{
+  if (a->opt.on_entry)
+    a->opt.on_entry(a->opt.arg, &item->entry);
+}
+
+/* Who keeps a name doesn't depend on how far either pool has come: all nodes choose alike. */
+static bool accord_is_weaker(const struct accord_item *x, const struct accord_item *y)
+{
+  const struct accord_version *v = &x->entry.version, *w = &y->entry.version;
+  if (accord_generation(x) != accord_generation(y))
+    return accord_generation(x) < accord_generation(y);
+  if (v->boot != w->boot)
+    return v->boot < w->boot;
+  if (v->node != w->node)
+    return v->node < w->node;
+  return accord_key(x->entry.pool.id) < accord_key(y->entry.pool.id);
+}
+
+static void accord_contest(struct accord *a, struct accord_item *item)
+{
+  struct accord_item *rival = accord_is_live(item) ? accord_rival(a, &item->entry.pool) : NULL;
+  if (!rival)
+    return;
+  struct accord_item *loser = accord_is_weaker(item, rival) ? item : rival;
+  struct accord_version version = loser->entry.version;
+  version.counter = accord_generation(loser) * ACCORD_STATES + (uint64_t)ACCORD_LOST;
+  accord_set(a, loser, &version);
+  accord_update(a, loser);
+  if (loser == rival)
+    accord_tell(a, rival);
+}
+
+/* The same version as here: what can still be added to it. */
+static void accord_add(struct accord *a, struct accord_item *item, const struct accord_entry *e,
+                       const unsigned char *acks)
+{
+  bool moved = accord_is_live(item) && accord_join_moves(a, item, e);
+  if (!accord_is_live(item))
+    accord_join_acks(a, item, acks);
+  accord_update(a, item);
+  if (moved)
+    accord_tell(a, item);
+}
+
+/* A higher version than here, or the first. */
+static int accord_take(struct accord *a, struct accord_item *item, const struct accord_entry *e,
+                       const unsigned char *acks)
+{
+  bool same = item && accord_is_same(&item->entry.pool, &e->pool);
+  bool goes_on =
+      same && accord_is_live(item) && accord_generation(item) == e->version.counter / ACCORD_STATES;
+  if ((!item || item->complete) && a->open >= ACCORD_MAX)
+    return CHI_ERANGE;
+  if (!same) {
+    int rc = accord_insert(a, &e->pool, &item);
+    if (rc != CHI_OK)
+      return rc;
+  } else if (!goes_on) {
+    accord_clear_moves(a, item);
+  }
+  accord_set(a, item, &e->version);
+  if (accord_is_live(item))
+    accord_join_moves(a, item, e);
+  else
+    accord_join_acks(a, item, acks);
+  accord_update(a, item);
+  accord_contest(a, item);
+  accord_tell(a, item);
+  return CHI_OK;
+}
+
+static int accord_merge(struct accord *a, const struct accord_entry *e, const unsigned char *acks)
+{
+  struct accord_item *item = accord_get(a, accord_key(e->pool.id));
+  int order = item ? accord_compare(&e->version, &item->entry.version) : 1;
+  if (order > 0)
+    return accord_take(a, item, e, acks);
+  if (order == 0)
+    accord_add(a, item, e, acks);
+  return CHI_OK;
+}
+
+static bool accord_version_fits(const struct accord *a, const struct accord_version *v)
+{
+  return v->counter >= ACCORD_STATES && v->counter <= ACCORD_COUNTER_MAX &&
+         v->counter % ACCORD_STATES <= ACCORD_LOST && v->boot != 0 && v->node < a->opt.count;
+}
+
+static bool accord_entry_fits(const struct accord *a, const struct accord_entry *e)
+{
+  const struct accord_pool *p = &e->pool;
+  if (!accord_version_fits(a, &e->version) || accord_key(p->id) == 0 || p->containers == 0 ||
+      p->containers > ACCORD_CONTAINERS || p->name[0] == '\0' || p->module[0] == '\0' ||
+      strnlen(p->name, CHI_PATH_MAX) == CHI_PATH_MAX ||
+      strnlen(p->module, CHI_NAME_MAX) == CHI_NAME_MAX ||
+      strnlen(p->params, ACCORD_PARAMS) == ACCORD_PARAMS)
+    return false;
+  for (uint32_t i = 0; i < e->move_count; i++) {
+    const struct accord_move *m = &e->move[i];
+    if (m->index >= p->containers || m->node >= a->opt.count || m->epoch == 0 ||
+        (i > 0 && m->index <= m[-1].index))
+      return false;
+  }
+  return true;
+}
+
+int accord_learn(struct accord *a, const struct accord_entry *entry)
+{
+  if (!accord_entry_fits(a, entry) ||
+      entry->version.counter % ACCORD_STATES != (uint64_t)entry->state)
+    return CHI_ECORRUPT;
+  return accord_merge(a, entry, NULL);
+}
+
+/* ---- WIRE_POOL: an entry
+ *
+ *   u64 id                       major << 32 | minor
+ *   u64 counter, u64 boot, u32 node
+ *   u32 containers
+ *   text module, text name, text params
+ *   u16 count                    moves, at most 200; an entry with more comes in several records
+ *     u32 index, u32 node, u64 epoch
+ *   u16 size, bytes              of a tombstone: a bit for each node that has it, node 0 first;
+ *                                of a live pool: none */
+
+static void accord_write_acks(const struct accord *a, const struct accord_item *item,
+                              struct wire_out *out)
+{
+  uint32_t size = accord_is_live(item) ? 0 : (a->opt.count + 7) / 8;
+  wire_put_u16(out, (uint16_t)size);
+  for (uint32_t i = 0; i < size; i++)
+    wire_put_u8(out, (uint8_t)(item->acked[i / 8] >> (i % 8 * 8)));
+}
+
+static void accord_send_piece(struct accord *a, uint32_t to, const struct accord_item *item,
+                              uint32_t first, uint32_t count)
+{
+  const struct accord_entry *e = &item->entry;
+  struct wire_out out;
+  wire_out_init(&out, a->bytes, sizeof a->bytes);
+  wire_put_u64(&out, accord_key(e->pool.id));
+  wire_put_u64(&out, e->version.counter);
+  wire_put_u64(&out, e->version.boot);
+  wire_put_u32(&out, e->version.node);
+  wire_put_u32(&out, e->pool.containers);
+  wire_put_text(&out, e->pool.module);
+  wire_put_text(&out, e->pool.name);
+  wire_put_text(&out, e->pool.params);
+  wire_put_u16(&out, (uint16_t)count);
+  for (uint32_t i = first; i < first + count; i++) {
+    wire_put_u32(&out, e->move[i].index);
+    wire_put_u32(&out, e->move[i].node);
+    wire_put_u64(&out, e->move[i].epoch);
+  }
+  accord_write_acks(a, item, &out);
+  CHI_ASSERT(!out.failed);
+  if (out.used > a->budget)
+    return;
+  a->budget -= (uint32_t)out.used;
+  a->opt.send(a->opt.arg, to, WIRE_POOL, a->bytes, out.used);
+}
+
+static void accord_send_entry(struct accord *a, uint32_t to, const struct accord_item *item)
+{
+  uint32_t count = item->entry.move_count, first = 0;
+  do {
+    uint32_t piece = count - first < ACCORD_PIECE ? count - first : ACCORD_PIECE;
+    accord_send_piece(a, to, item, first, piece);
+    first += piece;
+  } while (first < count);
+}
+
+static void accord_read_version(struct wire_in *in, struct accord_version *v)
+{
+  v->counter = wire_get_u64(in);
+  v->boot = wire_get_u64(in);
+  v->node = wire_get_u32(in);
+}
+
+static bool accord_read_moves(struct accord *a, struct wire_in *in, struct accord_entry *e)
+{
+  e->move = a->move;
+  e->move_count = wire_get_u16(in);
+  if (e->move_count > ACCORD_PIECE || (e->move_count > 0 && e->state > ACCORD_READY))
+    return false;
+  for (uint32_t i = 0; i < e->move_count; i++) {
+    a->move[i].index = wire_get_u32(in);
+    a->move[i].node = wire_get_u32(in);
+    a->move[i].epoch = wire_get_u64(in);
+  }
+  return !in->failed;
+}
+
+static bool accord_read_acks(const struct accord *a, struct wire_in *in,
+                             const struct accord_entry *e, const unsigned char **acks)
+{
+  uint32_t size = wire_get_u16(in), nodes = a->opt.count;
+  *acks = wire_get_bytes(in, size);
+  if (!wire_in_ended(in) || size != (e->state <= ACCORD_READY ? 0 : (nodes + 7) / 8))
+    return false;
+  return size == 0 || nodes % 8 == 0 || (*acks)[size - 1] >> (nodes % 8) == 0;
+}
+
+static bool accord_on_pool(struct accord *a, struct wire_in *in)
+{
+  const unsigned char *acks;
+  struct accord_entry e = {.pool = {.name = a->name, .module = a->module, .params = a->params}};
+  uint64_t key = wire_get_u64(in);
+  e.pool.id = (chi_pool_id){(uint32_t)(key >> 32), (uint32_t)key};
+  accord_read_version(in, &e.version);
+  e.state = (enum accord_state)(e.version.counter % ACCORD_STATES);
+  e.pool.containers = wire_get_u32(in);
+  wire_get_text(in, a->module, sizeof a->module);
+  wire_get_text(in, a->name, sizeof a->name);
+  wire_get_text(in, a->params, sizeof a->params);
+  if (in->failed || !accord_read_moves(a, in, &e) || !accord_read_acks(a, in, &e, &acks) ||
+      !accord_entry_fits(a, &e))
+    return false;
+  accord_merge(a, &e, acks);
+  return true;
+}
+
+/* ---- WIRE_POOLS: versions of entries, or a wish for entries
+ *
+ *   u8 flags                     1: the sender wants these entries
+ *   u64 first, u64 last          ids; without the flag: between these the sender has what follows,
+ *                                and nothing else
+ *   u16 count                    at most 200, then so many times, by id
+ *     u64 id
+ *     u64 counter, u64 boot, u32 node, u64 extra   not with the flag; extra is a hash of the moves,
+ *                                                  or of the acknowledgements
+ *
+ * Complete tombstones are left out. */
+
+struct accord_list {
+  uint8_t flags;
+  uint64_t first, last;
+  uint32_t count;
+};
+
+struct accord_row {
+  uint64_t key, extra;
+  struct accord_version version;
+};
+
+static void accord_write_list(struct accord *a, struct wire_out *out, const struct accord_list *l)
+{
+  wire_out_init(out, a->bytes, sizeof a->bytes);
+  wire_put_u8(out, l->flags);
+  wire_put_u64(out, l->first);
+  wire_put_u64(out, l->last);
+  wire_put_u16(out, (uint16_t)l->count);
+}
+
+static void accord_send_list(struct accord *a, uint32_t to, const struct wire_out *out)
+{
+  CHI_ASSERT(!out->failed);
+  a->opt.send(a->opt.arg, to, WIRE_POOLS, a->bytes, out->used);
+}
+
+/* One record of the own list, from this place and key on; *last is its last key. The next place. */
+static uint32_t accord_offer_some(struct accord *a, uint32_t to, uint32_t place, uint64_t first,
+                                  uint64_t *last)
+{
+  struct accord_list l = {.first = first, .last = UINT64_MAX};
+  struct wire_out out;
+  uint32_t end = place;
+  for (; end < a->count && l.count < ACCORD_LIST; end++)
+    l.count += !a->item[end]->complete;
+  if (end < a->count)
+    l.last = accord_key(a->item[end - 1]->entry.pool.id);
+  accord_write_list(a, &out, &l);
+  for (; place < end; place++) {
+    const struct accord_item *item = a->item[place];
+    if (item->complete)
+      continue;
+    wire_put_u64(&out, accord_key(item->entry.pool.id));
+    wire_put_u64(&out, item->entry.version.counter);
+    wire_put_u64(&out, item->entry.version.boot);
+    wire_put_u32(&out, item->entry.version.node);
+    wire_put_u64(&out, item->extra);
+  }
+  accord_send_list(a, to, &out);
+  *last = l.last;
+  return end;
+}
+
+static void accord_offer(struct accord *a, uint32_t to)
+{
+  uint64_t last;
+  uint32_t place = accord_offer_some(a, to, 0, 0, &last);
+  while (last != UINT64_MAX)
+    place = accord_offer_some(a, to, place, last + 1, &last);
+}
+
+static void accord_ask(struct accord *a, uint32_t to, const uint64_t *key, uint32_t count)
+{
+  struct accord_list l = {ACCORD_WANT, key[0], key[count - 1], count};
+  struct wire_out out;
+  accord_write_list(a, &out, &l);
+  for (uint32_t i = 0; i < count; i++)
+    wire_put_u64(&out, key[i]);
+  accord_send_list(a, to, &out);
+}
+
+static void accord_read_row(struct wire_in *in, const struct accord_list *l, struct accord_row *r)
+{
+  *r = (struct accord_row){.key = wire_get_u64(in)};
+  if (l->flags & ACCORD_WANT)
+    return;
+  accord_read_version(in, &r->version);
+  r->extra = wire_get_u64(in);
+}
+
+/* Whether all rows, which `in` is a copy of, are sound. */
+static bool accord_rows_fit(const struct accord *a, struct wire_in in, const struct accord_list *l)
+{
+  struct accord_row row;
+  uint64_t least = l->first > 0 ? l->first : 1;
+  for (uint32_t i = 0; i < l->count; i++) {
+    accord_read_row(&in, l, &row);
+    if (in.failed || row.key < least || row.key > l->last ||
+        (!(l->flags & ACCORD_WANT) && !accord_version_fits(a, &row.version)))
+      return false;
+    if (row.key == UINT64_MAX && i + 1 < l->count)
+      return false;
+    least = row.key + 1;
+  }
+  return wire_in_ended(&in);
+}
+
+static void accord_give(struct accord *a, uint32_t to, struct wire_in *in,
+                        const struct accord_list *l)
+{
+  struct accord_row row;
+  for (uint32_t i = 0; i < l->count; i++) {
+    accord_read_row(in, l, &row);
+    const struct accord_item *item = accord_get(a, row.key);
+    if (item)
+      accord_send_entry(a, to, item);
+  }
+}
+
+/* What the other doesn't list, up to this key. The next place. */
+static uint32_t accord_give_between(struct accord *a, uint32_t to, uint32_t place, uint64_t end,
+                                    bool inclusive)
+{
+  for (; place < a->count; place++) {
+    uint64_t key = accord_key(a->item[place]->entry.pool.id);
+    if (key > end || (key == end && !inclusive))
+      break;
+    if (!a->item[place]->complete)
+      accord_send_entry(a, to, a->item[place]);
+  }
+  return place;
+}
+
+/* Gives what is newer here, asks for what is newer there; of what is equal but for moves or
+ * acknowledgements, each has something to add. */
+static void accord_compare_list(struct accord *a, uint32_t to, struct wire_in *in,
+                                const struct accord_list *l)
+{
+  uint64_t want[ACCORD_LIST];
+  uint32_t wanted = 0, place = accord_place(a, l->first);
+  struct accord_row row;
+  for (uint32_t i = 0; i < l->count; i++) {
+    accord_read_row(in, l, &row);
+    place = accord_give_between(a, to, place, row.key, false);
+    const struct accord_item *item = accord_get(a, row.key);
+    int order = item ? accord_compare(&row.version, &item->entry.version) : 1;
+    bool differs = order == 0 && row.extra != item->extra;
+    place += item != NULL;
+    if (order < 0 || differs)
+      accord_send_entry(a, to, item);
+    if (order > 0 || (differs && !item->complete))
+      want[wanted++] = row.key;
+  }
+  accord_give_between(a, to, place, l->last, true);
+  if (wanted > 0)
+    accord_ask(a, to, want, wanted);
+}
+
+static bool accord_on_pools(struct accord *a, uint32_t from, struct wire_in *in)
+{
+  struct accord_list l;
+  l.flags = wire_get_u8(in);
+  l.first = wire_get_u64(in);
+  l.last = wire_get_u64(in);
+  l.count = wire_get_u16(in);
+  if (in->failed || l.flags > ACCORD_WANT || l.count > ACCORD_LIST || l.first > l.last ||
+      !accord_rows_fit(a, *in, &l))
+    return false;
+  if (l.flags & ACCORD_WANT)
+    accord_give(a, from, in, &l);
+  else
+    accord_compare_list(a, from, in, &l);
+  return true;
+}
+
+/* ---- from outside */
+
+uint64_t accord_digest(const struct accord *a)
+{
+  return a->digest;
+}
+
+void accord_on_digest(struct accord *a, uint64_t now, uint32_t from, uint64_t digest)
+{
+  CHI_ASSERT(from < a->opt.count && from != a->opt.self);
+  if (digest == a->digest || now < a->next_at[from])
+    return;
+  a->next_at[from] = now + a->opt.interval_ns;
+  accord_offer(a, from);
+}
+
+bool accord_on_record(struct accord *a, uint64_t now, uint32_t from, enum wire_kind kind,
+                      struct wire_in *in)
+{
+  (void)now;
+  if (from >= a->opt.count || from == a->opt.self)
+    return false;
+  a->budget = ACCORD_BURST;
+  if (kind == WIRE_POOLS)
+    return accord_on_pools(a, from, in);
+  return kind == WIRE_POOL && accord_on_pool(a, in);
+}
+
+const struct accord_entry *accord_find(const struct accord *a, chi_pool_id id)
+{
+  const struct accord_item *item = accord_get(a, accord_key(id));
+  return item ? &item->entry : NULL;
+}
+
+const struct accord_entry *accord_find_name(const struct accord *a, const char *name)
+{
+  const struct accord_pool any = {.name = name}; /* no pool has the id 0.0 */
+  const struct accord_item *item = accord_rival(a, &any);
+  return item ? &item->entry : NULL;
+}
+
+const struct accord_entry *accord_next(const struct accord *a, const chi_pool_id *after)
+{
+  uint64_t key = after ? accord_key(*after) : 0;
+  if (key == UINT64_MAX)
+    return NULL;
+  uint32_t place = accord_place(a, key + 1);
+  return place < a->count ? &a->item[place]->entry : NULL;
+}
+
+uint32_t accord_count(const struct accord *a)
+{
+  return a->open;
+}
+
+static size_t accord_size(uint32_t nodes)
+{
+  return sizeof(struct accord) + nodes * sizeof(uint64_t);
+}
+
+int accord_open(const struct accord_options *options, struct accord **out)
+{
+  CHI_ASSERT(options->count > 0 && options->count <= ACCORD_NODES);
+  CHI_ASSERT(options->self < options->count && options->boot != 0);
+  struct accord *a = alloc_zero(options->alloc, accord_size(options->count));
+  if (!a)
+    return CHI_ENOMEM;
+  a->opt = *options;
+  *out = a;
+  return CHI_OK;
+}
+
+void accord_close(struct accord *a)
+{
+  for (uint32_t i = 0; i < a->count; i++)
+    accord_item_free(a, a->item[i]);
+  alloc_put(a->opt.alloc, a->item, a->room * sizeof(struct accord_item *));
+  alloc_put(a->opt.alloc, a, accord_size(a->opt.count));
+}
+
+void accord_reborn(struct accord *a, uint64_t boot)
+{
+  CHI_ASSERT(boot > a->opt.boot);
+  a->opt.boot = boot;
+}
+
+#undef ACCORD_STATES
+#undef ACCORD_COUNTER_MAX
+#undef ACCORD_BUCKETS
+#undef ACCORD_LIST
+#undef ACCORD_PIECE
+#undef ACCORD_RECORD
+#undef ACCORD_BURST
+#undef ACCORD_WANT
+
+/* ---- sources/member.c ---- */
+/* member.c - who is alive: probes, suspicion, contradiction and the news of it. */
+
+#define MEMBER_NONE UINT32_MAX
+#define MEMBER_HELPERS 3u    /* others that are asked to probe */
+#define MEMBER_DRAWS 12u     /* attempts to find that many different ones */
+#define MEMBER_HEALTH_MAX 3u /* a suspicion lasts up to 1 + this times as long */
+#define MEMBER_COPIES 48u    /* times that a piece of news is sent, at most */
+#define MEMBER_BUCKETS 128u  /* of ticks in which suspicions end: the longest one lasts fewer */
+#define MEMBER_LOST_FAST 8u  /* of so many probes at most one goes to who is dead or unknown */
+#define MEMBER_LOST_SLOW 64u /* and at least one */
+#define MEMBER_HEAD 38u      /* bytes of a record before the news */
+#define MEMBER_ITEM 17u      /* bytes of a piece of news */
+#define MEMBER_ITEMS ((MEMBER_RECORD_MAX - MEMBER_HEAD) / MEMBER_ITEM)
+
+/* Lists that a node can be in, linked by number through the nodes. */
+enum member_chain { MEMBER_NEWS, MEMBER_WHEEL, MEMBER_CHAINS };
+
+struct member_link {
+  uint32_t before, after;
+};
+
+struct member_list {
+  uint32_t first, last, count;
+};
+
+struct member_node {
+  uint64_t boot;
+  uint32_t refute;
+  uint32_t place; /* in its ring */
+  struct member_link link[MEMBER_CHAINS];
+  uint8_t state;  /* enum member_state */
+  uint8_t left;   /* times the news about it is still to be sent; 0: it isn't in a list */
+  uint8_t bucket; /* of a suspected one */
+};
+
+/* Nodes that take turns: those before `next` had theirs in this round, the rest is in no order. */
+struct member_ring {
+  uint32_t *node;
+  uint32_t count, next;
+};
+
+/* The probe of this interval. */
+struct member_probe {
+  bool waiting;
+  uint32_t target, asked, heard; /* helpers asked, and heard of */
+  uint64_t boot, sequence, sent, ask_at;
+};
+
+struct member {
+  struct member_options opt;
+  struct rng rng;
+  uint64_t now, next_at, tick;
+  uint64_t rtt, rtt_spread; /* smoothed; 0: not measured yet */
+  uint32_t health;          /* 0: well .. MEMBER_HEALTH_MAX */
+  uint32_t since_lost;      /* probes since the last one of a lost node */
+  uint32_t copies;          /* times that a piece of news is sent */
+  struct member_probe probe;
+  struct member_figures figures;
+  struct member_ring lively, lost;            /* alive or suspected; dead or unknown */
+  struct member_list news[MEMBER_COPIES + 1]; /* by the times it is still to be sent */
+  struct member_list wheel[MEMBER_BUCKETS];
+  struct member_node node[];
+};
+
+/* ---- lists and rings */
+
+static void member_list_init(struct member_list *l)
+{
+  *l = (struct member_list){MEMBER_NONE, MEMBER_NONE, 0};
+}
+
+static void member_list_push(struct member *m, enum member_chain chain, struct member_list *l,
+                             uint32_t node)
+{
+  m->node[node].link[chain] = (struct member_link){l->last, MEMBER_NONE};
+  if (l->count == 0)
+    l->first = node;
+  else
+    m->node[l->last].link[chain].after = node;
+  l->last = node;
+  l->count++;
+}
+
+static void member_list_remove(struct member *m, enum member_chain chain, struct member_list *l,
+                               uint32_t node)
+{
+  const struct member_link link = m->node[node].link[chain];
+  CHI_ASSERT(l->count > 0);
+  if (link.before == MEMBER_NONE)
+    l->first = link.after;
+  else
+    m->node[link.before].link[chain].after = link.after;
+  if (link.after == MEMBER_NONE)
+    l->last = link.before;
+  else
+    m->node[link.after].link[chain].before = link.before;
+  l->count--;
+}
+
+static void member_ring_put(struct member *m, struct member_ring *r, uint32_t place, uint32_t node)
+{
+  r->node[place] = node;
+  m->node[node].place = place;
+}
+
+/* At the end: it has its turn in this round. */
+static void member_ring_add(struct member *m, struct member_ring *r, uint32_t node)
+{
+  CHI_ASSERT(r->count < m->opt.count);
+  member_ring_put(m, r, r->count++, node);
+}
+
+static void member_ring_remove(struct member *m, struct member_ring *r, uint32_t node)
+{
+  uint32_t hole = m->node[node].place;
+  CHI_ASSERT(hole < r->count && r->node[hole] == node);
+  if (hole < r->next) {
+    member_ring_put(m, r, hole, r->node[--r->next]);
+    hole = r->next;
+  }
+  if (hole != --r->count)
+    member_ring_put(m, r, hole, r->node[r->count]);
+}
+
+/* Whose turn it is: a round is shuffled while it goes on. */
+static uint32_t member_ring_draw(struct member *m, struct member_ring *r)
+{
+  CHI_ASSERT(r->count > 0);
+  if (r->next >= r->count)
+    r->next = 0;
+  uint32_t place = r->next + (uint32_t)rng_below(&m->rng, r->count - r->next);
+  uint32_t node = r->node[place];
+  member_ring_put(m, r, place, r->node[r->next]);
+  member_ring_put(m, r, r->next++, node);
+  return node;
+}
+
+/* ---- what is known */
+
+static bool member_is_lively(const struct member *m, uint32_t node)
+{
+  return m->node[node].state == MEMBER_ALIVE || m->node[node].state == MEMBER_SUSPECT;
+}
+
+static uint32_t member_log2(uint32_t n)
+{
+  uint32_t log = 0;
+  while ((1u << log) < n)
+    log++;
+  return log;
+}
+
+uint32_t member_patience(uint32_t count)
+{
+  return 2 + 2 * member_log2(count);
+}
+
+static void member_be_ill(struct member *m)
+{
+  if (m->health < MEMBER_HEALTH_MAX)
+    m->health++;
+}
+
+/* The news about a node is to be sent so many times. */
+static void member_tell(struct member *m, uint32_t node, uint32_t times)
+{
+  if (m->node[node].left > 0)
+    member_list_remove(m, MEMBER_NEWS, &m->news[m->node[node].left], node);
+  m->node[node].left = (uint8_t)times;
+  if (times > 0)
+    member_list_push(m, MEMBER_NEWS, &m->news[times], node);
+}
+
+static void member_unwatch(struct member *m, uint32_t node)
+{
+  member_list_remove(m, MEMBER_WHEEL, &m->wheel[m->node[node].bucket], node);
+}
+
+static void member_watch(struct member *m, uint32_t node)
+{
+  uint32_t ticks = member_patience(m->opt.count) * (1 + m->health);
+  CHI_ASSERT(ticks < MEMBER_BUCKETS);
+  m->node[node].bucket = (uint8_t)((m->tick + ticks) % MEMBER_BUCKETS);
+  member_list_push(m, MEMBER_WHEEL, &m->wheel[m->node[node].bucket], node);
+}
+
+/* Somebody speaks of this node itself. */
+static void member_hear_of_self(struct member *m, uint64_t boot, uint32_t refute, uint8_t state)
+{
+  struct member_node *self = &m->node[m->opt.self];
+  if (boot > self->boot && m->opt.on_own_boot)
+    m->opt.on_own_boot(m->opt.arg, boot);
+  if (boot != self->boot || refute < self->refute)
+    return;
+  self->refute = refute;
+  if (state == MEMBER_ALIVE)
+    return;
+  CHI_ASSERT(refute < MEMBER_REFUTE_MAX);
+  self->refute = refute + 1;
+  m->figures.refuted++;
+  member_be_ill(m);
+}
+
+static bool member_is_news(const struct member_node *n, uint64_t boot, uint32_t refute,
+                           uint8_t state)
+{
+  if (boot != n->boot)
+    return boot > n->boot;
+  return refute != n->refute ? refute > n->refute : state > n->state;
+}
+
+static void member_announce(struct member *m, uint32_t node)
+{
+  const struct member_node *n = &m->node[node];
+  m->figures.suspected += n->state == MEMBER_SUSPECT;
+  m->figures.died += n->state == MEMBER_DEAD;
+  if (m->opt.on_change)
+    m->opt.on_change(m->opt.arg, node, (enum member_state)n->state, n->boot);
+}
+
+/* Takes a piece of news in, if it is one, and passes it on. */
+static void member_hear(struct member *m, uint32_t node, uint64_t boot, uint32_t refute,
+                        uint8_t state)
+{
+  struct member_node *n = &m->node[node];
+  CHI_ASSERT(boot != 0 && state != MEMBER_UNKNOWN);
+  if (node == m->opt.self) {
+    member_hear_of_self(m, boot, refute, state);
+    return;
+  }
+  if (!member_is_news(n, boot, refute, state))
+    return;
+  bool was_lively = member_is_lively(m, node), changed = state != n->state || boot != n->boot;
+  if (n->state == MEMBER_SUSPECT)
+    member_unwatch(m, node);
+  n->boot = boot;
+  n->refute = refute;
+  n->state = state;
+  if (state == MEMBER_SUSPECT)
+    member_watch(m, node);
+  if (was_lively != member_is_lively(m, node)) {
+    member_ring_remove(m, was_lively ? &m->lively : &m->lost, node);
+    member_ring_add(m, was_lively ? &m->lost : &m->lively, node);
+  }
+  member_tell(m, node, m->copies);
+  if (changed)
+    member_announce(m, node);
+}
+
+/* ---- records
+ *
+ * WIRE_PROBE, WIRE_PROBE_ASK and WIRE_PROBE_ACK have one payload:
+ *
+ *   u64 boot, u32 refute   the sender's: it is alive
+ *   u64 digest             the sender's, of whatever it keeps in step with others
+ *   u64 sequence           chosen by the origin of the probe, repeated in all that follows from it
+ *   u32 origin             the node that wants to know
+ *   u32 subject            PROBE: the receiver. ASK: the node to be probed. ACK: the node that is
+ *                          there: the sender, or one for which it passes the answer on
+ *   u16 count              at most 56, then so many times
+ *     u32 node, u64 boot, u32 refute, u8 state   1 alive, 2 suspected, 3 dead
+ *
+ * A probe is answered to its sender, with the sender's origin; who gets an answer whose origin is
+ * another node passes it on to that. Who is asked to probe says first that it is there itself. */
+
+/* What goes along to a node: first whatever it has to contradict, then whom it is being told about
+ * (`about`), then news, what was sent least first. Returns how many. */
+static uint32_t member_gather(struct member *m, uint32_t to, uint32_t about, uint32_t *pick)
+{
+  uint32_t count = 0, first;
+  if (m->node[to].state == MEMBER_SUSPECT || m->node[to].state == MEMBER_DEAD)
+    pick[count++] = to;
+  if (about != m->opt.self && about != to && m->node[about].state != MEMBER_UNKNOWN)
+    pick[count++] = about;
+  first = count;
+  for (uint32_t left = m->copies; left > 0 && count < MEMBER_ITEMS; left--) {
+    uint32_t at = m->news[left].first;
+    for (; at != MEMBER_NONE && count < MEMBER_ITEMS; at = m->node[at].link[MEMBER_NEWS].after)
+      if (at != to && at != about)
+        pick[count++] = at;
+  }
+  for (uint32_t i = first; i < count; i++)
+    member_tell(m, pick[i], m->node[pick[i]].left - 1u);
+  return count;
+}
+
+static void member_send(struct member *m, uint32_t to, enum wire_kind kind, uint64_t sequence,
+                        uint32_t origin, uint32_t subject)
+{
+  unsigned char bytes[MEMBER_RECORD_MAX];
+  uint32_t pick[MEMBER_ITEMS];
+  uint32_t count = member_gather(m, to, kind == WIRE_PROBE_ACK ? subject : m->opt.self, pick);
+  struct wire_out out;
+  wire_out_init(&out, bytes, sizeof bytes);
+  wire_put_u64(&out, m->node[m->opt.self].boot);
+  wire_put_u32(&out, m->node[m->opt.self].refute);
+  wire_put_u64(&out, m->opt.digest ? m->opt.digest(m->opt.arg) : 0);
+  wire_put_u64(&out, sequence);
+  wire_put_u32(&out, origin);
+  wire_put_u32(&out, subject);
+  wire_put_u16(&out, (uint16_t)count);
+  for (uint32_t i = 0; i < count; i++) {
+    const struct member_node *n = &m->node[pick[i]];
+    wire_put_u32(&out, pick[i]);
+    wire_put_u64(&out, n->boot);
+    wire_put_u32(&out, n->refute);
+    wire_put_u8(&out, n->state);
+  }
+  CHI_ASSERT(!out.failed && out.used == MEMBER_HEAD + count * MEMBER_ITEM);
+  m->opt.send(m->opt.arg, to, kind, bytes, out.used);
+}
+
+struct member_item {
+  uint64_t boot;
+  uint32_t node, refute;
+  uint8_t state;
+};
+
+struct member_record {
+  struct member_item sender;
+  uint64_t digest, sequence;
+  uint32_t origin, subject, count;
+  struct member_item news[MEMBER_ITEMS];
+};
+
+/* An accusation must leave room for the contradiction. */
+static bool member_item_fits(const struct member *m, const struct member_item *item)
+{
+  if (item->node >= m->opt.count || item->boot == 0 || item->refute > MEMBER_REFUTE_MAX)
+    return false;
+  if (item->state == MEMBER_ALIVE)
+    return true;
+  return (item->state == MEMBER_SUSPECT || item->state == MEMBER_DEAD) &&
+         item->refute < MEMBER_REFUTE_MAX;
+}
+
+/* Whether those who are named have the parts that this kind of record gives them. */
+static bool member_roles_fit(const struct member *m, enum wire_kind kind,
+                             const struct member_record *r)
+{
+  uint32_t self = m->opt.self, from = r->sender.node;
+  if (r->origin >= m->opt.count || r->subject >= m->opt.count || r->origin == r->subject)
+    return false;
+  if (kind == WIRE_PROBE)
+    return r->subject == self;
+  if (kind == WIRE_PROBE_ASK)
+    return r->origin == from && r->subject != self;
+  return kind == WIRE_PROBE_ACK && r->subject != self &&
+         (r->origin == self || (r->subject == from && r->origin != from));
+}
+
+static bool member_read(const struct member *m, uint32_t from, enum wire_kind kind,
+                        struct wire_in *in, struct member_record *r)
+{
+  r->sender.boot = wire_get_u64(in);
+  r->sender.refute = wire_get_u32(in);
+  r->sender.node = from;
+  r->sender.state = MEMBER_ALIVE;
+  r->digest = wire_get_u64(in);
+  r->sequence = wire_get_u64(in);
+  r->origin = wire_get_u32(in);
+  r->subject = wire_get_u32(in);
+  r->count = wire_get_u16(in);
+  if (in->failed || r->count > MEMBER_ITEMS || from == m->opt.self ||
+      !member_item_fits(m, &r->sender) || !member_roles_fit(m, kind, r))
+    return false;
+  for (uint32_t i = 0; i < r->count; i++) {
+    struct member_item *item = &r->news[i];
+    item->node = wire_get_u32(in);
+    item->boot = wire_get_u64(in);
+    item->refute = wire_get_u32(in);
+    item->state = wire_get_u8(in);
+    if (!member_item_fits(m, item))
+      return false;
+  }
+  return wire_in_ended(in);
+}
+
+/* ---- probing */
+
+/* How long to wait for an answer before others are asked. */
+static uint64_t member_timeout(const struct member *m)
+{
+  uint64_t interval = m->opt.interval_ns, wait = m->rtt + 4 * m->rtt_spread;
+  if (m->rtt == 0 || wait > interval / 2)
+    return interval / 2;
+  return wait < interval / 8 ? interval / 8 : wait;
+}
+
+static void member_measure(struct member *m, uint64_t rtt)
+{
+  uint64_t off = rtt > m->rtt ? rtt - m->rtt : m->rtt - rtt;
+  if (m->rtt == 0) {
+    m->rtt = rtt + 1;
+    m->rtt_spread = rtt / 2;
+    return;
+  }
+  m->rtt_spread = m->rtt_spread - m->rtt_spread / 4 + off / 4;
+  m->rtt = m->rtt - m->rtt / 8 + rtt / 8 + 1;
+}
+
+/* Who is lost is probed, too: less often the fewer there are, as everybody does so. */
+static bool member_look_for_lost(struct member *m)
+{
+  uint32_t every;
+  if (m->lost.count == 0)
+    return false;
+  every = m->opt.count / m->lost.count;
+  if (every < MEMBER_LOST_FAST)
+    every = MEMBER_LOST_FAST;
+  if (every > MEMBER_LOST_SLOW)
+    every = MEMBER_LOST_SLOW;
+  return m->lively.count == 0 || ++m->since_lost >= every;
+}
+
+static void member_probe_next(struct member *m)
+{
+  bool lost = member_look_for_lost(m);
+  uint32_t target = member_ring_draw(m, lost ? &m->lost : &m->lively);
+  uint64_t sequence = m->probe.sequence + 1;
+  if (lost)
+    m->since_lost = 0;
+  m->probe = (struct member_probe){.waiting = true,
+                                   .target = target,
+                                   .boot = m->node[target].boot,
+                                   .sequence = sequence ? sequence : 1,
+                                   .sent = m->now,
+                                   .ask_at = lost ? UINT64_MAX : m->now + member_timeout(m)};
+  m->figures.probes++;
+  member_send(m, target, WIRE_PROBE, m->probe.sequence, m->opt.self, target);
+}
+
+/* Others may have a way to the target that this node hasn't. */
+static void member_ask(struct member *m)
+{
+  struct member_probe *p = &m->probe;
+  uint32_t helper[MEMBER_HELPERS];
+  p->ask_at = UINT64_MAX;
+  if (!member_is_lively(m, p->target)) /* it was, when it was probed */
+    return;
+  for (uint32_t i = 0; i < MEMBER_DRAWS && p->asked < MEMBER_HELPERS; i++) {
+    uint32_t one = m->lively.node[rng_below(&m->rng, m->lively.count)];
+    bool fits = one != p->target;
+    for (uint32_t k = 0; k < p->asked; k++)
+      fits = fits && helper[k] != one;
+    if (!fits)
+      continue;
+    helper[p->asked++] = one;
+    m->figures.asked++;
+    member_send(m, one, WIRE_PROBE_ASK, p->sequence, m->opt.self, p->target);
+  }
+}
+
+static void member_on_ack(struct member *m, const struct member_record *r)
+{
+  struct member_probe *p = &m->probe;
+  if (!p->waiting || r->sequence != p->sequence)
+    return;
+  if (r->subject != p->target) {
+    p->heard++;
+    return;
+  }
+  if (p->asked == 0) /* else there is no telling which probe was answered */
+    member_measure(m, m->now - p->sent);
+  p->waiting = false;
+  p->ask_at = UINT64_MAX;
+  m->health -= m->health > 0;
+}
+
+/* The interval is over. A node that was held up itself has no right to judge. */
+static void member_judge(struct member *m, bool late)
+{
+  const struct member_probe *p = &m->probe;
+  const struct member_node *n = &m->node[p->target];
+  if (late) {
+    m->figures.late++;
+    member_be_ill(m);
+  }
+  if (late || !p->waiting || !member_is_lively(m, p->target))
+    return;
+  m->figures.failed++;
+  if (p->asked > 0 && p->heard == 0)
+    member_be_ill(m);
+  if (n->state == MEMBER_ALIVE && n->boot == p->boot && n->refute < MEMBER_REFUTE_MAX)
+    member_hear(m, p->target, n->boot, n->refute, MEMBER_SUSPECT);
+}
+
+static void member_expire(struct member *m)
+{
+  struct member_list *l = &m->wheel[++m->tick % MEMBER_BUCKETS];
+  while (l->count > 0) {
+    const struct member_node *n = &m->node[l->first];
+    CHI_ASSERT(n->state == MEMBER_SUSPECT);
+    member_hear(m, l->first, n->boot, n->refute, MEMBER_DEAD);
+  }
+}
+
+uint64_t member_step(struct member *m, uint64_t now)
+{
+  if (m->opt.count == 1)
+    return UINT64_MAX;
+  m->now = now;
+  if (m->next_at == 0) /* so that not all nodes probe at the same moment */
+    m->next_at = now + 1 + rng_below(&m->rng, m->opt.interval_ns);
+  if (now >= m->next_at) {
+    bool late = now - m->next_at > m->opt.interval_ns / 2;
+    member_judge(m, late);
+    if (!late)
+      member_expire(m);
+    m->next_at = (late ? now : m->next_at) + m->opt.interval_ns;
+    member_probe_next(m);
+  } else if (now >= m->probe.ask_at) {
+    member_ask(m);
+  }
+  return m->probe.ask_at < m->next_at ? m->probe.ask_at : m->next_at;
+}
+
+/* ---- from outside */
+
+static void member_answer(struct member *m, enum wire_kind kind, const struct member_record *r)
+{
+  uint32_t from = r->sender.node, self = m->opt.self;
+  if (kind == WIRE_PROBE) {
+    member_send(m, from, WIRE_PROBE_ACK, r->sequence, r->origin, self);
+  } else if (kind == WIRE_PROBE_ASK) {
+    member_send(m, from, WIRE_PROBE_ACK, r->sequence, r->origin, self);
+    member_send(m, r->subject, WIRE_PROBE, r->sequence, r->origin, r->subject);
+  } else if (r->origin == self) {
+    member_on_ack(m, r);
+  } else {
+    member_send(m, r->origin, WIRE_PROBE_ACK, r->sequence, r->origin, r->subject);
+  }
+}
+
+int member_on_record(struct member *m, uint64_t now, uint32_t from, enum wire_kind kind,
+                     struct wire_in *in)
+{
+  struct member_record r;
+  m->now = now;
+  if (!member_read(m, from, kind, in, &r)) {
+    m->figures.refused++;
+    return CHI_ECORRUPT;
+  }
+  member_hear(m, from, r.sender.boot, r.sender.refute, MEMBER_ALIVE);
+  for (uint32_t i = 0; i < r.count; i++)
+    member_hear(m, r.news[i].node, r.news[i].boot, r.news[i].refute, r.news[i].state);
+  member_answer(m, kind, &r);
+  if (m->opt.on_digest)
+    m->opt.on_digest(m->opt.arg, from, r.digest);
+  return CHI_OK;
+}
+
+void member_on_boot(struct member *m, uint32_t node, uint64_t boot)
+{
+  CHI_ASSERT(node < m->opt.count && node != m->opt.self && boot != 0);
+  const struct member_node *n = &m->node[node];
+  member_hear(m, node, boot, 0, MEMBER_ALIVE);
+  if (n->boot == boot && n->state != MEMBER_ALIVE) /* it should know, and contradict */
+    member_send(m, node, WIRE_PROBE, 0, m->opt.self, node);
+}
+
+void member_reborn(struct member *m, uint64_t boot)
+{
+  struct member_node *self = &m->node[m->opt.self];
+  CHI_ASSERT(boot > self->boot);
+  self->boot = boot;
+  self->refute = 0;
+  m->probe.waiting = false; /* the answer would be for the earlier life */
+  m->probe.ask_at = UINT64_MAX;
+}
+
+/* ---- life */
+
+static size_t member_size(uint32_t count)
+{
+  return sizeof(struct member) + count * (sizeof(struct member_node) + 2 * sizeof(uint32_t));
+}
+
+int member_open(const struct member_options *options, struct member **out)
+{
+  uint32_t count = options->count;
+  CHI_ASSERT(count >= 1 && count <= MEMBER_MOST && options->self < count);
+  CHI_ASSERT(options->boot != 0 && options->interval_ns != 0);
+  struct member *m = alloc_zero(options->alloc, member_size(count));
+  if (!m)
+    return CHI_ENOMEM;
+  m->opt = *options;
+  rng_seed(&m->rng, options->random(options->arg), options->self, options->boot);
+  m->copies = 3 * member_log2(count + 1);
+  CHI_ASSERT(m->copies <= MEMBER_COPIES);
+  m->lively.node = (uint32_t *)&m->node[count];
+  m->lost.node = m->lively.node + count;
+  m->probe.ask_at = UINT64_MAX;
+  for (uint32_t i = 0; i <= MEMBER_COPIES; i++)
+    member_list_init(&m->news[i]);
+  for (uint32_t i = 0; i < MEMBER_BUCKETS; i++)
+    member_list_init(&m->wheel[i]);
+  m->node[options->self].boot = options->boot;
+  m->node[options->self].state = MEMBER_ALIVE;
+  for (uint32_t i = 0; i < count; i++)
+    if (i != options->self)
+      member_ring_add(m, &m->lost, i);
+  *out = m;
+  return CHI_OK;
+}
+
+void member_close(struct member *m)
+{
+  alloc_put(m->opt.alloc, m, member_size(m->opt.count));
+}
+
+enum member_state member_state(const struct member *m, uint32_t node)
+{
+  CHI_ASSERT(node < m->opt.count);
+  return (enum member_state)m->node[node].state;
+}
+
+uint64_t member_boot(const struct member *m, uint32_t node)
+{
+  CHI_ASSERT(node < m->opt.count);
+  return m->node[node].boot;
+}
+
+uint32_t member_alive_count(const struct member *m)
+{
+  return m->lively.count + 1;
+}
+
+const struct member_figures *member_figures(const struct member *m)
+{
+  return &m->figures;
+}
+
+#undef MEMBER_NONE
+#undef MEMBER_HELPERS
+#undef MEMBER_DRAWS
+#undef MEMBER_HEALTH_MAX
+#undef MEMBER_COPIES
+#undef MEMBER_BUCKETS
+#undef MEMBER_LOST_FAST
+#undef MEMBER_LOST_SLOW
+#undef MEMBER_HEAD
+#undef MEMBER_ITEM
+#undef MEMBER_ITEMS
+
+/* ---- sources/peer.c ---- */
+/* peer.c - the other nodes: who they are, which life of theirs this is, and the post between us. */
+
+#include <stdio.h>
+
+#define PEER_BOOT_MAX (UINT64_MAX >> 1)  /* so that there is always one above */
+#define PEER_REFUSE_NS 10000000u         /* between two refusals to one peer */
+#define PEER_ROOM_MIN 2048u              /* bytes of a batch to begin with */
+#define PEER_INSTANCE (CHI_NAME_MAX + 8) /* bytes of "NAME:PORT" with its NUL */
+#define PEER_SINGLE (WIRE_HEADER + WIRE_RECORD + 32 + PEER_INSTANCE) /* of a HELLO or REFUSE */
+
+/* Why a message is refused: name, number on the wire, level of the line, what differs. */
+#define PEER_REASONS(X)                                                                            \
+  X(CLUSTER, 1, CHI_LOG_WARNING, "digest of the host list")                                        \
+  X(NODES, 2, CHI_LOG_WARNING, "number of nodes in the host list")                                 \
+  X(TO, 3, CHI_LOG_WARNING, "number of the node that is written to")                               \
+  X(TO_BOOT, 4, CHI_LOG_DEBUG, "boot that is written to")                                          \
+  X(STALE, 5, CHI_LOG_DEBUG, "boot that writes, an earlier life")                                  \
+  X(STRANGER, 6, CHI_LOG_DEBUG, "boot that writes, which said no hello")                           \
+  X(TWICE, 7, CHI_LOG_ERROR, "two daemons run as one node; boot")
+
+enum peer_reason {
+  PEER_WELCOME,
+#define PEER_REASON_ENUM(name, number, level, text) PEER_##name = number,
+  PEER_REASONS(PEER_REASON_ENUM)
+#undef PEER_REASON_ENUM
+};
+
+/* A refusal: what was found and what would have been right. */
+struct peer_refusal {
+  enum peer_reason reason;
+  uint64_t got, want;
+};
+
+struct peer_hello {
+  uint32_t nodes;
+  uint64_t life, heard;
+  bool ask;
+  char instance[PEER_INSTANCE];
+};
+
+/* Records for one peer, behind room for a header, that leave as one message. With bulk frames it is
+ * the parcel of the environment. */
+struct peer_batch {
+  struct peer *peer;
+  struct peer_batch *next, *before; /* waiting: next alone; flying: both */
+  unsigned char *data;
+  uint32_t room, used, records, frames, parcels;
+  uint64_t bulk_bytes;
+  void *parcel[ENV_FRAMES_MAX];
+  struct env_frame frame[ENV_FRAMES_MAX]; /* the first one is data */
+};
+
+static const char *peer_name(const struct peer *p)
+{
+  return p->set->hosts[p->node].name;
+}
+
+/* ---- batches */
+
+static void peer_batch_free(struct peer_set *s, struct peer_batch *b)
+{
+  alloc_put(s->alloc, b->data, b->room);
+  alloc_put(s->alloc, b, sizeof *b);
+}
+
+/* Nobody reads it any more. */
+static void peer_batch_release(struct peer_set *s, struct peer_batch *b)
+{
+  for (uint32_t i = 0; i < b->parcels; i++)
+    s->on_sent(s->arg, b->parcel[i]);
+  peer_batch_free(s, b);
+}
+
+static struct peer_batch *peer_batch_new(struct peer *p, uint32_t room)
+{
+  const struct alloc *alloc = p->set->alloc;
+  struct peer_batch *b = alloc_get(alloc, sizeof *b);
+  if (!b)
+    return NULL;
+  b->data = alloc_get(alloc, room);
+  if (!b->data) {
+    alloc_put(alloc, b, sizeof *b);
+    return NULL;
+  }
+  b->peer = p;
+  b->next = b->before = NULL;
+  b->room = room;
+  b->used = WIRE_HEADER;
+  b->records = b->frames = b->parcels = 0;
+  b->bulk_bytes = 0;
+  if (p->last)
+    p->last->next = b;
+  else
+    p->batch = b;
+  p->last = b;
+  return b;
+}
+
+/* At least doubles the room, so that a batch grows seldom. */
+static bool peer_batch_grow(struct peer_batch *b, uint32_t room)
+{
+  const struct alloc *alloc = b->peer->set->alloc;
+  uint32_t most = WIRE_HEADER + PEER_BATCH;
+  unsigned char *data;
+  if (room < 2 * b->room)
+    room = 2 * b->room < most ? 2 * b->room : most;
+  data = alloc_get(alloc, room);
+  if (!data)
+    return false;
+  memcpy(data, b->data, b->used);
+  alloc_put(alloc, b->data, b->room);
+  b->data = data;
+  b->room = room;
+  return true;
+}
+
+/* The batch that the next record of `need` bytes goes to. */
+static struct peer_batch *peer_batch_for(struct peer *p, uint32_t need)
+{
+  struct peer_batch *b = p->last;
+  if (!b || b->used + need > WIRE_HEADER + PEER_BATCH ||
+      b->frames + WIRE_BULKS > ENV_FRAMES_MAX - 1) {
+    uint32_t room = WIRE_HEADER + need;
+    return peer_batch_new(p, room > PEER_ROOM_MIN ? room : PEER_ROOM_MIN);
+  }
+  return b->used + need <= b->room || peer_batch_grow(b, b->used + need) ? b : NULL;
+}
+
+static void peer_fly(struct peer_set *s, struct peer_batch *b)
+{
+  b->before = NULL;
+  b->next = s->flying;
+  if (s->flying)
+    s->flying->before = b;
+  s->flying = b;
+  b->peer->flying++;
+}
+
+static void peer_land(struct peer_set *s, struct peer_batch *b)
+{
+  if (b->before)
+    b->before->next = b->next;
+  else
+    s->flying = b->next;
+  if (b->next)
+    b->next->before = b->before;
+  b->peer->flying--;
+}
+
+static void peer_count_sent(struct peer *p, uint64_t bytes)
+{
+  p->sent++;
+  p->bytes_sent += bytes;
+}
+
+static int peer_send_batch(struct peer *p, struct peer_batch *b)
+{
+  struct peer_set *s = p->set;
+  struct wire_header h = {.records = b->records, .cluster = s->cluster, .from = s->self,
+                          .to = p->node, .from_boot = s->boot, .to_boot = p->boot,
+                          .bulk = b->frames, .bulk_bytes = b->bulk_bytes};
+  wire_header_put(b->data, b->used, &h);
+  b->frame[0] = (struct env_frame){b->data, b->used};
+  return s->env->net_send(s->env, p->node, b->frame, 1 + b->frames, b->frames ? b : NULL);
+}
+
+/* Sends what waits for a peer, oldest first, as long as the environment takes it. */
+static int peer_send(struct peer *p)
+{
+  struct peer_batch *b;
+  while ((b = p->batch) && b->records > 0) {
+    int rc = peer_send_batch(p, b);
+    if (rc != CHI_OK)
+      return rc;
+    peer_count_sent(p, b->used + b->bulk_bytes);
+    p->waiting -= b->used - WIRE_HEADER;
+    p->batch = b->next;
+    if (!p->batch)
+      p->last = NULL;
+    if (b->frames)
+      peer_fly(p->set, b);
+    else
+      peer_batch_free(p->set, b);
+  }
+  return CHI_OK;
+}
+
+/* Drops what waits for a peer. */
+static void peer_drop(struct peer *p)
+{
+  struct peer_batch *b = p->batch;
+  p->batch = p->last = NULL;
+  p->waiting = 0;
+  while (b) {
+    struct peer_batch *next = b->next;
+    peer_batch_release(p->set, b);
+    b = next;
+  }
+}
+
+static void peer_queue(struct peer *p)
+{
+  struct peer_set *s = p->set;
+  if (p->queued)
+    return;
+  p->queued = true;
+  p->next = NULL;
+  if (s->pending_last)
+    s->pending_last->next = p;
+  else
+    s->pending = p;
+  s->pending_last = p;
+}
+
+bool peer_begin(struct peer *p, enum wire_kind kind, size_t most, bool control,
+                struct wire_out *out)
+{
+  uint32_t need, limit = control ? 2 * PEER_BACKLOG : PEER_BACKLOG;
+  struct peer_batch *b;
+  CHI_ASSERT(most <= PEER_RECORD_MAX);
+  CHI_ASSERT(kind > WIRE_REFUSE && kind < WIRE_KINDS);
+  if (!p->met)
+    return false;
+  need = WIRE_RECORD + (uint32_t)most;
+  if (p->waiting + need > limit)
+    (void)peer_send(p); /* what it says is heard at the next flush */
+  if (p->waiting + need > limit)
+    return false;
+  b = peer_batch_for(p, need);
+  if (!b)
+    return false;
+  wire_out_init(out, b->data + b->used, need);
+  (void)wire_record_begin(out, kind);
+  return true;
+}
+
+void peer_post(struct peer *p, struct wire_out *out, const struct env_frame *bulk, uint32_t count,
+               void *parcel)
+{
+  struct peer_batch *b = p->last;
+  CHI_ASSERT(b && out->data == b->data + b->used && !out->failed);
+  CHI_ASSERT(count <= WIRE_BULKS && (count > 0) == (parcel != NULL));
+  wire_record_end(out, 0, count);
+  for (uint32_t i = 0; i < count; i++) {
+    CHI_ASSERT(bulk[i].size > 0 && bulk[i].size <= WIRE_BULK_MAX);
+    b->frame[1 + b->frames++] = bulk[i];
+    b->bulk_bytes += bulk[i].size;
+  }
+  if (parcel)
+    b->parcel[b->parcels++] = parcel;
+  b->records++;
+  b->used += (uint32_t)out->used;
+  p->waiting += (uint32_t)out->used;
+  peer_queue(p);
+}
+
+/* ---- meeting */
+
+/* Sends a record alone: not kept if there is no way now. */
+static void peer_send_single(struct peer *p, struct wire_out *out, uint64_t to_boot)
+{
+  struct peer_set *s = p->set;
+  struct wire_header h = {.records = 1, .cluster = s->cluster, .from = s->self, .to = p->node,
+                          .from_boot = s->boot, .to_boot = to_boot};
+  struct env_frame frame = {out->data, out->used};
+  CHI_ASSERT(!out->failed);
+  wire_header_put(out->data, out->used, &h);
+  if (s->env->net_send(s->env, p->node, &frame, 1, NULL) == CHI_OK)
+    peer_count_sent(p, out->used);
+}
+
+static size_t peer_begin_single(struct wire_out *out, unsigned char *bytes, enum wire_kind kind)
+{
+  wire_out_init(out, bytes, PEER_SINGLE);
+  out->used = WIRE_HEADER;
+  return wire_record_begin(out, kind);
+}
+
+/* HELLO: u32 nodes in the host list; u64 life, a random number of this life, not 0; u64 heard, the
+ * highest boot of the receiver that was ever heard of; u8 ask, 1: an answer is wanted; text
+ * instance. Alone in its message, whose to_boot means nothing. */
+static void peer_say_hello(struct peer *p)
+{
+  struct peer_set *s = p->set;
+  unsigned char bytes[PEER_SINGLE];
+  char instance[PEER_INSTANCE];
+  struct wire_out out;
+  size_t begin = peer_begin_single(&out, bytes, WIRE_HELLO);
+  snprintf(instance, sizeof instance, "%s", s->instance);
+  wire_put_u32(&out, s->count);
+  wire_put_u64(&out, s->life);
+  wire_put_u64(&out, p->boot);
+  wire_put_u8(&out, !p->confirmed);
+  wire_put_text(&out, instance);
+  wire_record_end(&out, begin, 0);
+  peer_send_single(p, &out, p->boot);
+}
+
+/* False: it isn't one. */
+static bool peer_read_hello(struct wire_in *in, struct peer_hello *out)
+{
+  uint8_t ask;
+  out->nodes = wire_get_u32(in);
+  out->life = wire_get_u64(in);
+  out->heard = wire_get_u64(in);
+  ask = wire_get_u8(in);
+  out->ask = ask;
+  wire_get_text(in, out->instance, sizeof out->instance);
+  return wire_in_ended(in) && out->life != 0 && out->heard < PEER_BOOT_MAX && ask <= 1;
+}
+
+/* REFUSE: u16 reason; u64 what was found; u64 what would have been right. Alone in its message,
+ * whose to_boot is that of the sender of what is refused. */
+static void peer_say_refuse(struct peer *p, uint64_t to_boot, struct peer_refusal refusal)
+{
+  unsigned char bytes[PEER_SINGLE];
+  struct wire_out out;
+  size_t begin = peer_begin_single(&out, bytes, WIRE_REFUSE);
+  wire_put_u16(&out, (uint16_t)refusal.reason);
+  wire_put_u64(&out, refusal.got);
+  wire_put_u64(&out, refusal.want);
+  wire_record_end(&out, begin, 0);
+  peer_send_single(p, &out, to_boot);
+}
+
+static bool peer_read_refuse(struct wire_in *in, struct peer_refusal *out)
+{
+  uint16_t reason = wire_get_u16(in);
+  out->got = wire_get_u64(in);
+  out->want = wire_get_u64(in);
+  out->reason = (enum peer_reason)reason;
+  return wire_in_ended(in) && reason >= PEER_CLUSTER && reason <= PEER_TWICE;
+}
+
+/* An answer is still wanted: hellos are repeated. */
+static void peer_want_hello(struct peer_set *s)
+{
+  if (s->hello_at == UINT64_MAX)
+    s->hello_at = 0;
+}
+
+/* Hellos until it answers. */
+static void peer_greet(struct peer *p)
+{
+  peer_say_hello(p);
+  if (p->connected && !p->confirmed)
+    peer_want_hello(p->set);
+}
+
+/* Says what has become of a peer whose connection, boot or confirmation may have changed. */
+static void peer_change(struct peer *p, uint64_t former)
+{
+  bool met = p->connected && p->confirmed;
+  bool news = met != p->met || former != p->boot;
+  p->met = met;
+  if (!met)
+    peer_drop(p);
+  if (news)
+    p->set->on_boot(p->set->arg, p, former);
+}
+
+/* Drops everything on its way to a peer. */
+static void peer_unpin(struct peer *p)
+{
+  peer_drop(p);
+  if (p->flying == 0)
+    return;
+  p->confirmed = false;
+  if (p->connected)
+    peer_want_hello(p->set);
+  p->set->env->net_reset(p->set->env, p->node);
+}
+
+void peer_reset(struct peer *p)
+{
+  peer_unpin(p);
+  peer_change(p, p->boot);
+}
+
+void peer_raise(struct peer_set *s, uint64_t boot)
+{
+  if (s->twice || boot < s->boot || boot >= PEER_BOOT_MAX)
+    return;
+  log_write(s->log, CHI_LOG_INFO, "node %u: a higher boot of this node is known; it begins anew",
+            s->self);
+  s->boot = boot + 1;
+  for (uint32_t i = 0; i < s->count; i++) {
+    s->peer[i].confirmed = s->peer[i].met = false;
+    peer_unpin(&s->peer[i]);
+  }
+  s->on_reborn(s->arg);
+  for (uint32_t i = 0; i < s->count; i++)
+    if (s->peer[i].connected)
+      peer_greet(&s->peer[i]);
+}
+
+static bool peer_is_former(const struct peer *p, uint64_t life)
+{
+  for (uint32_t i = 0; i < PEER_LIVES; i++)
+    if (p->former[i] == life)
+      return true;
+  return false;
+}
+
+/* Whether this boot and life of a peer may follow what is known of it. A boot that another life has
+ * already must be raised; a life that was followed by another one has no business to come back, so
+ * then there are two daemons. */
+static struct peer_refusal peer_judge_life(const struct peer *p, uint64_t boot, uint64_t life)
+{
+  bool other = p->life != 0 && p->life != life;
+  if (boot < p->boot || (boot == p->boot && other))
+    return (struct peer_refusal){PEER_STALE, boot, p->boot};
+  if (other && peer_is_former(p, life))
+    return (struct peer_refusal){PEER_TWICE, boot, p->boot};
+  return (struct peer_refusal){PEER_WELCOME, 0, 0};
+}
+
+static struct peer_refusal peer_judge_hello(const struct peer *p, const struct wire_header *h,
+                                            const struct peer_hello *hello)
+{
+  const struct peer_set *s = p->set;
+  if (hello->nodes != s->count)
+    return (struct peer_refusal){PEER_NODES, hello->nodes, s->count};
+  if (h->cluster != s->cluster)
+    return (struct peer_refusal){PEER_CLUSTER, h->cluster, s->cluster};
+  if (h->to != s->self)
+    return (struct peer_refusal){PEER_TO, h->to, s->self};
+  return peer_judge_life(p, h->from_boot, hello->life);
+}
+
+static struct peer_refusal peer_judge_batch(const struct peer *p, const struct wire_header *h)
+{
+  const struct peer_set *s = p->set;
+  if (h->cluster != s->cluster)
+    return (struct peer_refusal){PEER_CLUSTER, h->cluster, s->cluster};
+  if (h->to != s->self)
+    return (struct peer_refusal){PEER_TO, h->to, s->self};
+  if (h->to_boot != s->boot)
+    return (struct peer_refusal){PEER_TO_BOOT, h->to_boot, s->boot};
+  if (h->from_boot < p->boot)
+    return (struct peer_refusal){PEER_STALE, h->from_boot, p->boot};
+  if (h->from_boot > p->boot)
+    return (struct peer_refusal){PEER_STRANGER, h->from_boot, p->boot};
+  return (struct peer_refusal){PEER_WELCOME, 0, 0};
+}
+
+static const char *peer_reason_text(enum peer_reason reason, int *level)
+{
+  switch (reason) {
+#define PEER_REASON_CASE(name, number, at, text)                                                   \
+  case PEER_##name:                                                                                \
+    *level = at;                                                                                   \
+    return text;
+    PEER_REASONS(PEER_REASON_CASE)
+#undef PEER_REASON_CASE
+  default:
+    *level = CHI_LOG_WARNING;
+    return "";
+  }
+}
+
+/* Whether it is about settings of people: nothing but a change of them helps. */
+static bool peer_is_setting(enum peer_reason reason)
+{
+  return reason == PEER_CLUSTER || reason == PEER_NODES || reason == PEER_TO;
+}
+
+/* The message isn't heard: says so here and, if it isn't told too often, there. */
+static void peer_refuse(struct peer *p, const struct wire_header *h, const char *instance,
+                        struct peer_refusal refusal)
+{
+  struct peer_set *s = p->set;
+  int level;
+  const char *text = peer_reason_text(refusal.reason, &level);
+  p->refusals++;
+  log_limited(s->log, &p->complaints, s->now, level,
+              "node %u (%s%s%s) is refused: %s: %llu, here %llu", p->node, peer_name(p),
+              *instance ? ", " : "", instance, text, (unsigned long long)refusal.got,
+              (unsigned long long)refusal.want);
+  if (peer_is_setting(refusal.reason) && !p->confirmed)
+    p->refused = true;
+  if (s->now < p->refuse_at)
+    return;
+  p->refuse_at = s->now + PEER_REFUSE_NS;
+  peer_say_refuse(p, h->from_boot, refusal);
+}
+
+/* A hello that fits: this is the peer, in this life. */
+static void peer_welcome(struct peer *p, uint64_t boot, const struct peer_hello *hello)
+{
+  uint64_t former = p->boot;
+  bool pinned = false;
+  if (boot != former) {
+    p->met = p->confirmed = false;
+    pinned = p->flying > 0;
+    peer_unpin(p);
+  }
+  if (p->life != hello->life && p->life != 0) {
+    p->former[p->former_next] = p->life;
+    p->former_next = (p->former_next + 1) % PEER_LIVES;
+  }
+  p->boot = boot;
+  p->life = hello->life;
+  p->refused = false;
+  /* A connection that was just dropped can't carry records: it is confirmed when it is back. */
+  p->confirmed = hello->heard == p->set->boot && !pinned;
+  if (p->connected && !p->confirmed)
+    peer_want_hello(p->set);
+  if (hello->ask)
+    peer_say_hello(p);
+  peer_change(p, former);
+}
+
+static void peer_drop_message(struct peer_set *s, const char *why)
+{
+  s->dropped++;
+  log_limited(s->log, &s->complaints, s->now, CHI_LOG_WARNING, "a message was dropped: %s", why);
+}
+
+static void peer_on_hello(struct peer *p, const struct wire_header *h, struct wire_in *in)
+{
+  struct peer_set *s = p->set;
+  struct peer_hello hello;
+  struct peer_refusal refusal;
+  if (!peer_read_hello(in, &hello)) {
+    peer_drop_message(s, "a hello that isn't sound");
+    return;
+  }
+  refusal = peer_judge_hello(p, h, &hello);
+  /* What an earlier life has heard of us is true all the same. */
+  if (!peer_is_setting(refusal.reason) && hello.heard > s->boot)
+    peer_raise(s, hello.heard);
+  if (refusal.reason != PEER_WELCOME)
+    peer_refuse(p, h, hello.instance, refusal);
+  else
+    peer_welcome(p, h->from_boot, &hello);
+}
+
+/* Hellos must be exchanged again before records are. */
+static void peer_greet_anew(struct peer *p)
+{
+  p->confirmed = false;
+  peer_greet(p);
+  peer_change(p, p->boot);
+}
+
+static void peer_on_refuse(struct peer *p, const struct wire_header *h, struct wire_in *in)
+{
+  struct peer_set *s = p->set;
+  struct peer_refusal refusal;
+  const char *text;
+  int level;
+  if (!peer_read_refuse(in, &refusal)) {
+    peer_drop_message(s, "a refusal that isn't sound");
+    return;
+  }
+  if (h->to != s->self || h->to_boot != s->boot)
+    return; /* of what another life, or another node, has sent */
+  text = peer_reason_text(refusal.reason, &level);
+  log_limited(s->log, &p->complaints, s->now, level,
+              "node %u (%s) refuses this node: %s: %llu, there %llu", p->node, peer_name(p), text,
+              (unsigned long long)refusal.got, (unsigned long long)refusal.want);
+  if (peer_is_setting(refusal.reason)) {
+    p->refused = p->refused || !p->confirmed;
+    return;
+  }
+  if (h->cluster != s->cluster)
+    return;
+  if (refusal.reason == PEER_TWICE)
+    s->twice = true;
+  else if (refusal.reason == PEER_STALE)
+    peer_raise(s, refusal.want);
+  else if (refusal.reason == PEER_STRANGER ||
+           (refusal.reason == PEER_TO_BOOT && h->from_boot > p->boot))
+    peer_greet_anew(p);
+  if (s->twice) { /* the other one is heard there */
+    p->confirmed = false;
+    peer_want_hello(s);
+    peer_change(p, p->boot);
+  }
+}
+
+/* ---- messages */
+
+static void peer_deliver(struct peer *p, struct wire_in *in, const struct env_frame *bulk,
+                         uint32_t left)
+{
+  struct peer_set *s = p->set;
+  uint64_t boot = s->boot;
+  enum wire_kind kind;
+  struct wire_in record;
+  /* A record may tell that we must be reborn: what follows was for the former life. */
+  while (s->boot == boot && wire_record_next(in, &bulk, &left, &kind, &record)) {
+    if (kind == WIRE_HELLO || kind == WIRE_REFUSE)
+      peer_drop_message(s, "a hello or refusal among other records");
+    else
+      s->on_record(s->arg, p, kind, &record);
+  }
+}
+
+static void peer_on_sound(struct peer *p, const struct wire_header *h, struct wire_in *in,
+                          const struct env_frame *bulk)
+{
+  struct wire_in ahead = *in, record;
+  uint32_t left = h->bulk;
+  const struct env_frame *at = bulk;
+  enum wire_kind kind;
+  bool first = wire_record_next(&ahead, &at, &left, &kind, &record);
+  bool alone = h->records == 1;
+  if (first && kind == WIRE_REFUSE && alone) {
+    peer_on_refuse(p, h, &record);
+  } else if (first && kind == WIRE_HELLO && alone) {
+    peer_on_hello(p, h, &record);
+  } else {
+    struct peer_refusal refusal = peer_judge_batch(p, h);
+    if (refusal.reason != PEER_WELCOME)
+      peer_refuse(p, h, "", refusal);
+    else
+      peer_deliver(p, in, bulk, h->bulk);
+  }
+}
+
+static void peer_on_version(struct peer_set *s, const struct wire_header *h)
+{
+  bool ours = h->cluster == s->cluster && h->from < s->count;
+  s->dropped++;
+  /* No refusal: it would be refused as well, for the same reason, and so on. */
+  log_limited(s->log, &s->complaints, s->now, CHI_LOG_WARNING,
+              "node %u (%s) is refused: version of the protocol: %u, here %u", h->from,
+              ours ? s->hosts[h->from].name : "of another cluster", h->version, WIRE_VERSION);
+}
+
+static void peer_on_nobody(struct peer_set *s, const struct wire_header *h)
+{
+  s->dropped++;
+  if (h->from == s->self && h->cluster == s->cluster)
+    log_limited(s->log, &s->complaints, s->now, CHI_LOG_ERROR,
+                "another daemon says that it is node %u (%s), which is this one", s->self,
+                s->hosts[s->self].name);
+  else
+    log_limited(s->log, &s->complaints, s->now, CHI_LOG_WARNING,
+                "node %u of another cluster is refused: digest of the host list: %llu, here %llu",
+                h->from, (unsigned long long)h->cluster, (unsigned long long)s->cluster);
+}
+
+void peer_on_message(struct peer_set *s, uint64_t now, const struct env_frame *frame,
+                     uint32_t count)
+{
+  struct wire_header h;
+  struct wire_in in;
+  int rc = wire_header_get(frame, count, &h, &in);
+  s->now = now;
+  if (rc == CHI_EVERSION) {
+    peer_on_version(s, &h);
+  } else if (rc != CHI_OK || h.from_boot == 0 || h.from_boot > PEER_BOOT_MAX) {
+    peer_drop_message(s, "it isn't sound");
+  } else if (h.from >= s->count || h.from == s->self) {
+    peer_on_nobody(s, &h);
+  } else {
+    struct peer *p = &s->peer[h.from];
+    p->received++;
+    p->bytes_received += frame[0].size + h.bulk_bytes;
+    peer_on_sound(p, &h, &in, frame + 1);
+  }
+}
+
+void peer_on_link(struct peer_set *s, uint32_t node, bool connected)
+{
+  struct peer *p;
+  CHI_ASSERT(node < s->count && node != s->self);
+  p = &s->peer[node];
+  p->connected = connected;
+  p->confirmed = false;
+  if (connected)
+    peer_greet(p);
+  peer_change(p, p->boot);
+}
+
+void peer_on_sent(struct peer_set *s, void *batch)
+{
+  struct peer_batch *b = batch;
+  CHI_ASSERT(b && b->peer->set == s && b->peer->flying > 0);
+  peer_land(s, b);
+  peer_batch_release(s, b);
+}
+
+/* ---- time */
+
+/* Returns whether a peer was left that must be asked again. */
+static bool peer_repeat_hellos(struct peer_set *s)
+{
+  bool any = false;
+  for (uint32_t i = 0; i < s->count; i++) {
+    struct peer *p = &s->peer[i];
+    if (!p->connected || p->confirmed)
+      continue;
+    any = true;
+    peer_say_hello(p);
+  }
+  return any;
+}
+
+static void peer_flush_pending(struct peer_set *s)
+{
+  struct peer *p = s->pending, *next;
+  s->pending = s->pending_last = NULL;
+  for (; p; p = next) {
+    int rc = peer_send(p);
+    next = p->next;
+    p->queued = false;
+    if (rc == CHI_OK)
+      continue;
+    if (rc == CHI_EUNREACHABLE) {
+      p->confirmed = false;
+      peer_want_hello(s);
+      peer_change(p, p->boot);
+    } else {
+      peer_queue(p);
+    }
+  }
+}
+
+uint64_t peer_flush(struct peer_set *s, uint64_t now, uint64_t poll_ns)
+{
+  uint64_t again;
+  s->now = now;
+  peer_flush_pending(s);
+  if (s->hello_at == 0)
+    s->hello_at = now + poll_ns;
+  else if (now >= s->hello_at)
+    s->hello_at = peer_repeat_hellos(s) ? now + poll_ns : UINT64_MAX;
+  again = s->pending ? now + PEER_RETRY_NS : UINT64_MAX;
+  return again < s->hello_at ? again : s->hello_at;
+}
+
+/* ---- life */
+
+/* Over the names of the list as written, but for case and the dot at a name's end: addresses may
+ * differ from place to place. */
+static uint64_t peer_digest(const chi_config *config)
+{
+  struct hash_stream stream;
+  hash_stream_init(&stream, WIRE_MAGIC);
+  hash_stream_u64(&stream, config->host_count);
+  for (uint32_t i = 0; i < config->host_count; i++) {
+    char name[CHI_NAME_MAX];
+    size_t size = strnlen(config->hosts[i].name, sizeof name);
+    for (size_t k = 0; k < size; k++) {
+      char c = config->hosts[i].name[k];
+      name[k] = c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+    }
+    if (size > 1 && name[size - 1] == '.')
+      size--;
+    hash_stream_bytes(&stream, name, size);
+  }
+  return hash_stream_finish(&stream);
+}
+
+/* Higher than that of an earlier life if the machine's clock is right; if it isn't, the peers say
+ * so. Never 0 and well below PEER_BOOT_MAX. */
+static uint64_t peer_first_boot(struct env *env)
+{
+  uint64_t ms = env->wall(env) / 1000000u;
+  uint64_t boot = ms << 16 | (env->random(env) & 0xffffu);
+  return boot > 0 ? boot : 1;
+}
+
+int peer_open(struct peer_set *s, struct env *env, struct log *log, const chi_config *config,
+              uint32_t self, const char *instance, chi_error *err)
+{
+  uint32_t count = config->host_count > 0 ? config->host_count : 1;
+  int rc = CHI_OK;
+  CHI_ASSERT(self < count);
+  *s = (struct peer_set){.env = env, .alloc = &env->alloc, .log = log, .self = self,
+                         .count = count, .instance = instance, .hosts = config->hosts,
+                         .hello_at = UINT64_MAX};
+  s->cluster = peer_digest(config);
+  s->boot = peer_first_boot(env);
+  s->life = env->random(env) | 1;
+  s->peer = alloc_zero(s->alloc, count * sizeof *s->peer);
+  if (!s->peer)
+    return error_set(err, CHI_ENOMEM, "no memory for %u nodes", count);
+  for (uint32_t i = 0; i < count; i++) {
+    s->peer[i].set = s;
+    s->peer[i].node = i;
+  }
+  if (count > 1)
+    rc = env->net_open(env, config->hosts, count, self, config->port, err);
+  if (rc != CHI_OK) {
+    alloc_put(s->alloc, s->peer, count * sizeof *s->peer);
+    s->peer = NULL;
+  }
+  return rc;
+}
+
+void peer_close(struct peer_set *s)
+{
+  struct peer_batch *b;
+  if (!s->peer)
+    return;
+  if (s->count > 1)
+    s->env->net_close(s->env);
+  for (uint32_t i = 0; i < s->count; i++) {
+    s->peer[i].connected = s->peer[i].confirmed = s->peer[i].met = false;
+    peer_drop(&s->peer[i]);
+  }
+  while ((b = s->flying)) {
+    peer_land(s, b);
+    peer_batch_release(s, b);
+  }
+  alloc_put(s->alloc, s->peer, s->count * sizeof *s->peer);
+  s->peer = NULL;
+}
+
+#undef PEER_BOOT_MAX
+#undef PEER_REFUSE_NS
+#undef PEER_ROOM_MIN
+#undef PEER_INSTANCE
+#undef PEER_SINGLE
+#undef PEER_REASONS
+
+/* ---- sources/wire.c ---- */
+/* wire.c - bytes between nodes: bounded reading and writing, messages, records, tasks. */
+
+/* ---- writing */
+
+void wire_out_init(struct wire_out *out, void *data, size_t room)
+{
+  *out = (struct wire_out){.data = data, .room = room};
+}
+
+static unsigned char *wire_reserve(struct wire_out *out, size_t size)
+{
+  if (out->failed || size > out->room - out->used) {
+    out->failed = true;
+    return NULL;
+  }
+  out->used += size;
+  return out->data + out->used - size;
+}
+
+static void wire_store(unsigned char *at, uint64_t v, unsigned size)
+{
+  for (unsigned i = 0; i < size; i++)
+    at[i] = (unsigned char)(v >> (8 * i));
+}
+
+static uint64_t wire_load(const unsigned char *at, unsigned size)
+{
+  uint64_t v = 0;
+  for (unsigned i = 0; i < size; i++)
+    v |= (uint64_t)at[i] << (8 * i);
+  return v;
+}
+
+static void wire_put_uint(struct wire_out *out, uint64_t v, unsigned size)
+{
+  unsigned char *at = wire_reserve(out, size);
+  if (at)
+    wire_store(at, v, size);
+}
+
+void wire_put_u8(struct wire_out *out, uint8_t v)
+{
+  wire_put_uint(out, v, 1);
+}
+
+void wire_put_u16(struct wire_out *out, uint16_t v)
+{
+  wire_put_uint(out, v, 2);
+}
+
+void wire_put_u32(struct wire_out *out, uint32_t v)
+{
+  wire_put_uint(out, v, 4);
+}
+
+void wire_put_u64(struct wire_out *out, uint64_t v)
+{
+  wire_put_uint(out, v, 8);
+}
+
+void wire_put_bytes(struct wire_out *out, const void *data, size_t size)
+{
+  unsigned char *at = size > 0 ? wire_reserve(out, size) : NULL;
+  if (at)
+    memcpy(at, data, size);
+}
+
+void wire_put_text(struct wire_out *out, const char *text)
+{
+  size_t size = strlen(text);
+  if (size > UINT16_MAX || sizeof(uint16_t) + size > out->room - out->used) {
+    out->failed = true;
+    return;
+  }
+  wire_put_u16(out, (uint16_t)size);
+  wire_put_bytes(out, text, size);
+}
+
+/* ---- reading */
+
+void wire_in_init(struct wire_in *in, const void *data, size_t size)
+{
+  *in = (struct wire_in){.data = size > 0 ? data : (const void *)"", .size = size};
+}
+
+void wire_in_fail(struct wire_in *in)
+{
+  in->failed = true;
+}
+
+static const unsigned char *wire_take(struct wire_in *in, size_t size)
+{
+  if (in->failed || size > in->size - in->at) {
+    in->failed = true;
+    return NULL;
+  }
+  in->at += size;
+  return in->data + in->at - size;
+}
+
+static uint64_t wire_get_uint(struct wire_in *in, unsigned size)
+{
+  const unsigned char *at = wire_take(in, size);
+  return at ? wire_load(at, size) : 0;
+}
+
+uint8_t wire_get_u8(struct wire_in *in)
+{
+  return (uint8_t)wire_get_uint(in, 1);
+}
+
+uint16_t wire_get_u16(struct wire_in *in)
+{
+  return (uint16_t)wire_get_uint(in, 2);
+}
+
+uint32_t wire_get_u32(struct wire_in *in)
+{
+  return (uint32_t)wire_get_uint(in, 4);
+}
+
+uint64_t wire_get_u64(struct wire_in *in)
+{
+  return wire_get_uint(in, 8);
+}
+
+const void *wire_get_bytes(struct wire_in *in, size_t size)
+{
+  return wire_take(in, size);
+}
+
+/* A string of `size` bytes into room bytes, of which it leaves one for its end. */
+static void wire_get_string(struct wire_in *in, size_t size, char *text, size_t room)
+{
+  const unsigned char *at = wire_take(in, size);
+  CHI_ASSERT(room > 0);
+  text[0] = '\0';
+  if (!at || size >= room || memchr(at, 0, size)) {
+    in->failed = true;
+    return;
+  }
+  memcpy(text, at, size);
+  text[size] = '\0';
+}
+
+void wire_get_text(struct wire_in *in, char *text, size_t room)
+{
+  wire_get_string(in, wire_get_u16(in), text, room);
+}
+
+bool wire_in_ended(const struct wire_in *in)
+{
+  return !in->failed && in->at == in->size && in->bulk_count == 0;
+}
+
+/* ---- messages */
+
+#define WIRE_SUM_AT 8u /* where a header has its sum, of all bytes but these four */
+
+static uint32_t wire_sum(const unsigned char *frame, size_t size)
+{
+  static const unsigned char hole[4];
+  uint32_t sum = hash_crc32c(0, frame, WIRE_SUM_AT);
+  sum = hash_crc32c(sum, hole, sizeof hole);
+  return hash_crc32c(sum, frame + WIRE_SUM_AT + sizeof hole, size - WIRE_SUM_AT - sizeof hole);
+}
+
+void wire_header_put(unsigned char *frame, size_t size, const struct wire_header *h)
+{
+  struct wire_out out;
+  CHI_ASSERT(size >= WIRE_HEADER && size <= WIRE_MESSAGE_MAX);
+  wire_out_init(&out, frame, WIRE_HEADER);
+  wire_put_u32(&out, WIRE_MAGIC);
+  wire_put_u16(&out, WIRE_VERSION);
+  wire_put_u16(&out, WIRE_HEADER);
+  wire_put_u32(&out, 0);
+  wire_put_u32(&out, (uint32_t)size);
+  wire_put_u64(&out, h->cluster);
+  wire_put_u32(&out, h->from);
+  wire_put_u32(&out, h->to);
+  wire_put_u64(&out, h->from_boot);
+  wire_put_u64(&out, h->to_boot);
+  wire_put_u32(&out, h->records);
+  wire_put_u32(&out, h->bulk);
+  wire_put_u64(&out, h->bulk_bytes);
+  CHI_ASSERT(!out.failed && out.used == WIRE_HEADER);
+  wire_store(frame + WIRE_SUM_AT, wire_sum(frame, size), 4);
+}
+
+/* The records fill the rest, and are as many, with as many bulk frames, as the header says. */
+static bool wire_records_fit(struct wire_in in, const struct wire_header *h)
+{
+  uint64_t bulk = 0;
+  uint32_t records = 0;
+  for (; in.at < in.size && !in.failed; records++) {
+    uint32_t size = wire_get_u32(&in);
+    uint32_t frames;
+    (void)wire_get_u16(&in);
+    frames = wire_get_u16(&in);
+    if (frames > WIRE_BULKS)
+      return false;
+    bulk += frames;
+    (void)wire_take(&in, size);
+  }
+  return !in.failed && records > 0 && records == h->records && bulk == h->bulk;
+}
+
+static bool wire_frames_fit(const struct env_frame *bulk, uint32_t count,
+                            const struct wire_header *h)
+{
+  uint64_t bytes = 0;
+  if (count != h->bulk)
+    return false;
+  for (uint32_t i = 0; i < count; i++) {
+    if (bulk[i].size == 0 || bulk[i].size > WIRE_BULK_MAX)
+      return false;
+    bytes += bulk[i].size;
+  }
+  return bytes == h->bulk_bytes;
+}
+
+int wire_header_get(const struct env_frame *frame, uint32_t count, struct wire_header *h,
+                    struct wire_in *in)
+{
+  const unsigned char *data = count > 0 ? frame[0].data : NULL;
+  uint64_t size = count > 0 ? frame[0].size : 0;
+  *h = (struct wire_header){0};
+  *in = (struct wire_in){0};
+  if (size < WIRE_HEADER || size > WIRE_MESSAGE_MAX || count > ENV_FRAMES_MAX)
+    return CHI_ECORRUPT;
+  wire_in_init(in, data, (size_t)size);
+  if (wire_get_u32(in) != WIRE_MAGIC)
+    return CHI_ECORRUPT;
+  h->version = wire_get_u16(in);
+  uint16_t header = wire_get_u16(in);
+  uint32_t sum = wire_get_u32(in);
+  uint32_t bytes = wire_get_u32(in);
+  h->cluster = wire_get_u64(in);
+  h->from = wire_get_u32(in);
+  if (h->version != WIRE_VERSION)
+    return CHI_EVERSION;
+  h->to = wire_get_u32(in);
+  h->from_boot = wire_get_u64(in);
+  h->to_boot = wire_get_u64(in);
+  h->records = wire_get_u32(in);
+  h->bulk = wire_get_u32(in);
+  h->bulk_bytes = wire_get_u64(in);
+  CHI_ASSERT(in->at == WIRE_HEADER && !in->failed);
+  if (header != WIRE_HEADER || bytes != size || sum != wire_sum(data, (size_t)size))
+    return CHI_ECORRUPT;
+  if (!wire_frames_fit(frame + 1, count - 1, h) || !wire_records_fit(*in, h))
+    return CHI_ECORRUPT;
+  return CHI_OK;
+}
+
+size_t wire_record_begin(struct wire_out *out, enum wire_kind kind)
+{
+  size_t begin = out->used;
+  CHI_ASSERT(kind >= WIRE_HELLO && kind < WIRE_KINDS);
+  if (wire_reserve(out, WIRE_RECORD)) {
+    wire_store(out->data + begin, 0, 4);
+    wire_store(out->data + begin + 4, kind, 2);
+    wire_store(out->data + begin + 6, 0, 2);
+  }
+  return begin;
+}
+
+void wire_record_end(struct wire_out *out, size_t begin, uint32_t bulk)
+{
+  if (out->failed)
+    return;
+  CHI_ASSERT(begin + WIRE_RECORD <= out->used && bulk <= WIRE_BULKS);
+  wire_store(out->data + begin, out->used - begin - WIRE_RECORD, 4);
+  wire_store(out->data + begin + 6, bulk, 2);
+}
+
+bool wire_record_next(struct wire_in *in, const struct env_frame **bulk, uint32_t *bulk_left,
+                      enum wire_kind *kind, struct wire_in *record)
+{
+  while (in->at < in->size && !in->failed) {
+    uint32_t size = wire_get_u32(in);
+    uint16_t code = wire_get_u16(in);
+    uint16_t frames = wire_get_u16(in);
+    const void *data = wire_take(in, size);
+    if (!data || frames > *bulk_left) {
+      in->failed = true;
+      break;
+    }
+    wire_in_init(record, data, size);
+    record->bulk = *bulk;
+    record->bulk_count = frames;
+    if (frames > 0)
+      *bulk += frames;
+    *bulk_left -= frames;
+    if (code >= WIRE_HELLO && code < WIRE_KINDS) {
+      *kind = (enum wire_kind)code;
+      return true;
+    }
+  }
+  return false;
+}
+
+/* ---- tasks */
+
+/* How the data of a bulk travels; the byte after its size. */
+enum wire_bulk { WIRE_BULK_SIZE, WIRE_BULK_HERE, WIRE_BULK_FRAME };
+
+static bool wire_is_written(const chi_field *f, uint32_t dirs)
+{
+  return (f->dir & dirs) || (f->kind == CHI_KIND_bulk && (dirs & CHI_DIR_IN));
+}
+
+static uint32_t wire_count_of(const chi_field *f, const void *object)
+{
+  uint32_t count;
+  memcpy(&count, (const char *)object + f->count_offset, sizeof count);
+  return count < f->room ? count : f->room;
+}
+
+static size_t wire_elements_size(const chi_type *elem);
+
+/* One value of a field that is neither an array nor a bulk, at its longest. */
+static size_t wire_value_size(const chi_field *f)
+{
+  if (f->kind == CHI_KIND_str)
+    return sizeof(uint32_t) + f->size - 1;
+  return f->kind == CHI_KIND_object ? wire_elements_size(f->elem) : f->size;
+}
+
+static size_t wire_elements_size(const chi_type *elem)
+{
+  size_t size = 0;
+  for (uint32_t i = 0; i < elem->field_count; i++)
+    size += wire_value_size(&elem->fields[i]);
+  return size;
+}
+
+static size_t wire_field_size(const chi_field *f, const char *task, uint32_t dirs)
+{
+  if (f->kind == CHI_KIND_array)
+    return sizeof(uint32_t) +
+           wire_elements_size(f->elem) * (task ? wire_count_of(f, task) : f->room);
+  if (f->kind == CHI_KIND_bulk) {
+    uint64_t size = WIRE_BULK_INLINE;
+    if (task)
+      memcpy(&size, task + f->offset + offsetof(chi_bulk, size), sizeof size);
+    if (!(f->dir & dirs) || size > WIRE_BULK_INLINE)
+      size = 0;
+    return sizeof(uint64_t) + 1 + size;
+  }
+  if (f->kind == CHI_KIND_str && task)
+    return sizeof(uint32_t) + strnlen(task + f->offset, f->size - 1);
+  return wire_value_size(f);
+}
+
+size_t wire_task_size(const chi_type *type, const void *task, uint32_t dirs)
+{
+  size_t size = 0;
+  for (uint32_t i = 0; i < type->field_count; i++)
+    if (wire_is_written(&type->fields[i], dirs))
+      size += wire_field_size(&type->fields[i], task, dirs);
+  return size;
+}
+
+/* The scalars of a declaration, without regard to their sign. */
+static uint64_t wire_scalar(const chi_field *f, const char *at)
+{
+  uint8_t u8;
+  uint16_t u16;
+  uint32_t u32;
+  uint64_t u64;
+  switch (f->size) {
+  case 1:
+    memcpy(&u8, at, 1);
+    return f->kind == CHI_KIND_bool ? u8 != 0 : u8;
+  case 2:
+    memcpy(&u16, at, 2);
+    return u16;
+  case 4:
+    memcpy(&u32, at, 4);
+    return u32;
+  default:
+    CHI_ASSERT(f->size == 8);
+    memcpy(&u64, at, 8);
+    return u64;
+  }
+}
+
+static void wire_put_value(struct wire_out *out, const chi_field *f, const char *at)
+{
+  if (f->kind == CHI_KIND_str) {
+    size_t size = strnlen(at, f->size - 1);
+    wire_put_u32(out, (uint32_t)size);
+    wire_put_bytes(out, at, size);
+  } else if (f->kind == CHI_KIND_object) {
+    for (uint32_t i = 0; i < f->elem->field_count; i++)
+      wire_put_value(out, &f->elem->fields[i], at + f->elem->fields[i].offset);
+  } else if (f->kind == CHI_KIND_pool) {
+    chi_pool_id id;
+    memcpy(&id, at, sizeof id);
+    wire_put_u32(out, id.major);
+    wire_put_u32(out, id.minor);
+  } else {
+    wire_put_uint(out, wire_scalar(f, at), f->size);
+  }
+}
+
+static void wire_put_array(struct wire_out *out, const chi_field *f, const char *task)
+{
+  uint32_t count = wire_count_of(f, task);
+  wire_put_u32(out, count);
+  for (uint32_t k = 0; k < count; k++)
+    for (uint32_t i = 0; i < f->elem->field_count; i++)
+      wire_put_value(out, &f->elem->fields[i],
+                     task + f->offset + (size_t)k * f->size + f->elem->fields[i].offset);
+}
+
+static int wire_put_bulk(struct wire_out *out, const chi_field *f, const char *task, uint32_t dirs,
+                         struct env_frame *frame, uint32_t *count, uint32_t room)
+{
+  enum wire_bulk how = WIRE_BULK_SIZE;
+  chi_bulk bulk;
+  memcpy(&bulk, task + f->offset, sizeof bulk);
+  if (bulk.size > WIRE_BULK_MAX)
+    return CHI_ETOOBIG;
+  if ((f->dir & dirs) && bulk.size > 0)
+    how = bulk.size <= WIRE_BULK_INLINE ? WIRE_BULK_HERE : WIRE_BULK_FRAME;
+  if (how != WIRE_BULK_SIZE && !bulk.data)
+    return CHI_EINVAL;
+  if (how == WIRE_BULK_FRAME && *count == room)
+    return CHI_ETOOBIG;
+  wire_put_u64(out, bulk.size);
+  wire_put_u8(out, (uint8_t)how);
+  if (how == WIRE_BULK_HERE)
+    wire_put_bytes(out, bulk.data, (size_t)bulk.size);
+  else if (how == WIRE_BULK_FRAME)
+    frame[(*count)++] = (struct env_frame){bulk.data, bulk.size};
+  return CHI_OK;
+}
+
+int wire_task_put(struct wire_out *out, const chi_type *type, const void *task, uint32_t dirs,
+                  struct env_frame *frame, uint32_t *count, uint32_t room)
+{
+  uint32_t before = *count;
+  int rc = CHI_OK;
+  for (uint32_t i = 0; i < type->field_count && rc == CHI_OK; i++) {
+    const chi_field *f = &type->fields[i];
+    if (!wire_is_written(f, dirs))
+      continue;
+    if (f->kind == CHI_KIND_bulk)
+      rc = wire_put_bulk(out, f, task, dirs, frame, count, room);
+    else if (f->kind == CHI_KIND_array)
+      wire_put_array(out, f, task);
+    else
+      wire_put_value(out, f, (const char *)task + f->offset);
+  }
+  if (rc == CHI_OK && out->failed)
+    rc = CHI_ETOOBIG;
+  if (rc != CHI_OK)
+    *count = before;
+  return rc;
+}
+
+static void wire_get_scalar(struct wire_in *in, const chi_field *f, char *at)
+{
+  uint64_t v = wire_get_uint(in, f->size);
+  uint8_t u8 = (uint8_t)v;
+  uint16_t u16 = (uint16_t)v;
+  uint32_t u32 = (uint32_t)v;
+  if (f->kind == CHI_KIND_bool && v > 1)
+    in->failed = true;
+  if (in->failed)
+    return;
+  switch (f->size) {
+  case 1:
+    memcpy(at, &u8, 1);
+    break;
+  case 2:
+    memcpy(at, &u16, 2);
+    break;
+  case 4:
+    memcpy(at, &u32, 4);
+    break;
+  default:
+    CHI_ASSERT(f->size == 8);
+    memcpy(at, &v, 8);
+    break;
+  }
+}
+
+static void wire_get_value(struct wire_in *in, const chi_field *f, char *at)
+{
+  if (f->kind == CHI_KIND_str) {
+    wire_get_string(in, wire_get_u32(in), at, f->size);
+  } else if (f->kind == CHI_KIND_object) {
+    for (uint32_t i = 0; i < f->elem->field_count; i++)
+      wire_get_value(in, &f->elem->fields[i], at + f->elem->fields[i].offset);
+  } else if (f->kind == CHI_KIND_pool) {
+    chi_pool_id id = {.major = wire_get_u32(in)};
+    id.minor = wire_get_u32(in);
+    if (!in->failed)
+      memcpy(at, &id, sizeof id);
+  } else {
+    wire_get_scalar(in, f, at);
+  }
+}
+
+static void wire_get_array(struct wire_in *in, const chi_field *f, char *task)
+{
+  uint32_t count = wire_get_u32(in);
+  if (count > f->room)
+    in->failed = true;
+  for (uint32_t k = 0; k < count && !in->failed; k++)
+    for (uint32_t i = 0; i < f->elem->field_count; i++)
+      wire_get_value(in, &f->elem->fields[i],
+                     task + f->offset + (size_t)k * f->size + f->elem->fields[i].offset);
+  if (!in->failed)
+    memcpy(task + f->count_offset, &count, sizeof count);
+}
+
+/* The data of a bulk: in the record, in its next frame, or not there at all. NULL: none. */
+static const void *wire_take_bulk(struct wire_in *in, uint64_t size, enum wire_bulk how)
+{
+  if (how == WIRE_BULK_HERE) {
+    if (size == 0 || size > WIRE_BULK_INLINE)
+      in->failed = true;
+    return in->failed ? NULL : wire_take(in, (size_t)size);
+  }
+  if (how != WIRE_BULK_FRAME || in->bulk_count == 0 || in->bulk->size != size ||
+      size <= WIRE_BULK_INLINE) {
+    in->failed = true;
+    return NULL;
+  }
+  in->bulk_count--;
+  return (in->bulk++)->data;
+}
+
+static int wire_get_bulk(struct wire_in *in, const chi_field *f, char *task, uint32_t dirs,
+                         wire_bulk_fn *room, void *arg)
+{
+  chi_bulk bulk;
+  const void *from = NULL;
+  uint64_t size = wire_get_u64(in);
+  enum wire_bulk how = (enum wire_bulk)wire_get_u8(in);
+  bool data = (f->dir & dirs) && size > 0;
+  memcpy(&bulk, task + f->offset, sizeof bulk);
+  if (size > WIRE_BULK_MAX || data != (how != WIRE_BULK_SIZE))
+    in->failed = true;
+  if (data && !in->failed)
+    from = wire_take_bulk(in, size, how);
+  if (in->failed || (!room && size > bulk.size))
+    return CHI_ECORRUPT;
+  if (room) {
+    bulk.data = size > 0 ? room(arg, f, &bulk, size) : NULL;
+    bulk.ref = 0;
+    if (size > 0 && !bulk.data)
+      return CHI_ENOMEM;
+  }
+  bulk.size = size;
+  memcpy(task + f->offset, &bulk, sizeof bulk);
+  if (from)
+    memcpy(bulk.data, from, (size_t)size);
+  return CHI_OK;
+}
+
+int wire_task_get(struct wire_in *in, const chi_type *type, void *task, uint32_t dirs,
+                  wire_bulk_fn *bulk, void *arg)
+{
+  for (uint32_t i = 0; i < type->field_count && !in->failed; i++) {
+    const chi_field *f = &type->fields[i];
+    if (!wire_is_written(f, dirs))
+      continue;
+    if (f->kind == CHI_KIND_bulk) {
+      int rc = wire_get_bulk(in, f, task, dirs, bulk, arg);
+      if (rc == CHI_ENOMEM)
+        return rc;
+      in->failed = in->failed || rc != CHI_OK;
+    } else if (f->kind == CHI_KIND_array) {
+      wire_get_array(in, f, task);
+    } else {
+      wire_get_value(in, f, (char *)task + f->offset);
+    }
+  }
+  return in->failed ? CHI_ECORRUPT : CHI_OK;
+}
+
+#undef WIRE_SUM_AT
+
 /* ---- sources/task.c ---- */
 /* task.c - a task inside the daemon: its record, and the copy between client memory and private. */
 
@@ -11482,38 +21488,132 @@ static bool task_kind_is_scalar(uint8_t kind)
   return kind >= CHI_KIND_u8 && kind <= CHI_KIND_pool;
 }
 
-#define TASK_NESTED 4 /* levels of objects inside elements */
+#define TASK_NESTED 4         /* levels of objects inside elements */
+#define TASK_FIELDS_MAX 4096u /* of a struct: each is compared with each */
+
+/* Bytes of a struct: of a field's values, or of an array's count. */
+struct task_span {
+  uint64_t from, to;
+};
+
+static struct task_span task_values(const chi_field *f)
+{
+  return (struct task_span){f->offset, f->offset + (uint64_t)f->size * f->room};
+}
+
+/* Empty where the field is no array. */
+static struct task_span task_count(const chi_field *f)
+{
+  uint64_t size = f->kind == CHI_KIND_array ? sizeof(uint32_t) : 0;
+  return (struct task_span){f->count_offset, f->count_offset + size};
+}
+
+static bool task_spans_meet(struct task_span a, struct task_span b)
+{
+  return a.from < b.to && b.from < a.to && a.from < a.to && b.from < b.to;
+}
+
+static bool task_fields_meet(const chi_field *f, const chi_field *g)
+{
+  return task_spans_meet(task_values(f), task_values(g)) ||
+         task_spans_meet(task_values(f), task_count(g)) ||
+         task_spans_meet(task_count(f), task_values(g)) ||
+         task_spans_meet(task_count(f), task_count(g));
+}
+
+/* As the compiler would have it; elements have been checked. */
+static uint32_t task_alignment(const chi_field *f)
+{
+  uint32_t most = 1;
+  if (f->kind == CHI_KIND_pool)
+    return (uint32_t)_Alignof(chi_pool_id);
+  if (!f->elem && f->kind != CHI_KIND_str)
+    return f->size < _Alignof(chi_bulk) ? f->size : (uint32_t)_Alignof(chi_bulk);
+  for (uint32_t i = 0; f->elem && i < f->elem->field_count; i++) {
+    uint32_t inner = task_alignment(&f->elem->fields[i]);
+    most = inner > most ? inner : most;
+  }
+  return most;
+}
+
+/* What is wrong with a field by itself; NULL: nothing. */
+static const char *task_field_fault(const chi_type *type, const chi_field *f)
+{
+  bool nested = f->kind == CHI_KIND_object || f->kind == CHI_KIND_array;
+  uint64_t begin = type->id ? sizeof(chi_task) : 0;
+  if (!f->name || !f->preset || f->dir < CHI_DIR_IN || f->dir > CHI_DIR_INOUT ||
+      f->kind < CHI_KIND_u8 || f->kind > CHI_KIND_bulk || nested != (f->elem != NULL) ||
+      f->room == 0 || (f->room != 1 && f->kind != CHI_KIND_array))
+    return "is declared wrongly";
+  if (f->size == 0 || (text_kind_size(f->kind) && f->size != text_kind_size(f->kind)) ||
+      (nested && f->size != f->elem->size))
+    return "has the wrong size";
+  if (f->offset < begin || task_values(f).to > type->size)
+    return "lies outside the struct";
+  if (f->kind == CHI_KIND_array && (f->count_offset < begin || task_count(f).to > type->size))
+    return "has its count outside the struct";
+  if (f->kind == CHI_KIND_array && f->count_offset % _Alignof(uint32_t) != 0)
+    return "has a count that is not aligned";
+  if (task_spans_meet(task_values(f), task_count(f)))
+    return "overlaps its own count";
+  return NULL;
+}
+
+static int task_type_fault(const chi_type *type, const chi_field *f, const char *what,
+                           chi_error *err)
+{
+  return error_set(err, CHI_EINVAL, "%s: field %s %s", type->name ? type->name : "?",
+                   f->name ? f->name : "?", what);
+}
+
+/* The fields of a struct, without what is inside them. */
+static int task_fields_check(const chi_type *type, chi_error *err)
+{
+  if (!type->name || (type->field_count && !type->fields))
+    return error_set(err, CHI_EINVAL, "%s: a struct without a name or without its fields",
+                     type->name ? type->name : "?");
+  if (type->field_count > TASK_FIELDS_MAX)
+    return error_set(err, CHI_EINVAL, "%s: %u fields, at most %u", type->name, type->field_count,
+                     TASK_FIELDS_MAX);
+  for (uint32_t i = 0; i < type->field_count; i++) {
+    const chi_field *f = &type->fields[i];
+    const char *fault = task_field_fault(type, f);
+    for (uint32_t k = 0; k < i && !fault; k++) {
+      if (strcmp(type->fields[k].name, f->name) == 0)
+        fault = "is there twice";
+      else if (task_fields_meet(f, &type->fields[k]))
+        fault = "overlaps another one";
+    }
+    if (fault)
+      return task_type_fault(type, f, fault, err);
+  }
+  return CHI_OK;
+}
 
 /* Elements hold scalars, strings and objects of such, a few levels deep. */
-static bool task_is_flat(const chi_type *elem, int levels)
+static int task_elem_check(const chi_type *elem, int levels, chi_error *err)
 {
-  for (uint32_t i = 0; i < elem->field_count; i++) {
+  int rc = task_fields_check(elem, err);
+  for (uint32_t i = 0; i < elem->field_count && rc == CHI_OK; i++) {
     const chi_field *f = &elem->fields[i];
-    if (f->kind == CHI_KIND_object && f->elem && levels > 0 && task_is_flat(f->elem, levels - 1))
-      continue;
-    if (!task_kind_is_scalar(f->kind) && f->kind != CHI_KIND_str)
-      return false;
-    if (f->size == 0 || f->offset > elem->size || f->size > elem->size - f->offset)
-      return false;
+    if (f->kind == CHI_KIND_array || f->kind == CHI_KIND_bulk || (f->elem && levels == 0))
+      return task_type_fault(elem, f, "is in an element: scalars, strings, objects only", err);
+    if (f->elem)
+      rc = task_elem_check(f->elem, levels - 1, err);
+    if (rc == CHI_OK && f->offset % task_alignment(f) != 0)
+      return task_type_fault(elem, f, "is not aligned", err);
   }
-  return true;
+  return rc;
 }
 
 static int task_field_check(const chi_type *type, const chi_field *f, chi_error *err)
 {
-  bool nested = f->kind == CHI_KIND_object || f->kind == CHI_KIND_array;
-  if (!f->name || f->dir < CHI_DIR_IN || f->dir > CHI_DIR_INOUT || f->kind < CHI_KIND_u8 ||
-      f->kind > CHI_KIND_bulk || nested != (f->elem != NULL) || f->room == 0)
-    return error_set(err, CHI_EINVAL, "%s: field %s is declared wrongly", type->name,
-                     f->name ? f->name : "?");
-  if (task_kind_is_scalar(f->kind) && (f->size != text_kind_size(f->kind) || f->room != 1))
-    return error_set(err, CHI_EINVAL, "%s: field %s has the wrong size", type->name, f->name);
-  uint64_t end = f->offset + (uint64_t)f->size * f->room;
-  if (f->offset < (type->id ? sizeof(chi_task) : 0) || end > type->size)
-    return error_set(err, CHI_EINVAL, "%s: field %s lies outside the struct", type->name, f->name);
-  if (nested && (f->elem->size != f->size || !task_is_flat(f->elem, TASK_NESTED)))
-    return error_set(err, CHI_EINVAL, "%s: elements of %s may hold scalars, strings, objects only",
-                     type->name, f->name);
+  chi_error why = {0};
+  if (f->elem && task_elem_check(f->elem, TASK_NESTED, &why) != CHI_OK)
+    return error_set(err, CHI_EINVAL, "%s: in field %s: %s", type->name, f->name, why.text);
+  uint32_t alignment = task_alignment(f);
+  if (f->offset % alignment != 0 || (f->elem && f->size % alignment != 0))
+    return task_type_fault(type, f, "is not aligned", err);
   return CHI_OK;
 }
 
@@ -11541,16 +21641,17 @@ int task_plan_init(struct task_plan *plan, const chi_type *type, chi_error *err)
   if (!type->name || type->size > (1u << 24) || (type->id && type->size < sizeof(chi_task)))
     return error_set(err, CHI_EINVAL, "%s: impossible size %u", type->name ? type->name : "?",
                      type->size);
-  for (uint32_t i = 0; i < type->field_count; i++) {
+  int rc = task_fields_check(type, err);
+  for (uint32_t i = 0; i < type->field_count && rc == CHI_OK; i++) {
     const chi_field *f = &type->fields[i];
-    int rc = task_field_check(type, f, err);
+    rc = task_field_check(type, f, err);
     if (rc != CHI_OK)
       return rc;
     if (!task_kind_is_scalar(f->kind) || f->kind == CHI_KIND_bool)
       plan->plain = false;
     task_plan_out(plan, f);
   }
-  return CHI_OK;
+  return rc;
 }
 
 static uint32_t *task_count_of(const chi_field *f, void *object)
@@ -11694,6 +21795,7 @@ chi_ctx *task_list_pop(struct task_list *l)
 }
 
 #undef TASK_NESTED
+#undef TASK_FIELDS_MAX
 
 /* ---- sources/text.c ---- */
 /* text.c - declared structs as text: reading fields, printing them, describing a module. */
@@ -11746,37 +21848,6 @@ static const char *text_dir_name(uint32_t dir)
 
 /* ---- names ------------------------------------------------------------------------------ */
 
-#define TEXT_SIMILAR_MAX 40 /* longer names are not compared */
-
-static uint32_t text_least(uint32_t a, uint32_t b)
-{
-  return a < b ? a : b;
-}
-
-CHI_PRIVATE uint32_t text_distance(const char *a, const char *b)
-{
-  uint32_t rows[3][TEXT_SIMILAR_MAX + 1], *before = rows[0], *last = rows[1], *now = rows[2];
-  size_t m = strlen(a), n = strlen(b), longer = m > n ? m : n;
-  if (longer > TEXT_SIMILAR_MAX)
-    return UINT32_MAX;
-  for (uint32_t j = 0; j <= n; j++)
-    last[j] = before[j] = j;
-  for (uint32_t i = 1; i <= m; i++) {
-    uint32_t *next = before;
-    now[0] = i;
-    for (uint32_t j = 1; j <= n; j++) {
-      uint32_t change = last[j - 1] + (a[i - 1] != b[j - 1]);
-      now[j] = text_least(change, text_least(last[j], now[j - 1]) + 1);
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-        now[j] = text_least(now[j], before[j - 2] + 1);
-    }
-    before = last;
-    last = now;
-    now = next;
-  }
-  return last[n] <= (longer + 2) / 3 ? last[n] : UINT32_MAX;
-}
-
 /* Adds to a text in buf; what does not fit is left out. */
 static void text_add(char *buf, size_t size, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -11797,7 +21868,7 @@ static int text_no_field(const chi_type *type, const char *path, const char *nam
   uint32_t least = UINT32_MAX;
   char known[300] = "";
   for (uint32_t i = 0; i < type->field_count; i++) {
-    uint32_t distance = text_distance(name, type->fields[i].name);
+    uint32_t distance = word_distance(name, type->fields[i].name);
     if (distance < least) {
       least = distance;
       nearest = &type->fields[i];
@@ -11821,27 +21892,6 @@ static const chi_field *text_field(const chi_type *type, const char *name)
 }
 
 /* ---- numbers ---------------------------------------------------------------------------- */
-
-CHI_PRIVATE int text_pool(const char *text, chi_pool_id *out)
-{
-  const char *dot = strchr(text, '.');
-  char major_text[16];
-  uint64_t major, minor;
-  int status;
-  if (!dot || dot == text || (size_t)(dot - text) >= sizeof(major_text))
-    return CHI_EINVAL;
-  memcpy(major_text, text, (size_t)(dot - text));
-  major_text[dot - text] = '\0';
-  status = units_parse_count(major_text, &major);
-  if (status == CHI_OK)
-    status = units_parse_count(dot + 1, &minor);
-  if (status != CHI_OK)
-    return status;
-  if (major > UINT32_MAX || minor > UINT32_MAX)
-    return CHI_ERANGE;
-  *out = (chi_pool_id){(uint32_t)major, (uint32_t)minor};
-  return CHI_OK;
-}
 
 /* Digits, a point, an exponent: what JSON calls a number, with a leading + allowed. */
 static bool text_is_decimal(const char *text)
@@ -12060,7 +22110,7 @@ static int text_read_value(uint32_t kind, const char *text, union text_value *ou
   if (kind == CHI_KIND_f64)
     return text_read_double(text, &out->f64);
   if (kind == CHI_KIND_pool)
-    return text_pool(text, &out->pool);
+    return units_parse_pool(text, &out->pool);
   if (kind == CHI_KIND_bool)
     status = text_read_bool(text, out);
   else if (kind == CHI_KIND_size)
@@ -12438,8 +22488,6 @@ CHI_PRIVATE int text_describe(const chi_module *m, chi_put_fn *put, void *arg)
   put(arg, "]}");
   return CHI_OK;
 }
-
-#undef TEXT_SIMILAR_MAX
 
 /* ---- sources/shm.c ---- */
 /* shm.c - shared memory in chunks leased to clients: places in it, and the allocator over it. */
@@ -12921,8 +22969,6 @@ int shm_find(struct shm_arena *a, const void *p, uint64_t *ref, uint64_t *room)
 
 #include <stdio.h>
 
-#define READER_WORD_MAX 48 /* bytes of a key that are compared with the known ones */
-
 /* Older spellings; current NULL: has no meaning any more. */
 static const struct reader_alias {
   const char *name, *current;
@@ -13010,39 +23056,6 @@ static void reader_unexpected(struct report *report, const char *what, const cha
 
 /* ---- suggestions ------------------------------------------------------------------------ */
 
-/* How many characters must be added, dropped, changed or swapped with their neighbour to get from
- * one word to the other; long words are cut. */
-static uint32_t reader_distance(const char *a, const char *b)
-{
-  uint32_t rows[3][READER_WORD_MAX + 1];
-  size_t na = strnlen(a, READER_WORD_MAX), nb = strnlen(b, READER_WORD_MAX);
-  for (size_t j = 0; j <= nb; j++)
-    rows[0][j] = (uint32_t)j;
-  for (size_t i = 1; i <= na; i++) {
-    uint32_t *row = rows[i % 3], *above = rows[(i + 2) % 3], *above2 = rows[(i + 1) % 3];
-    row[0] = (uint32_t)i;
-    for (size_t j = 1; j <= nb; j++) {
-      uint32_t best = above[j - 1] + (a[i - 1] != b[j - 1]);
-      if (above[j] + 1 < best)
-        best = above[j] + 1;
-      if (row[j - 1] + 1 < best)
-        best = row[j - 1] + 1;
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
-          above2[j - 2] + 1 < best)
-        best = above2[j - 2] + 1;
-      row[j] = best;
-    }
-  }
-  return rows[na % 3][nb];
-}
-
-/* The distance if it is small enough for a slip of the pen, else UINT32_MAX. */
-static uint32_t reader_slip(const char *written, const char *known)
-{
-  uint32_t d = reader_distance(written, known);
-  return d <= 1 + (strlen(known) - 1) / 4 ? d : UINT32_MAX;
-}
-
 /* The current key whose spelling in any section is nearest; one in the same section comes before
  * one that is as near elsewhere. section "": at the top level. NULL: none is near. */
 static const char *reader_nearest_key(const char *section, const char *name, uint32_t *nearest)
@@ -13052,7 +23065,7 @@ static const char *reader_nearest_key(const char *section, const char *name, uin
   for (size_t i = 0; i < READER_SPELLING_COUNT; i++) {
     const struct config_key *key = reader_meaning(i);
     const char *spelling = reader_spelling(i);
-    uint32_t d = reader_slip(name, reader_leaf(spelling));
+    uint32_t d = word_distance(name, reader_leaf(spelling));
     if (!key || d == UINT32_MAX)
       continue;
     d = 2 * d + !reader_within(spelling, section);
@@ -13069,7 +23082,7 @@ static const char *reader_nearest_section(const char *name, uint32_t *nearest)
   const char *found = NULL;
   *nearest = UINT32_MAX;
   for (size_t i = 0; i < READER_SECTION_COUNT; i++) {
-    uint32_t d = reader_slip(name, reader_sections[i].name);
+    uint32_t d = word_distance(name, reader_sections[i].name);
     if (d != UINT32_MAX && 2 * d < *nearest && reader_sections[i].current) {
       *nearest = 2 * d;
       found = reader_sections[i].current;
@@ -13451,7 +23464,7 @@ static void reader_missing(struct reader *r, const char *field)
   const chi_compose_entry *entry = reader_last_pool(r);
   for (uint32_t i = 0; i < entry->param_count; i++) {
     const chi_param *p = &entry->params[i];
-    if (reader_slip(p->name, field) != UINT32_MAX) {
+    if (word_distance(p->name, field) != UINT32_MAX) {
       report_error(r->report, (struct report_mark){p->line, p->column}, CHI_ECONFIG,
                    "this pool has no \"%s\"; did you mean that by \"%.80s\"?", field, p->name);
       return;
@@ -13510,8 +23523,6 @@ CHI_PRIVATE struct report_mark reader_written(const struct reader *r, const char
   given = r->given[found - config_key_at(0)];
   return given ? r->spellings[given - 1] : (struct report_mark){0, 0};
 }
-
-#undef READER_WORD_MAX
 
 /* ---- sources/hostfile.c ---- */
 /* hostfile.c - the nodes of a cluster, from the text of a hostfile. */
@@ -14173,22 +24184,11 @@ CHI_PRIVATE bool config_text_valid(const struct config_key *key, const char *tex
 
 CHI_PRIVATE bool config_parse_id(const char *text, uint32_t *major, uint32_t *minor)
 {
-  char buf[24];
-  uint64_t a, b;
-  char *dot;
-  if (strlen(text) >= sizeof(buf))
+  chi_pool_id id;
+  if (units_parse_pool(text, &id) != CHI_OK || (id.major == 0 && id.minor == 0))
     return false;
-  memcpy(buf, text, strlen(text) + 1);
-  dot = strchr(buf, '.');
-  if (!dot)
-    return false;
-  *dot = '\0';
-  if (units_parse_count(buf, &a) != CHI_OK || units_parse_count(dot + 1, &b) != CHI_OK)
-    return false;
-  if (a > UINT32_MAX || b > UINT32_MAX || (a == 0 && b == 0))
-    return false;
-  *major = (uint32_t)a;
-  *minor = (uint32_t)b;
+  *major = id.major;
+  *minor = id.minor;
   return true;
 }
 
@@ -14294,6 +24294,7 @@ CHI_PRIVATE void config_drop_hosts(chi_config *config)
 void chi_config_init(chi_config *config)
 {
   memset(config, 0, sizeof(*config));
+  config->node = UINT32_MAX;
   for (size_t i = 0; i < CONFIG_KEY_COUNT; i++) {
     const struct config_key *key = &config_keys[i];
     struct config_value value = {0, ""};
@@ -14810,7 +24811,7 @@ CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uin
 #undef LOG_LIMIT_NS
 
 /* ---- sources/units.c ---- */
-/* units.c - numbers with units: whole counts, sizes in bytes, durations. */
+/* units.c - numbers with units: whole counts, sizes in bytes, durations; ids of pools. */
 
 #include <stdio.h>
 
@@ -14955,6 +24956,178 @@ const char *chi_format_duration(uint64_t ns, char *buf, size_t size)
   return buf;
 }
 
+int units_parse_pool(const char *text, chi_pool_id *out)
+{
+  const char *dot = strchr(text, '.');
+  char major_text[16];
+  uint64_t major, minor;
+  int status;
+  if (!dot || dot == text || (size_t)(dot - text) >= sizeof(major_text))
+    return CHI_EINVAL;
+  memcpy(major_text, text, (size_t)(dot - text));
+  major_text[dot - text] = '\0';
+  status = units_parse_count(major_text, &major);
+  if (status == CHI_OK)
+    status = units_parse_count(dot + 1, &minor);
+  if (status != CHI_OK)
+    return status;
+  if (major > UINT32_MAX || minor > UINT32_MAX)
+    return CHI_ERANGE;
+  *out = (chi_pool_id){(uint32_t)major, (uint32_t)minor};
+  return CHI_OK;
+}
+
+/* ---- sources/syntax.c ---- */
+/* syntax.c - whether a text is what it should be before it becomes part of another. */
+
+/* Each function takes what it is called after from the front of the text; false: it isn't there. */
+
+static void syntax_space(const char **p)
+{
+  *p += strspn(*p, " \t\n\r");
+}
+
+static bool syntax_byte(const char **p, char c)
+{
+  syntax_space(p);
+  if (**p != c)
+    return false;
+  ++*p;
+  return true;
+}
+
+static bool syntax_word(const char **p, const char *word)
+{
+  size_t size = strlen(word);
+  if (strncmp(*p, word, size) != 0)
+    return false;
+  *p += size;
+  return true;
+}
+
+static bool syntax_digits(const char **p)
+{
+  size_t n = strspn(*p, "0123456789");
+  *p += n;
+  return n > 0;
+}
+
+static bool syntax_number(const char **p)
+{
+  *p += **p == '-';
+  if (**p == '0')
+    ++*p;
+  else if (!syntax_digits(p))
+    return false;
+  if (**p == '.') {
+    ++*p;
+    if (!syntax_digits(p))
+      return false;
+  }
+  if (**p == 'e' || **p == 'E') {
+    ++*p;
+    *p += **p == '-' || **p == '+';
+    return syntax_digits(p);
+  }
+  return true;
+}
+
+/* Four hexadecimal digits after "\u". */
+static bool syntax_unit(const char **p, uint32_t *out)
+{
+  static const char digits[] = "0123456789abcdefABCDEF";
+  *out = 0;
+  if (!syntax_word(p, "\\u"))
+    return false;
+  for (int i = 0; i < 4; i++, ++*p) {
+    const char *digit = **p ? strchr(digits, **p) : NULL;
+    if (!digit)
+      return false;
+    uint32_t value = (uint32_t)(digit - digits);
+    *out = *out << 4 | (value < 16 ? value : value - 6);
+  }
+  return true;
+}
+
+static bool syntax_escape(const char **p)
+{
+  uint32_t code, low;
+  if ((*p)[1] != 'u') {
+    bool known = (*p)[1] && strchr("\"\\/bfnrt", (*p)[1]);
+    *p += known ? 2 : 0;
+    return known;
+  }
+  if (!syntax_unit(p, &code) || code == 0 || (code >= 0xdc00 && code < 0xe000))
+    return false;
+  return code < 0xd800 || code >= 0xdc00 ||
+         (syntax_unit(p, &low) && low >= 0xdc00 && low < 0xe000);
+}
+
+static bool syntax_string(const char **p)
+{
+  if (!syntax_byte(p, '"'))
+    return false;
+  while (**p != '"') {
+    uint32_t code;
+    size_t size = **p ? utf8_char(*p, &code) : 0;
+    if (size == 0 || code < 0x20 || (code == '\\' && !syntax_escape(p)))
+      return false;
+    *p += code == '\\' ? 0 : size;
+  }
+  ++*p;
+  return true;
+}
+
+static bool syntax_value(const char **p, int depth);
+
+/* What is between the brackets of an object or array, and the closing one. */
+static bool syntax_parts(const char **p, char close, int depth)
+{
+  if (depth == SYNTAX_DEPTH_MAX)
+    return false;
+  if (syntax_byte(p, close))
+    return true;
+  do {
+    if (close == '}' && !(syntax_string(p) && syntax_byte(p, ':')))
+      return false;
+    if (!syntax_value(p, depth + 1))
+      return false;
+  } while (syntax_byte(p, ','));
+  return syntax_byte(p, close);
+}
+
+static bool syntax_value(const char **p, int depth)
+{
+  syntax_space(p);
+  switch (**p) {
+  case '{':
+    ++*p;
+    return syntax_parts(p, '}', depth);
+  case '[':
+    ++*p;
+    return syntax_parts(p, ']', depth);
+  case '"':
+    return syntax_string(p);
+  case 't':
+    return syntax_word(p, "true");
+  case 'f':
+    return syntax_word(p, "false");
+  case 'n':
+    return syntax_word(p, "null");
+  default:
+    return syntax_number(p);
+  }
+}
+
+bool syntax_is_object(const char *text)
+{
+  syntax_space(&text);
+  if (*text != '{' || !syntax_value(&text, 0))
+    return false;
+  syntax_space(&text);
+  return *text == '\0';
+}
+
 /* ---- sources/utf8.c ---- */
 /* utf8.c - looking at UTF-8 text that ends in NUL. */
 
@@ -15017,6 +25190,42 @@ CHI_PRIVATE void utf8_make_line(char *text)
     text += skip;
   }
 }
+
+/* ---- sources/word.c ---- */
+/* word.c - how alike two words are, for suggestions. */
+
+#define WORD_MAX 48 /* longer words are not compared */
+
+static uint32_t word_least(uint32_t a, uint32_t b)
+{
+  return a < b ? a : b;
+}
+
+uint32_t word_distance(const char *a, const char *b)
+{
+  uint32_t rows[3][WORD_MAX + 1], *before = rows[0], *last = rows[1], *now = rows[2];
+  size_t m = strlen(a), n = strlen(b), longer = m > n ? m : n;
+  if (longer > WORD_MAX)
+    return UINT32_MAX;
+  for (uint32_t j = 0; j <= n; j++)
+    last[j] = before[j] = j;
+  for (uint32_t i = 1; i <= m; i++) {
+    uint32_t *next = before;
+    now[0] = i;
+    for (uint32_t j = 1; j <= n; j++) {
+      uint32_t change = last[j - 1] + (a[i - 1] != b[j - 1]);
+      now[j] = word_least(change, word_least(last[j], now[j - 1]) + 1);
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        now[j] = word_least(now[j], before[j - 2] + 1);
+    }
+    before = last;
+    last = now;
+    now = next;
+  }
+  return last[n] <= (longer + 2) / 3 ? last[n] : UINT32_MAX;
+}
+
+#undef WORD_MAX
 
 /* ---- sources/rng.c ---- */
 /* rng.c - xoshiro256**, seeded through splitmix64. */
@@ -15554,8 +25763,10 @@ struct chi_node {
   struct runtime *runtime;
   struct real_thread_crew crew;
   int stop_fd;          /* readable as soon as the node was asked to stop */
+  int start_fd;         /* readable once the node is no longer starting; -1 after that */
   uint32_t stop_wanted; /* atomic: the network worker shall begin to stop */
   uint64_t grace_ns;    /* written before */
+  uint32_t self; /* own position in the hostfile */
   pthread_mutex_t lock;
   pthread_cond_t changed;
   enum runtime_state state; /* guarded by lock */
@@ -15564,10 +25775,10 @@ struct chi_node {
 
 /* ---- states ---------------------------------------------------------------------------------- */
 
-static void real_node_ask(struct chi_node *n)
+static void real_node_tell(int fd)
 {
   uint64_t one = 1;
-  while (write(n->stop_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+  while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR)
     ;
 }
 
@@ -15578,13 +25789,15 @@ static void real_node_on_state(void *arg, enum runtime_state state)
   if (state == RUNTIME_STOPPED)
     real_thread_quit(&n->crew);
   pthread_mutex_lock(&n->lock);
+  if (n->state == RUNTIME_STARTING)
+    real_node_tell(n->start_fd);
   n->state = state;
   if (state >= RUNTIME_DRAINING)
     n->stop_grace = runtime_grace(n->runtime);
   pthread_cond_broadcast(&n->changed);
   pthread_mutex_unlock(&n->lock);
   if (state >= RUNTIME_DRAINING) /* last: who hears it finds all this */
-    real_node_ask(n);
+    real_node_tell(n->stop_fd);
 }
 
 /* Network worker, between steps. */
@@ -15617,6 +25830,14 @@ static enum runtime_state real_node_await(struct chi_node *n, uint32_t set, uint
   enum runtime_state state = n->state;
   pthread_mutex_unlock(&n->lock);
   return state;
+}
+
+/* Waits until the node serves or has failed, or was asked to stop before that. */
+static void real_node_await_start(struct chi_node *n)
+{
+  struct pollfd p[] = {{n->start_fd, POLLIN, 0}, {n->stop_fd, POLLIN, 0}};
+  while (poll(p, 2, -1) <= 0)
+    ;
 }
 
 /* ---- upcalls of the loop --------------------------------------------------------------------- */
@@ -15673,6 +25894,8 @@ static int real_node_configure(struct chi_node *n, const chi_config *config, chi
   rc = real_conf_names(&n->config, err);
   if (rc == CHI_OK)
     rc = chi_config_check(&n->config, err);
+  if (rc == CHI_OK)
+    rc = real_host_find(&n->config, &n->self, err);
   if (rc != CHI_OK)
     return rc;
   uint32_t cpus = real_limit_cpus(&n->real.limit);
@@ -15714,6 +25937,7 @@ static int real_node_prepare(struct chi_node *n, const chi_config *config,
     return rc;
   const struct runtime_options options = {.config = &n->config,
                                           .instance = n->place.instance,
+                                          .node = n->self,
                                           .modules = modules,
                                           .module_count = count,
                                           .on_state = real_node_on_state,
@@ -15743,6 +25967,7 @@ static void real_node_free(struct chi_node *n)
   real_env_close(&n->real);
   chi_config_free(&n->config);
   close(n->stop_fd);
+  close(n->start_fd);
   pthread_cond_destroy(&n->changed);
   pthread_mutex_destroy(&n->lock);
   free(n);
@@ -15756,9 +25981,13 @@ static struct chi_node *real_node_new(const chi_config *config)
     return NULL;
   n->desk = (struct real_link_desk){-1, -1};
   n->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (n->stop_fd < 0 || real_env_open(&n->real, config->log_file) != CHI_OK) {
+  n->start_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (n->stop_fd < 0 || n->start_fd < 0 ||
+      real_env_open(&n->real, config->log_file) != CHI_OK) {
     if (n->stop_fd >= 0)
       close(n->stop_fd);
+    if (n->start_fd >= 0)
+      close(n->start_fd);
     free(n);
     return NULL;
   }
@@ -15793,19 +26022,21 @@ int chi_node_open(const chi_config *config, const chi_module *const *modules, ui
                   chi_node **out, chi_error *err)
 {
   struct chi_node *n = real_node_new(config);
+  *out = NULL;
   if (!n)
     return error_set(err, CHI_ENOMEM, "out of memory or descriptors");
+  *out = n; /* from now on a signal handler can stop it */
   int rc = real_node_prepare(n, config, modules, count, err);
   if (rc != CHI_OK) {
+    *out = NULL;
     real_node_free(n);
     return rc;
   }
-  real_node_await(n, ~(1u << RUNTIME_STARTING), UINT64_MAX);
-  const chi_error *failure = runtime_failure(n->runtime);
-  if (!failure || failure->code == CHI_OK) {
-    *out = n;
+  real_node_await_start(n);
+  if (real_node_await(n, UINT32_MAX, 0) != RUNTIME_FAILED)
     return CHI_OK;
-  }
+  const chi_error *failure = runtime_failure(n->runtime);
+  *out = NULL;
   rc = error_set(err, failure->code, "%s", failure->text);
   if (real_node_stop(n, REAL_NODE_FAILED_GRACE_NS) == CHI_OK) /* else its threads still use it */
     real_node_free(n);
@@ -15842,7 +26073,7 @@ void chi_node_stop(chi_node *node)
 {
   int error = errno;
   if (real_env_alive(&node->real))
-    real_node_ask(node);
+    real_node_tell(node->stop_fd);
   errno = error;
 }
 
@@ -15911,7 +26142,7 @@ int chi_client_open(const char *instance, chi_client **out, chi_error *err)
 #include <unistd.h>
 
 #define REAL_THREAD_BUDGET 64u        /* pieces of work in a step, for one look at the clock */
-#define REAL_THREAD_PAUSES 72         /* about 1 us */
+#define REAL_THREAD_PAUSES 72         /* 1 to 5 us, depending on the processor */
 #define REAL_THREAD_TRY 64u           /* steps between tries to let tasks gather */
 #define REAL_THREAD_TURNS 64          /* the least that a window gives way before it closes */
 #define REAL_THREAD_GATHER 16         /* pauses in which they do */
@@ -16893,10 +27124,23 @@ int real_link_listen(const struct real_link_place *place, struct real_link_desk 
   return rc;
 }
 
+/* A forked child may have inherited the socket: nobody shall wait there for an answer. */
+static void real_link_hush(int socket)
+{
+  int fd = 0;
+  shutdown(socket, SHUT_RDWR);
+  for (int i = 0; i < REAL_LINK_BACKLOG && fd >= 0; i++) {
+    fd = accept4(socket, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0)
+      close(fd);
+  }
+}
+
 void real_link_leave(const struct real_link_place *place, struct real_link_desk *desk)
 {
   if (desk->socket >= 0) {
     unlink(place->socket);
+    real_link_hush(desk->socket);
     close(desk->socket);
   }
   if (desk->lock >= 0) {
@@ -17018,6 +27262,19 @@ static int real_link_refused(int error, const char *path, chi_error *err)
   }
 }
 
+/* Whether the process that listened has ended: then a forked child of it has the socket, and nobody
+ * will answer. */
+static bool real_link_is_orphan(int fd, const struct env_peer *peer)
+{
+  errno = 0;
+  struct pollfd p = {real_link_watch(fd, peer), POLLIN, 0};
+  if (p.fd < 0)
+    return errno == ESRCH;
+  bool ended = poll(&p, 1, 0) > 0;
+  close(p.fd);
+  return ended;
+}
+
 /* Connects to the socket of that path. */
 static int real_link_dial(const char *path, int *out, chi_error *err)
 {
@@ -17041,6 +27298,9 @@ static int real_link_dial(const char *path, int *out, chi_error *err)
     rc = real_link_refused(errno, path, err);
   else if (real_link_peer(fd, &peer) != CHI_OK)
     rc = error_set(err, CHI_EACCES, "%s is served by another user", path);
+  else if (real_link_is_orphan(fd, &peer))
+    rc = error_set(err, CHI_ENODAEMON, "no daemon: process %u, which listened at %s, has ended",
+                   (unsigned)peer.pid, path);
   if (rc != CHI_OK)
     close(fd);
   else
@@ -17373,6 +27633,157 @@ void real_link_bind(struct real_env *r)
 #undef REAL_LINK_ENTRIES
 #undef REAL_LINK_SUFFIX
 #undef REAL_LINK_PEERPIDFD
+
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_host.c ---- */
+#ifndef CHI_OMIT_REAL
+/* real_host.c - which node of the hostfile this machine is. */
+
+#ifndef CHI_OMIT_REAL
+
+#include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define REAL_HOST_NAMED 4u /* so many are named in an error */
+
+/* A list of words for an error. */
+struct real_host_list {
+  char text[240];
+  uint32_t count;
+};
+
+static void real_host_name(struct real_host_list *l, const char *word)
+{
+  size_t used = strlen(l->text);
+  if (l->count++ < REAL_HOST_NAMED)
+    snprintf(l->text + used, sizeof(l->text) - used, "%s%.48s", used ? ", " : "", word);
+  else if (l->count == REAL_HOST_NAMED + 1)
+    snprintf(l->text + used, sizeof(l->text) - used, ", ...");
+}
+
+static bool real_host_same(const struct sockaddr *a, const struct sockaddr *b)
+{
+  if (!b || a->sa_family != b->sa_family)
+    return false;
+  if (a->sa_family == AF_INET)
+    return ((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr ==
+           ((const struct sockaddr_in *)(const void *)b)->sin_addr.s_addr;
+  return a->sa_family == AF_INET6 &&
+         memcmp(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr,
+                &((const struct sockaddr_in6 *)(const void *)b)->sin6_addr,
+                sizeof(struct in6_addr)) == 0;
+}
+
+/* All of 127.0.0.0/8 is this machine, though the interface has one address of it: as far as one
+ * can bind to it. */
+static bool real_host_loops(const struct addrinfo *a)
+{
+  int fd;
+  bool bound;
+  if (a->ai_family != AF_INET ||
+      ntohl(((const struct sockaddr_in *)(const void *)a->ai_addr)->sin_addr.s_addr) >> 24 != 127)
+    return false;
+  fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  bound = fd >= 0 && bind(fd, a->ai_addr, a->ai_addrlen) == 0;
+  if (fd >= 0)
+    close(fd);
+  return bound;
+}
+
+/* Whether an address of the host is one of this machine's. *unknown: it has no address. */
+static bool real_host_is_here(const char *host, const struct ifaddrs *own, bool *unknown)
+{
+  const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+  struct addrinfo *all = NULL;
+  bool here = false;
+  *unknown = getaddrinfo(host, NULL, &hints, &all) != 0;
+  if (*unknown)
+    return false;
+  for (const struct addrinfo *a = all; a && !here; a = a->ai_next) {
+    here = real_host_loops(a);
+    for (const struct ifaddrs *i = own; i && !here; i = i->ifa_next)
+      here = real_host_same(a->ai_addr, i->ifa_addr);
+  }
+  freeaddrinfo(all);
+  return here;
+}
+
+static int real_host_nowhere(const struct ifaddrs *own, uint32_t hosts,
+                             const struct real_host_list *unknown, chi_error *err)
+{
+  struct real_host_list mine = {0};
+  char text[NI_MAXHOST];
+  for (const struct ifaddrs *i = own; i; i = i->ifa_next) {
+    socklen_t size = i->ifa_addr && i->ifa_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+                                                                      : sizeof(struct sockaddr_in);
+    if (i->ifa_addr && !(i->ifa_flags & IFF_LOOPBACK) &&
+        (i->ifa_addr->sa_family == AF_INET || i->ifa_addr->sa_family == AF_INET6) &&
+        getnameinfo(i->ifa_addr, size, text, sizeof(text), NULL, 0, NI_NUMERICHOST) == 0)
+      real_host_name(&mine, text);
+  }
+  return error_set(err, CHI_ECONFIG,
+                   "none of the hostfile's %u nodes has an address of this machine (%s)%s%s; say "
+                   "which it is by --node or CHI_NODE",
+                   hosts, mine.count ? mine.text : "the loopback address only",
+                   unknown->count ? "; without an address: " : "", unknown->text);
+}
+
+static int real_host_search(const chi_config *config, const struct ifaddrs *own, uint32_t *node,
+                            chi_error *err)
+{
+  struct real_host_list found = {0}, unknown = {0};
+  for (uint32_t i = 0; i < config->host_count; i++) {
+    const char *address = config->hosts[i].address;
+    bool lost;
+    char text[80];
+    snprintf(text, sizeof(text), "%u (%.60s)", i, address);
+    if (real_host_is_here(address, own, &lost)) {
+      real_host_name(&found, text);
+      *node = i;
+    } else if (lost) {
+      real_host_name(&unknown, text);
+    }
+  }
+  if (found.count == 0)
+    return real_host_nowhere(own, config->host_count, &unknown, err);
+  if (found.count > 1)
+    return error_set(err, CHI_ECONFIG,
+                     "several nodes of the hostfile have an address of this machine: %s; say which "
+                     "it is by --node or CHI_NODE",
+                     found.text);
+  return CHI_OK;
+}
+
+int real_host_find(const chi_config *config, uint32_t *node, chi_error *err)
+{
+  uint32_t count = config->host_count ? config->host_count : 1;
+  struct ifaddrs *own = NULL;
+  int rc;
+  *node = config->node;
+  if (config->node == UINT32_MAX && config->host_count == 0)
+    *node = 0;
+  if (*node < count)
+    return CHI_OK;
+  if (*node != UINT32_MAX)
+    return error_set(err, CHI_ECONFIG, "node %u: %s", *node,
+                     config->host_count ? "the hostfile has fewer nodes"
+                                        : "there is no hostfile, so the only node is 0");
+  if (getifaddrs(&own) != 0)
+    return error_set(err, CHI_ENOMEM, "cannot list the addresses of this machine: %m");
+  rc = real_host_search(config, own, node, err);
+  freeifaddrs(own);
+  return rc;
+}
+
+#undef REAL_HOST_NAMED
 
 #endif
 #endif /* CHI_OMIT_REAL */
@@ -19287,6 +29698,20 @@ static void real_conf_hosts(struct reader *r)
   free(text);
 }
 
+static void real_conf_node(chi_config *config, struct report *report)
+{
+  const char *text = getenv("CHI_NODE");
+  uint64_t node;
+  if (!text || !*text)
+    return;
+  if (units_parse_count(text, &node) == CHI_OK && node < CONFIG_HOSTS_MAX)
+    config->node = (uint32_t)node;
+  else
+    report_error(report, (struct report_mark){0, 0}, CHI_ECONFIG,
+                 "CHI_NODE: expected a node's number from 0 to %d, found \"%.80s\"",
+                 CONFIG_HOSTS_MAX - 1, text);
+}
+
 int chi_config_load(chi_config *config, const char *path, chi_config_report *report, void *arg,
                     chi_error *err)
 {
@@ -19314,6 +29739,7 @@ int chi_config_load(chi_config *config, const char *path, chi_config_report *rep
     real_conf_hosts(&r);
   else
     config_drop_hosts(config);
+  real_conf_node(config, &problems);
   return problems.code;
 }
 
@@ -19333,6 +29759,865 @@ CHI_PRIVATE int real_conf_names(chi_config *config, chi_error *err)
 #endif
 #endif /* CHI_OMIT_REAL */
 
+/* ---- sim/sim_cluster.c ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_cluster.c - a cluster of simulated nodes behind the handle chi_cluster. */
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SIM_CLUSTER_PENDING 64u                    /* faults asked for within one event */
+#define SIM_CLUSTER_START_NS UINT64_C(60000000000) /* nodes come up within that */
+#define SIM_CLUSTER_RETRY_NS UINT64_C(10000000)    /* between a client's looks for its node */
+#define SIM_CLUSTER_LOOK_NS UINT64_C(10000000)     /* between looks whether all is settled */
+#define SIM_CLUSTER_STOP_NS UINT64_C(1000000000)   /* a stop's phases last grace and that */
+#define SIM_CLUSTER_PHASES 4u                      /* drain, cancel, close the pools, stuck */
+
+/* A client program. */
+struct sim_cluster_client {
+  struct sim_cluster_client *next;
+  struct sim_cluster *cluster;
+  uint32_t number;
+  bool ended;
+  chi_cluster_body *body;
+  void *arg;
+};
+
+struct sim_cluster {
+  struct chi_cluster base;
+  struct sim *sim;
+  struct sim_check check;
+  chi_config config;
+  const chi_module **modules;
+  uint32_t module_count;
+  struct sim_cluster_client *clients, **last_client;
+  uint32_t clients_left;
+  struct sim_plan plan; /* everything that was planned, or done at once */
+  uint64_t plan_end;    /* virtual time of its last entry */
+  struct sim_plan_entry pending[SIM_CLUSTER_PENDING];
+  uint32_t pending_count;
+};
+
+static struct sim_cluster *sim_cluster_of(chi_cluster *c)
+{
+  return CHI_CONTAINER_OF(c, struct sim_cluster, base);
+}
+
+static const struct sim_cluster *sim_cluster_of_const(const chi_cluster *c)
+{
+  return CHI_CONTAINER_OF(c, struct sim_cluster, base);
+}
+
+/* ---- time --------------------------------------------------------------------------------- */
+
+/* What was asked for while somebody ran, now that nobody does. */
+static void sim_cluster_apply(struct sim_cluster *s)
+{
+  uint32_t count = s->pending_count;
+  s->pending_count = 0;
+  for (uint32_t i = 0; i < count; i++)
+    sim_do(s->sim, &s->pending[i]);
+}
+
+/* After each event: the built-in checks, then those of the user. */
+static bool sim_cluster_holds(struct sim_cluster *s)
+{
+  const char *leak = sim_failure(s->sim);
+  if (leak)
+    chi_cluster_fail(&s->base, "leak", "%s", leak);
+  if (s->check.failed)
+    chi_cluster_fail(&s->base, s->check.failed, "%s", s->check.why);
+  s->check.failed = NULL; /* if it doesn't count, others go on */
+  return cluster_holds(&s->base, CHI_CHECK_EVENT);
+}
+
+struct sim_cluster_run {
+  struct sim_cluster *cluster;
+  chi_cluster_fn *pred;
+  void *arg;
+};
+
+static bool sim_cluster_tick(void *arg)
+{
+  struct sim_cluster_run *run = arg;
+  struct sim_cluster *s = run->cluster;
+  if (s->pending_count)
+    sim_cluster_apply(s);
+  return !sim_cluster_holds(s) || run->pred(&s->base, run->arg);
+}
+
+static int sim_cluster_run(chi_cluster *c, chi_cluster_fn *pred, void *arg, uint64_t limit_ns)
+{
+  struct sim_cluster *s = sim_cluster_of(c);
+  struct sim_cluster_run run = {s, pred, arg};
+  bool held;
+  c->running = true;
+  held = sim_run_until(s->sim, sim_cluster_tick, &run, limit_ns);
+  sim_cluster_apply(s);
+  c->running = false;
+  if (c->failed)
+    return CHI_ECANCELLED;
+  return held ? CHI_OK : CHI_ETIMEOUT;
+}
+
+static uint64_t sim_cluster_now(const chi_cluster *c)
+{
+  return sim_now(sim_cluster_of_const(c)->sim);
+}
+
+static uint64_t sim_cluster_hash(const chi_cluster *c)
+{
+  return sim_hash(sim_cluster_of_const(c)->sim);
+}
+
+static uint64_t sim_cluster_events(const chi_cluster *c)
+{
+  return sim_events(sim_cluster_of_const(c)->sim);
+}
+
+static void sim_cluster_story(chi_cluster *c, chi_put_fn *put, void *arg)
+{
+  sim_transcript(sim_cluster_of(c)->sim, put, arg);
+}
+
+/* A wait for what takes long to find out: now and then, a look. */
+struct sim_cluster_wait {
+  uint64_t look_at;
+  char why[200]; /* what was missing at the last look */
+};
+
+/* ---- nodes -------------------------------------------------------------------------------- */
+
+static bool sim_cluster_is_up(const chi_cluster *c, uint32_t node)
+{
+  return sim_node_state(sim_cluster_of_const(c)->sim, node) == RUNTIME_SERVING;
+}
+
+/* Whether every node that was started has come up, or one has failed. */
+static int sim_cluster_has_started(chi_cluster *c, void *arg)
+{
+  const uint32_t *up = arg;
+  for (uint32_t i = 0; i < *up; i++) {
+    enum runtime_state state = sim_node_state(sim_cluster_of(c)->sim, i);
+    if (state != RUNTIME_SERVING)
+      return state != RUNTIME_STARTING;
+  }
+  return 1;
+}
+
+static int sim_cluster_has_met(chi_cluster *c, void *arg)
+{
+  struct sim_cluster_wait *wait = arg;
+  struct sim_cluster *s = sim_cluster_of(c);
+  if (sim_now(s->sim) < wait->look_at)
+    return 0;
+  wait->look_at = sim_now(s->sim) + SIM_CLUSTER_LOOK_NS;
+  return sim_check_met(&s->check, wait->why, sizeof(wait->why));
+}
+
+/* Runs until the nodes that were started have found each other. */
+static int sim_cluster_meet(struct sim_cluster *s, chi_error *err)
+{
+  struct sim_cluster_wait wait = {0, ""};
+  int rc = sim_cluster_run(&s->base, sim_cluster_has_met, &wait, SIM_CLUSTER_START_NS);
+  if (s->base.failed)
+    return error_set(err, CHI_ECANCELLED, "%s", s->base.failure.text);
+  return rc ? error_set(err, rc, "%s", wait.why) : rc;
+}
+
+static int sim_cluster_start(struct sim_cluster *s, uint32_t up, chi_error *err)
+{
+  for (uint32_t i = 0; i < s->base.nodes; i++)
+    sim_node_prepare(s->sim, i, &s->config, s->modules, s->module_count);
+  for (uint32_t i = 0; i < up; i++) {
+    int rc = sim_node_begin(s->sim, i, &s->config, s->modules, s->module_count, err);
+    if (rc)
+      return rc;
+  }
+  sim_cluster_run(&s->base, sim_cluster_has_started, &up, SIM_CLUSTER_START_NS);
+  if (s->base.failed)
+    return error_set(err, CHI_ECANCELLED, "%s", s->base.failure.text);
+  for (uint32_t i = 0; i < up; i++) {
+    const struct runtime *rt = sim_node_runtime(s->sim, i);
+    enum runtime_state state = sim_node_state(s->sim, i);
+    if (state == RUNTIME_FAILED && rt)
+      return error_set(err, runtime_failure(rt)->code, "node %u: %s", i, runtime_failure(rt)->text);
+    if (state != RUNTIME_SERVING)
+      return error_set(err, CHI_ETIMEOUT, "node %u does not come up", i);
+  }
+  return sim_cluster_meet(s, err);
+}
+
+static void sim_cluster_close(chi_cluster *c)
+{
+  struct sim_cluster *s = sim_cluster_of(c);
+  sim_close(s->sim);
+  sim_check_close(&s->check);
+  sim_plan_free(&s->plan);
+  while (s->clients) {
+    struct sim_cluster_client *client = s->clients;
+    s->clients = client->next;
+    free(client);
+  }
+  chi_config_free(&s->config);
+  free(s->modules);
+  free(s);
+}
+
+/* The cost of a byte on a line of so many bytes a second, picoseconds. */
+static uint64_t sim_cluster_byte_ps(uint64_t bandwidth)
+{
+  uint64_t ps = UINT64_C(1000000000000) / bandwidth;
+  return ps ? ps : 1;
+}
+
+static int sim_cluster_open(struct cluster_spec *spec, const chi_module *const *modules,
+                            uint32_t count, chi_cluster **out, chi_error *err)
+{
+  struct sim_cluster *s = sim_world_new(sizeof(*s));
+  cluster_init(&s->base, sim_cluster_kind(), spec);
+  s->last_client = &s->clients;
+  s->config = spec->config;
+  chi_config_init(&spec->config);
+  s->modules = sim_world_new((count + 1) * sizeof(const chi_module *));
+  s->module_count = count;
+  for (uint32_t i = 0; i < count; i++)
+    s->modules[i] = modules[i];
+  s->sim = sim_open(spec->seed);
+  if (spec->latency_ns)
+    sim_costs(s->sim)->latency = spec->latency_ns;
+  if (spec->bandwidth)
+    sim_costs(s->sim)->byte_ps = sim_cluster_byte_ps(spec->bandwidth);
+  sim_check_open(&s->check, s->sim, spec->nodes);
+  if (spec->watch)
+    spec->watch->opened(spec->watch->arg, &s->base);
+  int rc = sim_cluster_start(s, spec->up, err);
+  if (rc)
+    sim_cluster_close(&s->base);
+  else
+    *out = &s->base;
+  return rc;
+}
+
+struct sim_cluster_stop {
+  uint32_t first, last;
+};
+
+static int sim_cluster_has_stopped(chi_cluster *c, void *arg)
+{
+  const struct sim_cluster_stop *stop = arg;
+  for (uint32_t i = stop->first; i <= stop->last; i++) {
+    enum runtime_state state = sim_node_state(sim_cluster_of(c)->sim, i);
+    if (state != RUNTIME_STOPPED && state != RUNTIME_STUCK)
+      return 0;
+  }
+  return 1;
+}
+
+/* P7: each phase of a stop ends, and what is left after them is told to be stuck. */
+static int sim_cluster_stop(chi_cluster *c, uint32_t node, uint32_t grace_ms)
+{
+  struct sim_cluster *s = sim_cluster_of(c);
+  struct sim_cluster_stop stop = {node, node};
+  uint64_t limit = SIM_CLUSTER_PHASES * (grace_ms * UINT64_C(1000000) + SIM_CLUSTER_STOP_NS);
+  int rc;
+  if (node == CHI_CLUSTER_ALL)
+    stop = (struct sim_cluster_stop){0, c->nodes - 1};
+  for (uint32_t i = stop.first; i <= stop.last; i++)
+    if (sim_node_state(s->sim, i) != RUNTIME_STOPPED)
+      sim_node_ask_to_stop(s->sim, i, grace_ms);
+  rc = sim_cluster_run(c, sim_cluster_has_stopped, &stop, limit);
+  if (rc == CHI_ETIMEOUT)
+    chi_cluster_fail(c, "P7", "a node neither stops within %u ms of grace nor is stuck", grace_ms);
+  if (c->failed)
+    return CHI_ECANCELLED;
+  for (uint32_t i = stop.first; i <= stop.last; i++)
+    if (sim_node_state(s->sim, i) == RUNTIME_STUCK)
+      return CHI_EBUSY;
+  return rc;
+}
+
+/* ---- clients ------------------------------------------------------------------------------ */
+
+static void sim_cluster_client_gone(struct sim_cluster_client *client)
+{
+  if (!client->ended)
+    client->cluster->clients_left--;
+  client->ended = true;
+}
+
+static void sim_cluster_main(struct sim_client *self, void *arg)
+{
+  struct sim_cluster_client *client = arg;
+  chi_client *handle = NULL;
+  sim_check_client(&client->cluster->check, client->number);
+  while (sim_client_attach(self, &handle, NULL) != CHI_OK)
+    sim_client_sleep(self, SIM_CLUSTER_RETRY_NS);
+  client->body(&client->cluster->base, handle, client->arg);
+  chi_client_close(handle);
+  sim_cluster_client_gone(client);
+}
+
+static int sim_cluster_client(chi_cluster *c, uint32_t node, chi_cluster_body *body, void *arg)
+{
+  struct sim_cluster *s = sim_cluster_of(c);
+  struct sim_cluster_client *client = sim_world_new(sizeof(*client));
+  client->cluster = s;
+  client->body = body;
+  client->arg = arg;
+  *s->last_client = client;
+  s->last_client = &client->next;
+  s->clients_left++;
+  client->number = sim_client(s->sim, node, sim_cluster_main, client);
+  return (int)client->number;
+}
+
+static struct sim_cluster_client *sim_cluster_client_of(const struct sim_cluster *s,
+                                                        uint32_t number)
+{
+  struct sim_cluster_client *client = s->clients;
+  while (client && client->number != number)
+    client = client->next;
+  return client;
+}
+
+static void sim_cluster_client_kill(chi_cluster *c, uint32_t number)
+{
+  struct sim_cluster *s = sim_cluster_of(c);
+  struct sim_cluster_client *client = sim_cluster_client_of(s, number);
+  if (!client || client->ended)
+    return;
+  sim_cluster_client_gone(client);
+  sim_client_kill(s->sim, number);
+}
+
+static bool sim_cluster_client_ended(const chi_cluster *c, uint32_t number)
+{
+  const struct sim_cluster *s = sim_cluster_of_const(c);
+  const struct sim_cluster_client *client = number ? sim_cluster_client_of(s, number) : NULL;
+  return number ? !client || client->ended : s->clients_left == 0;
+}
+
+static void sim_cluster_use(chi_cluster *c, uint64_t ns)
+{
+  sim_cpu(sim_cluster_of(c)->sim, ns);
+}
+
+/* ---- faults ------------------------------------------------------------------------------- */
+
+/* The kinds of faults are those of a plan, and the operations on files those of the seam. */
+#define SIM_CLUSTER_SAME(name, ...)                                                                \
+  _Static_assert((int)CHI_FAULT_##name == (int)SIM_PLAN_##name, "another fault " #name);
+SIM_PLAN_KINDS(SIM_CLUSTER_SAME)
+#undef SIM_CLUSTER_SAME
+_Static_assert((int)CHI_FAULT_KINDS == (int)SIM_PLAN_KIND_COUNT, "as many faults");
+_Static_assert((int)CHI_FAULT_SPACE == (int)ENV_IO_SPACE, "the same operations");
+_Static_assert(CHI_CLUSTER_ALL == SIM_PLAN_ANY, "all is any");
+
+static int sim_cluster_fault(chi_cluster *c, chi_fault kind, uint32_t a, uint32_t b, int64_t value)
+{
+  struct sim_cluster *s = sim_cluster_of(c);
+  struct sim_plan_entry entry = {sim_cluster_now(c) - SIM_WORLD_START, (enum sim_plan_kind)kind, a,
+                                 b, value};
+  if (c->running && s->pending_count == SIM_CLUSTER_PENDING)
+    return CHI_EBUSY;
+  int rc = sim_plan_add(&s->plan, &entry);
+  if (rc)
+    return rc == CHI_EINVAL ? CHI_ERANGE : CHI_EBUSY;
+  if (c->running)
+    s->pending[s->pending_count++] = entry;
+  else
+    sim_do(s->sim, &entry);
+  return CHI_OK;
+}
+
+CHI_PRIVATE int sim_cluster_schedule(chi_cluster *c, const struct sim_plan *plan)
+{
+  struct sim_cluster *s = sim_cluster_of(c);
+  int rc = sim_schedule(s->sim, plan);
+  for (uint32_t i = 0; i < plan->count && rc == CHI_OK; i++) {
+    uint64_t time = SIM_WORLD_START + plan->entry[i].time;
+    s->plan_end = time > s->plan_end ? time : s->plan_end;
+    rc = sim_plan_add(&s->plan, &plan->entry[i]);
+  }
+  return rc;
+}
+
+static int sim_cluster_plan_text(chi_cluster *c, const char *text, chi_error *err)
+{
+  struct sim_plan plan = {0};
+  int rc = sim_plan_parse(&plan, text, err);
+  for (uint32_t i = 0; i < plan.count && rc == CHI_OK; i++) {
+    const struct sim_plan_entry *e = &plan.entry[i];
+    if (!cluster_fault_fits(c, (chi_fault)e->kind, e->a, e->b))
+      rc = error_set(err, CHI_EINVAL, "%s: no such node", sim_plan_name(e->kind));
+  }
+  if (rc == CHI_OK)
+    rc = sim_cluster_schedule(c, &plan);
+  if (rc == CHI_ENOMEM)
+    error_set(err, rc, "no memory for the plan");
+  sim_plan_free(&plan);
+  return rc;
+}
+
+static int sim_cluster_faults(chi_cluster *c, const struct cluster_limits *l, chi_error *err)
+{
+  struct sim_plan plan = {0};
+  struct sim_plan_limits limits;
+  uint64_t from = sim_cluster_now(c) - SIM_WORLD_START;
+  sim_plan_limits(&limits, c->nodes, from, from + l->until_ns);
+  limits.outage_ns = l->outage_ns ? l->outage_ns : limits.outage_ns;
+  limits.per_kind = l->each ? (uint32_t)l->each : limits.per_kind;
+  limits.down = l->down ? (uint32_t)l->down : limits.down;
+  limits.kinds = l->kinds ? l->kinds : limits.kinds;
+  limits.swarm = l->swarm != 0;
+  int rc = sim_plan_generate(&plan, c->seed, &limits);
+  if (rc == CHI_OK)
+    rc = sim_cluster_schedule(c, &plan);
+  sim_plan_free(&plan);
+  return rc ? error_set(err, rc, "no memory for the faults") : rc;
+}
+
+static uint64_t sim_cluster_fault_count(const chi_cluster *c, chi_fault kind)
+{
+  return sim_done(sim_cluster_of_const(c)->sim, (enum sim_plan_kind)kind);
+}
+
+/* ---- whole again -------------------------------------------------------------------------- */
+
+/* Starts what is down; whether all nodes serve. */
+static bool sim_cluster_all_serve(struct sim_cluster *s, struct sim_cluster_wait *wait)
+{
+  bool serve = true;
+  for (uint32_t i = 0; i < s->base.nodes; i++) {
+    enum runtime_state state = sim_node_state(s->sim, i);
+    if (state == RUNTIME_SERVING)
+      continue;
+    if (state == RUNTIME_STOPPED)
+      sim_cluster_fault(&s->base, CHI_FAULT_START, i, 0, 0);
+    if (serve)
+      snprintf(wait->why, sizeof(wait->why), "node %u does not serve", i);
+    serve = false;
+  }
+  return serve;
+}
+
+static int sim_cluster_is_settled(chi_cluster *c, void *arg)
+{
+  struct sim_cluster *s = sim_cluster_of(c);
+  struct sim_cluster_wait *wait = arg;
+  const char *missing;
+  if (sim_now(s->sim) < wait->look_at)
+    return 0;
+  wait->look_at = sim_now(s->sim) + SIM_CLUSTER_LOOK_NS;
+  if (!sim_cluster_all_serve(s, wait))
+    return 0;
+  if (s->clients_left > 0) {
+    snprintf(wait->why, sizeof(wait->why), "%u clients have not ended", s->clients_left);
+    return 0;
+  }
+  if (!sim_check_settled(&s->check, wait->why, sizeof(wait->why)))
+    return 0;
+  missing = cluster_missing(c);
+  if (missing)
+    snprintf(wait->why, sizeof(wait->why), "\"%s\" does not hold", missing);
+  return !missing;
+}
+
+static int sim_cluster_plan_is_over(chi_cluster *c, void *arg)
+{
+  (void)arg;
+  return sim_cluster_now(c) >= sim_cluster_of(c)->plan_end;
+}
+
+static int sim_cluster_settle(chi_cluster *c, uint64_t limit_ns)
+{
+  struct sim_cluster *s = sim_cluster_of(c);
+  struct sim_cluster_wait wait = {0, ""};
+  uint64_t now = sim_now(s->sim);
+  int rc = CHI_OK;
+  if (s->plan_end > now)
+    rc = sim_cluster_run(c, sim_cluster_plan_is_over, NULL, s->plan_end - now);
+  if (rc == CHI_ECANCELLED)
+    return rc;
+  sim_cluster_fault(c, CHI_FAULT_CALM, 0, 0, 0);
+  rc = sim_cluster_run(c, sim_cluster_is_settled, &wait, limit_ns);
+  wait.look_at = 0;
+  if (rc == CHI_ETIMEOUT && sim_cluster_is_settled(c, &wait))
+    rc = CHI_OK; /* nothing more could happen before the next look was due */
+  if (rc == CHI_ETIMEOUT)
+    chi_cluster_fail(c, "liveness", "%s", wait.why);
+  if (rc == CHI_OK)
+    cluster_holds(c, CHI_CHECK_SETTLED);
+  return c->failed ? CHI_ECANCELLED : rc;
+}
+
+/* ---- reports ------------------------------------------------------------------------------ */
+
+/* In the order of enum net_trace. */
+static const char *const sim_cluster_net_words[] = {
+    "sent",  "sent again",  "answered",    "repeated", "not run",
+    "moved", "begun again", "unreachable", "unknown",  "aborted"};
+
+static void sim_cluster_count(chi_put_fn *put, void *arg, const char *what, const char *which,
+                              uint64_t count)
+{
+  char line[120];
+  snprintf(line, sizeof(line), "%s %s: %llu\n", what, which, (unsigned long long)count);
+  if (count)
+    put(arg, line);
+}
+
+static void sim_cluster_report(const chi_cluster *c, chi_put_fn *put, void *arg)
+{
+  const struct sim_check *check = &sim_cluster_of_const(c)->check;
+  sim_cluster_count(put, arg, "tasks of clients", "submitted", check->submitted);
+  sim_cluster_count(put, arg, "tasks of clients", "completed", check->completed);
+  for (int i = 0; i < SIM_CHECK_CODES; i++)
+    sim_cluster_count(put, arg, "tasks of clients completed with",
+                      i < SIM_CHECK_CODES - 1 ? chi_status_name(-i) : "a code of their own",
+                      check->code[i]);
+  for (size_t i = 0; i < CHI_COUNT(sim_cluster_net_words); i++)
+    sim_cluster_count(put, arg, "tasks between nodes", sim_cluster_net_words[i], check->net[i]);
+}
+
+CHI_PRIVATE const struct cluster_kind *sim_cluster_kind(void)
+{
+  static const struct cluster_kind kind = {
+      .name = "sim",
+      .open = sim_cluster_open,
+      .close = sim_cluster_close,
+      .is_up = sim_cluster_is_up,
+      .client = sim_cluster_client,
+      .client_kill = sim_cluster_client_kill,
+      .client_ended = sim_cluster_client_ended,
+      .use = sim_cluster_use,
+      .run = sim_cluster_run,
+      .settle = sim_cluster_settle,
+      .stop = sim_cluster_stop,
+      .fault = sim_cluster_fault,
+      .plan = sim_cluster_plan_text,
+      .faults = sim_cluster_faults,
+      .fault_count = sim_cluster_fault_count,
+      .now = sim_cluster_now,
+      .hash = sim_cluster_hash,
+      .events = sim_cluster_events,
+      .story = sim_cluster_story,
+      .report = sim_cluster_report,
+  };
+  return &kind;
+}
+
+CHI_PRIVATE struct sim *sim_cluster_sim(chi_cluster *c)
+{
+  return c->kind == sim_cluster_kind() ? sim_cluster_of(c)->sim : NULL;
+}
+
+CHI_PRIVATE struct sim_check *sim_cluster_check(chi_cluster *c)
+{
+  return c->kind == sim_cluster_kind() ? &sim_cluster_of(c)->check : NULL;
+}
+
+CHI_PRIVATE const struct sim_plan *sim_cluster_plan(chi_cluster *c)
+{
+  return c->kind == sim_cluster_kind() ? &sim_cluster_of(c)->plan : NULL;
+}
+
+#undef SIM_CLUSTER_PENDING
+#undef SIM_CLUSTER_START_NS
+#undef SIM_CLUSTER_RETRY_NS
+#undef SIM_CLUSTER_LOOK_NS
+#undef SIM_CLUSTER_STOP_NS
+#undef SIM_CLUSTER_PHASES
+#endif /* CHI_OMIT_SIM */
+
+/* ---- sim/sim_check.c ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_check.c - what must hold in every simulation of a cluster, checked as things happen. */
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SIM_CHECK_FIRST 1024u /* places of a set at first */
+#define SIM_CHECK_ALIVE 1     /* enum member_state */
+
+static void sim_check_fail(struct sim_check *c, const char *name, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void sim_check_fail(struct sim_check *c, const char *name, const char *fmt, ...)
+{
+  va_list args;
+  if (c->failed)
+    return;
+  c->failed = name;
+  va_start(args, fmt);
+  vsnprintf(c->why, sizeof(c->why), fmt, args);
+  va_end(args);
+}
+
+/* ---- sets --------------------------------------------------------------------------------- */
+
+static uint32_t sim_check_home(const struct sim_check_set *s, const struct sim_check_key *k)
+{
+  return (uint32_t)hash_mix64(hash_mix64(hash_mix64(k->a + 1) ^ k->b) ^ k->c) & s->mask;
+}
+
+/* The place of a key, or the empty one where it belongs. */
+static uint32_t sim_check_find(const struct sim_check_set *s, const struct sim_check_key *k)
+{
+  uint32_t at = sim_check_home(s, k);
+  while (s->key[at].owner && (s->key[at].a != k->a || s->key[at].b != k->b || s->key[at].c != k->c))
+    at = (at + 1) & s->mask;
+  return at;
+}
+
+static void sim_check_grow(struct sim_check_set *s)
+{
+  struct sim_check_set old = *s;
+  uint32_t room = old.key ? (old.mask + 1) * 2 : SIM_CHECK_FIRST;
+  s->key = sim_world_new(room * sizeof(*s->key));
+  s->mask = room - 1;
+  for (uint32_t i = 0; old.key && i <= old.mask; i++)
+    if (old.key[i].owner)
+      s->key[sim_check_find(s, &old.key[i])] = old.key[i];
+  free(old.key);
+}
+
+/* False: it is there already. */
+static bool sim_check_add(struct sim_check_set *s, const struct sim_check_key *k)
+{
+  if (!s->key || s->count > s->mask / 2)
+    sim_check_grow(s);
+  struct sim_check_key *place = &s->key[sim_check_find(s, k)];
+  if (place->owner)
+    return false;
+  *place = *k;
+  s->count++;
+  return true;
+}
+
+/* Closes the gap: whoever comes after it and would rather stand there moves. */
+static void sim_check_clear(struct sim_check_set *s, uint32_t gap)
+{
+  s->count--;
+  for (uint32_t at = (gap + 1) & s->mask; s->key[at].owner; at = (at + 1) & s->mask) {
+    uint32_t home = sim_check_home(s, &s->key[at]);
+    if (((at - home) & s->mask) < ((at - gap) & s->mask))
+      continue;
+    s->key[gap] = s->key[at];
+    gap = at;
+  }
+  s->key[gap].owner = 0;
+}
+
+static bool sim_check_drop(struct sim_check_set *s, const struct sim_check_key *k)
+{
+  uint32_t at = s->key ? sim_check_find(s, k) : 0;
+  if (!s->key || !s->key[at].owner)
+    return false;
+  sim_check_clear(s, at);
+  return true;
+}
+
+/* A process is no more, and what it waited for with it. Clearing may move a key to where we look,
+ * or from the end to the beginning: then it is looked at again. */
+static void sim_check_forget(struct sim_check_set *s, uint32_t owner)
+{
+  for (uint32_t i = 0; s->count > 0 && i <= s->mask; i++)
+    while (s->key[i].owner == owner)
+      sim_check_clear(s, i);
+}
+
+/* ---- events ------------------------------------------------------------------------------- */
+
+static void sim_check_on_submit(struct sim_check *c, const struct sim_trace_event *e)
+{
+  uint32_t client = c->thread < c->threads ? c->client[c->thread] : 0;
+  struct sim_check_key key = {e->a, e->b, e->node, client ? client : 1};
+  c->submitted++;
+  if (!sim_check_add(&c->open, &key))
+    sim_check_fail(c, "P1", "a client of node %u submits task %llu:%llu, which is under way",
+                   e->node, (unsigned long long)(e->b >> 32),
+                   (unsigned long long)(e->b & UINT32_MAX));
+}
+
+static void sim_check_on_done(struct sim_check *c, const struct sim_trace_event *e)
+{
+  struct sim_check_key key = {e->a, e->b, e->node, 1};
+  int64_t rc = (int64_t)e->c;
+  bool own = rc > 0 || rc <= -(SIM_CHECK_CODES - 1);
+  c->completed++;
+  c->code[own ? SIM_CHECK_CODES - 1 : -rc]++;
+  if (!sim_check_drop(&c->open, &key))
+    sim_check_fail(c, "P1", "task %llu:%llu of a client of node %u completes once more",
+                   (unsigned long long)(e->b >> 32), (unsigned long long)(e->b & UINT32_MAX),
+                   e->node);
+}
+
+static void sim_check_on_key(struct sim_check *c, const struct sim_trace_event *e)
+{
+  struct sim_check_key key = {e->a, e->b, e->c, 1};
+  if (!sim_check_add(&c->keys, &key))
+    sim_check_fail(c, "P2", "the body of task %llu of node %llu for container %llu begins again",
+                   (unsigned long long)e->b, (unsigned long long)(e->a >> 32),
+                   (unsigned long long)(e->a & UINT32_MAX));
+}
+
+static void sim_check_on_member(struct sim_check *c, const struct sim_trace_event *e)
+{
+  struct sim_check_node *node = &c->node[e->node];
+  if (e->a >= c->nodes)
+    return;
+  if (!node->state) {
+    node->state = sim_world_new(c->nodes);
+    node->seen = sim_world_new(c->nodes * sizeof(*node->seen));
+  }
+  node->state[e->a] = (uint8_t)e->b;
+  node->seen[e->a] = e->c;
+}
+
+static void sim_check_on_node(struct sim_check *c, const struct sim_trace_event *e)
+{
+  struct sim_check_node *node = &c->node[e->node];
+  node->serves = e->a == SIM_TRACE_NODE_SERVES;
+  if (e->a != SIM_TRACE_NODE_STARTS)
+    return;
+  node->boot = 0;
+  if (node->state)
+    memset(node->state, 0, c->nodes);
+}
+
+static void sim_check_on_client(struct sim_check *c, const struct sim_trace_event *e)
+{
+  if (e->b != SIM_TRACE_CLIENT_STARTS)
+    sim_check_forget(&c->open, (uint32_t)e->a + 1);
+}
+
+CHI_PRIVATE void sim_check_event(void *arg, const struct sim_trace_event *e)
+{
+  struct sim_check *c = arg;
+  bool ours = e->node < c->nodes;
+  if (e->kind == SIM_TRACE_THREAD)
+    c->thread = (uint32_t)e->a;
+  else if (e->kind == ENV_TRACE_SUBMIT)
+    sim_check_on_submit(c, e);
+  else if (e->kind == ENV_TRACE_DONE)
+    sim_check_on_done(c, e);
+  else if (e->kind == ENV_TRACE_KEY)
+    sim_check_on_key(c, e);
+  else if (e->kind == ENV_TRACE_NET)
+    c->net[e->a < SIM_CHECK_NET ? e->a : SIM_CHECK_NET - 1]++;
+  else if (e->kind == ENV_TRACE_MEMBER && ours)
+    sim_check_on_member(c, e);
+  else if (e->kind == ENV_TRACE_BOOT && ours)
+    c->node[e->node].boot = e->a;
+  else if (e->kind == SIM_TRACE_NODE && ours)
+    sim_check_on_node(c, e);
+  else if (e->kind == SIM_TRACE_CLIENT)
+    sim_check_on_client(c, e);
+  if (c->sink)
+    c->sink(c->sink_arg, e);
+}
+
+CHI_PRIVATE void sim_check_open(struct sim_check *c, struct sim *sim, uint32_t nodes)
+{
+  memset(c, 0, sizeof(*c));
+  c->sim = sim;
+  c->nodes = nodes;
+  c->node = sim_world_new(nodes * sizeof(*c->node));
+  sim_record(sim, sim_check_event, c);
+}
+
+CHI_PRIVATE void sim_check_close(struct sim_check *c)
+{
+  for (uint32_t i = 0; i < c->nodes; i++) {
+    free(c->node[i].state);
+    free(c->node[i].seen);
+  }
+  free(c->node);
+  free(c->keys.key);
+  free(c->open.key);
+  free(c->client);
+}
+
+CHI_PRIVATE void sim_check_listen(struct sim_check *c, sim_trace_sink *sink, void *arg)
+{
+  c->sink = sink;
+  c->sink_arg = arg;
+}
+
+CHI_PRIVATE void sim_check_client(struct sim_check *c, uint32_t number)
+{
+  if (c->thread >= c->threads) {
+    uint32_t room = (c->thread + 64) * 2;
+    uint32_t *client = sim_world_new(room * sizeof(*client));
+    if (c->client)
+      memcpy(client, c->client, c->threads * sizeof(*client));
+    free(c->client);
+    c->client = client;
+    c->threads = room;
+  }
+  c->client[c->thread] = number + 1;
+}
+
+/* ---- when all is settled ------------------------------------------------------------------ */
+
+static bool sim_check_sees(const struct sim_check *c, uint32_t node, char *why, size_t size)
+{
+  const struct sim_check_node *from = &c->node[node];
+  for (uint32_t other = 0; other < c->nodes; other++) {
+    const struct sim_check_node *to = &c->node[other];
+    if (other == node || !to->serves)
+      continue;
+    if (from->state && from->state[other] == SIM_CHECK_ALIVE &&
+        (to->boot == 0 || from->seen[other] == to->boot))
+      continue;
+    snprintf(why, size, "node %u does not take node %u for alive in its present life", node, other);
+    return false;
+  }
+  return true;
+}
+
+CHI_PRIVATE bool sim_check_met(const struct sim_check *c, char *why, size_t size)
+{
+  for (uint32_t i = 0; i < c->nodes; i++)
+    if (c->node[i].serves && !sim_check_sees(c, i, why, size))
+      return false;
+  return true;
+}
+
+CHI_PRIVATE bool sim_check_settled(const struct sim_check *c, char *why, size_t size)
+{
+  struct runtime_view first = {0}, view;
+  uint32_t known = c->nodes;
+  if (!sim_check_met(c, why, size))
+    return false;
+  for (uint32_t i = 0; i < c->nodes; i++) {
+    const struct runtime *rt = sim_node_runtime(c->sim, i);
+    if (!c->node[i].serves || !rt)
+      continue;
+    runtime_inspect(rt, &view);
+    if (view.tasks_open) {
+      snprintf(why, size, "node %u has %llu open tasks", i, (unsigned long long)view.tasks_open);
+      return false;
+    }
+    if (known < c->nodes && view.pools != first.pools) {
+      snprintf(why, size, "nodes %u and %u have different tables of pools", known, i);
+      return false;
+    }
+    first = view;
+    known = i;
+  }
+  if (c->open.count)
+    snprintf(why, size, "%u tasks of clients are under way", c->open.count);
+  return c->open.count == 0;
+}
+
+#undef SIM_CHECK_FIRST
+#undef SIM_CHECK_ALIVE
+#endif /* CHI_OMIT_SIM */
+
 /* ---- sim/sim.c ---- */
 #ifndef CHI_OMIT_SIM
 /* sim.c - the simulated environment: nodes and clients in one thread, in virtual time. */
@@ -19340,46 +30625,15 @@ CHI_PRIVATE int real_conf_names(chi_config *config, chi_error *err)
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SIM_STEP_NS 1000u  /* a step of a worker */
-#define SIM_PARK_NS 500u   /* from announcing sleep to sleeping */
-#define SIM_RELAX_NS 500u  /* a turn of a client's spin */
-#define SIM_OPEN_NS 20000u /* finding out who is there */
-#define SIM_WHIM_NS 20000u /* until a sleep ends for nothing */
-#define SIM_BUDGET 1u
-#define SIM_CAPACITY (UINT64_C(64) << 30)
 #define SIM_PATIENCE_NS UINT64_C(60000000000)
 
-struct sim_worker {
-  struct sim_thread thread;
-  struct sim_node *node;
-  uint32_t index;
-};
-
-struct sim_node {
-  struct sim_node *next;
-  struct sim *sim;
-  uint32_t number;
-  char instance[32];
-  struct sim_disk *disk;
-  bool blocking_io;
-  bool up; /* what follows is in use */
-  struct sim_party party;
-  struct sim_io io;
-  struct sim_link_port port;
-  struct rng cpu;
-  struct runtime *runtime;
-  struct sim_worker *workers;
-  uint32_t worker_count;
-  enum runtime_state state;
-  bool stop_asked, ended;
-  uint64_t grace_ns;
-};
+_Static_assert(SIM_NET_NODES == SIM_PLAN_NODES, "what a plan names is in the network");
 
 struct sim_client {
   struct sim_client *next;
   struct sim *sim;
   uint32_t number;
-  struct sim_node *node;
+  struct sim_host *host;
   struct sim_party party;
   struct sim_thread thread;
   void (*body)(struct sim_client *client, void *arg);
@@ -19389,395 +30643,195 @@ struct sim_client {
   bool gone;  /* and nothing is left of it */
 };
 
+/* A plan that is being carried out. */
+struct sim_schedule {
+  struct sim_world_event event; /* the next entry */
+  struct sim_schedule *next;
+  struct sim *sim;
+  struct sim_plan plan;
+  uint32_t at;
+};
+
 struct sim {
   struct sim_world world;
-  struct sim_node *nodes;
+  struct sim_net net;
+  struct sim_host **host; /* by number; NULL: never spoken of */
+  uint32_t host_count;
   struct sim_client *clients, **last_client;
   uint32_t client_count, clients_left;
+  struct sim_schedule *schedules;
+  uint64_t done[SIM_PLAN_KIND_COUNT];
   bool ended; /* some node or client has */
 };
 
-static struct sim_node *sim_node_of(struct env *env)
+/* The machine of that number, made when it is first spoken of. */
+static struct sim_host *sim_machine(struct sim *sim, uint32_t number)
 {
-  return CHI_CONTAINER_OF(sim_party_of(env), struct sim_node, party);
-}
-
-static void sim_sleep(struct sim_world *world, struct rng *rng, uint64_t ns)
-{
-  sim_thread_sleep(world, world->now + sim_world_about(rng, ns));
-}
-
-/* ---- the environment of a node ------------------------------------------------------------ */
-
-static void sim_env_log(struct env *env, int level, const char *line)
-{
-  struct sim_party *party = sim_party_of(env);
-  (void)level;
-  sim_trace_text(&party->world->trace, party->world->now, party->node, line);
-}
-
-static void sim_env_trace(struct env *env, int what, uint64_t a, uint64_t b, uint64_t c)
-{
-  struct sim_party *party = sim_party_of(env);
-  sim_world_trace(party->world, party->node, what, a, b, c, NULL);
-}
-
-static int sim_env_link_reply(struct env *env, env_link link, const void *message, size_t size,
-                              const struct env_share *shares, uint32_t count)
-{
-  return sim_link_reply(sim_party_of(env), link, message, size, shares, count);
-}
-
-static void sim_env_link_close(struct env *env, env_link link)
-{
-  sim_link_close(&sim_node_of(env)->port, link);
-}
-
-static int sim_env_io_submit(struct env *env, uint32_t worker, struct env_io *io)
-{
-  return sim_io_submit(&sim_node_of(env)->io, worker, io);
-}
-
-static bool sim_env_io_blocks(struct env *env, uint32_t worker, const struct env_io *io)
-{
-  (void)worker;
-  return sim_io_blocks(&sim_node_of(env)->io, io);
-}
-
-static struct env_io *sim_env_io_reap(struct env *env, uint32_t worker)
-{
-  return sim_io_reap(&sim_node_of(env)->io, worker);
-}
-
-static int sim_env_module_load(struct env *env, const char *name, const chi_module **out,
-                               chi_error *err)
-{
-  (void)env, (void)out;
-  return error_set(err, CHI_ENOMODULE, "no module \"%s\": a simulation loads none", name);
-}
-
-static void sim_node_env(struct sim_node *node)
-{
-  struct env *env = &node->party.env;
-  env->log = sim_env_log;
-  env->trace = sim_env_trace;
-  env->link_reply = sim_env_link_reply;
-  env->link_close = sim_env_link_close;
-  env->io_submit = sim_env_io_submit;
-  env->io_blocks = sim_env_io_blocks;
-  env->io_reap = sim_env_io_reap;
-  env->module_load = sim_env_module_load;
-}
-
-/* ---- workers: what a thread of the real environment does ---------------------------------- */
-
-static void sim_node_deliver(struct sim_node *node, const struct sim_link_mail *mail, env_link link)
-{
-  const struct env_peer peer = {1000, 1000 + mail->sender};
-  switch (mail->kind) {
-  case SIM_LINK_CONNECT:
-    runtime_on_connect(node->runtime, link, &peer);
-    break;
-  case SIM_LINK_REQUEST:
-    runtime_on_request(node->runtime, link, mail->bytes, mail->size);
-    break;
-  default:
-    runtime_on_hangup(node->runtime, link);
+  CHI_ASSERT(number < SIM_NET_NODES);
+  if (number >= sim->host_count) {
+    sim->host = realloc(sim->host, (number + 1) * sizeof(struct sim_host *));
+    CHI_ASSERT(sim->host);
+    memset(sim->host + sim->host_count, 0,
+           (number + 1 - sim->host_count) * sizeof(struct sim_host *));
+    sim->host_count = number + 1;
   }
-}
-
-/* What the network worker does between its steps. */
-static void sim_node_upcalls(struct sim_node *node)
-{
-  struct sim_link_mail *mail;
-  env_link link;
-  while ((mail = sim_link_take(&node->port, &link))) {
-    sim_node_deliver(node, mail, link);
-    sim_link_mail_free(mail);
-  }
-  if (node->stop_asked)
-    runtime_stop(node->runtime, node->grace_ns);
-  node->stop_asked = false;
-}
-
-static bool sim_worker_is_network(const struct sim_worker *worker)
-{
-  return worker->index == runtime_network_worker(worker->node->runtime);
-}
-
-/* When a sleeping worker goes on if nobody wakes it. */
-static uint64_t sim_worker_until(const struct sim_worker *worker, uint64_t deadline)
-{
-  struct sim_node *node = worker->node;
-  uint64_t now = node->sim->world.now, due = sim_link_due(&node->port);
-  if (sim_io_ready(&node->io, worker->index))
-    return now;
-  if (sim_worker_is_network(worker) && node->stop_asked)
-    return now;
-  if (sim_worker_is_network(worker) && due < deadline)
-    deadline = due;
-  if (rng_chance(&node->cpu, SIM_WORLD_WHIM_PPM) && now + SIM_WHIM_NS < deadline)
-    deadline = now + SIM_WHIM_NS;
-  return deadline;
-}
-
-static void sim_worker_rest(struct sim_worker *worker, uint64_t deadline)
-{
-  struct sim_node *node = worker->node;
-  if (runtime_may_sleep(node->runtime, worker->index)) {
-    sim_sleep(&node->sim->world, &node->cpu, SIM_PARK_NS);
-    sim_party_bell_wait(&node->party, runtime_worker_bell(node->runtime, worker->index),
-                        sim_worker_until(worker, deadline));
-  }
-  runtime_awake(node->runtime, worker->index);
-}
-
-/* Time passes before a step, and what it does is seen when that time is over. */
-static void sim_worker_main(void *arg)
-{
-  struct sim_worker *worker = arg;
-  struct sim_node *node = worker->node;
-  struct sim_world *world = &node->sim->world;
-  uint64_t deadline = SIM_WORLD_NEVER;
-  while (!node->ended) {
-    bool more;
-    if (sim_worker_is_network(worker))
-      sim_node_upcalls(node);
-    sim_sleep(world, &node->cpu, SIM_STEP_NS);
-    more = runtime_step(node->runtime, worker->index, world->now, SIM_BUDGET, &deadline);
-    if (sim_worker_is_network(worker) && runtime_state(node->runtime) == RUNTIME_STOPPED)
-      node->ended = node->sim->ended = true;
-    else if (!more)
-      sim_worker_rest(worker, deadline);
-  }
-}
-
-static void sim_node_employ(struct sim_node *node)
-{
-  struct sim_world *world = &node->sim->world;
-  node->worker_count = runtime_worker_count(node->runtime);
-  node->workers = sim_world_new(node->worker_count * sizeof(*node->workers));
-  sim_io_init(&node->io, world, node->disk, node->number, node->worker_count);
-  node->io.blocks = node->blocking_io;
-  for (uint32_t i = 0; i < node->worker_count; i++) {
-    struct sim_worker *worker = &node->workers[i];
-    worker->node = node;
-    worker->index = i;
-    sim_thread_start(world, &worker->thread, node->number, sim_worker_main, worker);
-    node->io.worker[i].thread = &worker->thread;
-  }
-  node->port.thread = &node->workers[runtime_network_worker(node->runtime)].thread;
+  if (!sim->host[number])
+    sim->host[number] = sim_host_new(&sim->world, &sim->net, number, &sim->ended);
+  return sim->host[number];
 }
 
 /* ---- nodes -------------------------------------------------------------------------------- */
 
-/* The node of that number, made when it is first spoken of. */
-static struct sim_node *sim_node_get(struct sim *sim, uint32_t number)
-{
-  struct sim_node *node = sim->nodes;
-  while (node && node->number != number)
-    node = node->next;
-  if (node)
-    return node;
-  node = sim_world_new(sizeof(*node));
-  node->sim = sim;
-  node->number = number;
-  node->state = RUNTIME_STOPPED;
-  snprintf(node->instance, sizeof(node->instance), "sim:%u", number);
-  node->disk = sim_disk_open(sim->world.seed, number, SIM_CAPACITY);
-  node->next = sim->nodes;
-  sim->nodes = node;
-  return node;
-}
-
-static void sim_node_trace(struct sim_node *node, uint64_t what)
-{
-  sim_world_trace(&node->sim->world, node->number, SIM_TRACE_NODE, what, 0, 0, NULL);
-}
-
-/* Its threads are no more, nor what they had under way. */
-static void sim_node_dismiss(struct sim_node *node)
-{
-  node->port.thread = NULL;
-  if (node->workers)
-    sim_io_fini(&node->io);
-  for (uint32_t i = 0; i < node->worker_count; i++)
-    sim_thread_end(&node->workers[i].thread);
-  free(node->workers);
-  node->workers = NULL;
-  node->worker_count = 0;
-}
-
-/* Everything of a run goes but the disk, with what is done to it now. */
-static void sim_node_clear(struct sim_node *node, enum sim_disk_crash how)
-{
-  sim_node_dismiss(node);
-  sim_link_close_all(&node->port);
-  sim_party_fini(&node->party);
-  sim_disk_crash(node->disk, how);
-  node->runtime = NULL;
-  node->up = node->ended = node->stop_asked = false;
-  node->state = RUNTIME_STOPPED;
-}
-
-/* The runtime has stopped by itself: nothing of it may be left. */
-static void sim_node_finish(struct sim_node *node)
-{
-  uint32_t files = sim_disk_open_count(node->disk);
-  sim_node_trace(node, SIM_TRACE_NODE_STOPS);
-  if (node->io.flight)
-    sim_world_fail(&node->sim->world, node->number, "a stopped node still has file operations");
-  sim_node_dismiss(node);
-  runtime_close(node->runtime);
-  sim_party_check(&node->party, "of a stopped node");
-  if (files)
-    sim_world_fail(&node->sim->world, node->number, "leak of a stopped node: %u open files", files);
-  sim_node_clear(node, SIM_DISK_KEEP);
-}
-
-static void sim_node_on_state(void *arg, enum runtime_state state)
-{
-  struct sim_node *node = arg;
-  node->state = state;
-  if (state == RUNTIME_SERVING)
-    sim_node_trace(node, SIM_TRACE_NODE_SERVES);
-  else if (state == RUNTIME_FAILED)
-    sim_node_trace(node, SIM_TRACE_NODE_FAILS);
-}
-
 static bool sim_node_is_ready(void *arg)
 {
-  struct sim_node *node = arg;
-  return !node->up || node->state != RUNTIME_STARTING;
+  const struct sim_host *host = arg;
+  return !host->up || host->state != RUNTIME_STARTING;
 }
 
 static bool sim_node_is_down(void *arg)
 {
-  struct sim_node *node = arg;
-  return !node->up || node->state == RUNTIME_STUCK;
+  const struct sim_host *host = arg;
+  return !host->up || host->state == RUNTIME_STUCK;
 }
 
-static int sim_node_open(struct sim_node *node, const chi_config *config,
-                         const chi_module *const *modules, uint32_t count, chi_error *err)
+CHI_PRIVATE int sim_node_begin(struct sim *sim, uint32_t number, const chi_config *config,
+                               const chi_module *const *modules, uint32_t count, chi_error *err)
 {
-  chi_config resolved = *config;
-  struct runtime_options options = {.config = &resolved,
-                                    .instance = node->instance,
-                                    .node = node->number < config->host_count ? node->number : 0,
-                                    .modules = modules,
-                                    .module_count = count,
-                                    .on_state = sim_node_on_state,
-                                    .arg = node};
-  int rc;
-  resolved.sched_threads = config->sched_threads ? config->sched_threads : 2;
-  resolved.slow_threads = config->slow_threads ? config->slow_threads : 1;
-  sim_party_init(&node->party, &node->sim->world, node->number, 0);
-  sim_link_port_init(&node->port, &node->party);
-  sim_world_stream(&node->sim->world, &node->cpu, node->number, SIM_WORLD_STREAM_CPU);
-  sim_node_env(node);
-  node->up = true;
-  node->state = RUNTIME_STARTING;
-  sim_node_trace(node, SIM_TRACE_NODE_STARTS);
-  rc = runtime_open(&node->party.env, &options, &node->runtime, err);
-  if (rc) {
-    sim_party_check(&node->party, "of a node that did not open");
-    sim_node_clear(node, SIM_DISK_KEEP);
-  } else {
-    sim_node_employ(node);
-  }
-  return rc;
+  const struct sim_host_setting setting = {config, modules, count};
+  CHI_ASSERT(!sim->world.running);
+  return sim_host_open(sim_machine(sim, number), &setting, err);
+}
+
+CHI_PRIVATE void sim_node_prepare(struct sim *sim, uint32_t number, const chi_config *config,
+                                  const chi_module *const *modules, uint32_t count)
+{
+  sim_machine(sim, number)->setting = (struct sim_host_setting){config, modules, count};
 }
 
 CHI_PRIVATE int sim_node_start(struct sim *sim, uint32_t number, const chi_config *config,
                                const chi_module *const *modules, uint32_t count, chi_error *err)
 {
-  struct sim_node *node = sim_node_get(sim, number);
+  struct sim_host *host = sim_machine(sim, number);
   chi_error why = {CHI_ESHUTDOWN, "it was asked to stop"};
-  int rc;
-  CHI_ASSERT(!node->up && !sim->world.running);
-  rc = sim_node_open(node, config, modules, count, err);
+  int rc = sim_node_begin(sim, number, config, modules, count, err);
   if (rc)
     return rc;
-  if (!sim_run_until(sim, sim_node_is_ready, node, SIM_PATIENCE_NS)) {
+  if (!sim_run_until(sim, sim_node_is_ready, host, SIM_PATIENCE_NS)) {
     sim_node_kill(sim, number);
     return error_set(err, CHI_ETIMEOUT, "node %u does not come up", number);
   }
-  if (node->state == RUNTIME_SERVING)
+  if (host->state == RUNTIME_SERVING)
     return CHI_OK;
-  if (node->state == RUNTIME_FAILED)
-    why = *runtime_failure(node->runtime);
-  if (node->up && sim_node_stop(sim, number, 0) != CHI_OK)
+  if (host->state == RUNTIME_FAILED)
+    why = *runtime_failure(host->runtime);
+  if (host->up && sim_node_stop(sim, number, 0) != CHI_OK)
     sim_node_kill(sim, number);
   return error_set(err, why.code, "%s", why.text);
 }
 
-CHI_PRIVATE int sim_node_stop(struct sim *sim, uint32_t number, uint32_t grace_ms)
+CHI_PRIVATE void sim_node_ask_to_stop(struct sim *sim, uint32_t number, uint32_t grace_ms)
 {
-  struct sim_node *node = sim_node_get(sim, number);
-  CHI_ASSERT(node->up && !sim->world.running);
-  node->stop_asked = true;
-  node->grace_ns = (uint64_t)grace_ms * 1000000u;
-  sim_thread_wake(node->port.thread, sim->world.now);
-  sim_run_until(sim, sim_node_is_down, node, 2 * node->grace_ns + SIM_PATIENCE_NS);
-  if (!node->up)
-    return CHI_OK;
-  return node->state == RUNTIME_STUCK ? CHI_EBUSY : CHI_ETIMEOUT;
+  struct sim_host *host = sim_machine(sim, number);
+  if (host->up)
+    sim_host_stop(host, (uint64_t)grace_ms * 1000000u);
 }
 
-static void sim_node_end(struct sim *sim, uint32_t number, uint64_t what, enum sim_disk_crash how)
+CHI_PRIVATE int sim_node_stop(struct sim *sim, uint32_t number, uint32_t grace_ms)
 {
-  struct sim_node *node = sim_node_get(sim, number);
-  CHI_ASSERT(node->up);
-  for (uint32_t i = 0; i < node->worker_count; i++)
-    CHI_ASSERT(sim->world.running != &node->workers[i].thread);
-  sim_node_trace(node, what);
-  sim_node_clear(node, how);
+  struct sim_host *host = sim_machine(sim, number);
+  CHI_ASSERT(host->up && !sim->world.running);
+  sim_node_ask_to_stop(sim, number, grace_ms);
+  sim_run_until(sim, sim_node_is_down, host, 2 * host->grace_ns + SIM_PATIENCE_NS);
+  if (!host->up)
+    return CHI_OK;
+  return host->state == RUNTIME_STUCK ? CHI_EBUSY : CHI_ETIMEOUT;
 }
 
 CHI_PRIVATE void sim_node_crash(struct sim *sim, uint32_t number)
 {
-  sim_node_end(sim, number, SIM_TRACE_NODE_LOSES_POWER, SIM_DISK_SEED);
+  struct sim_host *host = sim_machine(sim, number);
+  CHI_ASSERT(host->up);
+  sim_host_tell(host, SIM_TRACE_NODE_LOSES_POWER);
+  sim_host_clear(host, SIM_DISK_SEED, true);
 }
 
 CHI_PRIVATE void sim_node_kill(struct sim *sim, uint32_t number)
 {
-  sim_node_end(sim, number, SIM_TRACE_NODE_KILLED, SIM_DISK_KEEP);
+  struct sim_host *host = sim_machine(sim, number);
+  CHI_ASSERT(host->up);
+  sim_host_tell(host, SIM_TRACE_NODE_KILLED);
+  sim_host_clear(host, SIM_DISK_KEEP, false);
+}
+
+CHI_PRIVATE void sim_node_pause(struct sim *sim, uint32_t number)
+{
+  sim_host_pause(sim_machine(sim, number), true);
+}
+
+CHI_PRIVATE void sim_node_resume(struct sim *sim, uint32_t number)
+{
+  sim_host_pause(sim_machine(sim, number), false);
+}
+
+CHI_PRIVATE void sim_node_drift(struct sim *sim, uint32_t number, int32_t ppm)
+{
+  struct sim_host *host = sim_machine(sim, number);
+  sim_clock_drift(&host->clock, sim->world.now, ppm);
+  sim_host_clocks_changed(host);
+}
+
+CHI_PRIVATE void sim_node_jump(struct sim *sim, uint32_t number, int64_t ns)
+{
+  struct sim_host *host = sim_machine(sim, number);
+  sim_clock_jump(&host->clock, sim->world.now, ns);
+  sim_host_clocks_changed(host);
+}
+
+CHI_PRIVATE struct runtime *sim_node_runtime(struct sim *sim, uint32_t number)
+{
+  return sim_machine(sim, number)->runtime;
 }
 
 CHI_PRIVATE enum runtime_state sim_node_state(struct sim *sim, uint32_t number)
 {
-  return sim_node_get(sim, number)->state;
+  return sim_machine(sim, number)->state;
 }
 
 CHI_PRIVATE struct sim_disk *sim_node_disk(struct sim *sim, uint32_t number)
 {
-  return sim_node_get(sim, number)->disk;
+  return sim_machine(sim, number)->disk;
 }
 
 CHI_PRIVATE const char *sim_node_instance(struct sim *sim, uint32_t number)
 {
-  return sim_node_get(sim, number)->instance;
+  return sim_machine(sim, number)->instance;
 }
 
 CHI_PRIVATE void sim_node_blocking_io(struct sim *sim, uint32_t number, bool blocks)
 {
-  sim_node_get(sim, number)->blocking_io = blocks;
+  sim_machine(sim, number)->blocking_io = blocks;
 }
 
 /* ---- the environment of a client ---------------------------------------------------------- */
+
+static void sim_spend(struct sim_party *party, uint64_t ns)
+{
+  sim_thread_sleep(party->world, party->world->now + sim_world_about(&party->timing, ns));
+}
 
 static int sim_env_link_open(struct env *env, const char *instance, env_link *out, chi_error *err)
 {
   struct sim_party *client = sim_party_of(env);
   struct sim *sim = CHI_CONTAINER_OF(client->world, struct sim, world);
-  struct sim_node *node = sim->nodes;
-  sim_sleep(client->world, &client->timing, SIM_OPEN_NS);
-  while (node && (!instance || strcmp(node->instance, instance) != 0))
-    node = node->next;
-  if (!node || !node->up)
+  struct sim_host *host = NULL;
+  sim_spend(client, client->world->profile.open);
+  for (uint32_t i = 0; i < sim->host_count && instance && !host; i++)
+    if (sim->host[i] && strcmp(sim->host[i]->instance, instance) == 0)
+      host = sim->host[i];
+  if (!host || !host->up)
     return error_set(err, CHI_ENODAEMON, "no daemon \"%s\": looked for a simulated node",
                      instance ? instance : "");
-  *out = sim_link_connect(client, &node->port);
+  *out = sim_link_connect(client, &host->port);
   return CHI_OK;
 }
 
@@ -19807,21 +30861,21 @@ static int sim_env_link_descriptor(struct env *env, env_link link, env_bell bell
 static void sim_env_relax(struct env *env)
 {
   struct sim_party *party = sim_party_of(env);
-  sim_sleep(party->world, &party->timing, SIM_RELAX_NS);
+  sim_spend(party, party->world->profile.relax);
 }
 
 static void sim_env_pause(struct env *env, uint64_t until)
 {
-  struct sim_world *world = sim_party_of(env)->world;
-  if (until > world->now)
-    sim_thread_sleep(world, until);
+  struct sim_party *party = sim_party_of(env);
+  while (sim_party_now(party) < until)
+    sim_thread_sleep(party->world, sim_party_until(party, until));
 }
 
 static void sim_client_env(struct sim_client *client)
 {
   struct env *env = &client->party.env;
-  env->log = sim_env_log;
-  env->trace = sim_env_trace;
+  env->log = sim_host_log;
+  env->trace = sim_host_trace;
   env->link_open = sim_env_link_open;
   env->link_call = sim_env_link_call;
   env->link_wait = sim_env_link_wait;
@@ -19844,7 +30898,7 @@ static struct sim_client *sim_client_get(struct sim *sim, uint32_t number)
 
 static void sim_client_trace(struct sim_client *client, uint64_t what)
 {
-  sim_world_trace(&client->sim->world, client->node->number, SIM_TRACE_CLIENT, client->number, what,
+  sim_world_trace(&client->sim->world, client->host->number, SIM_TRACE_CLIENT, client->number, what,
                   0, NULL);
 }
 
@@ -19871,13 +30925,14 @@ CHI_PRIVATE uint32_t sim_client(struct sim *sim, uint32_t node,
   struct sim_client *client = sim_world_new(sizeof(*client));
   client->sim = sim;
   client->number = ++sim->client_count;
-  client->node = sim_node_get(sim, node);
+  client->host = sim_machine(sim, node);
   client->body = body;
   client->arg = arg;
   *sim->last_client = client;
   sim->last_client = &client->next;
   sim->clients_left++;
   sim_party_init(&client->party, &sim->world, node, client->number);
+  client->party.clock = &client->host->clock;
   sim_client_env(client);
   sim_thread_start(&sim->world, &client->thread, node, sim_client_main, client);
   sim_client_trace(client, SIM_TRACE_CLIENT_STARTS);
@@ -19909,7 +30964,7 @@ static void sim_client_detached(struct env *env)
 
 CHI_PRIVATE int sim_client_attach(struct sim_client *client, chi_client **out, chi_error *err)
 {
-  int rc = client_open(&client->party.env, sim_client_detached, client->node->instance, out, err);
+  int rc = client_open(&client->party.env, sim_client_detached, client->host->instance, out, err);
   if (rc == CHI_OK)
     client->attached++;
   else if (client->attached == 0)
@@ -19929,12 +30984,213 @@ CHI_PRIVATE struct sim *sim_client_sim(struct sim_client *client)
   return client->sim;
 }
 
+/* ---- faults ------------------------------------------------------------------------------- */
+
+static bool sim_fell(struct sim *sim, const struct sim_plan_entry *entry)
+{
+  struct sim_host *host = sim_machine(sim, entry->a);
+  if (!host->up || (entry->kind == SIM_PLAN_STOP && host->felled))
+    return false;
+  host->felled = true;
+  if (entry->kind == SIM_PLAN_STOP)
+    sim_node_ask_to_stop(sim, entry->a, (uint32_t)entry->value);
+  else if (entry->kind == SIM_PLAN_CRASH)
+    sim_node_crash(sim, entry->a);
+  else
+    sim_node_kill(sim, entry->a);
+  return true;
+}
+
+/* One that is still stopping is started when it has. */
+static bool sim_raise(struct sim *sim, uint32_t number)
+{
+  struct sim_host *host = sim_machine(sim, number);
+  const struct sim_host_setting setting = host->setting;
+  chi_error err = {0};
+  if (host->up && host->felled)
+    host->rises = true;
+  if (host->up || !setting.config)
+    return false;
+  if (sim_host_open(host, &setting, &err) == CHI_OK)
+    return true;
+  host->felled = true;
+  sim_trace_text(&sim->world.trace, sim->world.now, number, err.text);
+  return false;
+}
+
+static bool sim_file_fault(struct sim *sim, const struct sim_plan_entry *entry)
+{
+  struct sim_fault_io rule = {
+      .node = entry->a, .op = entry->b == SIM_PLAN_ANY ? SIM_FAULT_ANYWHERE : entry->b, .times = 1};
+  if (!sim_fault_room(&sim->world.fault))
+    return false;
+  if (entry->kind == SIM_PLAN_DELAY)
+    rule.delay_ns = (uint64_t)entry->value;
+  else
+    rule.result = entry->value ? CHI_ENOSPC : CHI_EIO;
+  sim_fault_add(&sim->world.fault, &rule);
+  return true;
+}
+
+static bool sim_calm(struct sim *sim)
+{
+  sim_net_heal(&sim->net);
+  sim_fault_clear(&sim->world.fault);
+  for (uint32_t i = 0; i < sim->host_count; i++) {
+    struct sim_host *host = sim->host[i];
+    if (!host)
+      continue;
+    sim_host_pause(host, false);
+    if (host->clock.ppm)
+      sim_node_drift(sim, i, 0);
+    if (host->felled)
+      sim_raise(sim, i);
+  }
+  return true;
+}
+
+static bool sim_do_node(struct sim *sim, const struct sim_plan_entry *entry)
+{
+  switch (entry->kind) {
+  case SIM_PLAN_PAUSE:
+    return sim_host_pause(sim_machine(sim, entry->a), true);
+  case SIM_PLAN_RESUME:
+    return sim_host_pause(sim_machine(sim, entry->a), false);
+  case SIM_PLAN_CRASH:
+  case SIM_PLAN_KILL:
+  case SIM_PLAN_STOP:
+    return sim_fell(sim, entry);
+  case SIM_PLAN_START:
+    return sim_raise(sim, entry->a);
+  case SIM_PLAN_DRIFT:
+    sim_node_drift(sim, entry->a, (int32_t)entry->value);
+    return true;
+  case SIM_PLAN_JUMP:
+    sim_node_jump(sim, entry->a, entry->value);
+    return true;
+  case SIM_PLAN_DISK:
+  case SIM_PLAN_DELAY:
+    return sim_file_fault(sim, entry);
+  case SIM_PLAN_MEMORY:
+    sim_fault_memory(&sim->world.fault, entry->value ? SIM_FAULT_ANY : 0, 0,
+                     (uint32_t)entry->value);
+    return true;
+  default:
+    CHI_ASSERT(entry->kind == SIM_PLAN_CALM);
+    return sim_calm(sim);
+  }
+}
+
+static bool sim_do_network(struct sim_net *net, const struct sim_plan_entry *entry)
+{
+  uint32_t a = entry->a, b = entry->b;
+  switch (entry->kind) {
+  case SIM_PLAN_CUT:
+  case SIM_PLAN_JOIN:
+    sim_net_cut(net, a, b, entry->kind == SIM_PLAN_CUT);
+    return true;
+  case SIM_PLAN_ISOLATE:
+  case SIM_PLAN_REJOIN:
+    sim_net_isolate(net, a, entry->kind == SIM_PLAN_ISOLATE);
+    return true;
+  case SIM_PLAN_PARTITION:
+    sim_net_partition(net, a, b);
+    return true;
+  case SIM_PLAN_SPLIT:
+    sim_net_split(net, (uint64_t)entry->value);
+    return true;
+  case SIM_PLAN_HEAL:
+    sim_net_heal(net);
+    return true;
+  case SIM_PLAN_CLOG:
+    sim_net_clog(net, a, b, (uint64_t)entry->value);
+    return true;
+  case SIM_PLAN_SLOW:
+    sim_net_slow(net, a, b, (uint32_t)entry->value);
+    return true;
+  case SIM_PLAN_FULL:
+    sim_net_full(net, a, b, entry->value != 0);
+    return true;
+  case SIM_PLAN_DROP:
+  case SIM_PLAN_HALF:
+    return sim_net_drop(net, a, b, entry->kind == SIM_PLAN_DROP);
+  default:
+    CHI_ASSERT(entry->kind == SIM_PLAN_LOSE || entry->kind == SIM_PLAN_SNAP);
+    sim_net_lose(net, a, b, (uint32_t)entry->value, entry->kind == SIM_PLAN_SNAP);
+    return true;
+  }
+}
+
+CHI_PRIVATE bool sim_do(struct sim *sim, const struct sim_plan_entry *entry)
+{
+  char line[96];
+  bool done;
+  CHI_ASSERT(!sim->world.running && sim_plan_valid(entry));
+  sim_plan_line(entry, line, sizeof(line));
+  sim_world_trace(&sim->world, UINT32_MAX, SIM_TRACE_PLAN, (uint64_t)entry->value, entry->kind,
+                  (uint64_t)entry->a << 32 | entry->b, strchr(line, ' ') + 1);
+  done = entry->kind <= SIM_PLAN_SNAP ? sim_do_network(&sim->net, entry) : sim_do_node(sim, entry);
+  sim->done[entry->kind] += done;
+  return done;
+}
+
+CHI_PRIVATE uint64_t sim_done(const struct sim *sim, enum sim_plan_kind kind)
+{
+  CHI_ASSERT(kind < SIM_PLAN_KIND_COUNT);
+  return sim->done[kind];
+}
+
+/* The next entry is due at its time, or now. */
+static void sim_schedule_next(struct sim_schedule *schedule)
+{
+  uint64_t now = schedule->sim->world.now, time;
+  if (schedule->at == schedule->plan.count)
+    return;
+  time = SIM_WORLD_START + schedule->plan.entry[schedule->at].time;
+  sim_world_at(&schedule->sim->world, &schedule->event, time < now ? now : time);
+}
+
+static void sim_schedule_run(struct sim_world_event *event)
+{
+  struct sim_schedule *schedule = CHI_CONTAINER_OF(event, struct sim_schedule, event);
+  sim_do(schedule->sim, &schedule->plan.entry[schedule->at++]);
+  sim_schedule_next(schedule);
+}
+
+CHI_PRIVATE int sim_schedule(struct sim *sim, const struct sim_plan *plan)
+{
+  struct sim_schedule *schedule = sim_world_new(sizeof(*schedule));
+  int rc = sim_plan_copy(&schedule->plan, plan);
+  if (rc) {
+    free(schedule);
+    return rc;
+  }
+  schedule->event.run = sim_schedule_run;
+  schedule->sim = sim;
+  schedule->next = sim->schedules;
+  sim->schedules = schedule;
+  sim_schedule_next(schedule);
+  return CHI_OK;
+}
+
+static void sim_schedules_free(struct sim *sim)
+{
+  while (sim->schedules) {
+    struct sim_schedule *schedule = sim->schedules;
+    sim->schedules = schedule->next;
+    sim_world_cancel(&sim->world, &schedule->event);
+    sim_plan_free(&schedule->plan);
+    free(schedule);
+  }
+}
+
 /* ---- the whole ---------------------------------------------------------------------------- */
 
 CHI_PRIVATE struct sim *sim_open(uint64_t seed)
 {
   struct sim *sim = sim_world_new(sizeof(*sim));
   sim_world_init(&sim->world, seed);
+  sim_net_init(&sim->net, &sim->world);
   sim->last_client = &sim->clients;
   return sim;
 }
@@ -19942,6 +31198,7 @@ CHI_PRIVATE struct sim *sim_open(uint64_t seed)
 CHI_PRIVATE void sim_close(struct sim *sim)
 {
   CHI_ASSERT(!sim->world.running);
+  sim_schedules_free(sim);
   while (sim->clients) {
     struct sim_client *client = sim->clients;
     if (!client->gone)
@@ -19949,14 +31206,11 @@ CHI_PRIVATE void sim_close(struct sim *sim)
     sim->clients = client->next;
     free(client);
   }
-  while (sim->nodes) {
-    struct sim_node *node = sim->nodes;
-    if (node->up)
-      sim_node_clear(node, SIM_DISK_LOSE);
-    sim_disk_close(node->disk);
-    sim->nodes = node->next;
-    free(node);
-  }
+  for (uint32_t i = 0; i < sim->host_count; i++)
+    if (sim->host[i])
+      sim_host_free(sim->host[i]);
+  free(sim->host);
+  sim_net_fini(&sim->net);
   sim_world_fini(&sim->world);
   free(sim);
 }
@@ -19987,6 +31241,22 @@ CHI_PRIVATE void sim_transcript(struct sim *sim, chi_put_fn *put, void *arg)
   sim->world.trace.arg = arg;
 }
 
+CHI_PRIVATE void sim_record(struct sim *sim, sim_trace_sink *sink, void *arg)
+{
+  sim->world.trace.sink = sink;
+  sim->world.trace.sink_arg = arg;
+}
+
+CHI_PRIVATE struct sim_net *sim_network(struct sim *sim)
+{
+  return &sim->net;
+}
+
+CHI_PRIVATE struct sim_profile *sim_costs(struct sim *sim)
+{
+  return &sim->world.profile;
+}
+
 CHI_PRIVATE struct sim_fault *sim_faults(struct sim *sim)
 {
   return &sim->world.fault;
@@ -20006,9 +31276,14 @@ static void sim_bury(struct sim *sim)
       sim_client_trace(client, SIM_TRACE_CLIENT_ENDS);
       sim_client_clear(client);
     }
-  for (struct sim_node *node = sim->nodes; node; node = node->next)
-    if (node->ended)
-      sim_node_finish(node);
+  for (uint32_t i = 0; i < sim->host_count; i++) {
+    struct sim_host *host = sim->host[i];
+    if (!host || !host->ended)
+      continue;
+    sim_host_finish(host);
+    if (host->rises)
+      sim_raise(sim, i);
+  }
   sim->ended = false;
 }
 
@@ -20047,14 +31322,1702 @@ CHI_PRIVATE bool sim_run_idle(struct sim *sim, uint64_t limit_ns)
   return sim_run_until(sim, sim_is_idle, sim, limit_ns);
 }
 
-#undef SIM_STEP_NS
-#undef SIM_PARK_NS
-#undef SIM_RELAX_NS
-#undef SIM_OPEN_NS
-#undef SIM_WHIM_NS
-#undef SIM_BUDGET
-#undef SIM_CAPACITY
 #undef SIM_PATIENCE_NS
+#endif /* CHI_OMIT_SIM */
+
+/* ---- sim/sim_host.c ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_host.c - a simulated machine: the node on it, stepped by workers, with disk and clocks. */
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SIM_HOST_WHIM_NS 20000u /* until a sleep ends for nothing */
+#define SIM_HOST_BUDGET 1u
+#define SIM_HOST_CAPACITY (UINT64_C(64) << 30)
+
+struct sim_host_worker {
+  struct sim_thread thread;
+  struct sim_host *host;
+  uint32_t index;
+};
+
+static struct sim_host *sim_host_of(struct env *env)
+{
+  return CHI_CONTAINER_OF(sim_party_of(env), struct sim_host, party);
+}
+
+/* ---- the environment of a node ------------------------------------------------------------ */
+
+CHI_PRIVATE void sim_host_log(struct env *env, int level, const char *line)
+{
+  struct sim_party *party = sim_party_of(env);
+  (void)level;
+  sim_trace_text(&party->world->trace, party->world->now, party->node, line);
+}
+
+CHI_PRIVATE void sim_host_trace(struct env *env, int what, uint64_t a, uint64_t b, uint64_t c)
+{
+  struct sim_party *party = sim_party_of(env);
+  sim_world_trace(party->world, party->node, what, a, b, c, NULL);
+  if (what == ENV_TRACE_COST)
+    sim_thread_sleep(party->world, party->world->now + c / 100 * party->world->profile.declared);
+}
+
+static int sim_host_link_reply(struct env *env, env_link link, const void *message, size_t size,
+                               const struct env_share *shares, uint32_t count)
+{
+  return sim_link_reply(sim_party_of(env), link, message, size, shares, count);
+}
+
+static void sim_host_link_close(struct env *env, env_link link)
+{
+  sim_link_close(&sim_host_of(env)->port, link);
+}
+
+static int sim_host_io_submit(struct env *env, uint32_t worker, struct env_io *io)
+{
+  return sim_io_submit(&sim_host_of(env)->io, worker, io);
+}
+
+static bool sim_host_io_blocks(struct env *env, uint32_t worker, const struct env_io *io)
+{
+  (void)worker;
+  return sim_io_blocks(&sim_host_of(env)->io, io);
+}
+
+static struct env_io *sim_host_io_reap(struct env *env, uint32_t worker)
+{
+  return sim_io_reap(&sim_host_of(env)->io, worker);
+}
+
+static int sim_host_module_load(struct env *env, const char *name, const chi_module **out,
+                                chi_error *err)
+{
+  (void)env, (void)out;
+  return error_set(err, CHI_ENOMODULE, "no module \"%s\": a simulation loads none", name);
+}
+
+static int sim_host_net_open(struct env *env, const chi_host *hosts, uint32_t count, uint32_t self,
+                             uint32_t port, chi_error *err)
+{
+  (void)hosts, (void)port;
+  return sim_net_open(sim_host_of(env)->net, count, self, err);
+}
+
+static void sim_host_net_close(struct env *env)
+{
+  sim_net_close(sim_host_of(env)->net);
+}
+
+static int sim_host_net_send(struct env *env, uint32_t peer, const struct env_frame *frame,
+                             uint32_t count, void *parcel)
+{
+  return sim_net_send(sim_host_of(env)->net, peer, frame, count, parcel);
+}
+
+static void sim_host_net_reset(struct env *env, uint32_t peer)
+{
+  sim_net_reset(sim_host_of(env)->net, peer);
+}
+
+static void sim_host_env(struct sim_host *host)
+{
+  struct env *env = &host->party.env;
+  env->log = sim_host_log;
+  env->trace = sim_host_trace;
+  env->link_reply = sim_host_link_reply;
+  env->link_close = sim_host_link_close;
+  env->io_submit = sim_host_io_submit;
+  env->io_blocks = sim_host_io_blocks;
+  env->io_reap = sim_host_io_reap;
+  env->module_load = sim_host_module_load;
+  env->net_open = sim_host_net_open;
+  env->net_close = sim_host_net_close;
+  env->net_send = sim_host_net_send;
+  env->net_reset = sim_host_net_reset;
+}
+
+/* ---- workers: what a thread of the real environment does ---------------------------------- */
+
+static void sim_host_hear_link(struct sim_host *host, const struct sim_link_mail *mail,
+                               env_link link)
+{
+  const struct env_peer peer = {1000, 1000 + mail->sender};
+  switch (mail->kind) {
+  case SIM_LINK_CONNECT:
+    runtime_on_connect(host->runtime, link, &peer);
+    break;
+  case SIM_LINK_REQUEST:
+    runtime_on_request(host->runtime, link, mail->bytes, mail->size);
+    break;
+  default:
+    runtime_on_hangup(host->runtime, link);
+  }
+}
+
+static void sim_host_hear_net(struct sim_host *host, const struct sim_net_mail *mail)
+{
+  switch (mail->kind) {
+  case SIM_NET_MESSAGE:
+    runtime_on_message(host->runtime, mail->frame, mail->count);
+    break;
+  case SIM_NET_PEER:
+    runtime_on_peer(host->runtime, mail->from, mail->connected);
+    break;
+  default:
+    runtime_on_sent(host->runtime, mail->parcel);
+  }
+}
+
+/* What the network worker does between its steps. */
+static void sim_host_upcalls(struct sim_host *host)
+{
+  struct sim_link_mail *mail;
+  struct sim_net_mail *net_mail;
+  env_link link;
+  while ((mail = sim_link_take(&host->port, &link))) {
+    sim_host_hear_link(host, mail, link);
+    sim_link_mail_free(mail);
+  }
+  while ((net_mail = sim_net_take(host->net))) {
+    sim_host_hear_net(host, net_mail);
+    sim_net_mail_free(net_mail);
+  }
+  if (host->stop_asked)
+    runtime_stop(host->runtime, host->grace_ns);
+  host->stop_asked = false;
+}
+
+static bool sim_host_is_network(const struct sim_host_worker *worker)
+{
+  return worker->index == runtime_network_worker(worker->host->runtime);
+}
+
+/* When a sleeping worker goes on if nobody wakes it; its deadline is by its own clock. */
+static uint64_t sim_host_until(const struct sim_host_worker *worker, uint64_t deadline)
+{
+  struct sim_host *host = worker->host;
+  uint64_t now = host->world->now, link = sim_link_due(&host->port), net = sim_net_due(host->net);
+  bool network = sim_host_is_network(worker);
+  if (sim_io_ready(&host->io, worker->index) || (network && host->stop_asked))
+    return now;
+  deadline = sim_clock_until(&host->clock, deadline);
+  if (network && link < deadline)
+    deadline = link;
+  if (network && net < deadline)
+    deadline = net;
+  if (rng_chance(&host->cpu, SIM_WORLD_WHIM_PPM) && now + SIM_HOST_WHIM_NS < deadline)
+    deadline = now + SIM_HOST_WHIM_NS;
+  return deadline;
+}
+
+static void sim_host_spend(struct sim_host *host, uint64_t ns, uint64_t more)
+{
+  sim_thread_sleep(host->world, host->world->now + sim_world_about(&host->cpu, ns) + more);
+}
+
+static void sim_host_rest(struct sim_host_worker *worker, uint64_t deadline)
+{
+  struct sim_host *host = worker->host;
+  if (runtime_may_sleep(host->runtime, worker->index)) {
+    sim_host_spend(host, host->world->profile.park, 0);
+    sim_party_bell_wait(&host->party, runtime_worker_bell(host->runtime, worker->index),
+                        sim_host_until(worker, deadline));
+  }
+  runtime_awake(host->runtime, worker->index);
+}
+
+/* The CPU time that messages took since the last step. */
+static uint64_t sim_host_owed(const struct sim_host_worker *worker)
+{
+  struct sim_net_port *net = worker->host->net;
+  uint64_t owed = net->owed;
+  if (!sim_host_is_network(worker))
+    return 0;
+  net->owed = 0;
+  return owed;
+}
+
+/* Time passes before a step, and what it does is seen when that time is over. */
+static void sim_host_work(void *arg)
+{
+  struct sim_host_worker *worker = arg;
+  struct sim_host *host = worker->host;
+  uint64_t deadline = SIM_WORLD_NEVER;
+  while (!host->ended) {
+    bool more;
+    if (sim_host_is_network(worker))
+      sim_host_upcalls(host);
+    sim_host_spend(host, host->world->profile.step, sim_host_owed(worker));
+    more = runtime_step(host->runtime, worker->index, sim_party_now(&host->party), SIM_HOST_BUDGET,
+                        &deadline);
+    if (sim_host_is_network(worker) && runtime_state(host->runtime) == RUNTIME_STOPPED)
+      host->ended = *host->some_ended = true;
+    else if (!more)
+      sim_host_rest(worker, deadline);
+  }
+}
+
+static void sim_host_employ(struct sim_host *host)
+{
+  host->worker_count = runtime_worker_count(host->runtime);
+  host->worker = sim_world_new(host->worker_count * sizeof(*host->worker));
+  sim_io_init(&host->io, host->world, host->disk, host->number, host->worker_count);
+  host->io.blocks = host->blocking_io;
+  for (uint32_t i = 0; i < host->worker_count; i++) {
+    struct sim_host_worker *worker = &host->worker[i];
+    worker->host = host;
+    worker->index = i;
+    sim_thread_start(host->world, &worker->thread, host->number, sim_host_work, worker);
+    worker->thread.frozen = &host->paused;
+    host->io.worker[i].thread = &worker->thread;
+  }
+  host->net->thread = host->port.thread =
+      &host->worker[runtime_network_worker(host->runtime)].thread;
+}
+
+/* ---- its life ----------------------------------------------------------------------------- */
+
+CHI_PRIVATE struct sim_host *sim_host_new(struct sim_world *world, struct sim_net *net,
+                                          uint32_t number, bool *some_ended)
+{
+  struct sim_host *host = sim_world_new(sizeof(*host));
+  host->world = world;
+  host->number = number;
+  host->state = RUNTIME_STOPPED;
+  host->some_ended = some_ended;
+  snprintf(host->instance, sizeof(host->instance), "sim:%u", number);
+  host->disk = sim_disk_open(world->seed, number, SIM_HOST_CAPACITY);
+  host->net = sim_net_port(net, number);
+  return host;
+}
+
+CHI_PRIVATE void sim_host_free(struct sim_host *host)
+{
+  if (host->up)
+    sim_host_clear(host, SIM_DISK_LOSE, true);
+  sim_disk_close(host->disk);
+  free(host);
+}
+
+CHI_PRIVATE void sim_host_tell(struct sim_host *host, enum sim_trace_node what)
+{
+  sim_world_trace(host->world, host->number, SIM_TRACE_NODE, what, 0, 0, NULL);
+}
+
+/* Its threads are no more, nor what they had under way. */
+static void sim_host_dismiss(struct sim_host *host)
+{
+  host->net->thread = host->port.thread = NULL;
+  if (host->worker)
+    sim_io_fini(&host->io);
+  for (uint32_t i = 0; i < host->worker_count; i++)
+    sim_thread_end(&host->worker[i].thread);
+  free(host->worker);
+  host->worker = NULL;
+  host->worker_count = 0;
+}
+
+CHI_PRIVATE void sim_host_clear(struct sim_host *host, enum sim_disk_crash how, bool silent)
+{
+  for (uint32_t i = 0; i < host->worker_count; i++)
+    CHI_ASSERT(host->world->running != &host->worker[i].thread);
+  sim_host_dismiss(host);
+  sim_net_die(host->net, silent);
+  sim_link_close_all(&host->port);
+  sim_party_fini(&host->party);
+  sim_disk_crash(host->disk, how);
+  host->runtime = NULL;
+  host->up = host->ended = host->stop_asked = host->paused = false;
+  host->state = RUNTIME_STOPPED;
+}
+
+CHI_PRIVATE void sim_host_finish(struct sim_host *host)
+{
+  uint32_t files = sim_disk_open_count(host->disk);
+  sim_host_tell(host, SIM_TRACE_NODE_STOPS);
+  if (host->io.flight)
+    sim_world_fail(host->world, host->number, "a stopped node still has file operations");
+  sim_host_dismiss(host);
+  runtime_close(host->runtime);
+  sim_party_check(&host->party, "of a stopped node");
+  if (files)
+    sim_world_fail(host->world, host->number, "leak of a stopped node: %u open files", files);
+  if (host->net->open)
+    sim_world_fail(host->world, host->number, "a stopped node is still in the network");
+  sim_host_clear(host, SIM_DISK_KEEP, false);
+}
+
+static void sim_host_on_state(void *arg, enum runtime_state state)
+{
+  struct sim_host *host = arg;
+  host->state = state;
+  if (state == RUNTIME_SERVING)
+    sim_host_tell(host, SIM_TRACE_NODE_SERVES);
+  else if (state == RUNTIME_FAILED)
+    sim_host_tell(host, SIM_TRACE_NODE_FAILS);
+}
+
+static void sim_host_begin(struct sim_host *host)
+{
+  sim_party_init(&host->party, host->world, host->number, 0);
+  host->party.clock = &host->clock;
+  sim_link_port_init(&host->port, &host->party);
+  sim_world_stream(host->world, &host->cpu, host->number, SIM_WORLD_STREAM_CPU);
+  sim_host_env(host);
+  host->up = true;
+  host->state = RUNTIME_STARTING;
+  sim_host_tell(host, SIM_TRACE_NODE_STARTS);
+}
+
+CHI_PRIVATE int sim_host_open(struct sim_host *host, const struct sim_host_setting *setting,
+                              chi_error *err)
+{
+  const chi_config *config = setting->config;
+  chi_config resolved = *config;
+  struct runtime_options options = {.config = &resolved,
+                                    .instance = host->instance,
+                                    .node = host->number < config->host_count ? host->number : 0,
+                                    .modules = setting->modules,
+                                    .module_count = setting->module_count,
+                                    .on_state = sim_host_on_state,
+                                    .arg = host};
+  int rc;
+  CHI_ASSERT(!host->up);
+  resolved.sched_threads = config->sched_threads ? config->sched_threads : 2;
+  resolved.slow_threads = config->slow_threads ? config->slow_threads : 1;
+  host->setting = *setting;
+  host->felled = host->rises = false;
+  sim_host_begin(host);
+  rc = runtime_open(&host->party.env, &options, &host->runtime, err);
+  if (rc) {
+    sim_party_check(&host->party, "of a node that did not open");
+    sim_host_clear(host, SIM_DISK_KEEP, false);
+  } else {
+    sim_host_employ(host);
+  }
+  return rc;
+}
+
+CHI_PRIVATE void sim_host_stop(struct sim_host *host, uint64_t grace_ns)
+{
+  CHI_ASSERT(host->up);
+  host->stop_asked = true;
+  host->grace_ns = grace_ns;
+  sim_thread_wake(host->port.thread, host->world->now);
+}
+
+CHI_PRIVATE bool sim_host_pause(struct sim_host *host, bool pause)
+{
+  if (!host->up || host->paused == pause)
+    return false;
+  host->paused = pause;
+  for (uint32_t i = 0; i < host->worker_count && !pause; i++)
+    sim_thread_thaw(&host->worker[i].thread);
+  return true;
+}
+
+/* What sleeps until a time by these clocks looks at them again. */
+CHI_PRIVATE void sim_host_clocks_changed(struct sim_host *host)
+{
+  for (uint32_t i = 0; i < host->worker_count; i++)
+    sim_thread_wake(&host->worker[i].thread, host->world->now);
+}
+
+#undef SIM_HOST_WHIM_NS
+#undef SIM_HOST_BUDGET
+#undef SIM_HOST_CAPACITY
+#endif /* CHI_OMIT_SIM */
+
+/* ---- sim/sim_plan.c ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_plan.c - what goes wrong with nodes and their network, and when, as data. */
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SIM_PLAN_LINE 96
+#define SIM_PLAN_SECOND UINT64_C(1000000000)
+#define SIM_PLAN_MS INT64_C(1000000)
+
+static const struct {
+  const char *name;
+  bool a, b;
+  int64_t low, high;
+} sim_plan_forms[] = {
+#define SIM_PLAN_FORM(name, text, a, b, low, high) {text, a, b, low, high},
+    SIM_PLAN_KINDS(SIM_PLAN_FORM)
+#undef SIM_PLAN_FORM
+};
+
+static bool sim_plan_has_value(enum sim_plan_kind kind)
+{
+  return sim_plan_forms[kind].low < sim_plan_forms[kind].high;
+}
+
+/* Whether b of that kind is an operation on files. */
+static bool sim_plan_is_disk(enum sim_plan_kind kind)
+{
+  return kind == SIM_PLAN_DISK || kind == SIM_PLAN_DELAY;
+}
+
+/* What is wrong with it; NULL: nothing. */
+static const char *sim_plan_problem(const struct sim_plan_entry *entry)
+{
+  if ((unsigned)entry->kind >= SIM_PLAN_KIND_COUNT)
+    return "no such kind of fault";
+  if (entry->a >= SIM_PLAN_NODES)
+    return "no node has such a number";
+  if (sim_plan_is_disk(entry->kind)) {
+    if (entry->b > ENV_IO_SPACE && entry->b != SIM_PLAN_ANY)
+      return "no such operation on files";
+  } else if (entry->b >= SIM_PLAN_NODES) {
+    return "no node has such a number";
+  }
+  if (sim_plan_forms[entry->kind].a && sim_plan_forms[entry->kind].b &&
+      entry->kind != SIM_PLAN_PARTITION && !sim_plan_is_disk(entry->kind) && entry->a == entry->b)
+    return "there is no way from a node to itself";
+  if (entry->value < sim_plan_forms[entry->kind].low ||
+      entry->value > sim_plan_forms[entry->kind].high)
+    return "the value is out of range";
+  return NULL;
+}
+
+CHI_PRIVATE bool sim_plan_valid(const struct sim_plan_entry *entry)
+{
+  return !sim_plan_problem(entry);
+}
+
+/* ---- the list ----------------------------------------------------------------------------- */
+
+static int sim_plan_reserve(struct sim_plan *plan, uint32_t count)
+{
+  struct sim_plan_entry *entry;
+  uint32_t room = plan->room ? plan->room * 2 : 16;
+  if (count <= plan->room)
+    return CHI_OK;
+  if (count > SIM_PLAN_ENTRIES)
+    return CHI_ETOOBIG;
+  room = room < count ? count : room;
+  entry = realloc(plan->entry, room * sizeof(*entry));
+  if (!entry)
+    return CHI_ENOMEM;
+  plan->entry = entry;
+  plan->room = room;
+  return CHI_OK;
+}
+
+CHI_PRIVATE int sim_plan_add(struct sim_plan *plan, const struct sim_plan_entry *entry)
+{
+  uint32_t at = plan->count;
+  int rc = sim_plan_problem(entry) ? CHI_EINVAL : sim_plan_reserve(plan, plan->count + 1);
+  if (rc)
+    return rc;
+  while (at > 0 && plan->entry[at - 1].time > entry->time)
+    at--;
+  memmove(&plan->entry[at + 1], &plan->entry[at], (plan->count - at) * sizeof(*entry));
+  plan->entry[at] = *entry;
+  plan->count++;
+  return CHI_OK;
+}
+
+CHI_PRIVATE void sim_plan_remove(struct sim_plan *plan, uint32_t index)
+{
+  CHI_ASSERT(index < plan->count);
+  plan->count--;
+  memmove(&plan->entry[index], &plan->entry[index + 1],
+          (plan->count - index) * sizeof(*plan->entry));
+}
+
+CHI_PRIVATE int sim_plan_copy(struct sim_plan *to, const struct sim_plan *from)
+{
+  struct sim_plan copy = {NULL, 0, 0};
+  int rc = sim_plan_reserve(&copy, from->count);
+  if (rc)
+    return rc;
+  if (from->count)
+    memcpy(copy.entry, from->entry, from->count * sizeof(*copy.entry));
+  copy.count = from->count;
+  *to = copy;
+  return CHI_OK;
+}
+
+CHI_PRIVATE void sim_plan_free(struct sim_plan *plan)
+{
+  free(plan->entry);
+  *plan = (struct sim_plan){NULL, 0, 0};
+}
+
+/* ---- text --------------------------------------------------------------------------------- */
+
+CHI_PRIVATE const char *sim_plan_name(enum sim_plan_kind kind)
+{
+  CHI_ASSERT(kind < SIM_PLAN_KIND_COUNT);
+  return sim_plan_forms[kind].name;
+}
+
+CHI_PRIVATE int sim_plan_kind(const char *name)
+{
+  for (int kind = 0; kind < SIM_PLAN_KIND_COUNT; kind++)
+    if (strcmp(sim_plan_forms[kind].name, name) == 0)
+      return kind;
+  return -1;
+}
+
+CHI_PRIVATE void sim_plan_line(const struct sim_plan_entry *entry, char *buf, size_t size)
+{
+  char a[16] = "", b[16] = "", value[32] = "";
+  CHI_ASSERT(entry->kind < SIM_PLAN_KIND_COUNT);
+  if (sim_plan_forms[entry->kind].a)
+    snprintf(a, sizeof(a), " %u", entry->a);
+  if (sim_plan_forms[entry->kind].b)
+    snprintf(b, sizeof(b), " %u", entry->b);
+  if (sim_plan_is_disk(entry->kind) && entry->b == SIM_PLAN_ANY)
+    snprintf(b, sizeof(b), " *");
+  if (sim_plan_has_value(entry->kind))
+    snprintf(value, sizeof(value), " %lld", (long long)entry->value);
+  snprintf(buf, size, "%llu.%09llu %s%s%s%s", (unsigned long long)(entry->time / SIM_PLAN_SECOND),
+           (unsigned long long)(entry->time % SIM_PLAN_SECOND), sim_plan_name(entry->kind), a, b,
+           value);
+}
+
+CHI_PRIVATE void sim_plan_print(const struct sim_plan *plan, chi_put_fn *put, void *arg)
+{
+  for (uint32_t i = 0; i < plan->count; i++) {
+    char line[SIM_PLAN_LINE + 2];
+    size_t size;
+    sim_plan_line(&plan->entry[i], line, SIM_PLAN_LINE);
+    size = strlen(line);
+    memcpy(line + size, "\n", 2);
+    put(arg, line);
+  }
+}
+
+/* Where parsing is. */
+struct sim_plan_text {
+  const char *at, *line;
+  uint32_t number;
+  chi_error *err;
+};
+
+static int sim_plan_wrong(const struct sim_plan_text *text, const char *what)
+{
+  return error_set(text->err, CHI_EINVAL, "%u:%u: %s", text->number,
+                   (unsigned)(text->at - text->line) + 1, what);
+}
+
+static void sim_plan_skip(struct sim_plan_text *text)
+{
+  text->at += strspn(text->at, " \t\r");
+}
+
+static bool sim_plan_digit(char c)
+{
+  return c >= '0' && c <= '9';
+}
+
+/* A word ends here. */
+static bool sim_plan_at_end(const struct sim_plan_text *text)
+{
+  return strchr(" \t\r\n#", *text->at) != NULL; /* the end of the text, too */
+}
+
+/* Digits, of a number up to `most`; nothing else may follow unless it is `stop`. */
+static bool sim_plan_digits(struct sim_plan_text *text, uint64_t most, char stop, uint64_t *out)
+{
+  const char *from = text->at;
+  uint64_t value = 0;
+  for (; sim_plan_digit(*text->at); text->at++) {
+    uint64_t digit = (uint64_t)(*text->at - '0');
+    if (value > (most - digit) / 10)
+      return false;
+    value = value * 10 + digit;
+  }
+  *out = value;
+  return text->at > from && (sim_plan_at_end(text) || (stop && *text->at == stop));
+}
+
+static int sim_plan_time(struct sim_plan_text *text, uint64_t *out)
+{
+  uint64_t unit = SIM_PLAN_SECOND, fraction = 0;
+  if (!sim_plan_digits(text, UINT64_MAX / 4 / SIM_PLAN_SECOND, '.', out))
+    return sim_plan_wrong(text, "a time is SECONDS or SECONDS.FRACTION");
+  *out *= SIM_PLAN_SECOND;
+  if (*text->at != '.')
+    return CHI_OK;
+  for (text->at++; unit > 1 && sim_plan_digit(*text->at); text->at++) {
+    unit /= 10;
+    fraction += (uint64_t)(*text->at - '0') * unit;
+  }
+  *out += fraction;
+  if (unit == SIM_PLAN_SECOND || !sim_plan_at_end(text))
+    return sim_plan_wrong(text, "a fraction has one to nine digits");
+  return CHI_OK;
+}
+
+static int sim_plan_word(struct sim_plan_text *text, enum sim_plan_kind *out)
+{
+  char word[16];
+  size_t size = strcspn(text->at, " \t\r\n#");
+  int kind;
+  snprintf(word, sizeof(word), "%.*s", (int)(size < sizeof(word) ? size : sizeof(word) - 1),
+           text->at);
+  kind = size < sizeof(word) ? sim_plan_kind(word) : -1;
+  if (kind < 0)
+    return sim_plan_wrong(text, "no such kind of fault");
+  text->at += size;
+  *out = (enum sim_plan_kind)kind;
+  return CHI_OK;
+}
+
+static int sim_plan_number(struct sim_plan_text *text, bool star, uint32_t *out)
+{
+  uint64_t value;
+  sim_plan_skip(text);
+  if (star && *text->at == '*') {
+    text->at++;
+    *out = SIM_PLAN_ANY;
+    return CHI_OK;
+  }
+  if (!sim_plan_digits(text, UINT32_MAX - 1, 0, &value))
+    return sim_plan_wrong(text, star ? "an operation's number or * is missing"
+                                     : "a node's number is missing");
+  *out = (uint32_t)value;
+  return CHI_OK;
+}
+
+static int sim_plan_value(struct sim_plan_text *text, int64_t *out)
+{
+  uint64_t value;
+  bool negative;
+  sim_plan_skip(text);
+  negative = *text->at == '-';
+  text->at += negative;
+  if (!sim_plan_digits(text, INT64_MAX, 0, &value))
+    return sim_plan_wrong(text, "a value is missing");
+  *out = negative ? -(int64_t)value : (int64_t)value;
+  return CHI_OK;
+}
+
+static int sim_plan_entry_of(struct sim_plan_text *text, struct sim_plan_entry *entry)
+{
+  int rc = sim_plan_time(text, &entry->time);
+  sim_plan_skip(text);
+  if (rc == CHI_OK)
+    rc = sim_plan_word(text, &entry->kind);
+  if (rc == CHI_OK && sim_plan_forms[entry->kind].a)
+    rc = sim_plan_number(text, false, &entry->a);
+  if (rc == CHI_OK && sim_plan_forms[entry->kind].b)
+    rc = sim_plan_number(text, sim_plan_is_disk(entry->kind), &entry->b);
+  if (rc == CHI_OK && sim_plan_has_value(entry->kind))
+    rc = sim_plan_value(text, &entry->value);
+  return rc;
+}
+
+/* The rest of the line, if there is anything on it. */
+static int sim_plan_parse_line(struct sim_plan *plan, struct sim_plan_text *text)
+{
+  struct sim_plan_entry entry = {.time = 0};
+  const char *problem;
+  int rc;
+  sim_plan_skip(text);
+  if (sim_plan_at_end(text))
+    return CHI_OK;
+  rc = sim_plan_entry_of(text, &entry);
+  if (rc)
+    return rc;
+  problem = sim_plan_problem(&entry);
+  sim_plan_skip(text);
+  if (!problem && !sim_plan_at_end(text))
+    problem = "there is more than this kind has";
+  if (problem)
+    return sim_plan_wrong(text, problem);
+  rc = sim_plan_add(plan, &entry);
+  return rc ? error_set(text->err, rc, "%u:1: no room for the entry", text->number) : CHI_OK;
+}
+
+CHI_PRIVATE int sim_plan_parse(struct sim_plan *plan, const char *source, chi_error *err)
+{
+  struct sim_plan_text text = {source, source, 1, err};
+  int rc = CHI_OK;
+  while (rc == CHI_OK && *text.at) {
+    rc = sim_plan_parse_line(plan, &text);
+    text.at += strcspn(text.at, "\n");
+    text.at += *text.at == '\n';
+    text.line = text.at;
+    text.number++;
+  }
+  return rc;
+}
+
+/* ---- chance ------------------------------------------------------------------------------- */
+
+/* How a kind is drawn: what it is about, between which values, and what ends it. */
+static const struct sim_plan_draw {
+  enum sim_plan_kind kind, end; /* the same: it is over at once, or ends with end_value */
+  enum { SIM_PLAN_NODE, SIM_PLAN_WAY, SIM_PLAN_RANGE, SIM_PLAN_OPERATION, SIM_PLAN_ALL } about;
+  bool lasts, down; /* nodes that are down are counted */
+  int64_t low, high, end_value;
+} sim_plan_draws[] = {
+    {SIM_PLAN_CUT, SIM_PLAN_JOIN, SIM_PLAN_WAY, true, false, 0, 0, 0},
+    {SIM_PLAN_ISOLATE, SIM_PLAN_REJOIN, SIM_PLAN_NODE, true, true, 0, 0, 0},
+    {SIM_PLAN_PARTITION, SIM_PLAN_SPLIT, SIM_PLAN_RANGE, true, false, 0, 0, 0},
+    {SIM_PLAN_CLOG, SIM_PLAN_CLOG, SIM_PLAN_WAY, true, false, SIM_PLAN_MS, 3000 * SIM_PLAN_MS, 0},
+    {SIM_PLAN_SLOW, SIM_PLAN_SLOW, SIM_PLAN_WAY, true, false, 200, 100000, 100},
+    {SIM_PLAN_FULL, SIM_PLAN_FULL, SIM_PLAN_WAY, true, false, 1, 1, 0},
+    {SIM_PLAN_DROP, SIM_PLAN_DROP, SIM_PLAN_WAY, false, false, 0, 0, 0},
+    {SIM_PLAN_HALF, SIM_PLAN_HALF, SIM_PLAN_WAY, false, false, 0, 0, 0},
+    {SIM_PLAN_LOSE, SIM_PLAN_LOSE, SIM_PLAN_WAY, false, false, 1, 20, 0},
+    {SIM_PLAN_SNAP, SIM_PLAN_SNAP, SIM_PLAN_WAY, false, false, 1, 20, 0},
+    {SIM_PLAN_PAUSE, SIM_PLAN_RESUME, SIM_PLAN_NODE, true, true, 0, 0, 0},
+    {SIM_PLAN_CRASH, SIM_PLAN_START, SIM_PLAN_NODE, true, true, 0, 0, 0},
+    {SIM_PLAN_KILL, SIM_PLAN_START, SIM_PLAN_NODE, true, true, 0, 0, 0},
+    {SIM_PLAN_STOP, SIM_PLAN_START, SIM_PLAN_NODE, true, true, 0, 1000, 0},
+    {SIM_PLAN_DRIFT, SIM_PLAN_DRIFT, SIM_PLAN_NODE, true, false, -1000, 1000, 0},
+    {SIM_PLAN_JUMP, SIM_PLAN_JUMP, SIM_PLAN_NODE, false, false, -60000 * SIM_PLAN_MS,
+     2000 * SIM_PLAN_MS, 0},
+    {SIM_PLAN_DISK, SIM_PLAN_DISK, SIM_PLAN_OPERATION, false, false, 0, 1, 0},
+    {SIM_PLAN_DELAY, SIM_PLAN_DELAY, SIM_PLAN_OPERATION, false, false, SIM_PLAN_MS,
+     2000 * SIM_PLAN_MS, 0},
+    {SIM_PLAN_MEMORY, SIM_PLAN_MEMORY, SIM_PLAN_ALL, true, false, 100, 20000, 0},
+};
+
+/* Times at which nodes are down. */
+struct sim_plan_outages {
+  struct {
+    uint32_t node;
+    uint64_t from, until;
+  } item[SIM_PLAN_KIND_COUNT * SIM_PLAN_PER_KIND];
+  uint32_t count;
+};
+
+static bool sim_plan_may_go(struct sim_plan_outages *outages, uint32_t most, uint32_t node,
+                            uint64_t from, uint64_t until)
+{
+  uint32_t others = 0;
+  for (uint32_t i = 0; i < outages->count; i++) {
+    if (outages->item[i].until < from || outages->item[i].from > until)
+      continue;
+    others++;
+    if (outages->item[i].node == node)
+      return false;
+  }
+  if (others >= most)
+    return false;
+  outages->item[outages->count].node = node;
+  outages->item[outages->count].from = from;
+  outages->item[outages->count++].until = until;
+  return true;
+}
+
+/* Some last long, most don't. */
+static uint64_t sim_plan_duration(struct rng *rng, uint64_t most)
+{
+  uint64_t shift = rng_below(rng, 8);
+  return 1 + rng_below(rng, (most >> shift) + 1);
+}
+
+static void sim_plan_draw_about(struct rng *rng, const struct sim_plan_draw *draw, uint32_t nodes,
+                                struct sim_plan_entry *entry)
+{
+  uint32_t a = (uint32_t)rng_below(rng, nodes), b = (uint32_t)rng_below(rng, nodes);
+  if (draw->about == SIM_PLAN_WAY && a == b)
+    b = (a + 1) % nodes;
+  if (draw->about == SIM_PLAN_RANGE && b < a) {
+    uint32_t first = b;
+    b = a;
+    a = first;
+  }
+  if (draw->about == SIM_PLAN_OPERATION)
+    b = rng_below(rng, 2) ? SIM_PLAN_ANY : (uint32_t)rng_below(rng, ENV_IO_SPACE + 1);
+  entry->a = draw->about == SIM_PLAN_ALL ? 0 : a;
+  entry->b = draw->about == SIM_PLAN_ALL || draw->about == SIM_PLAN_NODE ? 0 : b;
+  entry->value = draw->low + (int64_t)rng_below(rng, (uint64_t)(draw->high - draw->low) + 1);
+}
+
+static int sim_plan_draw_one(struct sim_plan *plan, struct rng *rng,
+                             const struct sim_plan_draw *draw, const struct sim_plan_limits *limits,
+                             struct sim_plan_outages *outages)
+{
+  struct sim_plan_entry entry = {.kind = draw->kind}, end;
+  int rc;
+  entry.time = limits->from + rng_below(rng, limits->until - limits->from);
+  sim_plan_draw_about(rng, draw, limits->nodes, &entry);
+  end = entry;
+  end.kind = draw->end;
+  end.value = draw->end_value;
+  if (draw->end == SIM_PLAN_SPLIT)
+    end.a = end.b = 0;
+  end.time += sim_plan_duration(rng, limits->outage_ns);
+  end.time = end.time < limits->until ? end.time : limits->until;
+  if (draw->down && !sim_plan_may_go(outages, limits->down, entry.a, entry.time, end.time))
+    return CHI_OK;
+  rc = sim_plan_add(plan, &entry);
+  return rc == CHI_OK && draw->lasts ? sim_plan_add(plan, &end) : rc;
+}
+
+/* The stream of one fault of a kind, or of the kind itself. */
+static void sim_plan_stream(struct rng *rng, uint64_t seed, enum sim_plan_kind kind, uint32_t fault)
+{
+  rng_seed(rng, seed, UINT64_C(0x506c616e) << 32 | (uint64_t)kind, fault);
+}
+
+static bool sim_plan_may_draw(const struct sim_plan_limits *limits,
+                              const struct sim_plan_draw *draw)
+{
+  const uint64_t usual = ~(UINT64_C(1) << SIM_PLAN_MEMORY);
+  if (draw->about == SIM_PLAN_WAY && limits->nodes < 2)
+    return false;
+  return (limits->kinds ? limits->kinds : usual) >> draw->kind & 1;
+}
+
+CHI_PRIVATE int sim_plan_generate(struct sim_plan *plan, uint64_t seed,
+                                  const struct sim_plan_limits *limits)
+{
+  const struct sim_plan_entry calm = {.time = limits->until, .kind = SIM_PLAN_CALM};
+  struct sim_plan_outages outages = {.count = 0};
+  int rc = CHI_OK;
+  CHI_ASSERT(limits->nodes > 0 && limits->nodes <= SIM_PLAN_NODES);
+  CHI_ASSERT(limits->from < limits->until && limits->per_kind <= SIM_PLAN_PER_KIND);
+  for (size_t i = 0; i < CHI_COUNT(sim_plan_draws) && rc == CHI_OK; i++) {
+    const struct sim_plan_draw *draw = &sim_plan_draws[i];
+    struct rng rng;
+    uint64_t count;
+    bool out;
+    sim_plan_stream(&rng, seed, draw->kind, UINT32_MAX);
+    out = rng_below(&rng, 2) && limits->swarm;
+    count = rng_below(&rng, limits->per_kind + 1);
+    if (out || !sim_plan_may_draw(limits, draw))
+      continue;
+    for (uint32_t fault = 0; fault < count && rc == CHI_OK; fault++) {
+      sim_plan_stream(&rng, seed, draw->kind, fault);
+      rc = sim_plan_draw_one(plan, &rng, draw, limits, &outages);
+    }
+  }
+  return rc == CHI_OK ? sim_plan_add(plan, &calm) : rc;
+}
+
+CHI_PRIVATE void sim_plan_limits(struct sim_plan_limits *limits, uint32_t nodes, uint64_t from,
+                                 uint64_t until)
+{
+  *limits = (struct sim_plan_limits){.nodes = nodes,
+                                     .from = from,
+                                     .until = until,
+                                     .outage_ns = (until - from) / 3,
+                                     .per_kind = 4,
+                                     .down = nodes > 2 ? (nodes - 1) / 2 : 1,
+                                     .swarm = true};
+}
+
+#undef SIM_PLAN_LINE
+#undef SIM_PLAN_SECOND
+#undef SIM_PLAN_MS
+#endif /* CHI_OMIT_SIM */
+
+/* ---- sim/sim_net.c ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_net.c - the network between simulated nodes: connections, delay, loss and disturbances. */
+
+#include <stdlib.h>
+
+#define SIM_NET_AGAIN_NS 200000000u /* at most until what was held is sent again */
+#define SIM_NET_UNASKED 2           /* of so many dead connections, one is noticed unasked */
+#define SIM_NET_INBOX 64u           /* mails for which an empty inbox keeps room */
+
+/* What is drawn for a way, each by a number of its own. */
+enum sim_net_purpose { SIM_NET_JITTER = 1, SIM_NET_WHEN, SIM_NET_WHETHER, SIM_NET_ARRIVED };
+
+/* Something that will happen to the connection of a way. */
+struct sim_net_change {
+  struct sim_world_event event;
+  struct sim_net *net;
+  uint32_t from, to;
+};
+
+/* The way from one node to another, and the first one's connection along it. */
+struct sim_net_pair {
+  struct sim_net_mail *first, *last; /* sent and not taken, in order */
+  struct sim_net_change *change;     /* up: it will be noticed dead; down: it will be up */
+  uint64_t free;                     /* from then on nothing is being transmitted */
+  uint64_t due;                      /* of the last message */
+  uint64_t bytes;                    /* sent and not taken */
+  uint64_t clog;                     /* ns added to the latency */
+  uint64_t down_at;
+  uint32_t count;         /* messages sent and not taken */
+  uint32_t sent, changes; /* so far: they number the draws */
+  uint32_t slow;          /* percent of the usual time; 0: 100 */
+  uint32_t lose;          /* messages until the one that is lost; 0: none is */
+  bool up;                /* as the sender sees it */
+  bool dead;              /* though it is not, and nothing arrives */
+  bool mute;              /* dead, and there is nobody who would say so */
+  bool cut;               /* by a fault */
+  bool stalled;           /* up over a way that is blocked: what is sent is held */
+  bool full, snap;
+};
+
+/* ---- ports and ways ----------------------------------------------------------------------- */
+
+CHI_PRIVATE void sim_net_init(struct sim_net *net, struct sim_world *world)
+{
+  *net = (struct sim_net){.world = world};
+}
+
+CHI_PRIVATE struct sim_net_port *sim_net_port(struct sim_net *net, uint32_t number)
+{
+  CHI_ASSERT(number < SIM_NET_NODES);
+  if (number >= net->port_count) {
+    uint32_t count = number + 1;
+    net->port = realloc(net->port, count * sizeof(struct sim_net_port *));
+    CHI_ASSERT(net->port);
+    memset(net->port + net->port_count, 0, (count - net->port_count) * sizeof(net->port[0]));
+    net->port_count = count;
+  }
+  if (!net->port[number]) {
+    struct sim_net_port *port = sim_world_new(sizeof(*port));
+    port->net = net;
+    port->number = number;
+    heap_init(&port->inbox, &net->world->alloc);
+    net->port[number] = port;
+  }
+  return net->port[number];
+}
+
+/* The way, if anything was ever said of it; NULL. */
+static struct sim_net_pair *sim_net_known(const struct sim_net *net, uint32_t from, uint32_t to)
+{
+  const struct sim_net_port *port = from < net->port_count ? net->port[from] : NULL;
+  return port && to < port->pair_count ? &port->pair[to] : NULL;
+}
+
+/* The ways from a node to all before `count`; they may move in memory. */
+static void sim_net_grow(struct sim_net_port *port, uint32_t count)
+{
+  struct sim_net_pair *pair;
+  if (count <= port->pair_count)
+    return;
+  pair = sim_world_new(count * sizeof(*pair));
+  if (port->pair_count)
+    memcpy(pair, port->pair, port->pair_count * sizeof(*pair));
+  free(port->pair);
+  port->pair = pair;
+  port->pair_count = count;
+}
+
+static struct sim_net_pair *sim_net_pair(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  struct sim_net_port *port = sim_net_port(net, from);
+  sim_net_port(net, to);
+  sim_net_grow(port, to + 1);
+  return &port->pair[to];
+}
+
+static bool sim_net_is_open(const struct sim_net *net, uint32_t number)
+{
+  return number < net->port_count && net->port[number] && net->port[number]->open;
+}
+
+static bool sim_net_blocked(const struct sim_net *net, uint32_t from, uint32_t to)
+{
+  const struct sim_net_port *a = net->port[from], *b = net->port[to];
+  const struct sim_net_pair *pair = sim_net_known(net, from, to);
+  return (pair && pair->cut) || a->isolated || b->isolated || a->side != b->side;
+}
+
+/* A number below n, n > 0. It depends on way, purpose and number alone: no draw shifts another. */
+static uint64_t sim_net_draw(const struct sim_net *net, uint32_t from, uint32_t to,
+                             enum sim_net_purpose purpose, uint32_t number, uint64_t n)
+{
+  const uint64_t step = 0x9e3779b97f4a7c15u;
+  uint64_t x = hash_mix64(net->world->seed + step) ^ ((uint64_t)from << 32 | to);
+  CHI_ASSERT(n > 0);
+  x = hash_mix64(x + step) ^ ((uint64_t)purpose << 32 | number);
+  return hash_mix64(x + step) % n;
+}
+
+/* ---- mail --------------------------------------------------------------------------------- */
+
+static void sim_net_post(struct sim_net *net, uint32_t to, struct sim_net_mail *mail, uint64_t due)
+{
+  struct sim_net_port *port = net->port[to];
+  if (heap_contains(&port->inbox, &mail->entry))
+    heap_remove(&port->inbox, &mail->entry);
+  mail->entry.time = due;
+  mail->entry.seq = net->sequence++;
+  if (heap_push(&port->inbox, &mail->entry) != CHI_OK)
+    CHI_ASSERT(!"memory for an inbox");
+  if (port->thread)
+    sim_thread_wake(port->thread, due);
+}
+
+/* From now on the memory of the sender isn't read any more. */
+static void sim_net_own(struct sim_net_mail *mail)
+{
+  uint64_t size = mail->size - mail->frame[0].size;
+  char *to;
+  if (mail->copy || size == 0)
+    return;
+  to = mail->copy = sim_world_new(size);
+  for (uint32_t i = 1; i < mail->count; i++) {
+    if (mail->frame[i].size)
+      memcpy(to, mail->frame[i].data, mail->frame[i].size);
+    mail->frame[i].data = to;
+    to += mail->frame[i].size;
+  }
+}
+
+static void sim_net_part(struct sim_net_mail *mail)
+{
+  if (mail->other)
+    mail->other->other = NULL;
+  mail->other = NULL;
+}
+
+/* The parcel of a message comes back, whatever became of it. */
+static void sim_net_hand_back(struct sim_net *net, struct sim_net_mail *mail, uint64_t due)
+{
+  if (mail->other)
+    sim_net_post(net, mail->from, mail->other, due);
+}
+
+CHI_PRIVATE void sim_net_mail_free(struct sim_net_mail *mail)
+{
+  sim_net_part(mail);
+  free(mail->copy);
+  free(mail);
+}
+
+static void sim_net_tell(struct sim_net *net, uint32_t node, uint32_t peer, bool connected)
+{
+  struct sim_net_mail *mail;
+  if (!net->port[node]->open)
+    return;
+  mail = sim_world_new(sizeof(*mail));
+  mail->kind = SIM_NET_PEER;
+  mail->from = peer;
+  mail->to = node;
+  mail->connected = connected;
+  sim_net_post(net, node, mail, net->world->now);
+}
+
+/* ---- messages on their way ---------------------------------------------------------------- */
+
+static uint64_t sim_net_factor(const struct sim_net_pair *pair, uint64_t ns)
+{
+  return pair->slow ? ns * pair->slow / 100 : ns;
+}
+
+static void sim_net_append(struct sim_net_pair *pair, struct sim_net_mail *mail)
+{
+  if (pair->last)
+    pair->last->next = mail;
+  else
+    pair->first = mail;
+  pair->last = mail;
+  pair->count++;
+  pair->bytes += mail->size;
+}
+
+static void sim_net_lost(struct sim_net *net, struct sim_net_mail *mail, enum sim_net_reason why)
+{
+  sim_world_trace(net->world, mail->from, SIM_TRACE_NET_LOST, mail->to, mail->number, why,
+                  sim_net_reason(why));
+  net->figures.lost[why]++;
+  if (heap_contains(&net->port[mail->to]->inbox, &mail->entry))
+    heap_remove(&net->port[mail->to]->inbox, &mail->entry);
+  if (net->port[mail->from]->open)
+    sim_net_hand_back(net, mail, net->world->now);
+  else if (mail->other && mail->other->entry.index == 0)
+    sim_net_mail_free(mail->other); /* it was held, too */
+  sim_net_mail_free(mail);
+}
+
+/* Loses all that was sent after the first `keep`. */
+static void sim_net_lose_rest(struct sim_net *net, struct sim_net_pair *pair, uint32_t keep,
+                              enum sim_net_reason why)
+{
+  struct sim_net_mail *mail = pair->first, *kept = NULL, *next;
+  for (uint32_t i = 0; i < keep; i++) {
+    kept = mail;
+    mail = mail->next;
+  }
+  for (; mail; mail = next) {
+    next = mail->next;
+    pair->count--;
+    pair->bytes -= mail->size;
+    sim_net_lost(net, mail, why);
+  }
+  pair->last = kept;
+  if (kept)
+    kept->next = NULL;
+  else
+    pair->first = NULL;
+}
+
+/* How many messages arrive though their connection breaks now: all that are there, some of those
+ * that have left. */
+static uint32_t sim_net_saved(struct sim_net *net, struct sim_net_pair *pair, bool all)
+{
+  uint64_t now = net->world->now;
+  uint32_t there = 0, left = 0;
+  const struct sim_net_mail *mail = pair->first;
+  for (; mail && !mail->held && mail->leaves <= now; mail = mail->next) {
+    there += mail->entry.time <= now;
+    left++;
+  }
+  if (all || left == there)
+    return left;
+  return there + (uint32_t)sim_net_draw(net, pair->first->from, pair->first->to, SIM_NET_ARRIVED,
+                                        pair->changes++, left - there + 1);
+}
+
+/* ---- connections -------------------------------------------------------------------------- */
+
+static void sim_net_cancel(struct sim_net *net, struct sim_net_pair *pair)
+{
+  if (!pair->change)
+    return;
+  sim_world_cancel(net->world, &pair->change->event);
+  free(pair->change);
+  pair->change = NULL;
+}
+
+static void sim_net_changes(struct sim_world_event *event);
+
+static void sim_net_change(struct sim_net *net, uint32_t from, uint32_t to, uint64_t time)
+{
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  if (!pair->change) {
+    pair->change = sim_world_new(sizeof(*pair->change));
+    pair->change->event.run = sim_net_changes;
+    pair->change->net = net;
+    pair->change->from = from;
+    pair->change->to = to;
+  }
+  sim_world_at(net->world, &pair->change->event, time);
+}
+
+static uint64_t sim_net_when(struct sim_net *net, uint32_t from, uint32_t to, uint64_t ns)
+{
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  return net->world->now + sim_net_draw(net, from, to, SIM_NET_WHEN, pair->changes++, ns + 1);
+}
+
+/* Connects in a moment, or at the next attempt, if nothing prevents it. */
+static void sim_net_try(struct sim_net *net, uint32_t from, uint32_t to, bool first)
+{
+  const struct sim_profile *profile = &net->world->profile;
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  uint64_t wait;
+  if (!pair || from == to || pair->up || pair->change || !sim_net_is_open(net, from) ||
+      !sim_net_is_open(net, to) || to >= net->port[from]->count)
+    return;
+  if (sim_net_blocked(net, from, to) || sim_net_blocked(net, to, from))
+    return;
+  wait = (net->world->now - pair->down_at) / 2;
+  wait = wait < profile->retry ? profile->retry : wait;
+  wait = first ? profile->latency : wait < profile->retry_max ? wait : profile->retry_max;
+  sim_net_change(net, from, to, sim_net_when(net, from, to, wait) + 3 * profile->latency);
+}
+
+static void sim_net_trace(struct sim_net *net, uint32_t from, uint32_t to, bool up,
+                          enum sim_net_reason why)
+{
+  net->figures.ups += up;
+  net->figures.downs += !up;
+  sim_world_trace(net->world, from, SIM_TRACE_NET_PEER, to, up, why, sim_net_reason(why));
+}
+
+/* The sender knows that its connection is no more. */
+static void sim_net_break(struct sim_net *net, uint32_t from, uint32_t to, enum sim_net_reason why)
+{
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  CHI_ASSERT(pair->up);
+  sim_net_lose_rest(net, pair, sim_net_saved(net, pair, why == SIM_NET_RESET), why);
+  sim_net_cancel(net, pair);
+  pair->up = pair->dead = pair->mute = pair->stalled = false;
+  pair->down_at = net->world->now;
+  sim_net_trace(net, from, to, false, why);
+  sim_net_tell(net, from, to, false);
+  sim_net_try(net, from, to, false);
+}
+
+/* The sender will know: of a dead or blocked connection some time, where a host answers for a dead
+ * process soon. */
+static void sim_net_notice(struct sim_net *net, uint32_t from, uint32_t to, bool soon)
+{
+  const struct sim_profile *profile = &net->world->profile;
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  uint64_t when = soon ? sim_net_when(net, from, to, profile->latency) + profile->latency
+                       : sim_net_when(net, from, to, profile->notice) + profile->notice / 16;
+  if (!pair->change || pair->change->event.entry.time > when)
+    sim_net_change(net, from, to, when);
+}
+
+/* The same, unless it is one of those who have to send something first. */
+static void sim_net_may_notice(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  if (sim_net_draw(net, from, to, SIM_NET_WHETHER, pair->changes++, SIM_NET_UNASKED) == 0)
+    sim_net_notice(net, from, to, false);
+}
+
+/* It is dead, and the sender doesn't know. */
+static void sim_net_orphan(struct sim_net *net, uint32_t from, uint32_t to, enum sim_net_reason why,
+                           bool silent)
+{
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  bool nobody = why == SIM_NET_DIED || why == SIM_NET_CLOSED;
+  sim_net_lose_rest(net, pair, nobody ? 0 : sim_net_saved(net, pair, false), why);
+  if (!pair->dead)
+    sim_net_cancel(net, pair);
+  pair->stalled = false;
+  if (!pair->up || pair->dead)
+    return;
+  pair->dead = true;
+  pair->mute = !nobody;
+  if (silent || sim_net_blocked(net, to, from))
+    sim_net_may_notice(net, from, to);
+  else
+    sim_net_notice(net, from, to, true);
+}
+
+static void sim_net_changes(struct sim_world_event *event)
+{
+  struct sim_net_change *change = CHI_CONTAINER_OF(event, struct sim_net_change, event);
+  struct sim_net *net = change->net;
+  uint32_t from = change->from, to = change->to;
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  CHI_ASSERT(pair->change == change);
+  pair->change = NULL;
+  free(change);
+  if (pair->up) {
+    sim_net_break(net, from, to, SIM_NET_NOTICED);
+  } else if (!sim_net_blocked(net, from, to) && !sim_net_blocked(net, to, from)) {
+    pair->up = true;
+    sim_net_trace(net, from, to, true, SIM_NET_CONNECTED);
+    sim_net_tell(net, from, to, true);
+  }
+}
+
+/* ---- ways that are blocked ---------------------------------------------------------------- */
+
+/* What hasn't arrived stays where it is. */
+static void sim_net_stall(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  struct heap *inbox = &net->port[to]->inbox;
+  pair->stalled = true;
+  for (struct sim_net_mail *mail = pair->first; mail; mail = mail->next) {
+    if (mail->entry.time <= net->world->now)
+      continue;
+    heap_remove(inbox, &mail->entry);
+    mail->held = true;
+    net->figures.held++;
+  }
+  sim_net_may_notice(net, from, to);
+}
+
+/* And goes on when the sender's machine next tries. */
+static void sim_net_flow(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  uint64_t again = sim_net_when(net, from, to, SIM_NET_AGAIN_NS);
+  pair->stalled = false;
+  sim_net_cancel(net, pair);
+  for (struct sim_net_mail *mail = pair->first; mail; mail = mail->next) {
+    if (!mail->held)
+      continue;
+    mail->held = false;
+    if (mail->leaves == SIM_WORLD_NEVER)
+      sim_net_hand_back(net, mail, again);
+    mail->leaves = again;
+    again += sim_net_factor(pair, mail->size * net->world->profile.byte_ps / 1000);
+    pair->due = pair->due < again ? again : pair->due;
+    sim_net_post(net, to, mail, pair->due);
+  }
+}
+
+static void sim_net_review(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  bool blocked;
+  if (!pair || from == to || !net->port[to])
+    return;
+  blocked = sim_net_blocked(net, from, to);
+  if (blocked && pair->up && !pair->dead && !pair->stalled)
+    sim_net_stall(net, from, to);
+  if (!blocked && pair->stalled)
+    sim_net_flow(net, from, to);
+  if (!blocked)
+    sim_net_try(net, from, to, false);
+}
+
+static void sim_net_review_all(struct sim_net *net)
+{
+  for (uint32_t from = 0; from < net->port_count; from++)
+    for (uint32_t to = 0; net->port[from] && to < net->port[from]->pair_count; to++)
+      sim_net_review(net, from, to);
+}
+
+/* ---- what a node does --------------------------------------------------------------------- */
+
+CHI_PRIVATE int sim_net_open(struct sim_net_port *port, uint32_t count, uint32_t self,
+                             chi_error *err)
+{
+  struct sim_net *net = port->net;
+  if (port->open)
+    return error_set(err, CHI_EBUSY, "node %u is there already", port->number);
+  if (count > SIM_NET_NODES || (count && self >= count))
+    return error_set(err, CHI_EINVAL, "node %u of %u: at most %u", self, count, SIM_NET_NODES);
+  port->open = true;
+  port->busy = port->owed = 0;
+  port->count = self == port->number ? count : 0;
+  sim_net_grow(port, port->count);
+  for (uint32_t to = 0; to < port->pair_count; to++)
+    port->pair[to].down_at = net->world->now;
+  for (uint32_t i = 0; i < net->port_count; i++) {
+    sim_net_try(net, port->number, i, true);
+    sim_net_try(net, i, port->number, false);
+  }
+  return CHI_OK;
+}
+
+/* Its own end of everything. What has left arrives, where somebody is. */
+static void sim_net_leave(struct sim_net_port *port)
+{
+  struct sim_net *net = port->net;
+  for (uint32_t to = 0; to < port->pair_count; to++) {
+    struct sim_net_pair *pair = &port->pair[to];
+    sim_net_lose_rest(net, pair, sim_net_saved(net, pair, true), SIM_NET_CLOSED);
+    for (struct sim_net_mail *mail = pair->first; mail; mail = mail->next) {
+      sim_net_own(mail);
+      sim_net_part(mail);
+    }
+    sim_net_cancel(net, pair);
+    pair->up = pair->dead = pair->mute = pair->stalled = false;
+    pair->free = 0;
+    pair->down_at = net->world->now;
+  }
+}
+
+static void sim_net_end(struct sim_net_port *port, enum sim_net_reason why, bool silent)
+{
+  struct sim_net *net = port->net;
+  struct heap_entry *entry;
+  if (!port->open)
+    return;
+  port->open = false;
+  for (uint32_t from = 0; from < net->port_count; from++)
+    if (from != port->number && sim_net_known(net, from, port->number))
+      sim_net_orphan(net, from, port->number, why, silent);
+  sim_net_leave(port);
+  while ((entry = heap_pop(&port->inbox)))
+    sim_net_mail_free(CHI_CONTAINER_OF(entry, struct sim_net_mail, entry));
+  port->count = 0;
+}
+
+CHI_PRIVATE void sim_net_close(struct sim_net_port *port)
+{
+  sim_net_end(port, SIM_NET_CLOSED, false);
+}
+
+CHI_PRIVATE void sim_net_die(struct sim_net_port *port, bool silent)
+{
+  sim_net_end(port, SIM_NET_DIED, silent);
+}
+
+CHI_PRIVATE void sim_net_fini(struct sim_net *net)
+{
+  for (uint32_t i = 0; i < net->port_count; i++)
+    if (net->port[i])
+      sim_net_die(net->port[i], true);
+  for (uint32_t i = 0; i < net->port_count; i++) {
+    struct sim_net_port *port = net->port[i];
+    for (uint32_t to = 0; port && to < port->pair_count; to++)
+      sim_net_cancel(net, &port->pair[to]);
+    if (port) {
+      heap_fini(&port->inbox);
+      free(port->pair);
+    }
+    free(port);
+  }
+  free(net->port);
+}
+
+CHI_PRIVATE void sim_net_reset(struct sim_net_port *port, uint32_t peer)
+{
+  struct sim_net_pair *pair = sim_net_known(port->net, port->number, peer);
+  if (pair && pair->up)
+    sim_net_break(port->net, port->number, peer, SIM_NET_RESET);
+}
+
+/* ---- sending ------------------------------------------------------------------------------ */
+
+static uint64_t sim_net_work(const struct sim_net *net, uint64_t size)
+{
+  const struct sim_profile *profile = &net->world->profile;
+  return profile->message + size * profile->message_byte_ps / 1000;
+}
+
+static struct sim_net_mail *sim_net_wrap(struct sim_net *net, uint32_t from, uint32_t to,
+                                         const struct env_frame *frame, uint32_t count)
+{
+  struct sim_net_mail *mail = sim_world_new(sizeof(*mail) + count * sizeof(*frame) + frame[0].size);
+  char *first = (char *)&mail->frame[count];
+  mail->kind = SIM_NET_MESSAGE;
+  mail->from = from;
+  mail->to = to;
+  mail->number = ++net->messages;
+  mail->leaves = SIM_WORLD_NEVER;
+  mail->count = count;
+  memcpy(mail->frame, frame, count * sizeof(*frame));
+  if (frame[0].size)
+    memcpy(first, frame[0].data, frame[0].size);
+  mail->frame[0].data = first;
+  for (uint32_t i = 0; i < count; i++)
+    mail->size += frame[i].size;
+  return mail;
+}
+
+static void sim_net_attach(struct sim_net_mail *mail, void *parcel)
+{
+  struct sim_net_mail *sent;
+  if (!parcel)
+    return;
+  sent = sim_world_new(sizeof(*sent));
+  sent->kind = SIM_NET_SENT;
+  sent->from = sent->to = mail->from;
+  sent->parcel = parcel;
+  sent->other = mail;
+  mail->other = sent;
+}
+
+/* Puts it on the line, after what is there. */
+static void sim_net_transmit(struct sim_net_port *port, struct sim_net_pair *pair,
+                             struct sim_net_mail *mail)
+{
+  struct sim_net *net = port->net;
+  const struct sim_profile *profile = &net->world->profile;
+  uint64_t line = mail->size * profile->byte_ps / 1000, due = net->world->now + port->owed;
+  uint64_t jitter =
+      sim_net_draw(net, mail->from, mail->to, SIM_NET_JITTER, pair->sent, profile->latency / 4 + 1);
+  due = due < port->busy ? port->busy : due;
+  due = due < pair->free ? pair->free : due;
+  port->busy = due + line;
+  mail->leaves = pair->free = due + sim_net_factor(pair, line);
+  due = mail->leaves + sim_net_factor(pair, profile->latency + jitter) + pair->clog;
+  pair->due = due < pair->due ? pair->due : due;
+  sim_net_hand_back(net, mail, mail->leaves);
+}
+
+/* Where it goes: onto the line, to those that are held, or nowhere. */
+static void sim_net_dispatch(struct sim_net_port *port, struct sim_net_pair *pair,
+                             struct sim_net_mail *mail)
+{
+  struct sim_net *net = port->net;
+  uint32_t from = mail->from, to = mail->to;
+  bool lost = pair->lose && --pair->lose == 0;
+  if (pair->dead || lost) {
+    sim_net_lost(net, mail, pair->dead ? SIM_NET_NOBODY : SIM_NET_LOST);
+    if (pair->dead)
+      sim_net_notice(net, from, to,
+                     !pair->mute && sim_net_is_open(net, to) && !sim_net_blocked(net, from, to));
+    else if (pair->snap)
+      sim_net_break(net, from, to, SIM_NET_DROPPED);
+    return;
+  }
+  sim_net_append(pair, mail);
+  if (!pair->stalled) {
+    sim_net_transmit(port, pair, mail);
+    sim_net_post(net, to, mail, pair->due);
+    return;
+  }
+  mail->held = true;
+  net->figures.held++;
+  sim_net_notice(net, from, to, false);
+}
+
+static int sim_net_refuse(struct sim_net_port *port, uint32_t peer, uint32_t waiting, int code)
+{
+  struct sim_net *net = port->net;
+  net->figures.busy += code == CHI_EBUSY;
+  net->figures.unreachable += code == CHI_EUNREACHABLE;
+  sim_world_trace(net->world, port->number, SIM_TRACE_NET_REFUSED, peer, waiting,
+                  (uint64_t)(int64_t)code, NULL);
+  return code;
+}
+
+CHI_PRIVATE int sim_net_send(struct sim_net_port *port, uint32_t peer,
+                             const struct env_frame *frame, uint32_t count, void *parcel)
+{
+  struct sim_net *net = port->net;
+  const struct sim_profile *profile = &net->world->profile;
+  struct sim_net_pair *pair = sim_net_known(net, port->number, peer);
+  struct sim_net_mail *mail;
+  CHI_ASSERT(count > 0 && count <= ENV_FRAMES_MAX);
+  CHI_ASSERT(parcel || count == 1);
+  if (!pair || !pair->up)
+    return sim_net_refuse(port, peer, 0, CHI_EUNREACHABLE);
+  if (pair->full || pair->count >= profile->queue_messages || pair->bytes >= profile->queue_bytes)
+    return sim_net_refuse(port, peer, pair->count, CHI_EBUSY);
+  mail = sim_net_wrap(net, port->number, peer, frame, count);
+  sim_net_attach(mail, parcel);
+  pair->sent++;
+  net->figures.sent++;
+  net->figures.bytes += mail->size;
+  port->owed += sim_net_work(net, mail->size);
+  sim_world_trace(net->world, port->number, SIM_TRACE_NET_SEND, peer, mail->number, mail->size,
+                  NULL);
+  sim_net_dispatch(port, pair, mail);
+  return CHI_OK;
+}
+
+/* ---- taking ------------------------------------------------------------------------------- */
+
+static void sim_net_arrived(struct sim_net_port *port, struct sim_net_mail *mail)
+{
+  struct sim_net *net = port->net;
+  struct sim_net_pair *pair = sim_net_known(net, mail->from, mail->to);
+  CHI_ASSERT(pair->first == mail && pair->count > 0); /* order is kept */
+  pair->first = mail->next;
+  if (!pair->first)
+    pair->last = NULL;
+  pair->count--;
+  pair->bytes -= mail->size;
+  port->owed += sim_net_work(net, mail->size);
+  net->figures.delivered++;
+  sim_world_trace(net->world, port->number, SIM_TRACE_NET_DELIVER, mail->from, mail->number,
+                  mail->size, NULL);
+}
+
+CHI_PRIVATE struct sim_net_mail *sim_net_take(struct sim_net_port *port)
+{
+  struct heap_entry *entry = heap_top(&port->inbox);
+  struct sim_net_mail *mail;
+  if (!entry || entry->time > port->net->world->now)
+    return NULL;
+  heap_remove(&port->inbox, entry);
+  if (port->inbox.count == 0 && port->inbox.room > SIM_NET_INBOX)
+    heap_fini(&port->inbox); /* it grows again */
+  mail = CHI_CONTAINER_OF(entry, struct sim_net_mail, entry);
+  if (mail->kind == SIM_NET_MESSAGE) {
+    sim_net_arrived(port, mail);
+  } else if (mail->other) {
+    sim_net_own(mail->other);
+    sim_net_part(mail);
+  }
+  return mail;
+}
+
+CHI_PRIVATE uint64_t sim_net_due(const struct sim_net_port *port)
+{
+  const struct heap_entry *entry = heap_top(&port->inbox);
+  return entry ? entry->time : SIM_WORLD_NEVER;
+}
+
+CHI_PRIVATE bool sim_net_connected(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  const struct sim_net_pair *pair = sim_net_known(net, from, to);
+  return pair && pair->up;
+}
+
+/* ---- what disturbs it --------------------------------------------------------------------- */
+
+CHI_PRIVATE void sim_net_cut(struct sim_net *net, uint32_t from, uint32_t to, bool cut)
+{
+  sim_net_pair(net, from, to)->cut = cut;
+  sim_net_review(net, from, to);
+  sim_net_review(net, to, from);
+}
+
+CHI_PRIVATE void sim_net_isolate(struct sim_net *net, uint32_t node, bool isolated)
+{
+  sim_net_port(net, node)->isolated = isolated;
+  sim_net_review_all(net);
+}
+
+CHI_PRIVATE void sim_net_partition(struct sim_net *net, uint32_t first, uint32_t last)
+{
+  sim_net_port(net, last);
+  for (uint32_t i = 0; i < net->port_count; i++)
+    sim_net_port(net, i)->side = i >= first && i <= last;
+  sim_net_review_all(net);
+}
+
+CHI_PRIVATE void sim_net_split(struct sim_net *net, uint64_t mask)
+{
+  for (uint32_t i = 0; i < 64 && mask >> i; i++)
+    sim_net_port(net, i);
+  for (uint32_t i = 0; i < net->port_count; i++)
+    sim_net_port(net, i)->side = i < 64 && (mask >> i & 1);
+  sim_net_review_all(net);
+}
+
+CHI_PRIVATE void sim_net_heal(struct sim_net *net)
+{
+  for (uint32_t i = 0; i < net->port_count; i++) {
+    struct sim_net_port *port = net->port[i];
+    for (uint32_t to = 0; port && to < port->pair_count; to++) {
+      struct sim_net_pair *pair = &port->pair[to];
+      pair->cut = pair->full = pair->snap = false;
+      pair->clog = pair->slow = pair->lose = 0;
+    }
+    if (port) {
+      port->isolated = false;
+      port->side = 0;
+    }
+  }
+  sim_net_review_all(net);
+}
+
+CHI_PRIVATE void sim_net_clog(struct sim_net *net, uint32_t from, uint32_t to, uint64_t ns)
+{
+  sim_net_pair(net, from, to)->clog = ns;
+}
+
+CHI_PRIVATE void sim_net_slow(struct sim_net *net, uint32_t from, uint32_t to, uint32_t percent)
+{
+  sim_net_pair(net, from, to)->slow = percent;
+}
+
+CHI_PRIVATE void sim_net_full(struct sim_net *net, uint32_t from, uint32_t to, bool full)
+{
+  sim_net_pair(net, from, to)->full = full;
+}
+
+CHI_PRIVATE bool sim_net_drop(struct sim_net *net, uint32_t from, uint32_t to, bool noticed)
+{
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  if (!pair || !pair->up || (pair->dead && !noticed))
+    return false;
+  if (noticed)
+    sim_net_break(net, from, to, SIM_NET_DROPPED);
+  else
+    sim_net_orphan(net, from, to, SIM_NET_DROPPED, true);
+  return true;
+}
+
+CHI_PRIVATE void sim_net_lose(struct sim_net *net, uint32_t from, uint32_t to, uint32_t nth,
+                              bool with_connection)
+{
+  struct sim_net_pair *pair = sim_net_pair(net, from, to);
+  pair->lose = nth;
+  pair->snap = with_connection;
+}
+
+CHI_PRIVATE const char *sim_net_reason(enum sim_net_reason reason)
+{
+#define SIM_NET_TEXT(name, text) text,
+  static const char *const texts[] = {SIM_NET_REASONS(SIM_NET_TEXT)};
+#undef SIM_NET_TEXT
+  CHI_ASSERT(reason < SIM_NET_REASON_COUNT);
+  return texts[reason];
+}
+
+#undef SIM_NET_AGAIN_NS
+#undef SIM_NET_UNASKED
+#undef SIM_NET_INBOX
 #endif /* CHI_OMIT_SIM */
 
 /* ---- sim/sim_link.c ---- */
@@ -20062,8 +33025,6 @@ CHI_PRIVATE bool sim_run_idle(struct sim *sim, uint64_t limit_ns)
 /* sim_link.c - connections between clients and nodes: messages in order, and hang-ups. */
 
 #include <stdlib.h>
-
-#define SIM_LINK_NS 20000u /* a message, a connection, the news of a hang-up */
 
 struct sim_link {
   uint32_t refs;              /* of two ends and the mail under way */
@@ -20083,7 +33044,7 @@ static void sim_link_drop(struct sim_link *link)
 
 static uint64_t sim_link_time(struct sim_party *sender)
 {
-  return sender->world->now + sim_world_about(&sender->timing, SIM_LINK_NS);
+  return sender->world->now + sim_world_about(&sender->timing, sender->world->profile.link);
 }
 
 /* ---- mail --------------------------------------------------------------------------------- */
@@ -20315,13 +33276,13 @@ CHI_PRIVATE int sim_link_wait(struct sim_party *client, env_link handle, env_bel
   if (!link->port)
     return CHI_ESHUTDOWN;
   link->waiting = client->world->running;
-  rung = sim_party_bell_wait(client, bell, deadline);
+  rung = sim_party_bell_wait(client, bell, sim_party_until(client, deadline));
   link->waiting = NULL;
   if (rung)
     return CHI_OK;
   if (!link->port)
     return CHI_ESHUTDOWN;
-  return client->world->now >= deadline ? CHI_ETIMEOUT : CHI_OK;
+  return sim_party_now(client) >= deadline ? CHI_ETIMEOUT : CHI_OK;
 }
 
 CHI_PRIVATE void sim_link_shut(struct sim_party *client, env_link handle)
@@ -20344,8 +33305,6 @@ CHI_PRIVATE void sim_link_shut_all(struct sim_party *client)
     if (client->links.item[i])
       sim_link_shut(client, i);
 }
-
-#undef SIM_LINK_NS
 #endif /* CHI_OMIT_SIM */
 
 /* ---- sim/sim_io.c ---- */
@@ -20354,10 +33313,7 @@ CHI_PRIVATE void sim_link_shut_all(struct sim_party *client)
 
 #include <stdlib.h>
 
-#define SIM_IO_DEPTH 32u       /* operations under way, per worker */
-#define SIM_IO_NS 50000u       /* an operation */
-#define SIM_IO_SYNC_NS 500000u /* a sync; a transfer takes 1 ns more for each byte */
-#define SIM_IO_WAKE_NS 2000u
+#define SIM_IO_DEPTH 32u /* operations under way, per worker */
 
 struct sim_io_op {
   struct sim_world_event event;
@@ -20453,7 +33409,7 @@ static void sim_io_hand_back(struct sim_io_op *op)
   *worker->last = op->io;
   worker->last = &op->io->next;
   if (worker->thread)
-    sim_thread_wake(worker->thread, op->owner->world->now + SIM_IO_WAKE_NS);
+    sim_thread_wake(worker->thread, op->owner->world->now + op->owner->world->profile.io_wake);
 }
 
 static void sim_io_complete(struct sim_world_event *event)
@@ -20475,11 +33431,12 @@ static void sim_io_complete(struct sim_world_event *event)
 static uint64_t sim_io_time(struct sim_io_op *op)
 {
   const struct env_io *io = op->io;
-  uint64_t ns = SIM_IO_NS;
+  const struct sim_profile *profile = &op->owner->world->profile;
+  uint64_t ns = profile->io;
   if (io->op == ENV_IO_SYNC || io->op == ENV_IO_DIRSYNC)
-    ns = SIM_IO_SYNC_NS;
+    ns = profile->io_sync;
   if (io->op == ENV_IO_READ || io->op == ENV_IO_WRITE)
-    ns += io->size;
+    ns += io->size * profile->io_byte_ps / 1000;
   ns = sim_world_about(&op->owner->rng, ns);
   return op->owner->world->now + ns + (op->faulty ? op->fault.delay_ns : 0);
 }
@@ -20588,9 +33545,6 @@ CHI_PRIVATE void sim_io_fini(struct sim_io *io)
 }
 
 #undef SIM_IO_DEPTH
-#undef SIM_IO_NS
-#undef SIM_IO_SYNC_NS
-#undef SIM_IO_WAKE_NS
 #endif /* CHI_OMIT_SIM */
 
 /* ---- sim/sim_party.c ---- */
@@ -20600,9 +33554,10 @@ CHI_PRIVATE void sim_io_fini(struct sim_io *io)
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define SIM_PARTY_BELL_NS 5000u /* from ringing to the sleeper's first instruction */
 #define SIM_PARTY_NEW 0xa5
 #define SIM_PARTY_OLD 0x5a
+#define SIM_PARTY_LARGE 16384u /* blocks from this on have pages of their own */
+#define SIM_PARTY_MARKED 2048u /* bytes of such a block that are filled with the above */
 
 /* ---- tables ------------------------------------------------------------------------------- */
 
@@ -20659,21 +33614,49 @@ struct sim_party_block {
 _Static_assert(sizeof(struct sim_party_block) % 16 == 0,
                "what follows must be aligned for any type");
 
+/* Large blocks take no memory until they are used. The rest of them is zero, and so the same in
+ * every run. */
+static struct sim_party_block *sim_party_block_new(size_t size)
+{
+  struct sim_party_block *block;
+  if (size < SIM_PARTY_LARGE) {
+    block = malloc(sizeof(*block) + size);
+    CHI_ASSERT(block);
+    memset(block + 1, SIM_PARTY_NEW, size);
+    return block;
+  }
+  block = mmap(NULL, sizeof(*block) + size, PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  CHI_ASSERT(block != MAP_FAILED);
+  memset(block + 1, SIM_PARTY_NEW, SIM_PARTY_MARKED);
+  return block;
+}
+
+static void sim_party_block_free(struct sim_party_block *block)
+{
+  size_t size = sizeof(*block) + block->size;
+  if (block->size < SIM_PARTY_LARGE) {
+    memset(block, SIM_PARTY_OLD, size);
+    free(block);
+  } else {
+    munmap(block, size);
+  }
+}
+
 static void *sim_party_env_get(void *arg, size_t size)
 {
   struct sim_party *party = arg;
   struct sim_party_block *block;
   if (sim_party_refused(party, SIM_FAULT_ALLOC, "private memory"))
     return NULL;
-  block = malloc(sizeof(*block) + size);
-  CHI_ASSERT(block);
+  block = sim_party_block_new(size);
   *block = (struct sim_party_block){party->blocks, NULL, party, size};
   if (party->blocks)
     party->blocks->previous = block;
   party->blocks = block;
   party->block_count++;
   party->block_bytes += size;
-  return memset(block + 1, SIM_PARTY_NEW, size);
+  return block + 1;
 }
 
 static void sim_party_unlink(struct sim_party_block *block)
@@ -20695,8 +33678,7 @@ static void sim_party_env_put(void *arg, void *p, size_t size)
   CHI_ASSERT(block->party == arg); /* given back twice, or to somebody else */
   CHI_ASSERT(block->size == size);
   sim_party_unlink(block);
-  memset(block, SIM_PARTY_OLD, sizeof(*block) + size);
-  free(block);
+  sim_party_block_free(block);
 }
 
 /* ---- stacks ------------------------------------------------------------------------------- */
@@ -20858,7 +33840,8 @@ static void sim_party_env_bell_ring(struct env *env, env_bell handle)
   sim_world_trace(world, party->node, SIM_TRACE_RING, bell->number, 0, 0, NULL);
   bell->rung = true;
   if (bell->sleeper)
-    sim_thread_wake(bell->sleeper, world->now + sim_world_about(&party->timing, SIM_PARTY_BELL_NS));
+    sim_thread_wake(bell->sleeper,
+                    world->now + sim_world_about(&party->timing, world->profile.bell));
 }
 
 CHI_PRIVATE bool sim_party_bell_wait(struct sim_party *party, env_bell handle, uint64_t until)
@@ -20879,9 +33862,27 @@ CHI_PRIVATE bool sim_party_bell_wait(struct sim_party *party, env_bell handle, u
 
 /* ---- the whole ---------------------------------------------------------------------------- */
 
+CHI_PRIVATE uint64_t sim_party_now(const struct sim_party *party)
+{
+  uint64_t now = party->world->now;
+  return party->clock ? sim_clock_at(party->clock, now) : now;
+}
+
+CHI_PRIVATE uint64_t sim_party_until(const struct sim_party *party, uint64_t local)
+{
+  return party->clock ? sim_clock_until(party->clock, local) : local;
+}
+
 static uint64_t sim_party_env_clock(struct env *env)
 {
-  return sim_party_of(env)->world->now;
+  return sim_party_now(sim_party_of(env));
+}
+
+static uint64_t sim_party_env_wall(struct env *env)
+{
+  const struct sim_party *party = sim_party_of(env);
+  const struct sim_clock plain = {0, 0, 0, 0};
+  return sim_clock_wall(party->clock ? party->clock : &plain, party->world->now);
 }
 
 static uint64_t sim_party_env_random(struct env *env)
@@ -20909,6 +33910,7 @@ CHI_PRIVATE void sim_party_init(struct sim_party *party, struct sim_world *world
   env->alloc = (struct alloc){sim_party_env_get, sim_party_env_put, party};
   env->clock = sim_party_env_clock;
   env->random = sim_party_env_random;
+  env->wall = sim_party_env_wall;
   env->stack_open = sim_party_env_stack_open;
   env->stack_close = sim_party_env_stack_close;
   env->segment_open = sim_party_env_segment_open;
@@ -20955,7 +33957,7 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
   while (party->blocks) {
     struct sim_party_block *block = party->blocks;
     party->blocks = block->next;
-    free(block);
+    sim_party_block_free(block);
   }
   for (uint32_t i = 0; i < party->stacks.count; i++)
     if (party->stacks.item[i])
@@ -20970,9 +33972,10 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
   memset(party, 0, sizeof(*party));
 }
 
-#undef SIM_PARTY_BELL_NS
 #undef SIM_PARTY_NEW
 #undef SIM_PARTY_OLD
+#undef SIM_PARTY_LARGE
+#undef SIM_PARTY_MARKED
 #endif /* CHI_OMIT_SIM */
 
 /* ---- sim/sim_thread.c ---- */
@@ -21031,6 +34034,10 @@ static void sim_thread_run(struct sim_world_event *event)
   struct sim_world *world = thread->world;
   struct fiber *to = thread->left;
   CHI_ASSERT(to);
+  if (thread->frozen && *thread->frozen) {
+    thread->held = true;
+    return;
+  }
   sim_world_trace(world, thread->node, SIM_TRACE_THREAD, thread->number, 0, 0, NULL);
   thread->left = NULL;
   thread->parked = false;
@@ -21078,6 +34085,13 @@ CHI_PRIVATE void sim_thread_wake(struct sim_thread *thread, uint64_t time)
   if (heap_contains(&world->heap, &thread->wake.entry) && thread->wake.entry.time <= time)
     return;
   sim_world_at(world, &thread->wake, time);
+}
+
+CHI_PRIVATE void sim_thread_thaw(struct sim_thread *thread)
+{
+  if (thread->held)
+    sim_world_at(thread->world, &thread->wake, thread->world->now);
+  thread->held = false;
 }
 
 CHI_PRIVATE void sim_thread_start(struct sim_world *world, struct sim_thread *thread, uint32_t node,
@@ -21139,6 +34153,7 @@ CHI_PRIVATE void sim_world_init(struct sim_world *world, uint64_t seed)
   world->alloc = (struct alloc){sim_world_get, sim_world_put, NULL};
   heap_init(&world->heap, &world->alloc);
   hash_stream_init(&world->trace.hash, seed);
+  world->profile = (struct sim_profile)SIM_PROFILE_DEFAULT;
   sim_world_stream(world, &world->order, 0, SIM_WORLD_STREAM_ORDER);
   sim_world_stream(world, &world->fault.rng, 0, SIM_WORLD_STREAM_FAULT);
 }
@@ -21166,8 +34181,8 @@ CHI_PRIVATE void sim_world_stream(const struct sim_world *world, struct rng *rng
 CHI_PRIVATE void sim_world_trace(struct sim_world *world, uint32_t node, int kind, uint64_t a,
                                  uint64_t b, uint64_t c, const char *text)
 {
-  const uint64_t values[3] = {a, b, c};
-  sim_trace_event(&world->trace, world->now, node, kind, values, text);
+  const struct sim_trace_event event = {world->now, node, kind, a, b, c, text};
+  sim_trace_event(&world->trace, &event);
 }
 
 CHI_PRIVATE void sim_world_fail(struct sim_world *world, uint32_t node, const char *fmt, ...)
@@ -21221,6 +34236,68 @@ CHI_PRIVATE bool sim_world_next(struct sim_world *world, uint64_t limit)
   event->run(event);
   return true;
 }
+#endif /* CHI_OMIT_SIM */
+
+/* ---- sim/sim_clock.c ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_clock.c - the clocks of a simulated machine, which drift and jump against virtual time. */
+
+#define SIM_CLOCK_MILLION 1000000
+#define SIM_CLOCK_EPOCH UINT64_C(1700000000000000000) /* wall time at virtual time 0 */
+
+/* What is gained in that time; in two parts, so that nothing overflows in a century. */
+static int64_t sim_clock_gain(uint64_t ns, int64_t ppm)
+{
+  int64_t millions = (int64_t)(ns / SIM_CLOCK_MILLION), rest = (int64_t)(ns % SIM_CLOCK_MILLION);
+  return millions * ppm + rest * ppm / SIM_CLOCK_MILLION;
+}
+
+CHI_PRIVATE uint64_t sim_clock_at(const struct sim_clock *clock, uint64_t now)
+{
+  uint64_t ns = now - clock->since;
+  CHI_ASSERT(now >= clock->since);
+  return clock->local + ns + (uint64_t)sim_clock_gain(ns, clock->ppm);
+}
+
+CHI_PRIVATE uint64_t sim_clock_until(const struct sim_clock *clock, uint64_t local)
+{
+  uint64_t rate = (uint64_t)(SIM_CLOCK_MILLION + clock->ppm), ahead, ns;
+  if (local <= clock->local)
+    return clock->since;
+  ahead = local - clock->local;
+  if (ahead >= UINT64_MAX / 4)
+    return UINT64_MAX;
+  if (clock->ppm == 0)
+    return clock->since + ahead;
+  ns = ahead / rate * SIM_CLOCK_MILLION + ahead % rate * SIM_CLOCK_MILLION / rate;
+  ns -= ns < 2 ? ns : 2;
+  while (sim_clock_at(clock, clock->since + ns) < local)
+    ns++; /* a few times at most, for what the divisions left out */
+  return clock->since + ns;
+}
+
+CHI_PRIVATE uint64_t sim_clock_wall(const struct sim_clock *clock, uint64_t now)
+{
+  return SIM_CLOCK_EPOCH + sim_clock_at(clock, now) + (uint64_t)clock->wall;
+}
+
+CHI_PRIVATE void sim_clock_drift(struct sim_clock *clock, uint64_t now, int64_t ppm)
+{
+  CHI_ASSERT(ppm >= -SIM_CLOCK_PPM_MAX && ppm <= SIM_CLOCK_PPM_MAX);
+  clock->local = sim_clock_at(clock, now);
+  clock->since = now;
+  clock->ppm = ppm;
+}
+
+CHI_PRIVATE void sim_clock_jump(struct sim_clock *clock, uint64_t now, int64_t ns)
+{
+  clock->local = sim_clock_at(clock, now) + (ns > 0 ? (uint64_t)ns : 0);
+  clock->since = now;
+  clock->wall += ns < 0 ? ns : 0;
+}
+
+#undef SIM_CLOCK_MILLION
+#undef SIM_CLOCK_EPOCH
 #endif /* CHI_OMIT_SIM */
 
 /* ---- sim/sim_disk.c ---- */
@@ -21967,22 +35044,65 @@ CHI_PRIVATE void sim_fault_memory(struct sim_fault *fault, uint32_t kinds, uint6
   fault->per_million = per_million;
 }
 
+/* Where one more rule goes; SIM_FAULT_RULES: nowhere. */
+static uint32_t sim_fault_place(const struct sim_fault *fault)
+{
+  uint32_t at = fault->rule_count;
+  if (at < SIM_FAULT_RULES)
+    return at;
+  for (at = 0; at < SIM_FAULT_RULES; at++) {
+    const struct sim_fault_io *rule = &fault->rules[at];
+    if (rule->times && rule->fits >= rule->after + rule->times)
+      break;
+  }
+  return at;
+}
+
+CHI_PRIVATE bool sim_fault_room(const struct sim_fault *fault)
+{
+  return sim_fault_place(fault) < SIM_FAULT_RULES;
+}
+
 CHI_PRIVATE struct sim_fault_io *sim_fault_add(struct sim_fault *fault,
                                                const struct sim_fault_io *rule)
 {
-  struct sim_fault_io *added = &fault->rules[fault->rule_count];
-  CHI_ASSERT(fault->rule_count < SIM_FAULT_RULES);
+  struct sim_fault_io *added = &fault->rules[sim_fault_place(fault)];
+  CHI_ASSERT(added < &fault->rules[SIM_FAULT_RULES]);
   CHI_ASSERT(rule->result <= 0);
+  if (added == &fault->rules[fault->rule_count])
+    fault->rule_count++;
   *added = *rule;
   added->fits = 0;
-  fault->rule_count++;
   return added;
+}
+
+CHI_PRIVATE const char *sim_fault_name(enum sim_fault_count count)
+{
+#define SIM_FAULT_TEXT(name, text) text,
+  static const char *const texts[] = {SIM_FAULT_COUNTS(SIM_FAULT_TEXT)};
+#undef SIM_FAULT_TEXT
+  CHI_ASSERT(count < SIM_FAULT_COUNT);
+  return texts[count];
 }
 
 CHI_PRIVATE void sim_fault_clear(struct sim_fault *fault)
 {
   fault->rule_count = 0;
   sim_fault_memory(fault, 0, 0, 0);
+}
+
+static enum sim_fault_count sim_fault_count_of(enum sim_fault_memory kind)
+{
+  switch (kind) {
+  case SIM_FAULT_ALLOC:
+    return SIM_FAULT_REFUSED_ALLOC;
+  case SIM_FAULT_STACK:
+    return SIM_FAULT_REFUSED_STACK;
+  case SIM_FAULT_SEGMENT:
+    return SIM_FAULT_REFUSED_SEGMENT;
+  default:
+    return SIM_FAULT_REFUSED_BELL;
+  }
 }
 
 CHI_PRIVATE bool sim_fault_hits(struct sim_fault *fault, enum sim_fault_memory kind)
@@ -21995,6 +35115,7 @@ CHI_PRIVATE bool sim_fault_hits(struct sim_fault *fault, enum sim_fault_memory k
   if (rng_chance(&fault->rng, fault->per_million))
     hit = true;
   fault->injected += hit;
+  fault->count[sim_fault_count_of(kind)] += hit;
   return hit;
 }
 
@@ -22020,7 +35141,12 @@ CHI_PRIVATE const struct sim_fault_io *sim_fault_hits_io(struct sim_fault *fault
         (!rule->times || rule->fits - rule->after <= rule->times))
       hit = rule;
   }
-  fault->injected += hit != NULL;
+  if (hit) {
+    fault->injected++;
+    fault->count[SIM_FAULT_IO_FAILED] += hit->result < 0;
+    fault->count[SIM_FAULT_IO_SHORT] += hit->result == 0 && hit->limit;
+    fault->count[SIM_FAULT_IO_LATE] += hit->delay_ns > 0;
+  }
   return hit;
 }
 #endif /* CHI_OMIT_SIM */
@@ -22034,7 +35160,7 @@ CHI_PRIVATE const struct sim_fault_io *sim_fault_hits_io(struct sim_fault *fault
 #define SIM_TRACE_LINE 600
 
 /* How an event reads: %a %b %c are values, %t the text, %p a pool, %k a task, %i an operation, %r
- * its result, %s a status, %n %l %h %u words. What is not here is not worth a line. */
+ * its result, %s a status, %n %l %h %u %w words. What is not here is not worth a line. */
 static const struct {
   int kind;
   const char *format;
@@ -22055,6 +35181,12 @@ static const struct {
     {SIM_TRACE_IO_END, "worker %a: %i gives %r"},
     {SIM_TRACE_FAULT_IO, "worker %a: a fault hits %i %t"},
     {SIM_TRACE_FAULT_MEMORY, "a fault refuses %t"},
+    {SIM_TRACE_NET_SEND, "message %b to node%a, %c bytes"},
+    {SIM_TRACE_NET_DELIVER, "message %b of node%a arrives"},
+    {SIM_TRACE_NET_LOST, "message %b to node%a is lost: %t"},
+    {SIM_TRACE_NET_PEER, "connection to node%a is %w: %t"},
+    {SIM_TRACE_NET_REFUSED, "cannot send to node%a: %r"},
+    {SIM_TRACE_PLAN, "fault: %t"},
 };
 
 static const char *const sim_trace_io_words[] = {"open",     "read",    "write", "sync",
@@ -22069,6 +35201,7 @@ static const char *const sim_trace_client_words[] = {[SIM_TRACE_CLIENT_STARTS] =
                                                      [SIM_TRACE_CLIENT_KILLED] = "is killed"};
 static const char *const sim_trace_attach_words[] = {"is gone", "is attached", "is refused"};
 static const char *const sim_trace_link_words[] = {"hangs up", "connects"};
+static const char *const sim_trace_peer_words[] = {"down", "up"};
 
 #define SIM_TRACE_WORD(words, value) ((value) < CHI_COUNT(words) ? (words)[value] : "?")
 
@@ -22156,6 +35289,9 @@ static void sim_trace_add_field(struct sim_trace_line *line, char field, const u
   case 'h':
     sim_trace_add(line, SIM_TRACE_WORD(sim_trace_attach_words, v[1]));
     break;
+  case 'w':
+    sim_trace_add(line, SIM_TRACE_WORD(sim_trace_peer_words, v[1]));
+    break;
   case 'u':
     sim_trace_add(line, SIM_TRACE_WORD(sim_trace_link_words, v[1]));
     break;
@@ -22184,30 +35320,55 @@ static void sim_trace_end(struct sim_trace *trace, struct sim_trace_line *line)
   trace->put(trace->arg, line->text);
 }
 
-CHI_PRIVATE void sim_trace_event(struct sim_trace *trace, uint64_t now, uint32_t node, int kind,
-                                 const uint64_t values[3], const char *text)
+/* Appends what the event says. */
+static bool sim_trace_form(struct sim_trace_line *line, const struct sim_trace_event *event)
 {
-  struct sim_trace_line line;
+  const uint64_t values[3] = {event->a, event->b, event->c};
   size_t form = 0;
-  trace->events++;
-  hash_stream_u64(&trace->hash, now);
-  hash_stream_u64(&trace->hash, (uint64_t)node << 32 | (uint32_t)kind);
-  for (int i = 0; i < 3; i++)
-    hash_stream_u64(&trace->hash, values[i]);
-  if (text)
-    hash_stream_bytes(&trace->hash, text, strlen(text));
-  while (form < CHI_COUNT(sim_trace_forms) && sim_trace_forms[form].kind != kind)
+  while (form < CHI_COUNT(sim_trace_forms) && sim_trace_forms[form].kind != event->kind)
     form++;
-  if (!trace->put || form == CHI_COUNT(sim_trace_forms))
-    return;
-  sim_trace_begin(&line, now, node);
+  if (form == CHI_COUNT(sim_trace_forms))
+    return false;
   for (const char *at = sim_trace_forms[form].format; *at; at++) {
     if (*at == '%')
-      sim_trace_add_field(&line, *++at, values, text);
+      sim_trace_add_field(line, *++at, values, event->text);
     else
-      sim_trace_add(&line, (char[2]){*at, '\0'});
+      sim_trace_add(line, (char[2]){*at, '\0'});
   }
-  sim_trace_end(trace, &line);
+  return true;
+}
+
+CHI_PRIVATE bool sim_trace_say(const struct sim_trace_event *event, char *buf, size_t size)
+{
+  struct sim_trace_line line = {.used = 0};
+  bool told = sim_trace_form(&line, event);
+  line.text[line.used] = '\0';
+  snprintf(buf, size, "%s", line.text);
+  return told;
+}
+
+static void sim_trace_tell(struct sim_trace *trace, const struct sim_trace_event *event)
+{
+  struct sim_trace_line line;
+  sim_trace_begin(&line, event->time, event->node);
+  if (sim_trace_form(&line, event))
+    sim_trace_end(trace, &line);
+}
+
+CHI_PRIVATE void sim_trace_event(struct sim_trace *trace, const struct sim_trace_event *event)
+{
+  trace->events++;
+  hash_stream_u64(&trace->hash, event->time);
+  hash_stream_u64(&trace->hash, (uint64_t)event->node << 32 | (uint32_t)event->kind);
+  hash_stream_u64(&trace->hash, event->a);
+  hash_stream_u64(&trace->hash, event->b);
+  hash_stream_u64(&trace->hash, event->c);
+  if (event->text)
+    hash_stream_bytes(&trace->hash, event->text, strlen(event->text));
+  if (trace->put)
+    sim_trace_tell(trace, event);
+  if (trace->sink)
+    trace->sink(trace->sink_arg, event);
 }
 
 CHI_PRIVATE void sim_trace_text(struct sim_trace *trace, uint64_t now, uint32_t node,

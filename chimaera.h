@@ -123,6 +123,9 @@ typedef struct chi_config {
   uint32_t compose_count;
   chi_host *hosts; /* from the hostfile; none: this node alone, on the loopback address */
   uint32_t host_count;
+  /* Own position among them. UINT32_MAX, the default: chi_node_open finds it, by comparing the
+   * hosts' addresses with those of this machine, of which exactly one must match. */
+  uint32_t node;
 } chi_config;
 
 /* Receives each error, warning and note of a configuration: level is a chi_log_level, text is one
@@ -169,7 +172,8 @@ const char *chi_format_size(uint64_t bytes, char *buf, size_t size);
 const char *chi_format_duration(uint64_t ns, char *buf, size_t size);
 
 #ifndef CHI_OMIT_REAL
-/* Reads a YAML file of any generation over what *config holds, and the hostfile it names.
+/* Reads a YAML file of any generation over what *config holds, the hostfile it names, and `node`
+ * from $CHI_NODE if that is set.
  * path NULL: $CHI_SERVER_CONF, else $WRP_RUNTIME_CONF, else ~/.chimaera/chimaera.yaml if it is
  * there, else nothing is read. Reports every problem through report (may be NULL), the first
  * error also in *err. Returns CHI_ECONFIG, CHI_ENOENT, CHI_EACCES, CHI_EIO or CHI_ENOMEM; on
@@ -204,7 +208,10 @@ typedef struct chi_query {
 
 enum chi_task_flag {
   CHI_TASK_PERIODIC = 1, /* runs again period_us after each run, until cancelled or non-zero */
-  CHI_TASK_FORGET = 2,   /* fire-and-forget: freed by the library when it has completed */
+  /* Fire-and-forget: freed by the library when it has completed. A subtask of this kind outlives
+   * its parent, and so must not be given memory that doesn't, such as the parent's own buffers
+   * (CHI_EINVAL) or those of the client's task further up (not noticed). */
+  CHI_TASK_FORGET = 2,
   CHI_TASK_FORCE_NET = 4 /* goes through the network code even when the target is local */
 };
 
@@ -394,7 +401,9 @@ typedef struct chi_method {
 enum chi_module_flag {
   /* Methods of a container may run on several workers at once and guard themselves with the locks
    * below. Simulation steps one worker at a time: it shows orders of blocking, not data races. */
-  CHI_MODULE_PARALLEL = 1
+  CHI_MODULE_PARALLEL = 1,
+  /* Its code keeps variables outside of containers, on purpose: `chimaera sim` doesn't warn. */
+  CHI_MODULE_STATICS = 2
 };
 
 #define CHI_MODULE_VERSION 1
@@ -414,12 +423,20 @@ typedef struct chi_module {
   void (*destroy)(chi_ctx *ctx, void *self);
   /* For query dynamic: chooses the real query before the task is routed. Must not block. */
   int (*schedule)(chi_ctx *ctx, void *self, const void *task, chi_query *query);
-  /* Adds the OUT fields of one answer to those gathered so far; NULL: the last one is copied. */
+  /* Adds the OUT fields of one answer to those gathered so far, in order of containers; NULL: the
+   * last one is copied. The ref of a bulk field of `into` is the room at its data. */
   int (*aggregate)(uint32_t method, void *into, const void *from);
   void (*node_failure)(chi_ctx *ctx, void *self, uint32_t node);
   void (*recover)(chi_ctx *ctx, void *self, uint32_t node);
-  /* Writes one JSON object of the module's own figures; returns its length, or less than 0. */
+  /* Writes one JSON object of the module's own figures, shorter than room, for admin's monitor;
+   * returns its length, or less than 0. Runs as a method does. */
   int (*monitor)(chi_ctx *ctx, void *self, char *json, size_t room);
+  /* For containers that move to another node; both may block, and run while no other task is in
+   * the container. save writes the state to data if `room` bytes are enough, and returns how many
+   * are needed; load builds a container from them, instead of create. The one that was saved is
+   * ended by destroy when the other serves. */
+  int64_t (*save)(chi_ctx *ctx, void *self, void *data, uint64_t room);
+  int (*load)(chi_ctx *ctx, void *self, const void *params, const void *data, uint64_t size);
 } chi_module;
 
 typedef const chi_module *chi_module_entry_fn(void);
@@ -580,10 +597,14 @@ int chi_pool_destroy(chi_queue *queue, chi_pool_id id, chi_error *err);
 /* admin: pool 1.0, named "admin", on every node. */
 #define CHI_ADMIN_POOL ((chi_pool_id){1, 0})
 
-/* Get-or-create: by name, then by id; 0.0 is refused. params: one NAME=VALUE a line. */
+/* Get-or-create: by name, then by id; 0.0 is refused. params: one NAME=VALUE a line. pool_query
+ * "local": a pool of this node alone, with one container; else of all nodes, with one on each.
+ * Returns the first code that is not 0 by container; nodes that cannot be reached build theirs when
+ * they can. */
 #define CHI_ADMIN_GET_OR_CREATE_POOL(X, T)                                                         \
   X(T, IN, str, mod_name, 256) X(T, IN, str, pool_name, 1024) X(T, IN, str, params, 2048, "\n")    \
-  X(T, INOUT, pool, pool_id) X(T, OUT, bool, created) X(T, OUT, str, error_message, 400)
+  X(T, INOUT, pool, pool_id) X(T, IN, str, pool_query, 16, "dynamic") X(T, OUT, bool, created)     \
+  X(T, OUT, str, error_message, 400)
 CHI_TASK(chi_admin_get_or_create_pool, 10, CHI_ADMIN_GET_OR_CREATE_POOL)
 /* Waits for the tasks of the pool that have been accepted, then destroys its containers. */
 #define CHI_ADMIN_DESTROY_POOL(X, T)                                                               \
@@ -605,9 +626,16 @@ CHI_TASK(chi_admin_find_pool, 19, CHI_ADMIN_FIND_POOL)
 /* The declarations of a pool's methods as text, in the form of docs/modules.md. size as above. */
 #define CHI_ADMIN_DESCRIBE(X, T) X(T, IN, pool, pool_id) X(T, OUT, bulk, text) X(T, OUT, u64, size)
 CHI_TASK(chi_admin_describe, 20, CHI_ADMIN_DESCRIBE)
+/* Moves a container of a pool to another node, with its state; to be asked of the node where it is
+ * now. CHI_ENOTSUP: its module has no save and load; CHI_EUNKNOWN: the target was lost, and perhaps
+ * the container with it; after other errors it is where it was. */
+#define CHI_ADMIN_MIGRATE(X, T)                                                                    \
+  X(T, IN, pool, pool_id) X(T, IN, u32, container) X(T, IN, u32, node)                             \
+  X(T, OUT, str, error_message, 400)
+CHI_TASK(chi_admin_migrate, 22, CHI_ADMIN_MIGRATE)
 
 /* bdev: a block device on a file (the pool's name is its path) or in memory. */
-#define CHI_BLOCK_FIELDS(X, T) X(T, IN, u64, offset) X(T, IN, u64, size) X(T, IN, u32, type, "0")
+#define CHI_BLOCK_FIELDS(X, T) X(T, IN, size, offset) X(T, IN, size, size) X(T, IN, u32, type, "0")
 CHI_STRUCT(chi_block, CHI_BLOCK_FIELDS)
 #define CHI_BDEV_BLOCKS 64
 #define CHI_BDEV_PARAMS(X, T)                                                                      \
@@ -663,13 +691,190 @@ int chi_type_preset(const chi_type *type, void *object, chi_error *err);
 void chi_type_print(const chi_type *type, const void *object, uint32_t dirs, chi_put_fn *put,
                     void *arg);
 
+/* ---- clusters --------------------------------------------------------------------------- */
+
+/* Several nodes behind one handle, for tests of modules and of programs. Simulated, they live in
+ * this process under virtual time, with a network and disks that fail on demand, and everything
+ * that happens follows from the seed. docs/simulation.md begins at the beginning.
+ *
+ * One thread uses a cluster. While simulated time runs, client programs (below), methods and checks
+ * of this process are called in between; what they may use is said of each function: R means only
+ * where no time runs, in the test itself. After a check has failed nothing runs any more. */
+typedef struct chi_cluster chi_cluster;
+
+#define CHI_CLUSTER_ALL UINT32_MAX
+#define CHI_CLUSTER_NODES_MAX 4096u
+#define CHI_CLUSTER_PROPERTIES_MAX 128u
+#define CHI_CLUSTER_CHECKS_MAX 32u
+
+/* Opens the cluster that spec names, "KIND:KEY=VALUE,...", and runs until its nodes serve and have
+ * found each other.
+ *   sim:       nodes=3, seed=1, up=NODES (how many start at once; the others with
+ *              CHI_FAULT_START), and the keys of the configuration without their section, as in
+ *              docs/configuration.md: heartbeat_interval=100ms, neighborhood_size=2, ...
+ *   local:     processes on this host; not there yet
+ *   hostfile:  an existing cluster; not there yet
+ * The modules must outlive it. CHI_EINVAL: spec has a fault, which *err names; CHI_ENOTSUP: this
+ * build has no such kind; what a node failed with. */
+int chi_cluster_open(const char *spec, const chi_module *const *modules, uint32_t count,
+                     chi_cluster **out, chi_error *err);
+/* Ends all clients and nodes as if killed, and frees everything. NULL is fine. R. */
+void chi_cluster_close(chi_cluster *cluster);
+uint32_t chi_cluster_nodes(const chi_cluster *cluster);
+/* 1 if that node serves. */
+int chi_cluster_is_up(const chi_cluster *cluster, uint32_t node);
+
+/* A client program: a process of its own on a node's host, with a connection to its daemon, for
+ * which it waits if need be. body uses any function for clients; when it returns, the process has
+ * ended and the connection is closed. Returns its number, from 1, or CHI_ERANGE. */
+typedef void chi_cluster_body(chi_cluster *cluster, chi_client *client, void *arg);
+int chi_cluster_client(chi_cluster *cluster, uint32_t node, chi_cluster_body *body, void *arg);
+/* As kill -9; nothing if it has ended. Not by itself. */
+void chi_cluster_client_kill(chi_cluster *cluster, int number);
+int chi_cluster_client_ended(const chi_cluster *cluster, int number); /* 1: body has returned */
+/* In the body of a client: lets time pass. */
+void chi_cluster_sleep(chi_cluster *cluster, uint64_t ns);
+/* In a body, or in a method: uses that much CPU, which holds up nobody else. */
+void chi_cluster_cpu(chi_cluster *cluster, uint64_t ns);
+
+/* Runs one task as a client of that node does and waits for it: *task is the caller's own, with
+ * pool, query and IN fields set; after its completion it holds rc and OUT fields. Returns its rc;
+ * CHI_ENOTSUP: with bulk fields, periodic, or one that nobody waits for: that is for bodies;
+ * CHI_ETIMEOUT: not within limit_ns, and it was abandoned; CHI_ECANCELLED: a check has failed;
+ * CHI_ENODAEMON: the node isn't up. R. */
+int chi_cluster_call(chi_cluster *cluster, uint32_t node, const chi_type *type, void *task,
+                     uint64_t limit_ns);
+/* As chi_pool_create and chi_pool_destroy, as a client of that node does. R. */
+int chi_cluster_pool_create(chi_cluster *cluster, uint32_t node, const char *mod_name,
+                            const char *pool_name, const chi_param *params, uint32_t count,
+                            chi_pool_id *id, chi_error *err);
+int chi_cluster_pool_destroy(chi_cluster *cluster, uint32_t node, chi_pool_id id, chi_error *err);
+
+/* Time. All return CHI_OK, CHI_ETIMEOUT, or CHI_ECANCELLED: a check has failed, and see
+ * chi_cluster_failure. R. */
+typedef int chi_cluster_fn(chi_cluster *cluster, void *arg); /* 1: it holds; 0 */
+int chi_cluster_run_for(chi_cluster *cluster, uint64_t ns);
+/* Until pred holds, which is asked after each event. */
+int chi_cluster_run_until(chi_cluster *cluster, chi_cluster_fn *pred, void *arg, uint64_t limit_ns);
+/* Until every client's body has returned. */
+int chi_cluster_run_idle(chi_cluster *cluster, uint64_t limit_ns);
+/* Makes the cluster whole - ends every fault, starts every node that is down - and runs until every
+ * client's body has returned, no task is open, all nodes agree on who is there and on the pools,
+ * and what must hold at last does. The check "liveness" fails if that takes longer. */
+int chi_cluster_settle(chi_cluster *cluster, uint64_t limit_ns);
+/* Asks a node, or all, to stop as an operator does and runs until they have. CHI_EBUSY: one is
+ * stuck. What a node that has stopped still holds fails the check "leak". R. */
+int chi_cluster_stop(chi_cluster *cluster, uint32_t node, uint32_t grace_ms);
+
+/* Faults: what happens, of nodes a and b, and value; what a kind doesn't name is 0. */
+#define CHI_FAULT_TABLE(X)                                                                         \
+  X(CHI_FAULT_CUT, "cut")             /* a, b: nothing gets from a to b, though from b to a */     \
+  X(CHI_FAULT_JOIN, "join")           /* a, b: ends cut */                                         \
+  X(CHI_FAULT_ISOLATE, "isolate")     /* a: nothing gets to it or from it */                       \
+  X(CHI_FAULT_REJOIN, "rejoin")       /* a: ends isolate */                                        \
+  X(CHI_FAULT_PARTITION, "partition") /* a, b: nodes a to b are cut off from all others */         \
+  X(CHI_FAULT_SPLIT, "split")         /* value: the same for nodes whose bits are set */           \
+  X(CHI_FAULT_HEAL, "heal")           /* ends all that is wrong with the network */                \
+  X(CHI_FAULT_CLOG, "clog")           /* a, b, value: the way takes so many ns longer; 0 ends */   \
+  X(CHI_FAULT_SLOW, "slow")           /* a, b, value: takes so many hundredths; 100 ends */        \
+  X(CHI_FAULT_FULL, "full")           /* a, b, value 1: no room in the queue from a to b; 0 ends */\
+  X(CHI_FAULT_DROP, "drop")           /* a, b: the connection breaks, and a hears of it */         \
+  X(CHI_FAULT_HALF, "half")           /* a, b: it breaks, and a does not hear of it for a while */ \
+  X(CHI_FAULT_LOSE, "lose")           /* a, b, value: that message from now, from 1, is lost */    \
+  X(CHI_FAULT_SNAP, "snap")           /* a, b, value: the connection breaks with that message */   \
+  X(CHI_FAULT_PAUSE, "pause")         /* a: its threads stand still; its network does not */       \
+  X(CHI_FAULT_RESUME, "resume")       /* a: ends pause */                                          \
+  X(CHI_FAULT_CRASH, "crash")         /* a: loses power, and what its disk had not made safe */    \
+  X(CHI_FAULT_KILL, "kill")           /* a: its process ends, as by kill -9 */                     \
+  X(CHI_FAULT_STOP, "stop")           /* a, value: is asked to stop, with so many ms of grace */   \
+  X(CHI_FAULT_START, "start")         /* a: starts, for the first time or again */                 \
+  X(CHI_FAULT_DRIFT, "drift")         /* a, value: its clocks gain that in a million; 0 ends */    \
+  X(CHI_FAULT_JUMP, "jump")           /* a, value: its clocks jump by that, ns */                  \
+  X(CHI_FAULT_DISK, "disk")           /* a, b (enum chi_fault_file; all), value: the next          \
+                                       * operation fails: CHI_EIO, for 1 CHI_ENOSPC */             \
+  X(CHI_FAULT_DELAY, "delay")         /* a, b as above, value: the next takes so many ns longer */ \
+  X(CHI_FAULT_MEMORY, "memory")       /* value: so many of a million askings for memory fail */    \
+  X(CHI_FAULT_CALM, "calm")           /* ends every fault, and starts what crashed or was killed */
+
+typedef enum chi_fault {
+#define CHI_FAULT_ENUM(name, text) name,
+  CHI_FAULT_TABLE(CHI_FAULT_ENUM)
+#undef CHI_FAULT_ENUM
+  CHI_FAULT_KINDS
+} chi_fault;
+
+enum chi_fault_file {
+  CHI_FAULT_OPEN, CHI_FAULT_READ, CHI_FAULT_WRITE, CHI_FAULT_SYNC, CHI_FAULT_TRUNCATE,
+  CHI_FAULT_SIZE, CHI_FAULT_CLOSE, CHI_FAULT_RENAME, CHI_FAULT_REMOVE, CHI_FAULT_DIRSYNC,
+  CHI_FAULT_SPACE
+};
+
+/* "cut" and so on; "unknown". */
+const char *chi_fault_name(int kind);
+/* It happens now; from a body, a method or a check: as soon as that has let go. What makes no sense
+ * now (a node that is to end isn't up) does nothing, and counts nothing. CHI_EINVAL: no such fault;
+ * CHI_ERANGE: no such node, or value; CHI_EBUSY: too many; CHI_ENOTSUP: not in this kind of
+ * cluster. */
+int chi_cluster_fault(chi_cluster *cluster, int kind, uint32_t a, uint32_t b, int64_t value);
+/* Faults to come, a line "TIME NAME [A [B]] [VALUE]" each: seconds since the clock said one second,
+ * and what the kind names; # begins a comment. CHI_EINVAL: *err says where; CHI_ENOTSUP. R. */
+int chi_cluster_plan(chi_cluster *cluster, const char *text, chi_error *err);
+/* Faults drawn from the seed: "until=10s,kinds=crash+cut+pause,each=3,outage=1s,down=1,swarm=1".
+ * until: from now on, and then all is calm; kinds: all but memory, if not given; each: most of one
+ * kind; outage: longest time that one lasts; down: most nodes that are down or unreachable at a
+ * time; swarm=1: only a part of the kinds, as drawn. CHI_EINVAL, CHI_ENOTSUP. R. */
+int chi_cluster_faults(chi_cluster *cluster, const char *spec, chi_error *err);
+/* How often that kind has happened so far. */
+uint64_t chi_cluster_fault_count(const chi_cluster *cluster, int kind);
+
+/* Checks of one's own: fn is called at the end of each event, or where nothing is open any more (in
+ * chi_cluster_settle); what it returns that isn't NULL is the text of a failure. CHI_ERANGE: too
+ * many. Built-in checks are always on: see docs/simulation.md. */
+enum chi_check_when { CHI_CHECK_EVENT, CHI_CHECK_SETTLED };
+typedef const char *chi_check_fn(chi_cluster *cluster, void *arg);
+int chi_cluster_check(chi_cluster *cluster, const char *name, int when, chi_check_fn *fn,
+                      void *arg);
+/* Properties, told by whoever knows: a test, a body, a method. The first is a failure whenever it
+ * does not hold. The second should hold at least once. They are known by name, of which 63
+ * characters count, and return `holds`. */
+int chi_always(chi_cluster *cluster, const char *name, int holds);
+int chi_sometimes(chi_cluster *cluster, const char *name, int holds);
+/* pred must hold at last: chi_cluster_settle waits for it. CHI_ERANGE: too many. */
+int chi_eventually(chi_cluster *cluster, const char *name, chi_cluster_fn *pred, void *arg);
+/* How often the property of that name was told of, and held. CHI_ENOENT. */
+int chi_cluster_property(const chi_cluster *cluster, const char *name, uint64_t *told,
+                         uint64_t *held);
+/* A test that has found something wrong: from the first call on nothing runs any more. */
+void chi_cluster_fail(chi_cluster *cluster, const char *check, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+typedef struct chi_failure {
+  uint64_t event, time; /* how many had happened; virtual nanoseconds */
+  char check[64], text[400];
+} chi_failure;
+/* The first check that failed; NULL: none has. */
+const chi_failure *chi_cluster_failure(const chi_cluster *cluster);
+/* Writes what the run came to: time, events, hash, faults by kind, properties and those that never
+ * held, the failure. Returns how many properties never held. */
+uint32_t chi_cluster_report(const chi_cluster *cluster, chi_put_fn *put, void *arg);
+
+uint64_t chi_cluster_now(const chi_cluster *cluster); /* nanoseconds; begins at one second */
+uint64_t chi_cluster_seed(const chi_cluster *cluster);
+/* Over everything that has happened: equal for equal runs, on any machine. 0 if not simulated. */
+uint64_t chi_cluster_hash(const chi_cluster *cluster);
+uint64_t chi_cluster_events(const chi_cluster *cluster);
+/* From now on put gets a line for each event that is worth reading; NULL: nobody does. */
+void chi_cluster_story(chi_cluster *cluster, chi_put_fn *put, void *arg);
+
 /* ---- nodes ------------------------------------------------------------------------------ */
 
 #ifndef CHI_OMIT_REAL
 typedef struct chi_node chi_node;
 /* Starts a node in this process: its threads, its socket, the pools of config->compose. The
  * modules beside the built-in ones are passed as `count` pointers; others load from the
- * directories of $CHI_MODULE_PATH. config is copied. */
+ * directories of $CHI_MODULE_PATH. config is copied. *out is there before the pools are, so that a
+ * signal handler can stop a node whose pools take too long: then CHI_OK comes at once, as if it had
+ * been stopped a moment later. On failure *out is NULL. */
 int chi_node_open(const chi_config *config, const chi_module *const *modules, uint32_t count,
                   chi_node **out, chi_error *err);
 /* The instance's name, for chi_client_open: "NAME:PORT". Lives as long as the node. */

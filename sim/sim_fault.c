@@ -11,22 +11,65 @@ CHI_PRIVATE void sim_fault_memory(struct sim_fault *fault, uint32_t kinds, uint6
   fault->per_million = per_million;
 }
 
+/* Where one more rule goes; SIM_FAULT_RULES: nowhere. */
+static uint32_t sim_fault_place(const struct sim_fault *fault)
+{
+  uint32_t at = fault->rule_count;
+  if (at < SIM_FAULT_RULES)
+    return at;
+  for (at = 0; at < SIM_FAULT_RULES; at++) {
+    const struct sim_fault_io *rule = &fault->rules[at];
+    if (rule->times && rule->fits >= rule->after + rule->times)
+      break;
+  }
+  return at;
+}
+
+CHI_PRIVATE bool sim_fault_room(const struct sim_fault *fault)
+{
+  return sim_fault_place(fault) < SIM_FAULT_RULES;
+}
+
 CHI_PRIVATE struct sim_fault_io *sim_fault_add(struct sim_fault *fault,
                                                const struct sim_fault_io *rule)
 {
-  struct sim_fault_io *added = &fault->rules[fault->rule_count];
-  CHI_ASSERT(fault->rule_count < SIM_FAULT_RULES);
+  struct sim_fault_io *added = &fault->rules[sim_fault_place(fault)];
+  CHI_ASSERT(added < &fault->rules[SIM_FAULT_RULES]);
   CHI_ASSERT(rule->result <= 0);
+  if (added == &fault->rules[fault->rule_count])
+    fault->rule_count++;
   *added = *rule;
   added->fits = 0;
-  fault->rule_count++;
   return added;
+}
+
+CHI_PRIVATE const char *sim_fault_name(enum sim_fault_count count)
+{
+#define SIM_FAULT_TEXT(name, text) text,
+  static const char *const texts[] = {SIM_FAULT_COUNTS(SIM_FAULT_TEXT)};
+#undef SIM_FAULT_TEXT
+  CHI_ASSERT(count < SIM_FAULT_COUNT);
+  return texts[count];
 }
 
 CHI_PRIVATE void sim_fault_clear(struct sim_fault *fault)
 {
   fault->rule_count = 0;
   sim_fault_memory(fault, 0, 0, 0);
+}
+
+static enum sim_fault_count sim_fault_count_of(enum sim_fault_memory kind)
+{
+  switch (kind) {
+  case SIM_FAULT_ALLOC:
+    return SIM_FAULT_REFUSED_ALLOC;
+  case SIM_FAULT_STACK:
+    return SIM_FAULT_REFUSED_STACK;
+  case SIM_FAULT_SEGMENT:
+    return SIM_FAULT_REFUSED_SEGMENT;
+  default:
+    return SIM_FAULT_REFUSED_BELL;
+  }
 }
 
 CHI_PRIVATE bool sim_fault_hits(struct sim_fault *fault, enum sim_fault_memory kind)
@@ -39,6 +82,7 @@ CHI_PRIVATE bool sim_fault_hits(struct sim_fault *fault, enum sim_fault_memory k
   if (rng_chance(&fault->rng, fault->per_million))
     hit = true;
   fault->injected += hit;
+  fault->count[sim_fault_count_of(kind)] += hit;
   return hit;
 }
 
@@ -64,6 +108,11 @@ CHI_PRIVATE const struct sim_fault_io *sim_fault_hits_io(struct sim_fault *fault
         (!rule->times || rule->fits - rule->after <= rule->times))
       hit = rule;
   }
-  fault->injected += hit != NULL;
+  if (hit) {
+    fault->injected++;
+    fault->count[SIM_FAULT_IO_FAILED] += hit->result < 0;
+    fault->count[SIM_FAULT_IO_SHORT] += hit->result == 0 && hit->limit;
+    fault->count[SIM_FAULT_IO_LATE] += hit->delay_ns > 0;
+  }
   return hit;
 }

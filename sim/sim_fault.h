@@ -15,6 +15,23 @@ enum sim_fault_memory {
   SIM_FAULT_ANY = 15
 };
 
+/* What is counted, and its name. */
+#define SIM_FAULT_COUNTS(X)                                                                        \
+  X(REFUSED_ALLOC, "private memory refused")                                                       \
+  X(REFUSED_STACK, "stack refused")                                                                \
+  X(REFUSED_SEGMENT, "shared memory refused")                                                      \
+  X(REFUSED_BELL, "bell refused")                                                                  \
+  X(IO_FAILED, "file operation failed")                                                            \
+  X(IO_SHORT, "transfer cut short")                                                                \
+  X(IO_LATE, "file operation delayed")
+
+enum sim_fault_count {
+#define SIM_FAULT_ENUM(name, text) SIM_FAULT_##name,
+  SIM_FAULT_COUNTS(SIM_FAULT_ENUM)
+#undef SIM_FAULT_ENUM
+      SIM_FAULT_COUNT
+};
+
 #define SIM_FAULT_ANYWHERE UINT32_MAX /* every node, every operation */
 #define SIM_FAULT_RULES 16
 
@@ -39,6 +56,7 @@ struct sim_fault {
   uint32_t per_million; /* of askings that fail */
   uint32_t kinds;       /* a set of enum sim_fault_memory; 0: none are counted */
   uint64_t injected;    /* faults so far */
+  uint64_t count[SIM_FAULT_COUNT];
   struct sim_fault_io rules[SIM_FAULT_RULES];
   uint32_t rule_count;
 };
@@ -47,9 +65,13 @@ struct sim_fault {
  * number (from 1; 0: none), or per_million of them at random, or both. */
 CHI_PRIVATE CHI_UNUSED void sim_fault_memory(struct sim_fault *fault, uint32_t kinds,
                                              uint64_t fail_at, uint32_t per_million);
-/* Adds a rule (a copy) and returns it; at most SIM_FAULT_RULES. */
+/* Adds a rule (a copy) and returns it; at most SIM_FAULT_RULES, of which those that will never hit
+ * again make room when there is none. */
 CHI_PRIVATE CHI_UNUSED struct sim_fault_io *sim_fault_add(struct sim_fault *fault,
                                                           const struct sim_fault_io *rule);
+/* Whether there is room for one more. */
+CHI_PRIVATE CHI_UNUSED bool sim_fault_room(const struct sim_fault *fault);
+CHI_PRIVATE CHI_UNUSED const char *sim_fault_name(enum sim_fault_count count);
 /* From now on nothing goes wrong. */
 CHI_PRIVATE CHI_UNUSED void sim_fault_clear(struct sim_fault *fault);
 

@@ -3,10 +3,7 @@
 
 #include <stdlib.h>
 
-#define SIM_IO_DEPTH 32u       /* operations under way, per worker */
-#define SIM_IO_NS 50000u       /* an operation */
-#define SIM_IO_SYNC_NS 500000u /* a sync; a transfer takes 1 ns more for each byte */
-#define SIM_IO_WAKE_NS 2000u
+#define SIM_IO_DEPTH 32u /* operations under way, per worker */
 
 struct sim_io_op {
   struct sim_world_event event;
@@ -102,7 +99,7 @@ static void sim_io_hand_back(struct sim_io_op *op)
   *worker->last = op->io;
   worker->last = &op->io->next;
   if (worker->thread)
-    sim_thread_wake(worker->thread, op->owner->world->now + SIM_IO_WAKE_NS);
+    sim_thread_wake(worker->thread, op->owner->world->now + op->owner->world->profile.io_wake);
 }
 
 static void sim_io_complete(struct sim_world_event *event)
@@ -124,11 +121,12 @@ static void sim_io_complete(struct sim_world_event *event)
 static uint64_t sim_io_time(struct sim_io_op *op)
 {
   const struct env_io *io = op->io;
-  uint64_t ns = SIM_IO_NS;
+  const struct sim_profile *profile = &op->owner->world->profile;
+  uint64_t ns = profile->io;
   if (io->op == ENV_IO_SYNC || io->op == ENV_IO_DIRSYNC)
-    ns = SIM_IO_SYNC_NS;
+    ns = profile->io_sync;
   if (io->op == ENV_IO_READ || io->op == ENV_IO_WRITE)
-    ns += io->size;
+    ns += io->size * profile->io_byte_ps / 1000;
   ns = sim_world_about(&op->owner->rng, ns);
   return op->owner->world->now + ns + (op->faulty ? op->fault.delay_ns : 0);
 }
@@ -237,6 +235,3 @@ CHI_PRIVATE void sim_io_fini(struct sim_io *io)
 }
 
 #undef SIM_IO_DEPTH
-#undef SIM_IO_NS
-#undef SIM_IO_SYNC_NS
-#undef SIM_IO_WAKE_NS

@@ -3,8 +3,6 @@
 
 #include <stdlib.h>
 
-#define SIM_LINK_NS 20000u /* a message, a connection, the news of a hang-up */
-
 struct sim_link {
   uint32_t refs;              /* of two ends and the mail under way */
   struct sim_party *client;   /* NULL: shut, or dead */
@@ -23,7 +21,7 @@ static void sim_link_drop(struct sim_link *link)
 
 static uint64_t sim_link_time(struct sim_party *sender)
 {
-  return sender->world->now + sim_world_about(&sender->timing, SIM_LINK_NS);
+  return sender->world->now + sim_world_about(&sender->timing, sender->world->profile.link);
 }
 
 /* ---- mail --------------------------------------------------------------------------------- */
@@ -255,13 +253,13 @@ CHI_PRIVATE int sim_link_wait(struct sim_party *client, env_link handle, env_bel
   if (!link->port)
     return CHI_ESHUTDOWN;
   link->waiting = client->world->running;
-  rung = sim_party_bell_wait(client, bell, deadline);
+  rung = sim_party_bell_wait(client, bell, sim_party_until(client, deadline));
   link->waiting = NULL;
   if (rung)
     return CHI_OK;
   if (!link->port)
     return CHI_ESHUTDOWN;
-  return client->world->now >= deadline ? CHI_ETIMEOUT : CHI_OK;
+  return sim_party_now(client) >= deadline ? CHI_ETIMEOUT : CHI_OK;
 }
 
 CHI_PRIVATE void sim_link_shut(struct sim_party *client, env_link handle)
@@ -284,5 +282,3 @@ CHI_PRIVATE void sim_link_shut_all(struct sim_party *client)
     if (client->links.item[i])
       sim_link_shut(client, i);
 }
-
-#undef SIM_LINK_NS

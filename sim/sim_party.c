@@ -4,9 +4,10 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define SIM_PARTY_BELL_NS 5000u /* from ringing to the sleeper's first instruction */
 #define SIM_PARTY_NEW 0xa5
 #define SIM_PARTY_OLD 0x5a
+#define SIM_PARTY_LARGE 16384u /* blocks from this on have pages of their own */
+#define SIM_PARTY_MARKED 2048u /* bytes of such a block that are filled with the above */
 
 /* ---- tables ------------------------------------------------------------------------------- */
 
@@ -63,21 +64,49 @@ struct sim_party_block {
 _Static_assert(sizeof(struct sim_party_block) % 16 == 0,
                "what follows must be aligned for any type");
 
+/* Large blocks take no memory until they are used. The rest of them is zero, and so the same in
+ * every run. */
+static struct sim_party_block *sim_party_block_new(size_t size)
+{
+  struct sim_party_block *block;
+  if (size < SIM_PARTY_LARGE) {
+    block = malloc(sizeof(*block) + size);
+    CHI_ASSERT(block);
+    memset(block + 1, SIM_PARTY_NEW, size);
+    return block;
+  }
+  block = mmap(NULL, sizeof(*block) + size, PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  CHI_ASSERT(block != MAP_FAILED);
+  memset(block + 1, SIM_PARTY_NEW, SIM_PARTY_MARKED);
+  return block;
+}
+
+static void sim_party_block_free(struct sim_party_block *block)
+{
+  size_t size = sizeof(*block) + block->size;
+  if (block->size < SIM_PARTY_LARGE) {
+    memset(block, SIM_PARTY_OLD, size);
+    free(block);
+  } else {
+    munmap(block, size);
+  }
+}
+
 static void *sim_party_env_get(void *arg, size_t size)
 {
   struct sim_party *party = arg;
   struct sim_party_block *block;
   if (sim_party_refused(party, SIM_FAULT_ALLOC, "private memory"))
     return NULL;
-  block = malloc(sizeof(*block) + size);
-  CHI_ASSERT(block);
+  block = sim_party_block_new(size);
   *block = (struct sim_party_block){party->blocks, NULL, party, size};
   if (party->blocks)
     party->blocks->previous = block;
   party->blocks = block;
   party->block_count++;
   party->block_bytes += size;
-  return memset(block + 1, SIM_PARTY_NEW, size);
+  return block + 1;
 }
 
 static void sim_party_unlink(struct sim_party_block *block)
@@ -99,8 +128,7 @@ static void sim_party_env_put(void *arg, void *p, size_t size)
   CHI_ASSERT(block->party == arg); /* given back twice, or to somebody else */
   CHI_ASSERT(block->size == size);
   sim_party_unlink(block);
-  memset(block, SIM_PARTY_OLD, sizeof(*block) + size);
-  free(block);
+  sim_party_block_free(block);
 }
 
 /* ---- stacks ------------------------------------------------------------------------------- */
@@ -262,7 +290,8 @@ static void sim_party_env_bell_ring(struct env *env, env_bell handle)
   sim_world_trace(world, party->node, SIM_TRACE_RING, bell->number, 0, 0, NULL);
   bell->rung = true;
   if (bell->sleeper)
-    sim_thread_wake(bell->sleeper, world->now + sim_world_about(&party->timing, SIM_PARTY_BELL_NS));
+    sim_thread_wake(bell->sleeper,
+                    world->now + sim_world_about(&party->timing, world->profile.bell));
 }
 
 CHI_PRIVATE bool sim_party_bell_wait(struct sim_party *party, env_bell handle, uint64_t until)
@@ -283,9 +312,27 @@ CHI_PRIVATE bool sim_party_bell_wait(struct sim_party *party, env_bell handle, u
 
 /* ---- the whole ---------------------------------------------------------------------------- */
 
+CHI_PRIVATE uint64_t sim_party_now(const struct sim_party *party)
+{
+  uint64_t now = party->world->now;
+  return party->clock ? sim_clock_at(party->clock, now) : now;
+}
+
+CHI_PRIVATE uint64_t sim_party_until(const struct sim_party *party, uint64_t local)
+{
+  return party->clock ? sim_clock_until(party->clock, local) : local;
+}
+
 static uint64_t sim_party_env_clock(struct env *env)
 {
-  return sim_party_of(env)->world->now;
+  return sim_party_now(sim_party_of(env));
+}
+
+static uint64_t sim_party_env_wall(struct env *env)
+{
+  const struct sim_party *party = sim_party_of(env);
+  const struct sim_clock plain = {0, 0, 0, 0};
+  return sim_clock_wall(party->clock ? party->clock : &plain, party->world->now);
 }
 
 static uint64_t sim_party_env_random(struct env *env)
@@ -313,6 +360,7 @@ CHI_PRIVATE void sim_party_init(struct sim_party *party, struct sim_world *world
   env->alloc = (struct alloc){sim_party_env_get, sim_party_env_put, party};
   env->clock = sim_party_env_clock;
   env->random = sim_party_env_random;
+  env->wall = sim_party_env_wall;
   env->stack_open = sim_party_env_stack_open;
   env->stack_close = sim_party_env_stack_close;
   env->segment_open = sim_party_env_segment_open;
@@ -359,7 +407,7 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
   while (party->blocks) {
     struct sim_party_block *block = party->blocks;
     party->blocks = block->next;
-    free(block);
+    sim_party_block_free(block);
   }
   for (uint32_t i = 0; i < party->stacks.count; i++)
     if (party->stacks.item[i])
@@ -374,6 +422,7 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
   memset(party, 0, sizeof(*party));
 }
 
-#undef SIM_PARTY_BELL_NS
 #undef SIM_PARTY_NEW
 #undef SIM_PARTY_OLD
+#undef SIM_PARTY_LARGE
+#undef SIM_PARTY_MARKED

@@ -7,6 +7,7 @@
 
 #include "base.h"
 #include "env.h"
+#include "sim_clock.h"
 #include "sim_thread.h"
 
 /* Handles: positions in a table that grows and never uses a position again. */
@@ -35,15 +36,16 @@ struct sim_party_block;
 struct sim_party {
   struct env env; /* env.self is this party */
   struct sim_world *world;
-  uint32_t node;   /* it belongs to */
-  uint32_t number; /* of the client; 0: the node itself */
+  const struct sim_clock *clock; /* of its machine; NULL: virtual time itself */
+  uint32_t node;                 /* it belongs to */
+  uint32_t number;               /* of the client; 0: the node itself */
   struct rng random, timing;
   struct sim_party_block *blocks; /* private memory, newest first */
   uint64_t block_count, block_bytes;
   struct sim_party_table stacks, segments, bells, links;
 };
 
-/* Fills in memory, stacks, segments, bells, clock and random of *party's environment. */
+/* Fills in memory, stacks, segments, bells, clocks and random of *party's environment. */
 CHI_PRIVATE void sim_party_init(struct sim_party *party, struct sim_world *world, uint32_t node,
                                 uint32_t number);
 /* Takes everything the party holds but its links, which must be closed. */
@@ -55,6 +57,10 @@ CHI_INLINE struct sim_party *sim_party_of(struct env *env)
 {
   return env->self;
 }
+
+/* What its monotonic clock says now; and the virtual time when it will say so. */
+CHI_PRIVATE uint64_t sim_party_now(const struct sim_party *party);
+CHI_PRIVATE uint64_t sim_party_until(const struct sim_party *party, uint64_t local);
 
 /* Tables. get and take give NULL for a handle that isn't open; take closes it. */
 CHI_PRIVATE int64_t sim_party_table_add(struct sim_party_table *table, void *item);

@@ -53,6 +53,10 @@ static void sim_thread_run(struct sim_world_event *event)
   struct sim_world *world = thread->world;
   struct fiber *to = thread->left;
   CHI_ASSERT(to);
+  if (thread->frozen && *thread->frozen) {
+    thread->held = true;
+    return;
+  }
   sim_world_trace(world, thread->node, SIM_TRACE_THREAD, thread->number, 0, 0, NULL);
   thread->left = NULL;
   thread->parked = false;
@@ -100,6 +104,13 @@ CHI_PRIVATE void sim_thread_wake(struct sim_thread *thread, uint64_t time)
   if (heap_contains(&world->heap, &thread->wake.entry) && thread->wake.entry.time <= time)
     return;
   sim_world_at(world, &thread->wake, time);
+}
+
+CHI_PRIVATE void sim_thread_thaw(struct sim_thread *thread)
+{
+  if (thread->held)
+    sim_world_at(thread->world, &thread->wake, thread->world->now);
+  thread->held = false;
 }
 
 CHI_PRIVATE void sim_thread_start(struct sim_world *world, struct sim_thread *thread, uint32_t node,

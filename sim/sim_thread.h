@@ -16,8 +16,10 @@ struct sim_thread {
   struct fiber *left; /* where it goes on: its fiber, or what it left on another stack */
   char *stack;
   uint32_t number, node;
-  bool parked; /* sim_thread_wake may end its sleep */
-  bool done;   /* its body has returned */
+  bool parked;        /* sim_thread_wake may end its sleep */
+  bool done;          /* its body has returned */
+  bool held;          /* it would go on if it weren't frozen */
+  const bool *frozen; /* true: it stands still; NULL: never */
   void (*body)(void *arg);
   void *arg;
 };
@@ -35,6 +37,9 @@ CHI_PRIVATE void sim_thread_sleep(struct sim_world *world, uint64_t until);
 CHI_PRIVATE void sim_thread_park(struct sim_world *world, uint64_t until);
 /* A parked thread goes on at that time if nothing lets it earlier; another isn't touched. */
 CHI_PRIVATE void sim_thread_wake(struct sim_thread *thread, uint64_t time);
+
+/* After *frozen has become false. */
+CHI_PRIVATE void sim_thread_thaw(struct sim_thread *thread);
 
 /* A stack with its guard page; NULL: no memory. Released even if a fiber was left on it. */
 CHI_PRIVATE void *sim_thread_stack_open(size_t size);

@@ -6,7 +6,7 @@
 #define SIM_TRACE_LINE 600
 
 /* How an event reads: %a %b %c are values, %t the text, %p a pool, %k a task, %i an operation, %r
- * its result, %s a status, %n %l %h %u words. What is not here is not worth a line. */
+ * its result, %s a status, %n %l %h %u %w words. What is not here is not worth a line. */
 static const struct {
   int kind;
   const char *format;
@@ -27,6 +27,12 @@ static const struct {
     {SIM_TRACE_IO_END, "worker %a: %i gives %r"},
     {SIM_TRACE_FAULT_IO, "worker %a: a fault hits %i %t"},
     {SIM_TRACE_FAULT_MEMORY, "a fault refuses %t"},
+    {SIM_TRACE_NET_SEND, "message %b to node%a, %c bytes"},
+    {SIM_TRACE_NET_DELIVER, "message %b of node%a arrives"},
+    {SIM_TRACE_NET_LOST, "message %b to node%a is lost: %t"},
+    {SIM_TRACE_NET_PEER, "connection to node%a is %w: %t"},
+    {SIM_TRACE_NET_REFUSED, "cannot send to node%a: %r"},
+    {SIM_TRACE_PLAN, "fault: %t"},
 };
 
 static const char *const sim_trace_io_words[] = {"open",     "read",    "write", "sync",
@@ -41,6 +47,7 @@ static const char *const sim_trace_client_words[] = {[SIM_TRACE_CLIENT_STARTS] =
                                                      [SIM_TRACE_CLIENT_KILLED] = "is killed"};
 static const char *const sim_trace_attach_words[] = {"is gone", "is attached", "is refused"};
 static const char *const sim_trace_link_words[] = {"hangs up", "connects"};
+static const char *const sim_trace_peer_words[] = {"down", "up"};
 
 #define SIM_TRACE_WORD(words, value) ((value) < CHI_COUNT(words) ? (words)[value] : "?")
 
@@ -128,6 +135,9 @@ static void sim_trace_add_field(struct sim_trace_line *line, char field, const u
   case 'h':
     sim_trace_add(line, SIM_TRACE_WORD(sim_trace_attach_words, v[1]));
     break;
+  case 'w':
+    sim_trace_add(line, SIM_TRACE_WORD(sim_trace_peer_words, v[1]));
+    break;
   case 'u':
     sim_trace_add(line, SIM_TRACE_WORD(sim_trace_link_words, v[1]));
     break;
@@ -156,30 +166,55 @@ static void sim_trace_end(struct sim_trace *trace, struct sim_trace_line *line)
   trace->put(trace->arg, line->text);
 }
 
-CHI_PRIVATE void sim_trace_event(struct sim_trace *trace, uint64_t now, uint32_t node, int kind,
-                                 const uint64_t values[3], const char *text)
+/* Appends what the event says. */
+static bool sim_trace_form(struct sim_trace_line *line, const struct sim_trace_event *event)
 {
-  struct sim_trace_line line;
+  const uint64_t values[3] = {event->a, event->b, event->c};
   size_t form = 0;
-  trace->events++;
-  hash_stream_u64(&trace->hash, now);
-  hash_stream_u64(&trace->hash, (uint64_t)node << 32 | (uint32_t)kind);
-  for (int i = 0; i < 3; i++)
-    hash_stream_u64(&trace->hash, values[i]);
-  if (text)
-    hash_stream_bytes(&trace->hash, text, strlen(text));
-  while (form < CHI_COUNT(sim_trace_forms) && sim_trace_forms[form].kind != kind)
+  while (form < CHI_COUNT(sim_trace_forms) && sim_trace_forms[form].kind != event->kind)
     form++;
-  if (!trace->put || form == CHI_COUNT(sim_trace_forms))
-    return;
-  sim_trace_begin(&line, now, node);
+  if (form == CHI_COUNT(sim_trace_forms))
+    return false;
   for (const char *at = sim_trace_forms[form].format; *at; at++) {
     if (*at == '%')
-      sim_trace_add_field(&line, *++at, values, text);
+      sim_trace_add_field(line, *++at, values, event->text);
     else
-      sim_trace_add(&line, (char[2]){*at, '\0'});
+      sim_trace_add(line, (char[2]){*at, '\0'});
   }
-  sim_trace_end(trace, &line);
+  return true;
+}
+
+CHI_PRIVATE bool sim_trace_say(const struct sim_trace_event *event, char *buf, size_t size)
+{
+  struct sim_trace_line line = {.used = 0};
+  bool told = sim_trace_form(&line, event);
+  line.text[line.used] = '\0';
+  snprintf(buf, size, "%s", line.text);
+  return told;
+}
+
+static void sim_trace_tell(struct sim_trace *trace, const struct sim_trace_event *event)
+{
+  struct sim_trace_line line;
+  sim_trace_begin(&line, event->time, event->node);
+  if (sim_trace_form(&line, event))
+    sim_trace_end(trace, &line);
+}
+
+CHI_PRIVATE void sim_trace_event(struct sim_trace *trace, const struct sim_trace_event *event)
+{
+  trace->events++;
+  hash_stream_u64(&trace->hash, event->time);
+  hash_stream_u64(&trace->hash, (uint64_t)event->node << 32 | (uint32_t)event->kind);
+  hash_stream_u64(&trace->hash, event->a);
+  hash_stream_u64(&trace->hash, event->b);
+  hash_stream_u64(&trace->hash, event->c);
+  if (event->text)
+    hash_stream_bytes(&trace->hash, event->text, strlen(event->text));
+  if (trace->put)
+    sim_trace_tell(trace, event);
+  if (trace->sink)
+    trace->sink(trace->sink_arg, event);
 }
 
 CHI_PRIVATE void sim_trace_text(struct sim_trace *trace, uint64_t now, uint32_t node,

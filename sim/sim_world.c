@@ -25,6 +25,7 @@ CHI_PRIVATE void sim_world_init(struct sim_world *world, uint64_t seed)
   world->alloc = (struct alloc){sim_world_get, sim_world_put, NULL};
   heap_init(&world->heap, &world->alloc);
   hash_stream_init(&world->trace.hash, seed);
+  world->profile = (struct sim_profile)SIM_PROFILE_DEFAULT;
   sim_world_stream(world, &world->order, 0, SIM_WORLD_STREAM_ORDER);
   sim_world_stream(world, &world->fault.rng, 0, SIM_WORLD_STREAM_FAULT);
 }
@@ -52,8 +53,8 @@ CHI_PRIVATE void sim_world_stream(const struct sim_world *world, struct rng *rng
 CHI_PRIVATE void sim_world_trace(struct sim_world *world, uint32_t node, int kind, uint64_t a,
                                  uint64_t b, uint64_t c, const char *text)
 {
-  const uint64_t values[3] = {a, b, c};
-  sim_trace_event(&world->trace, world->now, node, kind, values, text);
+  const struct sim_trace_event event = {world->now, node, kind, a, b, c, text};
+  sim_trace_event(&world->trace, &event);
 }
 
 CHI_PRIVATE void sim_world_fail(struct sim_world *world, uint32_t node, const char *fmt, ...)

@@ -9,6 +9,7 @@
 #include "heap.h"
 #include "rng.h"
 #include "sim_fault.h"
+#include "sim_profile.h"
 #include "sim_trace.h"
 
 #define SIM_WORLD_START UINT64_C(1000000000) /* time at the beginning, ns */
@@ -50,6 +51,7 @@ struct sim_world {
   uint32_t thread_count, bell_count; /* so far: they number them */
   struct sim_trace trace;
   struct sim_fault fault;
+  struct sim_profile profile;
   char failure[400]; /* the first thing that must not happen; empty: none */
 };
 

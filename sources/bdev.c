@@ -233,23 +233,22 @@ static int bdev_open_memory(chi_ctx *ctx, struct bdev *self, uint64_t capacity, 
 {
   struct alloc memory = bdev_commit_memory(ctx);
   int rc = bdev_io_open_memory(ctx, &self->io, capacity);
-  if (!rc)
-    rc = extent_init(&self->map, &memory, capacity, unit);
   if (rc)
-    chi_log(ctx, CHI_LOG_ERROR, "no memory for %llu bytes", (unsigned long long)capacity);
+    return rc;
+  rc = extent_init(&self->map, &memory, capacity, unit);
+  if (rc) {
+    chi_log(ctx, CHI_LOG_ERROR, "no memory for the free space");
+    bdev_io_close(ctx, &self->io);
+  }
   return rc;
 }
 
 static int bdev_create_memory(chi_ctx *ctx, struct bdev *self)
 {
   uint64_t unit = bdev_unit(&self->params), capacity = self->params.capacity & ~(unit - 1);
-  int rc;
   if (capacity == 0)
     return bdev_refuse(ctx, "capacity", self->params.capacity, "at least one block");
-  rc = bdev_open_memory(ctx, self, capacity, unit);
-  if (rc)
-    bdev_io_close(ctx, &self->io);
-  return rc;
+  return bdev_open_memory(ctx, self, capacity, unit);
 }
 
 static int bdev_open_log(chi_ctx *ctx, struct bdev *self, const char *path, uint64_t capacity)
@@ -269,6 +268,10 @@ static int bdev_create_file(chi_ctx *ctx, struct bdev *self)
   if (rc)
     return rc;
   rc = bdev_open_log(ctx, self, path, capacity);
+  if (!rc && strncmp(path, "/dev/", 5) == 0)
+    chi_log(ctx, CHI_LOG_WARNING,
+            "what is allocated is noted beside the name, in /dev, and lost when the machine "
+            "restarts; name it by a symbolic link elsewhere");
   if (!rc)
     return CHI_OK;
   bdev_io_close(ctx, &self->io);

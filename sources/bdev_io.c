@@ -1,5 +1,6 @@
 /* bdev_io.c - turns, files and memory of a block device. */
 #include "bdev_io.h"
+#include "ctx.h"
 
 #define BDEV_IO_SECTOR 4096u               /* what a direct file asks of offset, size and memory */
 #define BDEV_IO_BOUNCE ((uint64_t)1 << 18) /* bytes of the buffer for what isn't aligned */
@@ -191,14 +192,20 @@ CHI_PRIVATE void bdev_io_end(chi_ctx *ctx, struct bdev_io *io, struct bdev_io_tu
 
 CHI_PRIVATE int bdev_io_open_memory(chi_ctx *ctx, struct bdev_io *io, uint64_t capacity)
 {
-  uint64_t words = (capacity - 1) / BDEV_IO_PIECE / 64 + 1;
+  uint64_t words = (capacity - 1) / BDEV_IO_PIECE / 64 + 1, left;
   CHI_ASSERT(capacity > 0);
-  *io = (struct bdev_io){.capacity = capacity};
-  if (capacity > SIZE_MAX / 2)
+  *io = (struct bdev_io){0};
+  if (ctx_data_take(ctx, capacity, &left) != CHI_OK) {
+    chi_log(ctx, CHI_LOG_ERROR,
+            "capacity is %llu bytes, but of memory.runtime_data_segment_size only %llu are left",
+            (unsigned long long)capacity, (unsigned long long)left);
     return CHI_ENOMEM;
-  io->memory = chi_alloc(ctx, capacity);
+  }
+  io->capacity = capacity;
+  io->memory = capacity <= SIZE_MAX / 2 ? chi_alloc(ctx, capacity) : NULL;
   io->written = io->memory ? chi_alloc(ctx, words * sizeof(*io->written)) : NULL;
   if (!io->written) {
+    chi_log(ctx, CHI_LOG_ERROR, "no memory for %llu bytes", (unsigned long long)capacity);
     bdev_io_close(ctx, io);
     return CHI_ENOMEM;
   }
@@ -477,6 +484,8 @@ CHI_PRIVATE void bdev_io_close(chi_ctx *ctx, struct bdev_io *io)
   CHI_ASSERT(!io->running && !io->waiting);
   if (io->file)
     chi_file_close(ctx, io->file);
+  else
+    ctx_data_give(ctx, io->capacity);
   if (io->written)
     chi_free(ctx, io->written, words * sizeof(*io->written));
   if (io->memory)

@@ -56,7 +56,8 @@ CHI_PRIVATE int bdev_io_open_locked(chi_ctx *ctx, const char *path, uint32_t fla
  * CHI_EINVAL: no capacity, or that of a file operation. */
 CHI_PRIVATE int bdev_io_open_file(chi_ctx *ctx, struct bdev_io *io, const char *path,
                                   uint64_t *capacity, uint32_t depth, bool *made);
-/* capacity bytes of memory, not 0. CHI_ENOMEM. Does not block. */
+/* capacity bytes of memory, not 0, which count as the data of modules. CHI_ENOMEM, and the node's
+ * log tells why. Does not block. */
 CHI_PRIVATE int bdev_io_open_memory(chi_ctx *ctx, struct bdev_io *io, uint64_t capacity);
 /* Gives everything back. Nothing may be under way. */
 CHI_PRIVATE void bdev_io_close(chi_ctx *ctx, struct bdev_io *io);

@@ -3,6 +3,8 @@
 #include "compose.h"
 #include "error.h"
 
+#include <stdio.h>
+
 #define CLIENT_SETTLE_NS 1000000000ull /* how long closing a queue waits for its tasks */
 #define CLIENT_RETRY_NS 20000000ull
 
@@ -126,7 +128,7 @@ int client_open(struct env *env, void (*dispose)(struct env *env), const char *i
   c->env = env;
   c->dispose = dispose;
   if (instance)
-    memcpy(c->instance, instance, strnlen(instance, sizeof c->instance - 1));
+    snprintf(c->instance, sizeof c->instance, "%s", instance);
   int rc = client_connect(env, instance, &c->current, err);
   if (rc != CHI_OK) {
     alloc_put(&env->alloc, c, sizeof *c);
@@ -279,6 +281,12 @@ static void client_queue_unmap(chi_queue *q)
   q->rung = NULL;
 }
 
+static void client_tell_closed(struct client_link *l, uint32_t id)
+{
+  struct attach_reply r;
+  client_call(l, &(struct attach_request){.op = ATTACH_CLOSE, .id = id}, &r, NULL, NULL);
+}
+
 /* Opens the queue on the connection of its first memory. */
 static int client_queue_map(chi_queue *q)
 {
@@ -300,8 +308,10 @@ static int client_queue_map(chi_queue *q)
   q->bell = share[2].bell;
   q->slot = alloc_get(&env->alloc, q->depth * sizeof *q->slot);
   q->rung = alloc_zero(&env->alloc, l->workers * sizeof *q->rung);
-  if (!q->slot || !q->rung)
+  if (!q->slot || !q->rung) {
+    client_tell_closed(l, q->id);
     return client_fail(q, CHI_ENOMEM, NULL);
+  }
   for (uint32_t k = 0; k < LANE_KINDS; k++)
     lane_out_init(&q->out[k], q->desk, q->board, (enum lane_kind)k);
   lane_done_out_init(&q->done, q->board, q->depth);
@@ -410,8 +420,7 @@ void chi_queue_close(chi_queue *q)
     /* Chunks are given back only when no task can touch them any more; what does not end in time
      * keeps its memory until the client closes. */
     bool settled = client_queue_settle(q, CLIENT_SETTLE_NS);
-    struct attach_reply r;
-    client_call(l, &(struct attach_request){.op = ATTACH_CLOSE, .id = q->id}, &r, NULL, NULL);
+    client_tell_closed(l, q->id);
     if (settled) {
       shm_arena_give_back(&q->memory->task);
       shm_arena_give_back(&q->memory->bulk);
@@ -499,8 +508,13 @@ int chi_pool_find(chi_queue *q, const char *name, chi_pool_id *out)
   if (!t)
     return q->error.code;
   t->task.pool = CHI_ADMIN_POOL;
-  memcpy(t->pool_name, name, strnlen(name, sizeof t->pool_name - 1));
-  int rc = chi_run(q, t);
+  int rc = CHI_EINVAL;
+  if (strlen(name) < sizeof t->pool_name) {
+    memcpy(t->pool_name, name, strlen(name) + 1);
+    rc = chi_run(q, t);
+  } else {
+    client_fail(q, rc, "the name is too long");
+  }
   *out = t->pool_id;
   chi_task_free(q, t);
   return rc;

@@ -3,7 +3,8 @@
 #include "error.h"
 
 #define CLIENT_SLOW_NS 50000u /* an estimate of this much goes to the slow workers */
-#define CLIENT_PAUSES 72u     /* about 1 us */
+#define CLIENT_PAUSES 72u     /* 1 to 5 us: a pause takes 10 to 70 ns, depending on the processor */
+#define CLIENT_WAKE_NS 50000u /* of a sleep that is spent on waking up */
 #define CLIENT_TURNS 64u      /* the least that a window gives way before it closes */
 #define CLIENT_STREAM 8u      /* so many tasks under way are a stream */
 #define CLIENT_GATHER 16u     /* pauses that let completions gather */
@@ -88,10 +89,18 @@ static int client_put_back(chi_queue *q, void *task)
   return rc == CHI_OK ? rc : client_fail(q, rc, "not a task of this queue");
 }
 
+static void client_trace(const chi_queue *q, enum env_trace what, uint32_t i, uint64_t c)
+{
+  struct env *env = q->client->env;
+  if (CHI_UNLIKELY(env->trace != NULL))
+    env->trace(env, what, q->memory->link->boot, ((uint64_t)q->id << 32) | i, c);
+}
+
 static void client_complete(chi_queue *q, uint32_t i)
 {
   struct client_slot *s = &q->slot[i];
   q->flying--;
+  client_trace(q, ENV_TRACE_DONE, i, (uint64_t)(int64_t)((chi_task *)s->task)->rc);
   if (!s->forget) {
     client_done_add(q, i);
     return;
@@ -115,6 +124,9 @@ static void client_pump(chi_queue *q)
   while (lane_done_pop(&q->done, &d)) {
     if (d.slot >= q->slot_used || q->slot[d.slot].state != CLIENT_FLYING)
       continue;
+    /* The program reads the result, and writes there again when the memory is used again. */
+    __builtin_prefetch(q->slot[d.slot].task, 1);
+    __builtin_prefetch((char *)q->slot[d.slot].task + CHI_CACHE_LINE, 1);
     client_set_rc(q->slot[d.slot].task, d.rc);
     client_complete(q, d.slot);
   }
@@ -193,6 +205,7 @@ static int client_put(chi_queue *q, void *task, chi_done_fn *done, void *arg, ui
   }
   q->slot[i].tag = lane_tag(&q->out[lane], lane);
   q->flying++;
+  client_trace(q, ENV_TRACE_SUBMIT, i, ((uint64_t)t->pool.major << 16) | t->method);
   *lanes |= 1u << lane;
   return CHI_OK;
 }
@@ -233,6 +246,8 @@ int chi_submit(chi_queue *q, void *task)
 
 int chi_submit_callback(chi_queue *q, void *task, chi_done_fn *done, void *arg)
 {
+  if (done && (((const chi_task *)task)->flags & CHI_TASK_FORGET))
+    return client_fail(q, CHI_EINVAL, "a task that is forgotten has no callback");
   return client_submit(q, task, done, arg);
 }
 
@@ -283,11 +298,9 @@ static void client_listen(chi_queue *q)
   }
 }
 
-/* Looks for a completion for a while before it is worth sleeping: first at full speed, then giving
- * way to others. A window that was fruitless twice is closed until a sleep turns out short. */
-static bool client_spin(chi_queue *q, uint64_t until)
+/* Looks for a completion for a moment, at full speed. */
+static bool client_glance(const chi_queue *q)
 {
-  struct env *env = q->client->env;
   /* With many under way, some may gather: else both sides fight over one cache line. */
   for (uint32_t i = 0; q->flying >= CLIENT_STREAM && i < CLIENT_GATHER; i++)
     atomic_pause();
@@ -296,6 +309,14 @@ static bool client_spin(chi_queue *q, uint64_t until)
       return true;
     atomic_pause();
   }
+  return false;
+}
+
+/* Looks on, giving way to others in between. A window that was fruitless twice is closed until a
+ * sleep turns out short. */
+static bool client_spin(chi_queue *q, uint64_t until)
+{
+  struct env *env = q->client->env;
   if (q->window == 0)
     return false;
   uint64_t now = env->clock(env), end = now + q->window;
@@ -323,7 +344,7 @@ static int client_sleep(chi_queue *q, uint64_t until)
   if (!lane_done_ready(&q->done))
     rc = env->link_wait(env, l->link, q->bell, until);
   bell_withdraw(&q->desk->client);
-  if (q->window == 0 && env->clock(env) - begun < l->spin_ns) {
+  if (q->window == 0 && env->clock(env) - begun < l->spin_ns + CLIENT_WAKE_NS) {
     q->window = l->spin_ns;
     q->fruitless = 1;
   }
@@ -348,7 +369,7 @@ static int client_await(chi_queue *q, uint64_t until)
   client_disarm(q);
   if (q->flying == 0)
     return CHI_EINVAL; /* nothing can come */
-  if (lane_done_ready(&q->done) || client_spin(q, until)) {
+  if (lane_done_ready(&q->done) || client_glance(q) || client_spin(q, until)) {
     client_pump(q);
     return CHI_OK;
   }
@@ -513,7 +534,8 @@ int chi_abandon(chi_queue *q, void *task)
   if (i == CLIENT_NO_SLOT || q->slot[i].state == CLIENT_DONE)
     return chi_task_free(q, task);
   q->slot[i].forget = true;
-  return chi_cancel(q, task);
+  chi_cancel(q, task); /* if it can't be asked to end now, it ends by itself */
+  return CHI_OK;
 }
 
 int chi_task_free(chi_queue *q, void *task)
@@ -548,8 +570,10 @@ int chi_queue_arm(chi_queue *q)
   if (rc != CHI_OK)
     return rc;
   client_pump(q);
-  if (q->done_first != CLIENT_NO_SLOT)
+  if (q->done_first != CLIENT_NO_SLOT) {
+    client_disarm(q);
     return 1;
+  }
   if (q->armed)
     return 0;
   bell_announce(&q->desk->client);
@@ -567,3 +591,4 @@ int chi_queue_arm(chi_queue *q)
 #undef CLIENT_STREAM
 #undef CLIENT_GATHER
 #undef CLIENT_LISTEN_NS
+#undef CLIENT_WAKE_NS

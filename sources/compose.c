@@ -29,10 +29,11 @@ static int compose_entry(chi_ctx *ctx, struct compose *c, const chi_compose_entr
   char params[COMPOSE_PARAMS_MAX];
   chi_error why = {0};
   chi_pool_id id = {e->pool_major, e->pool_minor};
+  const struct admin_wanted wanted = {e->mod_name, e->pool_name, params, e->pool_query};
   bool created = false;
   int rc = compose_params(e->params, e->param_count, params, sizeof params);
   if (rc == CHI_OK)
-    rc = admin_create_pool(ctx, c->host, e->mod_name, e->pool_name, params, &id, &created, &why);
+    rc = admin_create_pool(ctx, c->host, &wanted, &id, &created, &why);
   else
     error_set(&why, rc, "its parameters: %s", chi_status_text(rc));
   if (rc == CHI_OK && (id.major != e->pool_major || id.minor != e->pool_minor))
@@ -72,7 +73,11 @@ static void compose_ended(chi_ctx *ctx)
 int compose_start(struct compose *c)
 {
   admin_method(&c->method, &compose_method);
-  return admin_start(c->host, &c->method, false, compose_ended, c);
+  chi_ctx *ctx = admin_prepare(c->host, &c->method);
+  if (!ctx)
+    return CHI_ENOMEM;
+  admin_start(c->host, ctx, false, compose_ended, c);
+  return CHI_OK;
 }
 
 #undef COMPOSE_PARAMS_MAX

@@ -201,22 +201,11 @@ CHI_PRIVATE bool config_text_valid(const struct config_key *key, const char *tex
 
 CHI_PRIVATE bool config_parse_id(const char *text, uint32_t *major, uint32_t *minor)
 {
-  char buf[24];
-  uint64_t a, b;
-  char *dot;
-  if (strlen(text) >= sizeof(buf))
+  chi_pool_id id;
+  if (units_parse_pool(text, &id) != CHI_OK || (id.major == 0 && id.minor == 0))
     return false;
-  memcpy(buf, text, strlen(text) + 1);
-  dot = strchr(buf, '.');
-  if (!dot)
-    return false;
-  *dot = '\0';
-  if (units_parse_count(buf, &a) != CHI_OK || units_parse_count(dot + 1, &b) != CHI_OK)
-    return false;
-  if (a > UINT32_MAX || b > UINT32_MAX || (a == 0 && b == 0))
-    return false;
-  *major = (uint32_t)a;
-  *minor = (uint32_t)b;
+  *major = id.major;
+  *minor = id.minor;
   return true;
 }
 
@@ -322,6 +311,7 @@ CHI_PRIVATE void config_drop_hosts(chi_config *config)
 void chi_config_init(chi_config *config)
 {
   memset(config, 0, sizeof(*config));
+  config->node = UINT32_MAX;
   for (size_t i = 0; i < CONFIG_KEY_COUNT; i++) {
     const struct config_key *key = &config_keys[i];
     struct config_value value = {0, ""};

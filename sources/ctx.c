@@ -78,6 +78,26 @@ void chi_free(chi_ctx *ctx, void *p, size_t size)
   alloc_put(ctx->worker->crew->alloc, p, size ? size : 1);
 }
 
+int ctx_data_take(chi_ctx *ctx, uint64_t size, uint64_t *left)
+{
+  struct worker_crew *crew = ctx->worker->crew;
+  uint64_t used;
+  do {
+    used = mark_get(&crew->data_used);
+    CHI_ASSERT(used <= crew->data_budget);
+    *left = crew->data_budget - used;
+    if (size > *left)
+      return CHI_ENOMEM;
+  } while (!mark_change(&crew->data_used, used, used + size));
+  return CHI_OK;
+}
+
+void ctx_data_give(chi_ctx *ctx, uint64_t size)
+{
+  uint64_t before = count_add(&ctx->worker->crew->data_used, (uint64_t)0 - size);
+  CHI_ASSERT(before >= size);
+}
+
 static uint64_t ctx_until(chi_ctx *ctx, uint64_t timeout_ns)
 {
   if (timeout_ns == 0 || timeout_ns == UINT64_MAX)
@@ -176,6 +196,30 @@ static int ctx_resolve(chi_ctx *ctx, chi_ctx *sub)
   return CHI_OK;
 }
 
+/* The next buffer of a task from field *at on; NULL: there is none. */
+static const chi_bulk *ctx_buffer(const chi_ctx *ctx, uint32_t *at)
+{
+  const chi_type *type = ctx->method->plan.type;
+  while (*at < type->field_count && type->fields[*at].kind != CHI_KIND_bulk)
+    ++*at;
+  if (*at == type->field_count)
+    return NULL;
+  return (const chi_bulk *)(const void *)((const char *)ctx->task + type->fields[(*at)++].offset);
+}
+
+/* Whether a subtask was given a buffer of the task that submits it, or a part of one. */
+static bool ctx_passes_buffer(const chi_ctx *ctx, const chi_ctx *sub)
+{
+  const chi_bulk *given, *own;
+  for (uint32_t i = 0; (given = ctx_buffer(sub, &i)) != NULL;) {
+    uintptr_t at = (uintptr_t)given->data;
+    for (uint32_t k = 0; at && (own = ctx_buffer(ctx, &k)) != NULL;)
+      if (own->data && at - (uintptr_t)own->data <= own->size)
+        return true;
+  }
+  return false;
+}
+
 int chi_subtask_submit(chi_ctx *ctx, void *task)
 {
   chi_ctx *sub = task_record(task);
@@ -187,10 +231,11 @@ int chi_subtask_submit(chi_ctx *ctx, void *task)
   int rc = sub->resolved ? CHI_OK : ctx_resolve(ctx, sub);
   if (rc != CHI_OK)
     return rc;
+  if ((sub->task->flags & CHI_TASK_FORGET) && ctx_passes_buffer(ctx, sub))
+    return CHI_EINVAL; /* it would outlive the buffer */
   sub->depth = (uint8_t)(ctx->depth + 1);
   sub->id = worker_new_id(w);
   sub->root = ctx->root;
-  sub->accepted = w->now;
   sub->worker = NULL;
   sub->cancel = 0;
   sub->ended = false;

@@ -95,11 +95,16 @@ enum env_trace {
   ENV_TRACE_TAKEOVER, /* a worker found stuck, b its heir, c lanes moved */
   ENV_TRACE_CLIENT,   /* a link, b 1 attached, 2 refused, 0 gone */
   ENV_TRACE_MARK,     /* a test's own */
-  ENV_TRACE_KEY,      /* a body begins that several nodes know: a node << 32 | container, b sequence,
-                       * c boot: where its task began, and for which container this is */
+  ENV_TRACE_KEY,      /* a body begins that several nodes know: a node << 32 | container, b
+                       * sequence, c boot: where its task began, and for which container this is */
   ENV_TRACE_NET,      /* of a task between nodes: a enum net_trace, b peer, c sequence */
   ENV_TRACE_MEMBER,   /* another node: a node, b enum member_state, c boot */
-  ENV_TRACE_BOOT      /* the own life: a boot */
+  ENV_TRACE_BOOT,     /* the own life: a boot */
+  ENV_TRACE_SUBMIT,   /* a client's task is under way: a boot of its daemon, b queue << 32 | slot, c
+                       * pool << 16 | method */
+  ENV_TRACE_DONE,     /* and has completed, as the client sees it: a and b as above, c rc */
+  ENV_TRACE_COST      /* the method of the body that begins declares what it costs: a worker, b task
+                       * id, c ns of CPU; a simulation lets them pass before it returns */
 };
 
 /* What travels between nodes: frames of bytes that belong together. The first is small and is

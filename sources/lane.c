@@ -101,6 +101,13 @@ bool lane_ready(const struct lane_in *in)
   return turn >> 1 == lane_turn(head, LANE_RUN) >> 1;
 }
 
+uint64_t lane_ahead(const struct lane_in *in, uint32_t ahead)
+{
+  uint32_t at = atomic_get(&in->head) + ahead;
+  const struct lane_entry *e = &in->entry[at % LANE_ENTRIES];
+  return atomic_get(&e->turn) == lane_turn(at, LANE_RUN) ? atomic_get(&e->ref) : 0;
+}
+
 bool lane_take(struct lane_in *in, struct lane_entry *out, enum lane_op *op)
 {
   uint32_t head = in->head;

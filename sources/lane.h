@@ -89,6 +89,9 @@ struct lane_in {
 CHI_PRIVATE void lane_in_init(struct lane_in *in, struct lane_desk *desk, struct lane_board *board,
                               enum lane_kind kind);
 CHI_PRIVATE bool lane_take(struct lane_in *in, struct lane_entry *out, enum lane_op *op);
+/* The ref of the entry that lies `ahead` places after the next one, if it has arrived; 0: not. A
+ * hint, for who wants its memory to be near when its turn comes. */
+CHI_PRIVATE uint64_t lane_ahead(const struct lane_in *in, uint32_t ahead);
 /* A hint without the latch; exact for the home worker after a fence while nobody else takes. */
 CHI_PRIVATE bool lane_ready(const struct lane_in *in);
 

@@ -7,19 +7,94 @@ static size_t pool_map_size(uint32_t count)
   return sizeof(struct pool_map) + count * sizeof(((struct pool_map *)0)->at[0]);
 }
 
-static struct pool_map *pool_map_new(const struct alloc *alloc, struct container *own,
-                                     uint32_t containers, uint32_t self)
+static struct pool_map *pool_map_new(const struct alloc *alloc, struct pool *p, uint32_t containers)
 {
   struct pool_map *map = alloc_zero(alloc, pool_map_size(containers));
   if (!map)
     return NULL;
   map->count = containers;
+  map->next = p->maps;
+  p->maps = p->map = map;
+  return map;
+}
+
+static int pool_map_first(const struct alloc *alloc, struct pool *p, uint32_t containers,
+                          uint32_t self)
+{
+  struct container *own = &p->container;
+  struct pool_map *map = pool_map_new(alloc, p, containers);
+  if (!map)
+    return CHI_ENOMEM;
   for (uint32_t i = 0; i < containers; i++)
     map->at[i].node = i;
   own->index = containers == 1 ? 0 : self;
   map->at[own->index].node = self;
   map->at[own->index].here = own;
-  return map;
+  return CHI_OK;
+}
+
+int pool_move(const struct alloc *alloc, struct pool *p, uint32_t index, uint32_t node,
+              struct container *here)
+{
+  const struct pool_map *former = p->map;
+  CHI_ASSERT(index < former->count && (!here || here->index == index));
+  struct pool_map *map = pool_map_new(alloc, p, former->count);
+  if (!map)
+    return CHI_ENOMEM;
+  memcpy(map->at, former->at, former->count * sizeof map->at[0]);
+  map->at[index].node = node;
+  map->at[index].here = here;
+  return CHI_OK;
+}
+
+static int pool_container_init(const struct alloc *alloc, struct pool *p, struct container *c)
+{
+  const chi_module *def = p->module->def;
+  c->pool = p;
+  c->parallel = (def->flags & CHI_MODULE_PARALLEL) != 0;
+  c->tally = alloc_zero(alloc, p->workers * sizeof *c->tally);
+  c->state = alloc_zero(alloc, def->state_size ? def->state_size : 1);
+  return c->tally && c->state ? CHI_OK : CHI_ENOMEM;
+}
+
+static void pool_container_fini(const struct alloc *alloc, struct container *c)
+{
+  const struct pool *p = c->pool;
+  const chi_module *def = p->module->def;
+  for (uint32_t w = 0; c->tally && w < p->workers; w++)
+    alloc_put(alloc, c->tally[w].figures, p->module->count * sizeof(struct pool_figures));
+  alloc_put(alloc, c->tally, p->workers * sizeof *c->tally);
+  alloc_put(alloc, c->state, def->state_size ? def->state_size : 1);
+}
+
+int pool_container_open(const struct alloc *alloc, struct pool *p, uint32_t index,
+                        struct container **out)
+{
+  struct container *c = alloc_zero(alloc, sizeof *c);
+  if (!c)
+    return CHI_ENOMEM;
+  c->index = index;
+  if (pool_container_init(alloc, p, c) != CHI_OK) {
+    pool_container_fini(alloc, c);
+    alloc_put(alloc, c, sizeof *c);
+    return CHI_ENOMEM;
+  }
+  c->next = p->more;
+  p->more = c;
+  *out = c;
+  return CHI_OK;
+}
+
+void pool_container_close(const struct alloc *alloc, struct container *c)
+{
+  struct container **at = &c->pool->more;
+  while (*at != c) {
+    CHI_ASSERT(*at != NULL);
+    at = &(*at)->next;
+  }
+  *at = c->next;
+  pool_container_fini(alloc, c);
+  alloc_put(alloc, c, sizeof *c);
 }
 
 int pool_open(const struct alloc *alloc, uint32_t workers, chi_pool_id id, const char *name,
@@ -36,14 +111,11 @@ int pool_open(const struct alloc *alloc, uint32_t workers, chi_pool_id id, const
   p->workers = workers;
   p->parked_end = &p->parked;
   memcpy(p->name, name, strnlen(name, sizeof p->name - 1));
-  struct container *c = &p->container;
-  c->pool = p;
-  c->parallel = (def->flags & CHI_MODULE_PARALLEL) != 0;
-  c->tally = alloc_zero(alloc, workers * sizeof *c->tally);
-  c->state = alloc_zero(alloc, def->state_size ? def->state_size : 1);
+  int rc = pool_container_init(alloc, p, &p->container);
+  if (rc == CHI_OK)
+    rc = pool_map_first(alloc, p, containers, self);
   p->params = def->params ? alloc_zero(alloc, def->params->size) : NULL;
-  p->map = pool_map_new(alloc, c, containers, self);
-  if (!c->tally || !c->state || !p->map || (def->params && !p->params)) {
+  if (rc != CHI_OK || (def->params && !p->params)) {
     pool_close(alloc, p);
     return CHI_ENOMEM;
   }
@@ -54,24 +126,33 @@ int pool_open(const struct alloc *alloc, uint32_t workers, chi_pool_id id, const
 void pool_close(const struct alloc *alloc, struct pool *p)
 {
   const chi_module *def = p->module->def;
-  struct container *c = &p->container;
   CHI_ASSERT(p->parked == NULL);
-  for (uint32_t w = 0; c->tally && w < p->workers; w++)
-    alloc_put(alloc, c->tally[w].figures, p->module->count * sizeof(struct pool_figures));
-  alloc_put(alloc, c->tally, p->workers * sizeof *c->tally);
-  alloc_put(alloc, c->state, def->state_size ? def->state_size : 1);
+  while (p->more)
+    pool_container_close(alloc, p->more);
+  pool_container_fini(alloc, &p->container);
   if (p->params)
     alloc_put(alloc, p->params, def->params->size);
-  if (p->map)
-    alloc_put(alloc, p->map, pool_map_size(p->map->count));
+  while (p->maps) {
+    struct pool_map *map = p->maps;
+    p->maps = map->next;
+    alloc_put(alloc, map, pool_map_size(map->count));
+  }
   alloc_put(alloc, p, sizeof *p);
+}
+
+uint64_t pool_container_active(const struct container *c)
+{
+  uint64_t sum = 0;
+  for (uint32_t w = 0; w < c->pool->workers; w++)
+    sum += mark_get(&c->tally[w].active);
+  return sum;
 }
 
 uint64_t pool_active(const struct pool *p)
 {
-  uint64_t sum = 0;
-  for (uint32_t w = 0; w < p->workers; w++)
-    sum += mark_get(&p->container.tally[w].active);
+  uint64_t sum = pool_container_active(&p->container);
+  for (const struct container *c = p->more; c; c = c->next)
+    sum += pool_container_active(c);
   return sum;
 }
 
@@ -165,11 +246,10 @@ void pool_count(const struct alloc *alloc, struct container *c, uint32_t worker,
   tally_add(&f->bucket[pool_bucket(ns)], 1);
 }
 
-void pool_figures_sum(const struct pool *p, uint32_t method, struct pool_figures *out)
+static void pool_figures_add(const struct container *c, uint32_t method, struct pool_figures *out)
 {
-  *out = (struct pool_figures){0};
-  for (uint32_t w = 0; w < p->workers; w++) {
-    struct pool_figures *f = mark_get(&p->container.tally[w].figures);
+  for (uint32_t w = 0; w < c->pool->workers; w++) {
+    struct pool_figures *f = mark_get(&c->tally[w].figures);
     if (!f)
       continue;
     f += method;
@@ -180,6 +260,14 @@ void pool_figures_sum(const struct pool *p, uint32_t method, struct pool_figures
     for (uint32_t b = 0; b < POOL_BUCKETS; b++)
       out->bucket[b] += tally_get(&f->bucket[b]);
   }
+}
+
+void pool_figures_sum(const struct pool *p, uint32_t method, struct pool_figures *out)
+{
+  *out = (struct pool_figures){0};
+  pool_figures_add(&p->container, method, out);
+  for (const struct container *c = p->more; c; c = c->next)
+    pool_figures_add(c, method, out);
 }
 
 uint64_t pool_percentile(const struct pool_figures *f, uint32_t percent)

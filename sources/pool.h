@@ -28,6 +28,7 @@ struct pool_tally {
 };
 
 struct container {
+  struct container *next; /* of those that came later */
   struct pool *pool;
   uint32_t index; /* among the pool's containers, over all nodes */
   bool parallel;
@@ -38,6 +39,7 @@ struct container {
 
 /* Where the containers of a pool are: never changed while a snapshot refers to it. */
 struct pool_map {
+  struct pool_map *next;
   uint32_t count;
   struct {
     uint32_t node;
@@ -56,8 +58,9 @@ struct pool {
   uint32_t workers;
   bool shared;          /* of all nodes: in the table they agree on; else of this node alone */
   uint64_t version[2];  /* of the entry in that table */
-  struct pool_map *map;
-  struct container container; /* the one that was made here at first */
+  struct pool_map *map, *maps; /* now; all there have been */
+  struct container container;  /* the one that was made here at first, if any was */
+  struct container *more;      /* those that moved here */
   chi_event created; /* set when it is no longer in creation */
   struct ring_node *parked, **parked_end; /* task_raw that wait for creation */
 };
@@ -91,6 +94,17 @@ CHI_PRIVATE int pool_open(const struct alloc *alloc, uint32_t workers, chi_pool_
                           const char *name, struct module *module, uint32_t containers,
                           uint32_t self, struct pool **out);
 CHI_PRIVATE void pool_close(const struct alloc *alloc, struct pool *pool);
+/* Container `index` is on that node from now on, and here if `here` says so. The map is another one
+ * thereafter, the former stays valid as long as the pool. CHI_ENOMEM. */
+CHI_PRIVATE int pool_move(const struct alloc *alloc, struct pool *pool, uint32_t index,
+                          uint32_t node, struct container *here);
+/* One more container here, in no map yet. CHI_ENOMEM. */
+CHI_PRIVATE int pool_container_open(const struct alloc *alloc, struct pool *pool, uint32_t index,
+                                    struct container **out);
+/* Takes it away again. */
+CHI_PRIVATE void pool_container_close(const struct alloc *alloc, struct container *c);
+/* Tasks of one container accepted and not ended; see pool_active. */
+CHI_PRIVATE uint64_t pool_container_active(const struct container *c);
 /* Tasks accepted and not ended. Exact once every worker has a snapshot without the pool; before
  * that, a figure. */
 CHI_PRIVATE uint64_t pool_active(const struct pool *pool);

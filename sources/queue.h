@@ -18,6 +18,7 @@ struct queue_lane {
   struct queue *queue;
   uint32_t kind;      /* enum lane_kind */
   uint32_t home;      /* worker; changed under the latch, on the network worker */
+  uint32_t seen;      /* network worker: entries taken when it last looked */
   uint32_t closed;    /* nothing more is taken: set under the latch */
   uint32_t holders;   /* workers that have it in their list, and one while it is moving */
   uint32_t moving;    /* its node is on the way: network worker sets, the new home clears */

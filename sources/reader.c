@@ -2,10 +2,9 @@
 #include "reader.h"
 
 #include "utf8.h"
+#include "word.h"
 
 #include <stdio.h>
-
-#define READER_WORD_MAX 48 /* bytes of a key that are compared with the known ones */
 
 /* Older spellings; current NULL: has no meaning any more. */
 static const struct reader_alias {
@@ -94,39 +93,6 @@ static void reader_unexpected(struct report *report, const char *what, const cha
 
 /* ---- suggestions ------------------------------------------------------------------------ */
 
-/* How many characters must be added, dropped, changed or swapped with their neighbour to get from
- * one word to the other; long words are cut. */
-static uint32_t reader_distance(const char *a, const char *b)
-{
-  uint32_t rows[3][READER_WORD_MAX + 1];
-  size_t na = strnlen(a, READER_WORD_MAX), nb = strnlen(b, READER_WORD_MAX);
-  for (size_t j = 0; j <= nb; j++)
-    rows[0][j] = (uint32_t)j;
-  for (size_t i = 1; i <= na; i++) {
-    uint32_t *row = rows[i % 3], *above = rows[(i + 2) % 3], *above2 = rows[(i + 1) % 3];
-    row[0] = (uint32_t)i;
-    for (size_t j = 1; j <= nb; j++) {
-      uint32_t best = above[j - 1] + (a[i - 1] != b[j - 1]);
-      if (above[j] + 1 < best)
-        best = above[j] + 1;
-      if (row[j - 1] + 1 < best)
-        best = row[j - 1] + 1;
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
-          above2[j - 2] + 1 < best)
-        best = above2[j - 2] + 1;
-      row[j] = best;
-    }
-  }
-  return rows[na % 3][nb];
-}
-
-/* The distance if it is small enough for a slip of the pen, else UINT32_MAX. */
-static uint32_t reader_slip(const char *written, const char *known)
-{
-  uint32_t d = reader_distance(written, known);
-  return d <= 1 + (strlen(known) - 1) / 4 ? d : UINT32_MAX;
-}
-
 /* The current key whose spelling in any section is nearest; one in the same section comes before
  * one that is as near elsewhere. section "": at the top level. NULL: none is near. */
 static const char *reader_nearest_key(const char *section, const char *name, uint32_t *nearest)
@@ -136,7 +102,7 @@ static const char *reader_nearest_key(const char *section, const char *name, uin
   for (size_t i = 0; i < READER_SPELLING_COUNT; i++) {
     const struct config_key *key = reader_meaning(i);
     const char *spelling = reader_spelling(i);
-    uint32_t d = reader_slip(name, reader_leaf(spelling));
+    uint32_t d = word_distance(name, reader_leaf(spelling));
     if (!key || d == UINT32_MAX)
       continue;
     d = 2 * d + !reader_within(spelling, section);
@@ -153,7 +119,7 @@ static const char *reader_nearest_section(const char *name, uint32_t *nearest)
   const char *found = NULL;
   *nearest = UINT32_MAX;
   for (size_t i = 0; i < READER_SECTION_COUNT; i++) {
-    uint32_t d = reader_slip(name, reader_sections[i].name);
+    uint32_t d = word_distance(name, reader_sections[i].name);
     if (d != UINT32_MAX && 2 * d < *nearest && reader_sections[i].current) {
       *nearest = 2 * d;
       found = reader_sections[i].current;
@@ -535,7 +501,7 @@ static void reader_missing(struct reader *r, const char *field)
   const chi_compose_entry *entry = reader_last_pool(r);
   for (uint32_t i = 0; i < entry->param_count; i++) {
     const chi_param *p = &entry->params[i];
-    if (reader_slip(p->name, field) != UINT32_MAX) {
+    if (word_distance(p->name, field) != UINT32_MAX) {
       report_error(r->report, (struct report_mark){p->line, p->column}, CHI_ECONFIG,
                    "this pool has no \"%s\"; did you mean that by \"%.80s\"?", field, p->name);
       return;
@@ -594,5 +560,3 @@ CHI_PRIVATE struct report_mark reader_written(const struct reader *r, const char
   given = r->given[found - config_key_at(0)];
   return given ? r->spellings[given - 1] : (struct report_mark){0, 0};
 }
-
-#undef READER_WORD_MAX

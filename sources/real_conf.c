@@ -5,6 +5,7 @@
 
 #include "error.h"
 #include "hostfile.h"
+#include "units.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -488,6 +489,20 @@ static void real_conf_hosts(struct reader *r)
   free(text);
 }
 
+static void real_conf_node(chi_config *config, struct report *report)
+{
+  const char *text = getenv("CHI_NODE");
+  uint64_t node;
+  if (!text || !*text)
+    return;
+  if (units_parse_count(text, &node) == CHI_OK && node < CONFIG_HOSTS_MAX)
+    config->node = (uint32_t)node;
+  else
+    report_error(report, (struct report_mark){0, 0}, CHI_ECONFIG,
+                 "CHI_NODE: expected a node's number from 0 to %d, found \"%.80s\"",
+                 CONFIG_HOSTS_MAX - 1, text);
+}
+
 int chi_config_load(chi_config *config, const char *path, chi_config_report *report, void *arg,
                     chi_error *err)
 {
@@ -515,6 +530,7 @@ int chi_config_load(chi_config *config, const char *path, chi_config_report *rep
     real_conf_hosts(&r);
   else
     config_drop_hosts(config);
+  real_conf_node(config, &problems);
   return problems.code;
 }
 

@@ -192,10 +192,23 @@ int real_link_listen(const struct real_link_place *place, struct real_link_desk 
   return rc;
 }
 
+/* A forked child may have inherited the socket: nobody shall wait there for an answer. */
+static void real_link_hush(int socket)
+{
+  int fd = 0;
+  shutdown(socket, SHUT_RDWR);
+  for (int i = 0; i < REAL_LINK_BACKLOG && fd >= 0; i++) {
+    fd = accept4(socket, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0)
+      close(fd);
+  }
+}
+
 void real_link_leave(const struct real_link_place *place, struct real_link_desk *desk)
 {
   if (desk->socket >= 0) {
     unlink(place->socket);
+    real_link_hush(desk->socket);
     close(desk->socket);
   }
   if (desk->lock >= 0) {
@@ -317,6 +330,19 @@ static int real_link_refused(int error, const char *path, chi_error *err)
   }
 }
 
+/* Whether the process that listened has ended: then a forked child of it has the socket, and nobody
+ * will answer. */
+static bool real_link_is_orphan(int fd, const struct env_peer *peer)
+{
+  errno = 0;
+  struct pollfd p = {real_link_watch(fd, peer), POLLIN, 0};
+  if (p.fd < 0)
+    return errno == ESRCH;
+  bool ended = poll(&p, 1, 0) > 0;
+  close(p.fd);
+  return ended;
+}
+
 /* Connects to the socket of that path. */
 static int real_link_dial(const char *path, int *out, chi_error *err)
 {
@@ -340,6 +366,9 @@ static int real_link_dial(const char *path, int *out, chi_error *err)
     rc = real_link_refused(errno, path, err);
   else if (real_link_peer(fd, &peer) != CHI_OK)
     rc = error_set(err, CHI_EACCES, "%s is served by another user", path);
+  else if (real_link_is_orphan(fd, &peer))
+    rc = error_set(err, CHI_ENODAEMON, "no daemon: process %u, which listened at %s, has ended",
+                   (unsigned)peer.pid, path);
   if (rc != CHI_OK)
     close(fd);
   else

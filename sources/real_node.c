@@ -8,6 +8,7 @@
 #include "error.h"
 #include "real_conf.h"
 #include "real_file.h"
+#include "real_host.h"
 #include "real_link.h"
 #include "real_loop.h"
 #include "real_module.h"
@@ -35,8 +36,10 @@ struct chi_node {
   struct runtime *runtime;
   struct real_thread_crew crew;
   int stop_fd;          /* readable as soon as the node was asked to stop */
+  int start_fd;         /* readable once the node is no longer starting; -1 after that */
   uint32_t stop_wanted; /* atomic: the network worker shall begin to stop */
   uint64_t grace_ns;    /* written before */
+  uint32_t self; /* own position in the hostfile */
   pthread_mutex_t lock;
   pthread_cond_t changed;
   enum runtime_state state; /* guarded by lock */
@@ -45,10 +48,10 @@ struct chi_node {
 
 /* ---- states ---------------------------------------------------------------------------------- */
 
-static void real_node_ask(struct chi_node *n)
+static void real_node_tell(int fd)
 {
   uint64_t one = 1;
-  while (write(n->stop_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+  while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR)
     ;
 }
 
@@ -59,13 +62,15 @@ static void real_node_on_state(void *arg, enum runtime_state state)
   if (state == RUNTIME_STOPPED)
     real_thread_quit(&n->crew);
   pthread_mutex_lock(&n->lock);
+  if (n->state == RUNTIME_STARTING)
+    real_node_tell(n->start_fd);
   n->state = state;
   if (state >= RUNTIME_DRAINING)
     n->stop_grace = runtime_grace(n->runtime);
   pthread_cond_broadcast(&n->changed);
   pthread_mutex_unlock(&n->lock);
   if (state >= RUNTIME_DRAINING) /* last: who hears it finds all this */
-    real_node_ask(n);
+    real_node_tell(n->stop_fd);
 }
 
 /* Network worker, between steps. */
@@ -98,6 +103,14 @@ static enum runtime_state real_node_await(struct chi_node *n, uint32_t set, uint
   enum runtime_state state = n->state;
   pthread_mutex_unlock(&n->lock);
   return state;
+}
+
+/* Waits until the node serves or has failed, or was asked to stop before that. */
+static void real_node_await_start(struct chi_node *n)
+{
+  struct pollfd p[] = {{n->start_fd, POLLIN, 0}, {n->stop_fd, POLLIN, 0}};
+  while (poll(p, 2, -1) <= 0)
+    ;
 }
 
 /* ---- upcalls of the loop --------------------------------------------------------------------- */
@@ -154,6 +167,8 @@ static int real_node_configure(struct chi_node *n, const chi_config *config, chi
   rc = real_conf_names(&n->config, err);
   if (rc == CHI_OK)
     rc = chi_config_check(&n->config, err);
+  if (rc == CHI_OK)
+    rc = real_host_find(&n->config, &n->self, err);
   if (rc != CHI_OK)
     return rc;
   uint32_t cpus = real_limit_cpus(&n->real.limit);
@@ -195,6 +210,7 @@ static int real_node_prepare(struct chi_node *n, const chi_config *config,
     return rc;
   const struct runtime_options options = {.config = &n->config,
                                           .instance = n->place.instance,
+                                          .node = n->self,
                                           .modules = modules,
                                           .module_count = count,
                                           .on_state = real_node_on_state,
@@ -224,6 +240,7 @@ static void real_node_free(struct chi_node *n)
   real_env_close(&n->real);
   chi_config_free(&n->config);
   close(n->stop_fd);
+  close(n->start_fd);
   pthread_cond_destroy(&n->changed);
   pthread_mutex_destroy(&n->lock);
   free(n);
@@ -237,9 +254,13 @@ static struct chi_node *real_node_new(const chi_config *config)
     return NULL;
   n->desk = (struct real_link_desk){-1, -1};
   n->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (n->stop_fd < 0 || real_env_open(&n->real, config->log_file) != CHI_OK) {
+  n->start_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (n->stop_fd < 0 || n->start_fd < 0 ||
+      real_env_open(&n->real, config->log_file) != CHI_OK) {
     if (n->stop_fd >= 0)
       close(n->stop_fd);
+    if (n->start_fd >= 0)
+      close(n->start_fd);
     free(n);
     return NULL;
   }
@@ -274,19 +295,21 @@ int chi_node_open(const chi_config *config, const chi_module *const *modules, ui
                   chi_node **out, chi_error *err)
 {
   struct chi_node *n = real_node_new(config);
+  *out = NULL;
   if (!n)
     return error_set(err, CHI_ENOMEM, "out of memory or descriptors");
+  *out = n; /* from now on a signal handler can stop it */
   int rc = real_node_prepare(n, config, modules, count, err);
   if (rc != CHI_OK) {
+    *out = NULL;
     real_node_free(n);
     return rc;
   }
-  real_node_await(n, ~(1u << RUNTIME_STARTING), UINT64_MAX);
-  const chi_error *failure = runtime_failure(n->runtime);
-  if (!failure || failure->code == CHI_OK) {
-    *out = n;
+  real_node_await_start(n);
+  if (real_node_await(n, UINT32_MAX, 0) != RUNTIME_FAILED)
     return CHI_OK;
-  }
+  const chi_error *failure = runtime_failure(n->runtime);
+  *out = NULL;
   rc = error_set(err, failure->code, "%s", failure->text);
   if (real_node_stop(n, REAL_NODE_FAILED_GRACE_NS) == CHI_OK) /* else its threads still use it */
     real_node_free(n);
@@ -323,7 +346,7 @@ void chi_node_stop(chi_node *node)
 {
   int error = errno;
   if (real_env_alive(&node->real))
-    real_node_ask(node);
+    real_node_tell(node->stop_fd);
   errno = error;
 }
 

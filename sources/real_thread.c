@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #define REAL_THREAD_BUDGET 64u        /* pieces of work in a step, for one look at the clock */
-#define REAL_THREAD_PAUSES 72         /* about 1 us */
+#define REAL_THREAD_PAUSES 72         /* 1 to 5 us, depending on the processor */
 #define REAL_THREAD_TRY 64u           /* steps between tries to let tasks gather */
 #define REAL_THREAD_TURNS 64          /* the least that a window gives way before it closes */
 #define REAL_THREAD_GATHER 16         /* pauses in which they do */

@@ -13,7 +13,8 @@ struct route {
 
 /* Resolves a query over the containers of a pool, seen from node `self`. Local is the container of
  * this node; where there are several, the first, and where there is none, CHI_ENOENT. Physical
- * means the same of another node. Dynamic is the same, or the first of all: there the module is asked. CHI_ERANGE: no such container; CHI_EINVAL: no such mode. */
+ * means the same of another node. Dynamic is the same as local, or the first of all: there the
+ * module is asked. CHI_ERANGE: no such container; CHI_EINVAL: no such mode. */
 CHI_PRIVATE int route_resolve(const chi_query *query, const struct pool_map *map, uint32_t self,
                               struct route *out);
 

@@ -11,6 +11,7 @@
 #include "compose.h"
 #include "directory.h"
 #include "error.h"
+#include "fleet.h"
 #include "session.h"
 #include "worker.h"
 
@@ -25,6 +26,7 @@ struct runtime {
   struct worker_crew crew;
   struct directory directory;
   struct session_set sessions;
+  struct fleet fleet;
   struct module_list modules;
   struct admin_host admin;
   struct compose compose;
@@ -90,12 +92,25 @@ static void runtime_on_notice(void *arg, struct pool_notice *notice)
 static void runtime_on_remote(void *arg, chi_ctx *ctx)
 {
   struct runtime *rt = arg;
-  worker_end(runtime_network(rt), ctx, CHI_EUNREACHABLE);
+  fleet_submit(&rt->fleet, ctx);
 }
 
 static void runtime_on_cancel(void *arg)
 {
-  (void)arg;
+  struct runtime *rt = arg;
+  fleet_look_for_cancelled(&rt->fleet);
+}
+
+static void runtime_on_entry(void *arg, const struct accord_entry *entry)
+{
+  struct runtime *rt = arg;
+  admin_on_entry(&rt->admin, entry);
+}
+
+static void runtime_on_member(void *arg, uint32_t node, bool lost)
+{
+  struct runtime *rt = arg;
+  admin_on_member(&rt->admin, node, lost);
 }
 
 static void runtime_composed(void *arg, int rc)
@@ -118,6 +133,12 @@ static void runtime_composed(void *arg, int rc)
 static void runtime_stop_upcall(void *arg, uint64_t grace_ns)
 {
   runtime_stop(arg, grace_ns);
+}
+
+static void runtime_changed_upcall(void *arg)
+{
+  struct runtime *rt = arg;
+  fleet_on_pools(&rt->fleet);
 }
 
 static const char *runtime_state_upcall(void *arg)
@@ -168,8 +189,7 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
   rt->on_state_arg = o->arg;
   rt->look_at = rt->drain_look = UINT64_MAX;
   rt->early_end = &rt->early;
-  size_t length = strnlen(o->instance, sizeof rt->instance - 1);
-  memcpy(rt->instance, o->instance, length);
+  snprintf(rt->instance, sizeof rt->instance, "%s", o->instance);
   rt->crew = (struct worker_crew){
       .env = env,
       .alloc = &env->alloc,
@@ -178,14 +198,31 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
       .slow = config->slow_threads,
       .count = config->sched_threads + config->slow_threads + 1,
       .node = o->node,
+      .data_budget = config->runtime_data_segment_size,
       .nodes = config->host_count ? config->host_count : 1,
       .stack_size = config->stack_size,
       .on_raw = runtime_on_raw,
       .on_notice = runtime_on_notice,
+      .salt = env->random(env),
       .on_remote = runtime_on_remote,
       .on_cancel = runtime_on_cancel,
       .arg = rt,
   };
+}
+
+static int runtime_open_fleet(struct runtime *rt, chi_error *err)
+{
+  const struct fleet_options options = {.crew = &rt->crew,
+                                        .directory = &rt->directory,
+                                        .config = &rt->config,
+                                        .instance = rt->instance,
+                                        .on_entry = runtime_on_entry,
+                                        .on_member = runtime_on_member,
+                                        .arg = rt};
+  int rc = fleet_open(&rt->fleet, &options, err);
+  rt->admin.fleet = &rt->fleet;
+  rt->admin.accord = rt->fleet.accord;
+  return rc;
 }
 
 static int runtime_open_parts(struct runtime *rt, const struct runtime_options *o, chi_error *err)
@@ -210,11 +247,14 @@ static int runtime_open_parts(struct runtime *rt, const struct runtime_options *
       .modules = &rt->modules,
       .instance = rt->instance,
       .boot_time = crew->env->clock(crew->env),
+      .changed = runtime_changed_upcall,
       .stop = runtime_stop_upcall,
       .state = runtime_state_upcall,
       .arg = rt,
   };
   rc = admin_open(&rt->admin, err);
+  if (rc == CHI_OK)
+    rc = runtime_open_fleet(rt, err);
   if (rc != CHI_OK)
     return rc;
   rt->compose = (struct compose){
@@ -256,6 +296,7 @@ static void runtime_drop_queued(struct runtime *rt)
 void runtime_close(struct runtime *rt)
 {
   struct worker_crew *crew = &rt->crew;
+  fleet_close(&rt->fleet);
   if (crew->worker) {
     if (rt->sessions.crew) {
       session_end_all(&rt->sessions);
@@ -298,6 +339,13 @@ static void runtime_look(struct runtime *rt, uint64_t now)
     if (rt->env->trace)
       rt->env->trace(rt->env, ENV_TRACE_TAKEOVER, i, heir, moved);
   }
+  uint32_t from = 0, to = 0, back = session_bring_home(&rt->sessions);
+  if (back > 0)
+    log_write(&crew->log, CHI_LOG_INFO, "%u lanes go back to workers of their own kind", back);
+  if (worker_lopsided(runtime_network(rt), &from, &to) &&
+      session_spread(&rt->sessions, from, to) > 0)
+    log_write(&crew->log, CHI_LOG_INFO, "a lane goes from worker %u, which is busy, to worker %u",
+              from, to);
   if (awake)
     rt->last_active = now;
   rt->look_at = now + RUNTIME_LOOK_NS;
@@ -357,6 +405,7 @@ void runtime_stop(struct runtime *rt, uint64_t grace_ns)
     return;
   }
   rt->sessions.draining = true;
+  fleet_drain(&rt->fleet, UINT64_MAX);
   mark_set(&rt->crew.draining, 1);
   worker_cancel_changed(runtime_network(rt)); /* periodic tasks end */
   runtime_set_state(rt, RUNTIME_DRAINING);
@@ -374,8 +423,11 @@ static uint64_t runtime_patience(const struct runtime *rt)
 static void runtime_close_pools(struct runtime *rt)
 {
   admin_method(&rt->closing, &runtime_closing_method);
-  if (admin_start(&rt->admin, &rt->closing, true, runtime_closing_done, rt) == CHI_OK)
-    rt->closing_pools = true;
+  chi_ctx *ctx = admin_prepare(&rt->admin, &rt->closing);
+  if (!ctx)
+    return;
+  admin_start(&rt->admin, ctx, true, runtime_closing_done, rt);
+  rt->closing_pools = true;
 }
 
 /* Each phase may last the grace period: drain, then cancel, then close the pools. */
@@ -389,7 +441,7 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
     rt->stop_at = now + runtime_patience(rt);
     return;
   }
-  if (rt->closed_pools && runtime_work_left(rt) == 0) {
+  if (rt->closed_pools && runtime_work_left(rt) == 0 && fleet_idle(&rt->fleet)) {
     session_end_all(&rt->sessions);
     rt->sessions.tend_at = 0;
     if (session_tend(&rt->sessions, now) == UINT64_MAX && directory_settled(&rt->directory)) {
@@ -404,6 +456,7 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
   if (rt->state == RUNTIME_DRAINING && !rt->closing_pools) {
     runtime_set_state(rt, RUNTIME_CANCELLING);
     mark_set(&rt->crew.cancel_all, 1);
+    fleet_drain(&rt->fleet, now);
     worker_cancel_changed(runtime_network(rt));
   } else if (rt->state != RUNTIME_STUCK) {
     log_write(&rt->crew.log, CHI_LOG_ERROR, "%llu tasks do not end",
@@ -426,9 +479,13 @@ static uint64_t runtime_tend(struct runtime *rt, uint64_t now)
   uint64_t next = rt->look_at;
   uint64_t tend = session_tend(&rt->sessions, now);
   next = tend < next ? tend : next;
+  tend = admin_tend(&rt->admin, now);
+  next = tend < next ? tend : next;
   if (now >= rt->drain_look)
     runtime_drain(rt, now);
-  return rt->drain_look < next ? rt->drain_look : next;
+  next = rt->drain_look < next ? rt->drain_look : next;
+  tend = fleet_step(&rt->fleet, now);
+  return tend < next ? tend : next;
 }
 
 bool runtime_step(struct runtime *rt, uint32_t worker, uint64_t now, uint32_t budget,
@@ -488,6 +545,14 @@ uint64_t runtime_grace(const struct runtime *rt)
   return rt->stop_grace;
 }
 
+void runtime_inspect(const struct runtime *rt, struct runtime_view *out)
+{
+  *out = (struct runtime_view){.pools = fleet_digest_of(&rt->fleet),
+                               .tasks_open = runtime_work_left(rt)};
+  for (uint32_t i = 0; i < rt->crew.count; i++)
+    out->tasks_open -= mark_get(&rt->crew.worker[i].resting);
+}
+
 enum runtime_state runtime_state(const struct runtime *rt)
 {
   return rt->state;
@@ -530,17 +595,17 @@ void runtime_on_hangup(struct runtime *rt, env_link link)
 
 void runtime_on_message(struct runtime *rt, const struct env_frame *frame, uint32_t count)
 {
-  (void)rt, (void)frame, (void)count;
+  fleet_on_message(&rt->fleet, frame, count);
 }
 
 void runtime_on_peer(struct runtime *rt, uint32_t peer, bool connected)
 {
-  (void)rt, (void)peer, (void)connected;
+  fleet_on_peer(&rt->fleet, peer, connected);
 }
 
 void runtime_on_sent(struct runtime *rt, void *parcel)
 {
-  (void)rt, (void)parcel;
+  fleet_on_sent(&rt->fleet, parcel);
 }
 
 #undef RUNTIME_LOOK_NS

@@ -64,6 +64,13 @@ CHI_PRIVATE uint64_t runtime_grace(const struct runtime *rt);
 CHI_PRIVATE enum runtime_state runtime_state(const struct runtime *rt);
 CHI_PRIVATE const chi_error *runtime_failure(const struct runtime *rt);
 
+/* Figures for those who watch several nodes. */
+struct runtime_view {
+  uint64_t pools;      /* digest of the table of pools that all nodes agree on; 0: alone */
+  uint64_t tasks_open; /* accepted and not ended, but for periodic ones at rest */
+};
+CHI_PRIVATE CHI_UNUSED void runtime_inspect(const struct runtime *rt, struct runtime_view *out);
+
 /* For the handler of a memory fault, on the thread that faulted: if address is in the guard page
  * of the task's stack that runs there, writes "method <name> of pool <id> overran its stack of N
  * bytes" to buf and returns it, else NULL. Safe in a signal handler. */

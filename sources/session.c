@@ -20,7 +20,6 @@ int session_set_open(struct session_set *s, struct worker_crew *crew, const chi_
   s->boot = env->random(env);
   s->budget[SHM_MAIN] = config->main_segment_size;
   s->budget[SHM_CLIENT_DATA] = config->client_data_segment_size;
-  s->budget[SHM_RUNTIME_DATA] = config->runtime_data_segment_size;
   uint64_t size = sizeof *s->page + crew->count * sizeof s->page->worker[0];
   int rc = env->segment_open(env, config->main_segment_name, size, ENV_SHARED_READ,
                              &s->page_segment);
@@ -515,11 +514,73 @@ uint32_t session_move_lanes(struct session_set *s, uint32_t from, uint32_t to)
         if (l->home != from || mark_get(&l->moving))
           continue;
         worker_home(session_network(s), l, to);
+        s->strays |= s->crew->worker[from].kind != s->crew->worker[to].kind;
         moved++;
       }
     }
   }
   return moved;
+}
+
+/* The first worker for that kind of lane that is not stuck; NULL. */
+static struct worker *session_able(const struct worker_crew *crew, uint32_t lane_kind)
+{
+  uint32_t kind = lane_kind == LANE_SLOW ? WORKER_SLOW : WORKER_FAST;
+  for (uint32_t i = 0; i + 1 < crew->count; i++)
+    if (crew->worker[i].kind == kind && !crew->worker[i].stuck)
+      return &crew->worker[i];
+  return NULL;
+}
+
+uint32_t session_bring_home(struct session_set *s)
+{
+  struct worker *able[LANE_NETWORK];
+  uint32_t moved = 0;
+  if (!s->strays)
+    return 0;
+  s->strays = false;
+  for (uint32_t k = 0; k < LANE_NETWORK; k++)
+    able[k] = session_able(s->crew, k);
+  for (struct session *c = s->first; c; c = c->next) {
+    for (struct queue *q = c->queues; q; q = q->next) {
+      for (uint32_t k = 0; k < LANE_NETWORK; k++) {
+        struct queue_lane *l = &q->lane[k];
+        uint32_t kind = k == LANE_SLOW ? WORKER_SLOW : WORKER_FAST;
+        if (s->crew->worker[l->home].kind == kind)
+          continue;
+        if (!able[k] || mark_get(&l->moving)) {
+          s->strays = true;
+          continue;
+        }
+        worker_home(session_network(s), l, able[k]->index);
+        moved++;
+      }
+    }
+  }
+  return moved;
+}
+
+uint32_t session_spread(struct session_set *s, uint32_t from, uint32_t to)
+{
+  struct queue_lane *busy = NULL;
+  uint32_t count = 0;
+  for (struct session *c = s->first; c; c = c->next) {
+    for (struct queue *q = c->queues; q; q = q->next) {
+      for (uint32_t k = 0; k < LANE_NETWORK; k++) {
+        struct queue_lane *l = &q->lane[k];
+        uint32_t taken = mark_get(&l->in.head);
+        bool used = l->home == from && taken != l->seen;
+        l->seen = taken;
+        count += used;
+        if (used && !mark_get(&l->moving))
+          busy = l;
+      }
+    }
+  }
+  if (count < 2 || !busy)
+    return 0;
+  worker_home(session_network(s), busy, to);
+  return 1;
 }
 
 #undef SESSION_TEND_FIRST

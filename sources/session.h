@@ -46,6 +46,7 @@ struct session_set {
   uint64_t used[SHM_KINDS], budget[SHM_KINDS];
   uint64_t tend_at, tend_delay; /* while something is closing */
   bool draining;                /* nobody new is let in */
+  bool strays;                  /* lanes may be with a worker of another kind */
   struct log_limit limit;
 };
 
@@ -63,6 +64,12 @@ CHI_PRIVATE uint64_t session_tend(struct session_set *s, uint64_t now);
 /* Closes every link: clients hear that the node is gone. */
 CHI_PRIVATE void session_end_all(struct session_set *s);
 CHI_PRIVATE uint64_t session_in_flight(const struct session *s);
+/* Moves one lane from a worker that serves several in which tasks come, so that two workers share
+ * what is too much for one. Returns 1, or 0. */
+CHI_PRIVATE uint32_t session_spread(struct session_set *s, uint32_t from, uint32_t to);
+/* Lanes that went to a worker of another kind go to one of their own that is not stuck, if there is
+ * one again; how many. */
+CHI_PRIVATE uint32_t session_bring_home(struct session_set *s);
 /* Gives every lane of worker `from` to worker `to`; how many. */
 CHI_PRIVATE uint32_t session_move_lanes(struct session_set *s, uint32_t from, uint32_t to);
 

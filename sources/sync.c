@@ -125,21 +125,37 @@ static bool sync_may_write(struct sync_rwlock *l, uint64_t root)
   return !l->readers || (l->readers->root == root && !l->readers->next);
 }
 
+/* Puts memory that has no use any more with the rest of it, to be freed outside the latch. */
+static void sync_spare(struct sync_hold *h, struct sync_hold **spare)
+{
+  h->next = *spare;
+  *spare = h;
+}
+
+static void sync_free(struct sync_hold *spare, const struct alloc *alloc)
+{
+  while (spare) {
+    struct sync_hold *next = spare->next;
+    alloc_put(alloc, spare, sizeof *spare);
+    spare = next;
+  }
+}
+
 /* Uses up or gives back the memory that the reader brought. */
 static void sync_hold(struct sync_rwlock *l, uint64_t root, struct sync_hold *fresh,
-                      const struct alloc *alloc)
+                      struct sync_hold **spare)
 {
   struct sync_hold *h = sync_find_hold(l, root);
   if (h) {
     h->count++;
-    alloc_put(alloc, fresh, sizeof *fresh);
+    sync_spare(fresh, spare);
     return;
   }
   *fresh = (struct sync_hold){.next = l->readers, .root = root, .count = 1};
   l->readers = fresh;
 }
 
-static void sync_rwlock_grant(struct sync_rwlock *l, const struct alloc *alloc, chi_ctx ***end)
+static void sync_rwlock_grant(struct sync_rwlock *l, struct sync_hold **spare, chi_ctx ***end)
 {
   while (l->head.first) {
     chi_ctx *ctx = l->head.first;
@@ -151,7 +167,7 @@ static void sync_rwlock_grant(struct sync_rwlock *l, const struct alloc *alloc, 
     } else {
       if (l->writes > 0 && l->writer != ctx->root)
         return;
-      sync_hold(l, ctx->root, ctx->sync_hold, alloc);
+      sync_hold(l, ctx->root, ctx->sync_hold, spare);
       ctx->sync_hold = NULL;
     }
     sync_let_in(&l->head, end);
@@ -173,7 +189,7 @@ static int sync_rwlock_write(struct sync_rwlock *l, chi_ctx *ctx)
 int sync_rwlock_lock(chi_rwlock *rwlock, chi_ctx *ctx, bool write, const struct alloc *alloc)
 {
   struct sync_rwlock *l = (struct sync_rwlock *)(void *)rwlock;
-  struct sync_hold *fresh = write ? NULL : alloc_get(alloc, sizeof *fresh);
+  struct sync_hold *fresh = write ? NULL : alloc_get(alloc, sizeof *fresh), *spare = NULL;
   if (!write && !fresh)
     return CHI_ENOMEM;
   latch_lock(&l->head.latch);
@@ -182,13 +198,14 @@ int sync_rwlock_lock(chi_rwlock *rwlock, chi_ctx *ctx, bool write, const struct 
   if (write) {
     rc = sync_rwlock_write(l, ctx);
   } else if (own || (l->writes == 0 && !l->head.first)) {
-    sync_hold(l, ctx->root, fresh, alloc);
+    sync_hold(l, ctx->root, fresh, &spare);
   } else {
     ctx->sync_hold = fresh;
     sync_queue(&l->head, ctx, SYNC_READ);
     rc = CHI_EBUSY;
   }
   latch_unlock(&l->head.latch);
+  sync_free(spare, alloc);
   return rc;
 }
 
@@ -196,6 +213,7 @@ int sync_rwlock_unlock(chi_rwlock *rwlock, chi_ctx *ctx, const struct alloc *all
                        chi_ctx **woken)
 {
   struct sync_rwlock *l = (struct sync_rwlock *)(void *)rwlock;
+  struct sync_hold *spare = NULL;
   *woken = NULL;
   latch_lock(&l->head.latch);
   int rc = CHI_OK;
@@ -210,12 +228,13 @@ int sync_rwlock_unlock(chi_rwlock *rwlock, chi_ctx *ctx, const struct alloc *all
     while (*at != h)
       at = &(*at)->next;
     *at = h->next;
-    alloc_put(alloc, h, sizeof *h);
+    sync_spare(h, &spare);
   }
   chi_ctx **end = woken;
   if (rc == CHI_OK)
-    sync_rwlock_grant(l, alloc, &end);
+    sync_rwlock_grant(l, &spare, &end);
   latch_unlock(&l->head.latch);
+  sync_free(spare, alloc);
   return rc;
 }
 
@@ -255,6 +274,7 @@ bool sync_abandon(chi_ctx *ctx, const struct alloc *alloc, chi_ctx **woken)
   /* Set before the task blocked and cleared under the latch by whoever lets it in: if that is
    * happening now, the address is still good, for the lock outlives those who wait for it. */
   struct sync_head *h = mark_get(&ctx->sync);
+  struct sync_hold *spare = NULL;
   *woken = NULL;
   if (!h)
     return false;
@@ -262,12 +282,14 @@ bool sync_abandon(chi_ctx *ctx, const struct alloc *alloc, chi_ctx **woken)
   bool waiting = ctx->sync == h;
   if (waiting) {
     sync_unqueue(h, ctx);
-    alloc_put(alloc, ctx->sync_hold, sizeof(struct sync_hold));
+    if (ctx->sync_hold)
+      sync_spare(ctx->sync_hold, &spare);
     ctx->sync_hold = NULL;
     chi_ctx **end = woken;
     if (ctx->sync_mode == SYNC_READ || ctx->sync_mode == SYNC_WRITE)
-      sync_rwlock_grant((struct sync_rwlock *)(void *)h, alloc, &end);
+      sync_rwlock_grant((struct sync_rwlock *)(void *)h, &spare, &end);
   }
   latch_unlock(&h->latch);
+  sync_free(spare, alloc);
   return waiting;
 }

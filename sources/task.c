@@ -8,38 +8,132 @@ static bool task_kind_is_scalar(uint8_t kind)
   return kind >= CHI_KIND_u8 && kind <= CHI_KIND_pool;
 }
 
-#define TASK_NESTED 4 /* levels of objects inside elements */
+#define TASK_NESTED 4         /* levels of objects inside elements */
+#define TASK_FIELDS_MAX 4096u /* of a struct: each is compared with each */
+
+/* Bytes of a struct: of a field's values, or of an array's count. */
+struct task_span {
+  uint64_t from, to;
+};
+
+static struct task_span task_values(const chi_field *f)
+{
+  return (struct task_span){f->offset, f->offset + (uint64_t)f->size * f->room};
+}
+
+/* Empty where the field is no array. */
+static struct task_span task_count(const chi_field *f)
+{
+  uint64_t size = f->kind == CHI_KIND_array ? sizeof(uint32_t) : 0;
+  return (struct task_span){f->count_offset, f->count_offset + size};
+}
+
+static bool task_spans_meet(struct task_span a, struct task_span b)
+{
+  return a.from < b.to && b.from < a.to && a.from < a.to && b.from < b.to;
+}
+
+static bool task_fields_meet(const chi_field *f, const chi_field *g)
+{
+  return task_spans_meet(task_values(f), task_values(g)) ||
+         task_spans_meet(task_values(f), task_count(g)) ||
+         task_spans_meet(task_count(f), task_values(g)) ||
+         task_spans_meet(task_count(f), task_count(g));
+}
+
+/* As the compiler would have it; elements have been checked. */
+static uint32_t task_alignment(const chi_field *f)
+{
+  uint32_t most = 1;
+  if (f->kind == CHI_KIND_pool)
+    return (uint32_t)_Alignof(chi_pool_id);
+  if (!f->elem && f->kind != CHI_KIND_str)
+    return f->size < _Alignof(chi_bulk) ? f->size : (uint32_t)_Alignof(chi_bulk);
+  for (uint32_t i = 0; f->elem && i < f->elem->field_count; i++) {
+    uint32_t inner = task_alignment(&f->elem->fields[i]);
+    most = inner > most ? inner : most;
+  }
+  return most;
+}
+
+/* What is wrong with a field by itself; NULL: nothing. */
+static const char *task_field_fault(const chi_type *type, const chi_field *f)
+{
+  bool nested = f->kind == CHI_KIND_object || f->kind == CHI_KIND_array;
+  uint64_t begin = type->id ? sizeof(chi_task) : 0;
+  if (!f->name || !f->preset || f->dir < CHI_DIR_IN || f->dir > CHI_DIR_INOUT ||
+      f->kind < CHI_KIND_u8 || f->kind > CHI_KIND_bulk || nested != (f->elem != NULL) ||
+      f->room == 0 || (f->room != 1 && f->kind != CHI_KIND_array))
+    return "is declared wrongly";
+  if (f->size == 0 || (text_kind_size(f->kind) && f->size != text_kind_size(f->kind)) ||
+      (nested && f->size != f->elem->size))
+    return "has the wrong size";
+  if (f->offset < begin || task_values(f).to > type->size)
+    return "lies outside the struct";
+  if (f->kind == CHI_KIND_array && (f->count_offset < begin || task_count(f).to > type->size))
+    return "has its count outside the struct";
+  if (f->kind == CHI_KIND_array && f->count_offset % _Alignof(uint32_t) != 0)
+    return "has a count that is not aligned";
+  if (task_spans_meet(task_values(f), task_count(f)))
+    return "overlaps its own count";
+  return NULL;
+}
+
+static int task_type_fault(const chi_type *type, const chi_field *f, const char *what,
+                           chi_error *err)
+{
+  return error_set(err, CHI_EINVAL, "%s: field %s %s", type->name ? type->name : "?",
+                   f->name ? f->name : "?", what);
+}
+
+/* The fields of a struct, without what is inside them. */
+static int task_fields_check(const chi_type *type, chi_error *err)
+{
+  if (!type->name || (type->field_count && !type->fields))
+    return error_set(err, CHI_EINVAL, "%s: a struct without a name or without its fields",
+                     type->name ? type->name : "?");
+  if (type->field_count > TASK_FIELDS_MAX)
+    return error_set(err, CHI_EINVAL, "%s: %u fields, at most %u", type->name, type->field_count,
+                     TASK_FIELDS_MAX);
+  for (uint32_t i = 0; i < type->field_count; i++) {
+    const chi_field *f = &type->fields[i];
+    const char *fault = task_field_fault(type, f);
+    for (uint32_t k = 0; k < i && !fault; k++) {
+      if (strcmp(type->fields[k].name, f->name) == 0)
+        fault = "is there twice";
+      else if (task_fields_meet(f, &type->fields[k]))
+        fault = "overlaps another one";
+    }
+    if (fault)
+      return task_type_fault(type, f, fault, err);
+  }
+  return CHI_OK;
+}
 
 /* Elements hold scalars, strings and objects of such, a few levels deep. */
-static bool task_is_flat(const chi_type *elem, int levels)
+static int task_elem_check(const chi_type *elem, int levels, chi_error *err)
 {
-  for (uint32_t i = 0; i < elem->field_count; i++) {
+  int rc = task_fields_check(elem, err);
+  for (uint32_t i = 0; i < elem->field_count && rc == CHI_OK; i++) {
     const chi_field *f = &elem->fields[i];
-    if (f->kind == CHI_KIND_object && f->elem && levels > 0 && task_is_flat(f->elem, levels - 1))
-      continue;
-    if (!task_kind_is_scalar(f->kind) && f->kind != CHI_KIND_str)
-      return false;
-    if (f->size == 0 || f->offset > elem->size || f->size > elem->size - f->offset)
-      return false;
+    if (f->kind == CHI_KIND_array || f->kind == CHI_KIND_bulk || (f->elem && levels == 0))
+      return task_type_fault(elem, f, "is in an element: scalars, strings, objects only", err);
+    if (f->elem)
+      rc = task_elem_check(f->elem, levels - 1, err);
+    if (rc == CHI_OK && f->offset % task_alignment(f) != 0)
+      return task_type_fault(elem, f, "is not aligned", err);
   }
-  return true;
+  return rc;
 }
 
 static int task_field_check(const chi_type *type, const chi_field *f, chi_error *err)
 {
-  bool nested = f->kind == CHI_KIND_object || f->kind == CHI_KIND_array;
-  if (!f->name || f->dir < CHI_DIR_IN || f->dir > CHI_DIR_INOUT || f->kind < CHI_KIND_u8 ||
-      f->kind > CHI_KIND_bulk || nested != (f->elem != NULL) || f->room == 0)
-    return error_set(err, CHI_EINVAL, "%s: field %s is declared wrongly", type->name,
-                     f->name ? f->name : "?");
-  if (task_kind_is_scalar(f->kind) && (f->size != text_kind_size(f->kind) || f->room != 1))
-    return error_set(err, CHI_EINVAL, "%s: field %s has the wrong size", type->name, f->name);
-  uint64_t end = f->offset + (uint64_t)f->size * f->room;
-  if (f->offset < (type->id ? sizeof(chi_task) : 0) || end > type->size)
-    return error_set(err, CHI_EINVAL, "%s: field %s lies outside the struct", type->name, f->name);
-  if (nested && (f->elem->size != f->size || !task_is_flat(f->elem, TASK_NESTED)))
-    return error_set(err, CHI_EINVAL, "%s: elements of %s may hold scalars, strings, objects only",
-                     type->name, f->name);
+  chi_error why = {0};
+  if (f->elem && task_elem_check(f->elem, TASK_NESTED, &why) != CHI_OK)
+    return error_set(err, CHI_EINVAL, "%s: in field %s: %s", type->name, f->name, why.text);
+  uint32_t alignment = task_alignment(f);
+  if (f->offset % alignment != 0 || (f->elem && f->size % alignment != 0))
+    return task_type_fault(type, f, "is not aligned", err);
   return CHI_OK;
 }
 
@@ -67,16 +161,17 @@ int task_plan_init(struct task_plan *plan, const chi_type *type, chi_error *err)
   if (!type->name || type->size > (1u << 24) || (type->id && type->size < sizeof(chi_task)))
     return error_set(err, CHI_EINVAL, "%s: impossible size %u", type->name ? type->name : "?",
                      type->size);
-  for (uint32_t i = 0; i < type->field_count; i++) {
+  int rc = task_fields_check(type, err);
+  for (uint32_t i = 0; i < type->field_count && rc == CHI_OK; i++) {
     const chi_field *f = &type->fields[i];
-    int rc = task_field_check(type, f, err);
+    rc = task_field_check(type, f, err);
     if (rc != CHI_OK)
       return rc;
     if (!task_kind_is_scalar(f->kind) || f->kind == CHI_KIND_bool)
       plan->plain = false;
     task_plan_out(plan, f);
   }
-  return CHI_OK;
+  return rc;
 }
 
 static uint32_t *task_count_of(const chi_field *f, void *object)
@@ -220,3 +315,4 @@ chi_ctx *task_list_pop(struct task_list *l)
 }
 
 #undef TASK_NESTED
+#undef TASK_FIELDS_MAX

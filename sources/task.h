@@ -56,6 +56,9 @@ enum task_wait {
 /* Where the result goes. */
 enum task_origin { TASK_FROM_CLIENT, TASK_FROM_PARENT, TASK_FROM_NODE };
 
+/* A flag beside those of chi_task_flag: for nodes that aren't there it ends at once. */
+#define TASK_PROMPT 0x100u
+
 struct task_list {
   chi_ctx *head, *tail;
 };
@@ -74,7 +77,6 @@ struct chi_ctx {
   int32_t wait_rc;   /* what the wait returns */
   uint64_t id;       /* of this task among all of the node's run: for traces */
   uint64_t root;     /* lock group: the id of the task at the root */
-  uint64_t accepted; /* node's clock */
   uint64_t deadline; /* UINT64_MAX: none */
   struct worker_fiber *fiber; /* while blocked */
   struct heap_entry timer;
@@ -125,7 +127,8 @@ struct task_plan {
   } out[TASK_RUNS];
 };
 
-/* CHI_EINVAL (with *err) if a declaration is impossible: sizes, kinds, overlaps. */
+/* CHI_EINVAL (with *err) if a declaration is impossible: sizes, kinds, bounds, alignment,
+ * overlaps, of its fields and of those inside elements. */
 CHI_PRIVATE int task_plan_init(struct task_plan *plan, const chi_type *type, chi_error *err);
 /* Copies header and IN fields of `shared` into the zeroed `copy` and validates them. Bulk fields
  * are resolved through the client's table. CHI_ECORRUPT. */

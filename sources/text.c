@@ -3,6 +3,7 @@
 #include "error.h"
 #include "units.h"
 #include "utf8.h"
+#include "word.h"
 
 #include <float.h>
 #include <stdarg.h>
@@ -52,37 +53,6 @@ static const char *text_dir_name(uint32_t dir)
 
 /* ---- names ------------------------------------------------------------------------------ */
 
-#define TEXT_SIMILAR_MAX 40 /* longer names are not compared */
-
-static uint32_t text_least(uint32_t a, uint32_t b)
-{
-  return a < b ? a : b;
-}
-
-CHI_PRIVATE uint32_t text_distance(const char *a, const char *b)
-{
-  uint32_t rows[3][TEXT_SIMILAR_MAX + 1], *before = rows[0], *last = rows[1], *now = rows[2];
-  size_t m = strlen(a), n = strlen(b), longer = m > n ? m : n;
-  if (longer > TEXT_SIMILAR_MAX)
-    return UINT32_MAX;
-  for (uint32_t j = 0; j <= n; j++)
-    last[j] = before[j] = j;
-  for (uint32_t i = 1; i <= m; i++) {
-    uint32_t *next = before;
-    now[0] = i;
-    for (uint32_t j = 1; j <= n; j++) {
-      uint32_t change = last[j - 1] + (a[i - 1] != b[j - 1]);
-      now[j] = text_least(change, text_least(last[j], now[j - 1]) + 1);
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-        now[j] = text_least(now[j], before[j - 2] + 1);
-    }
-    before = last;
-    last = now;
-    now = next;
-  }
-  return last[n] <= (longer + 2) / 3 ? last[n] : UINT32_MAX;
-}
-
 /* Adds to a text in buf; what does not fit is left out. */
 static void text_add(char *buf, size_t size, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -103,7 +73,7 @@ static int text_no_field(const chi_type *type, const char *path, const char *nam
   uint32_t least = UINT32_MAX;
   char known[300] = "";
   for (uint32_t i = 0; i < type->field_count; i++) {
-    uint32_t distance = text_distance(name, type->fields[i].name);
+    uint32_t distance = word_distance(name, type->fields[i].name);
     if (distance < least) {
       least = distance;
       nearest = &type->fields[i];
@@ -127,27 +97,6 @@ static const chi_field *text_field(const chi_type *type, const char *name)
 }
 
 /* ---- numbers ---------------------------------------------------------------------------- */
-
-CHI_PRIVATE int text_pool(const char *text, chi_pool_id *out)
-{
-  const char *dot = strchr(text, '.');
-  char major_text[16];
-  uint64_t major, minor;
-  int status;
-  if (!dot || dot == text || (size_t)(dot - text) >= sizeof(major_text))
-    return CHI_EINVAL;
-  memcpy(major_text, text, (size_t)(dot - text));
-  major_text[dot - text] = '\0';
-  status = units_parse_count(major_text, &major);
-  if (status == CHI_OK)
-    status = units_parse_count(dot + 1, &minor);
-  if (status != CHI_OK)
-    return status;
-  if (major > UINT32_MAX || minor > UINT32_MAX)
-    return CHI_ERANGE;
-  *out = (chi_pool_id){(uint32_t)major, (uint32_t)minor};
-  return CHI_OK;
-}
 
 /* Digits, a point, an exponent: what JSON calls a number, with a leading + allowed. */
 static bool text_is_decimal(const char *text)
@@ -366,7 +315,7 @@ static int text_read_value(uint32_t kind, const char *text, union text_value *ou
   if (kind == CHI_KIND_f64)
     return text_read_double(text, &out->f64);
   if (kind == CHI_KIND_pool)
-    return text_pool(text, &out->pool);
+    return units_parse_pool(text, &out->pool);
   if (kind == CHI_KIND_bool)
     status = text_read_bool(text, out);
   else if (kind == CHI_KIND_size)
@@ -744,5 +693,3 @@ CHI_PRIVATE int text_describe(const chi_module *m, chi_put_fn *put, void *arg)
   put(arg, "]}");
   return CHI_OK;
 }
-
-#undef TEXT_SIMILAR_MAX

@@ -24,11 +24,4 @@ CHI_PRIVATE uint32_t text_kind_size(uint32_t kind);
  * becomes U+FFFD. */
 CHI_PRIVATE void text_put_string(const char *text, size_t max, chi_put_fn *put, void *arg);
 
-/* Reads "300.0". CHI_EINVAL; CHI_ERANGE: a part is above 32 bits. *out is then untouched. */
-CHI_PRIVATE int text_pool(const char *text, chi_pool_id *out);
-
-/* How many letters must be inserted, removed, changed or swapped with their neighbour to make one
- * name of the other; UINT32_MAX when they are too different, or too long, to be confused. */
-CHI_PRIVATE uint32_t text_distance(const char *a, const char *b);
-
 #endif

@@ -1,4 +1,4 @@
-/* units.c - numbers with units: whole counts, sizes in bytes, durations. */
+/* units.c - numbers with units: whole counts, sizes in bytes, durations; ids of pools. */
 #include "units.h"
 
 #include <stdio.h>
@@ -142,4 +142,25 @@ const char *chi_format_duration(uint64_t ns, char *buf, size_t size)
     i++;
   snprintf(buf, size, "%llu%s", (unsigned long long)(ns / units_times[i].ns), units_times[i].name);
   return buf;
+}
+
+int units_parse_pool(const char *text, chi_pool_id *out)
+{
+  const char *dot = strchr(text, '.');
+  char major_text[16];
+  uint64_t major, minor;
+  int status;
+  if (!dot || dot == text || (size_t)(dot - text) >= sizeof(major_text))
+    return CHI_EINVAL;
+  memcpy(major_text, text, (size_t)(dot - text));
+  major_text[dot - text] = '\0';
+  status = units_parse_count(major_text, &major);
+  if (status == CHI_OK)
+    status = units_parse_count(dot + 1, &minor);
+  if (status != CHI_OK)
+    return status;
+  if (major > UINT32_MAX || minor > UINT32_MAX)
+    return CHI_ERANGE;
+  *out = (chi_pool_id){(uint32_t)major, (uint32_t)minor};
+  return CHI_OK;
 }

@@ -1,7 +1,9 @@
-/* worker.c - the step: tasks, ready fibers, blocked tasks, timers, sleep and take-over. */
+/* worker.c - the step: tasks, ready fibers, blocked tasks, timers and sleep. */
 #include "worker.h"
 #include "route.h"
 #include "sync.h"
+
+#define WORKER_RETRY_NS 10000000u /* until a lane for which there was no memory is tried again */
 
 static void worker_loop(void *arg);
 static void worker_finish(struct worker *w, chi_ctx *ctx, int rc);
@@ -12,9 +14,17 @@ static void worker_trace(const struct worker *w, int what, const chi_ctx *ctx, u
     w->crew->env->trace(w->crew->env, what, w->index, ctx->id, c);
 }
 
+static void worker_trace_cost(const struct worker *w, const chi_ctx *ctx)
+{
+  if (CHI_UNLIKELY(w->crew->env->trace && ctx->method->def->compute_us))
+    worker_trace(w, ENV_TRACE_COST, ctx, ctx->method->def->compute_us * UINT64_C(1000));
+}
+
 static void worker_trace_key(const struct worker *w, const chi_ctx *ctx)
 {
-  if (CHI_UNLIKELY(ctx->key_seq != 0) && w->crew->env->trace)
+  /* The body of a periodic one begins again and again, as it should. */
+  if (CHI_UNLIKELY(ctx->key_seq != 0) && w->crew->env->trace &&
+      !(ctx->task->flags & CHI_TASK_PERIODIC))
     w->crew->env->trace(w->crew->env, ENV_TRACE_KEY,
                         (uint64_t)ctx->key_node << 32 | ctx->key_index, ctx->key_seq,
                         ctx->key_boot);
@@ -232,8 +242,7 @@ int worker_block(chi_ctx *ctx, enum task_wait wait, uint64_t until)
   struct worker *w = ctx->worker;
   CHI_ASSERT(w->running == ctx && ctx->state == TASK_RUNNING);
   ctx->wait = (uint8_t)wait;
-  ctx->state = TASK_BLOCKED;
-  ctx->wait_rc = CHI_OK;
+  ctx->state = TASK_BLOCKED; /* wait_rc is the waker's: it may have been there already */
   if (worker_interruptible(ctx))
     worker_timer_set(w, ctx, until < ctx->deadline || ctx->shielded ? until : ctx->deadline);
   else if (wait == TASK_WAIT_PAUSE)
@@ -380,6 +389,7 @@ static void worker_run(struct worker *w, chi_ctx *ctx)
     uint32_t switches = w->switches;
     if ((w->sample++ & 15) == 0)
       begun = env->clock(env);
+    worker_trace_cost(w, ctx);
     rc = worker_schedule(ctx);
     if (rc == CHI_OK && !ctx->map)
       rc = ctx->method->def->run(ctx, ctx->container->state, ctx->task);
@@ -816,6 +826,8 @@ bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *dead
   }
   struct heap_entry *next = heap_top(&w->timer);
   *deadline = next ? next->time : UINT64_MAX;
+  if (CHI_UNLIKELY(w->adopt != NULL) && *deadline > w->now + WORKER_RETRY_NS)
+    *deadline = w->now + WORKER_RETRY_NS;
   return w->more;
 }
 
@@ -823,7 +835,7 @@ bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *dead
 
 bool worker_has_work(const struct worker *w)
 {
-  if (!inbox_empty(&w->inbox) || !ring_empty(&w->urgent) || w->ready.head || w->adopt ||
+  if (!inbox_empty(&w->inbox) || !ring_empty(&w->urgent) || w->ready.head ||
       mark_get(&w->crew->cancel_epoch) != w->cancel_seen)
     return true;
   bool full = w->spares == 0 && w->fibers > WORKER_FIBERS;
@@ -855,75 +867,6 @@ void worker_awake(struct worker *w)
     return;
   mark_set(&crew->watching, 1);
   worker_ring(w, &crew->worker[crew->count - 1]);
-}
-
-/* ---- take-over */
-
-static void worker_set_home(struct queue_lane *l, uint32_t home)
-{
-  latch_lock(&l->latch);
-  mark_set(&l->home, home);
-  latch_unlock(&l->latch);
-  mark_set(&l->queue->board->home[l->kind], home);
-}
-
-void worker_home(struct worker *network, struct queue_lane *l, uint32_t home)
-{
-  CHI_ASSERT(network->kind == WORKER_NETWORK);
-  worker_set_home(l, home);
-  count_add(&l->holders, 1);
-  mark_set(&l->moving, 1);
-  l->node.kind = NODE_LANE;
-  /* Not by inbox: what a stuck worker hasn't adopted must be there for the taking. */
-  ring_push(&network->crew->worker[home].urgent, &l->node);
-  worker_ring(network, &network->crew->worker[home]);
-}
-
-bool worker_look(struct worker *network)
-{
-  bool awake = false;
-  for (uint32_t i = 0; i < network->index; i++) {
-    struct worker *w = &network->crew->worker[i];
-    uint64_t beat = tally_get(&w->beat);
-    w->stuck = mark_get(&w->full) || (mark_get(&w->inside) && beat == w->beat_seen);
-    w->beat_seen = beat;
-    awake = awake || mark_get(&w->awake);
-  }
-  return awake;
-}
-
-/* One of its own kind, if there is one. */
-static uint32_t worker_heir(const struct worker_crew *crew, uint32_t index)
-{
-  uint32_t others = crew->fast + crew->slow, heir = index;
-  for (uint32_t i = 1; i < others; i++) {
-    const struct worker *other = &crew->worker[(index + i) % others];
-    if (other->stuck)
-      continue;
-    if (other->kind == crew->worker[index].kind)
-      return other->index;
-    heir = heir == index ? other->index : heir;
-  }
-  return heir;
-}
-
-uint32_t worker_relieve(struct worker *network, uint32_t index)
-{
-  struct worker_crew *crew = network->crew;
-  struct worker *w = &crew->worker[index];
-  uint32_t heir = w->stuck ? worker_heir(crew, index) : index;
-  if (heir == index)
-    return index;
-  struct worker *to = &crew->worker[heir];
-  uint32_t moved = ring_splice(&to->queue, &w->queue);
-  for (struct ring_node *n = ring_pop(&w->urgent); n; n = ring_pop(&w->urgent), moved++) {
-    if (n->kind == NODE_LANE) /* a lane follows its node: whoever adopts it must be its home */
-      worker_set_home(CHI_CONTAINER_OF(n, struct queue_lane, node), heir);
-    ring_push(&to->urgent, n);
-  }
-  if (moved > 0)
-    worker_ring(network, to);
-  return heir;
 }
 
 const chi_ctx *worker_fault(const struct worker *w, const void *address)
@@ -978,3 +921,5 @@ void worker_close(struct worker *w)
   w->lane = NULL;
   w->rung = NULL;
 }
+
+#undef WORKER_RETRY_NS

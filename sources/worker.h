@@ -21,6 +21,7 @@ enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
 #define WORKER_DEPTH 16u        /* levels of subtasks */
 #define WORKER_SPARES 32u       /* stacks kept for the next burst, per worker */
 #define WORKER_RECORDS 8u       /* size classes of records: 512 << class */
+#define WORKER_LOOKS 5u         /* that find one worker busy and another idle before a lane moves */
 #define WORKER_STUCK_NS 20000000u /* a method this long in one go loses its worker's other work */
 
 struct worker;
@@ -52,6 +53,7 @@ struct worker_crew {
   uint32_t count, fast, slow;
   uint32_t node, nodes;
   uint64_t stack_size;
+  uint64_t data_budget, data_used; /* bytes that modules count by ctx_data_take; used: atomic */
   uint64_t salt;         /* makes lock groups unique among nodes */
   uint64_t cancel_epoch; /* atomic: rises when somebody asked for a cancellation */
   uint32_t cancel_all;   /* atomic: every task is cancelled */
@@ -79,8 +81,10 @@ struct worker {
   uint32_t awake, inside; /* atomic: stepped lately; inside a method */
   uint32_t full;          /* atomic: it has no stack to begin one more task with */
   uint64_t beat, accepted, ended, refused, busy_ns, blocked_count, resting; /* tallies */
-  uint64_t beat_seen; /* network worker: at its last look */
+  uint64_t beat_seen; /* network worker: at its last look; its own: when that was */
+  uint64_t load_seen; /* network worker: nanoseconds of work, at its last look */
   bool stuck;         /* network worker: full, or inside a method since the look before */
+  uint32_t busy_looks, idle_looks; /* network worker: so many in a row found it so */
   /* its own */
   uint64_t now, cancel_seen, ids;
   uint32_t budget, sample, switches;
@@ -162,12 +166,16 @@ CHI_PRIVATE int64_t worker_io_run(chi_ctx *ctx, struct env_io *io);
 /* CHI_OK, CHI_ECANCELLED or CHI_ETIMEOUT. */
 CHI_PRIVATE int worker_cancelled(const chi_ctx *ctx);
 
+/* ---- worker_look.c */
 /* Network worker: looks which of the others are stuck: in a method, or without a stack to begin one
  * more task with. True: one of them is awake. */
 CHI_PRIVATE bool worker_look(struct worker *network);
 /* Network worker: gives what has not begun on a stuck worker to another. Returns the heir of worker
  * `index`, or its own index if it isn't stuck or all are. */
 CHI_PRIVATE uint32_t worker_relieve(struct worker *network, uint32_t index);
+/* Network worker, after a look: one worker has been busy for several looks while another of its
+ * kind had nothing to do. It is true again after as many looks at the earliest. */
+CHI_PRIVATE bool worker_lopsided(struct worker *network, uint32_t *from, uint32_t *to);
 /* Gives a lane a home and tells the worker. Network worker. */
 CHI_PRIVATE void worker_home(struct worker *network, struct queue_lane *lane, uint32_t home);
 

@@ -2,6 +2,8 @@
 #include "worker.h"
 #include "route.h"
 
+#define WORKER_AHEAD 4u /* entries between the one taken and the one whose task is fetched */
+
 static uint32_t worker_record_class(uint32_t size)
 {
   uint32_t class = 0;
@@ -147,7 +149,6 @@ static int worker_prepare(struct worker *w, const struct task_raw *raw, const ch
   ctx->tag = raw->tag;
   ctx->id = ((uint64_t)q->id << 32) | raw->tag;
   ctx->root = ctx->id ^ w->crew->salt;
-  ctx->accepted = w->now;
   if (header->deadline_ms)
     ctx->deadline = w->now + header->deadline_ms * 1000000ull;
   ctx->slow = worker_is_slow(m, header);
@@ -202,6 +203,18 @@ static void worker_accept_cancel(struct worker *w, struct queue *q, uint64_t slo
   queue_forget(q, w->index);
 }
 
+/* Fetches the memory of a task that comes soon, while others are dealt with: the header to be read,
+ * the line behind it, where fields are, to be written, too. */
+static void worker_fetch(const struct queue_lane *l)
+{
+  uint64_t ref = lane_ahead(&l->in, WORKER_AHEAD);
+  const char *task = ref ? shm_resolve(l->queue->table, ref, 2 * CHI_CACHE_LINE) : NULL;
+  if (!task)
+    return;
+  __builtin_prefetch(task);
+  __builtin_prefetch(task + CHI_CACHE_LINE, 1);
+}
+
 bool worker_accept(struct worker *w, struct queue_lane *l)
 {
   struct lane_entry e;
@@ -220,6 +233,7 @@ bool worker_accept(struct worker *w, struct queue_lane *l)
   latch_unlock(&l->latch);
   if (!taken)
     return false;
+  worker_fetch(l);
   if (op == LANE_CANCEL) {
     worker_accept_cancel(w, q, e.ref, e.slot);
   } else {
@@ -242,3 +256,5 @@ void worker_refuse_raw(struct worker *w, struct task_raw *raw, int rc)
   alloc_put(w->crew->alloc, raw, sizeof *raw);
   worker_refuse(w, &copy, rc);
 }
+
+#undef WORKER_AHEAD

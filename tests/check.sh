@@ -327,6 +327,16 @@ suites()
   done
 }
 
+# The tests with real processes: $1 is the directory under build/.
+real_programs()
+{
+  built=$here/build/$1
+  set -- env PATH="$built:$PATH" CHIMAERA="$built/chimaera" BUILD="$built"
+  for program in tests/real/test_*.c; do
+    [ ! -e "$program" ] || run "$program" "$@" "$built/real/$(basename "$program" .c)"
+  done
+}
+
 part_modular()
 {
   for cc in gcc clang; do
@@ -339,11 +349,15 @@ part_onefile()
   for cc in gcc clang; do
     build CC=$cc tests && suites $cc-amalgam
   done
+  for omit in REAL SIM 'REAL SIM'; do
+    run "make OMIT='$omit' all" make -s -j "$jobs" OMIT="$omit" all
+  done
 }
 
 part_address()
 {
   build CC=gcc SAN=address,undefined AMALGAM=0 tests && suites gcc-address-undefined
+  build CC=gcc SAN=address,undefined AMALGAM=0 real && real_programs gcc-address-undefined
   build CC=clang SAN=address,undefined tests && suites clang-address-undefined-amalgam
 }
 
@@ -397,11 +411,8 @@ part_hostile()
 part_real()
 {
   build all real || return
-  built=$here/build/gcc-amalgam
+  real_programs gcc-amalgam
   set -- env PATH="$built:$PATH" CHIMAERA="$built/chimaera" BUILD="$built"
-  for program in tests/real/test_*.c; do
-    [ ! -e "$program" ] || run "$program" "$@" "$built/real/$(basename "$program" .c)"
-  done
   for script in tests/real/*.sh; do
     [ ! -x "$script" ] || run "$script" "$@" "$script"
   done
@@ -490,7 +501,7 @@ part headers 'each header by itself, twice; the public one in C++'
 part seam 'what the core asks of the world'
 part modular 'unit and simulation tests, file by file, gcc and clang'
 part onefile 'unit and simulation tests, one file, gcc and clang'
-part address 'the same under address and undefined behaviour sanitizers'
+part address 'the same, and real processes, under address and undefined behaviour sanitizers'
 part thread 'the same under the thread sanitizer'
 part valgrind 'simulation under valgrind'
 part races 'interleavings of the lock-free protocols'

@@ -19,22 +19,31 @@ struct bench {
   bool verbose;
 };
 
-/* One figure in all rounds. raw 0: there is no raw limit. Failed if a round was not measured. */
+/* One figure in all rounds. raw 0: there is no raw limit. No rounds: it was skipped. */
 struct bench_result {
   double ours[BENCH_ROUNDS_MAX], raw[BENCH_ROUNDS_MAX];
   uint32_t rounds;
-  bool failed;
-  char note[160]; /* what else is worth knowing, or why it failed */
+  char note[160]; /* what else is worth knowing, or why it failed or was skipped */
 };
 
-enum bench_unit { BENCH_NS, BENCH_PER_SECOND, BENCH_BYTES_PER_SECOND, BENCH_BYTES, BENCH_PERCENT };
+/* The target of the first three is one of ours / raw, of the others one of ours. */
+enum bench_unit {
+  BENCH_NS,
+  BENCH_PER_SECOND,
+  BENCH_BYTES_PER_SECOND,
+  BENCH_NS_ALONE,
+  BENCH_EVENTS, /* per second */
+  BENCH_BYTES,
+  BENCH_PERCENT,
+  BENCH_TIMES
+};
 
 /* A row of the table. */
 struct bench_figure {
   const char *name, *title;
   enum bench_unit unit;
   bool less;          /* less is better: the target is a most, else a least */
-  double target;      /* of ours / raw, or of ours where there is no raw limit; 0: none */
+  double target;      /* 0: none */
   uint32_t parameter; /* clients, window, what the runner makes of it */
   /* Measures all rounds; returns false, with the note set, if it could not. */
   bool (*run)(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
@@ -63,6 +72,9 @@ uint64_t bench_cpu_time(pid_t pid);
 /* Runs tasks for so long, `window` of them in flight, checking each; how many, 0 on failure. */
 uint64_t bench_nops(struct cli_link *link, uint32_t window, uint64_t ns, uint64_t *took);
 
+/* The module `bench` itself. */
+const chi_module *bench_module(void);
+
 bool bench_run_idle(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
 bool bench_run_start(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
 bool bench_run_memory(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
@@ -84,6 +96,9 @@ double bench_raw_malloc(uint64_t size, uint64_t ns);
 /* Operations per second of fio with io_uring on a file; false if there is no fio. */
 bool bench_raw_fio(const char *path, uint64_t size, bool writing, uint32_t depth, uint64_t ns,
                    double *out);
+/* The same by a loop of our own on a ring; false if the kernel has none for us. bench_uring.c */
+bool bench_raw_uring(const char *path, uint64_t size, bool writing, uint32_t depth, uint64_t ns,
+                     double *out);
 /* Pins this thread to a cpu; BENCH_NOWHERE: to none. */
 void bench_pin(int cpu);
 
@@ -98,6 +113,13 @@ bool bench_run_allocation(const struct bench *b, const struct bench_figure *f,
 bool bench_run_ram(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
 bool bench_run_file(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
 
+/* ---- bench_sim.c, bench_compile.c */
+bool bench_run_sim_events(const struct bench *b, const struct bench_figure *f,
+                          struct bench_result *r);
+bool bench_run_sim_idle(const struct bench *b, const struct bench_figure *f,
+                        struct bench_result *r);
+bool bench_run_compile(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
+
 /* ---- bench_field.c: --test-case against a running daemon */
 int bench_field_run(const struct cli *cli);
 
@@ -110,5 +132,7 @@ CHI_TASK(bench_nop, 10, BENCH_NOP)
 
 /* Writes to result->note; returns false. */
 bool bench_note(struct bench_result *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same for a figure that can't be measured here; returns true. */
+bool bench_skip(struct bench_result *r, const char *why);
 
 #endif

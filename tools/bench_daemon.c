@@ -29,6 +29,13 @@ bool bench_note(struct bench_result *r, const char *fmt, ...)
   return false;
 }
 
+bool bench_skip(struct bench_result *r, const char *why)
+{
+  r->rounds = 0;
+  bench_note(r, "skipped: %s", why);
+  return true;
+}
+
 /* ---- the daemon's side ------------------------------------------------------------------ */
 
 struct bench_state {
@@ -49,6 +56,11 @@ static const chi_module daemon_module = {.version = CHI_MODULE_VERSION,
                                          .name = "bench",
                                          .state_size = sizeof(struct bench_state),
                                          .methods = bench_state_methods};
+
+const chi_module *bench_module(void)
+{
+  return &daemon_module;
+}
 
 int bench_daemon_serve(const struct cli *cli, const char *file)
 {

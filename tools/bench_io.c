@@ -23,13 +23,14 @@ struct io {
   struct chi_block *places;
   uint64_t *stamps; /* as written last */
   uint64_t next_stamp;
-  uint32_t window;
+  uint32_t window, flying;
   struct io_slot {
     struct chi_bdev_write *write;
     struct chi_bdev_read *read;
     chi_bulk buffer;
     uint64_t index; /* of the piece */
-  } slots[IO_WINDOW_MAX];
+  } slots[IO_WINDOW_MAX]; /* those in flight come first */
+  void *tasks[IO_WINDOW_MAX]; /* theirs */
 };
 
 /* A way through all pieces in which neighbours are far apart: one to one on the count. */
@@ -71,6 +72,16 @@ static void io_close(struct io *io)
   free(io->stamps);
 }
 
+static bool io_send(struct io *io, const struct io_slot *s)
+{
+  void *task = s->write ? (void *)s->write : (void *)s->read;
+  if (chi_submit(io->link->queue, task) != CHI_OK)
+    return false;
+  io->slots[io->flying] = *s;
+  io->tasks[io->flying++] = task;
+  return true;
+}
+
 static bool io_submit_write(struct io *io, struct io_slot *s)
 {
   uint64_t stamp = ++io->next_stamp;
@@ -85,7 +96,7 @@ static bool io_submit_write(struct io *io, struct io_slot *s)
   s->write->block = io->places[s->index];
   s->write->data = s->buffer;
   s->write->length = io->piece;
-  return chi_submit(io->link->queue, s->write) == CHI_OK;
+  return io_send(io, s);
 }
 
 static bool io_submit_read(struct io *io, struct io_slot *s)
@@ -99,51 +110,58 @@ static bool io_submit_read(struct io *io, struct io_slot *s)
   s->read->block = io->places[s->index];
   s->read->data = s->buffer;
   s->read->length = io->piece;
-  return chi_submit(io->link->queue, s->read) == CHI_OK;
+  return io_send(io, s);
 }
 
-static bool io_submit(struct io *io, struct io_slot *s, uint64_t index, bool writing)
+static bool io_submit(struct io *io, uint64_t index, bool writing)
 {
-  *s = (struct io_slot){.index = index};
-  if (chi_bulk_alloc(io->link->queue, io->piece, &s->buffer) != CHI_OK)
+  struct io_slot s = {.index = index};
+  if (chi_bulk_alloc(io->link->queue, io->piece, &s.buffer) != CHI_OK)
     return false;
-  return writing ? io_submit_write(io, s) : io_submit_read(io, s);
+  return writing ? io_submit_write(io, &s) : io_submit_read(io, &s);
 }
 
-/* Waits, checks what came, gives task and buffer back. */
-static bool io_finish(struct io *io, struct io_slot *s)
+/* Waits for any of those in flight, as fio does, checks what came, gives task and buffer back. */
+static bool io_finish(struct io *io)
 {
   chi_queue *queue = io->link->queue;
-  void *task = s->write ? (void *)s->write : (void *)s->read;
-  bool good = task && chi_wait(queue, task, IO_WAIT_NS) == CHI_OK;
-  if (good && s->write)
-    good = s->write->bytes_written == io->piece;
-  if (good && s->read)
-    good = s->read->bytes_read == io->piece;
-  for (uint64_t i = 0; good && s->read && i < io->piece; i += IO_PAGE)
-    good = memcmp((char *)s->buffer.data + i, &io->stamps[s->index], sizeof(uint64_t)) == 0;
-  good = task && chi_task_free(queue, task) == CHI_OK && good;
-  return chi_bulk_free(queue, &s->buffer) == CHI_OK && good;
+  uint32_t which = UINT32_MAX;
+  struct io_slot s;
+  bool good = chi_wait_any(queue, io->tasks, io->flying, IO_WAIT_NS, &which) == CHI_OK;
+  if (which >= io->flying) {
+    io->flying = 0; /* they end with the queue */
+    return false;
+  }
+  s = io->slots[which];
+  io->slots[which] = io->slots[--io->flying];
+  io->tasks[which] = io->tasks[io->flying];
+  if (good)
+    good = s.write ? s.write->bytes_written == io->piece : s.read->bytes_read == io->piece;
+  for (uint64_t i = 0; good && s.read && i < io->piece; i += IO_PAGE)
+    good = memcmp((char *)s.buffer.data + i, &io->stamps[s.index], sizeof(uint64_t)) == 0;
+  good = chi_task_free(queue, s.write ? (void *)s.write : (void *)s.read) == CHI_OK && good;
+  return chi_bulk_free(queue, &s.buffer) == CHI_OK && good;
 }
 
 /* Keeps the window full until the time is over, or for `most` pieces; pieces per second. 0: an
  * operation failed or a piece had not the content that was written to it. */
 static double io_measure(struct io *io, bool writing, bool scattered, uint64_t ns, uint64_t most)
 {
-  uint64_t begin = cli_now(), end, sent = 0, done = 0;
+  uint64_t begin = cli_now(), end, sent = 0;
   bool good = true;
   while (good && sent < most && (sent % 16 != 0 || cli_now() - begin < ns)) {
-    if (sent == done + io->window)
-      good = io_finish(io, &io->slots[done++ % io->window]);
+    if (io->flying == io->window)
+      good = io_finish(io);
     if (good) {
       uint64_t index = scattered ? io_scatter(io, sent) : sent % io->count;
-      good = io_submit(io, &io->slots[sent++ % io->window], index, writing);
+      good = io_submit(io, index, writing);
+      sent++;
     }
   }
-  while (done < sent)
-    good = io_finish(io, &io->slots[done++ % io->window]) && good;
+  while (io->flying > 0)
+    good = io_finish(io) && good;
   end = cli_now();
-  return good && done ? (double)done * 1e9 / (double)(end - begin) : 0;
+  return good && sent ? (double)sent * 1e9 / (double)(end - begin) : 0;
 }
 
 /* Reads some of the pieces back. */
@@ -205,25 +223,37 @@ bool bench_run_ram(const struct bench *b, const struct bench_figure *f, struct b
   return good;
 }
 
+/* What the machine gives: fio, or a loop of our own where there is no fio. */
+static double io_file_raw(const struct bench *b, const char *path, bool writing, const char **by)
+{
+  double rate = 0;
+  *by = "fio";
+  if (bench_raw_fio(path, IO_SPAN, writing, IO_FILE_WINDOW, b->round_ns, &rate))
+    return rate;
+  *by = "no fio: raw is an io_uring loop of our own";
+  if (!bench_raw_uring(path, IO_SPAN, writing, IO_FILE_WINDOW, b->round_ns, &rate))
+    *by = "neither fio nor io_uring: no raw limit";
+  return rate;
+}
+
 static bool io_file_rounds(const struct bench *b, struct io *io, const char *path, bool writing,
                            struct bench_result *r)
 {
-  bool fio = true;
+  const char *by = "";
   for (uint32_t i = 0; i < b->rounds; i++) {
     bool checks = true;
     if (i % 2 == 0)
-      fio = bench_raw_fio(path, IO_SPAN, writing, IO_FILE_WINDOW, b->round_ns, &r->raw[i]);
+      r->raw[i] = io_file_raw(b, path, writing, &by);
     r->ours[i] = io_measure(io, writing, true, b->round_ns, UINT64_MAX);
-    if (writing) /* before fio writes over it */
+    if (writing) /* before the raw side writes over it */
       checks = io_check(io);
     if (i % 2 == 1)
-      fio = bench_raw_fio(path, IO_SPAN, writing, IO_FILE_WINDOW, b->round_ns, &r->raw[i]);
+      r->raw[i] = io_file_raw(b, path, writing, &by);
     if (!r->ours[i] || !checks)
       return io_wrong(r);
     r->rounds++;
   }
-  bench_note(r, fio ? "depth %u, O_DIRECT" : "depth %u; fio is not installed or failed",
-             IO_FILE_WINDOW);
+  bench_note(r, "depth %u, O_DIRECT; %s", IO_FILE_WINDOW, by);
   return true;
 }
 

@@ -4,11 +4,11 @@
 
 #include <stdio.h>
 
-#include "text.h"
+#include "word.h"
 
 static const struct cli_command *const chimaera_commands[] = {
     &cmd_start, &cmd_stop, &cmd_status, &cmd_top,    &cmd_compose, &cmd_call,
-    &cmd_put,   &cmd_get,  &cmd_bench,  &cmd_config, &cmd_version};
+    &cmd_put,   &cmd_get,  &cmd_sim,    &cmd_bench,  &cmd_config,  &cmd_version};
 
 /* Names under which the program is also installed. */
 static const struct chimaera_alias {
@@ -33,7 +33,7 @@ static const struct cli_command *chimaera_find(const char *name)
   const char *nearest = NULL;
   uint32_t least = UINT32_MAX;
   for (size_t i = 0; i < CHI_COUNT(chimaera_commands); i++) {
-    uint32_t distance = text_distance(name, chimaera_commands[i]->name);
+    uint32_t distance = word_distance(name, chimaera_commands[i]->name);
     if (distance == 0)
       return chimaera_commands[i];
     if (distance < least) {

@@ -11,6 +11,7 @@
 #include "text.h"
 #include "units.h"
 #include "utf8.h"
+#include "word.h"
 
 #define CLI_FETCH_FIRST (64u * 1024)
 #define CLI_FETCH_NS (10ull * 1000000000) /* limit of what asks a daemon for figures */
@@ -84,7 +85,7 @@ static int cli_unknown_option(const struct cli *cli, const char *name)
   const char *nearest = NULL;
   uint32_t least = UINT32_MAX;
   for (const struct cli_option *o = cli->command->options; o->name; o++) {
-    uint32_t distance = text_distance(name, o->name);
+    uint32_t distance = word_distance(name, o->name);
     if (distance < least) {
       least = distance;
       nearest = o->name;
@@ -212,7 +213,7 @@ void cli_disconnect(struct cli_link *link)
 int cli_pool(const struct cli *cli, struct cli_link *link, const char *text, chi_pool_id *out)
 {
   int status;
-  if (text_pool(text, out) == CHI_OK)
+  if (units_parse_pool(text, out) == CHI_OK)
     return CLI_OK;
   status = chi_pool_find(link->queue, text, out);
   if (status == CHI_ENOENT)

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -17,7 +18,7 @@
 #define START_GRACE_MS 5000
 
 /* What the signal handler reaches: there is one node in this process. */
-static chi_node *volatile start_node;
+static chi_node *start_node;
 static volatile sig_atomic_t start_signal;
 
 static void start_on_signal(int number)
@@ -36,6 +37,16 @@ static void start_catch_signals(void)
   sigaction(SIGTERM, &action, NULL);
   action.sa_handler = SIG_IGN;
   sigaction(SIGPIPE, &action, NULL);
+}
+
+/* Each client takes descriptors; how many there may be is for the hard limit to say. */
+static void start_raise_limit(void)
+{
+  struct rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur == files.rlim_max)
+    return;
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
 }
 
 /* The readiness protocol of systemd: a datagram to the socket named in the environment. */
@@ -139,21 +150,21 @@ static int start_serve(const struct cli *cli, const chi_config *config, uint32_t
                        int parent)
 {
   const char *pid_file = cli_value(cli, "pid-file");
-  chi_node *node;
   chi_error err;
   int status, closed;
+  start_raise_limit();
   start_catch_signals();
-  if (chi_node_open(config, NULL, 0, &node, &err) != CHI_OK)
+  if (chi_node_open(config, NULL, 0, &start_node, &err) != CHI_OK)
     return cli_fail(cli, "%s", err.text);
-  start_node = node;
-  chi_node_guard(node);
-  if (start_signal)
-    chi_node_stop(node);
-  status = pid_file ? start_write_pid(cli, pid_file) : CLI_OK;
-  if (status == CLI_OK && !start_signal)
+  chi_node_guard(start_node);
+  if (start_signal || chi_node_wait(start_node, 0) == CHI_OK)
+    status = cli_fail(cli, "asked to stop before it served");
+  else
+    status = pid_file ? start_write_pid(cli, pid_file) : CLI_OK;
+  if (status == CLI_OK)
     status = start_ready(cli, parent);
   if (status == CLI_OK)
-    chi_node_wait(node, UINT64_MAX);
+    chi_node_wait(start_node, UINT64_MAX);
   closed = start_close(cli, grace_ms);
   if (pid_file)
     unlink(pid_file);
@@ -207,18 +218,21 @@ static int start_log_level(const struct cli *cli, chi_config *config)
 static int start_run(struct cli *cli)
 {
   const char *instance = cli_value(cli, "instance");
-  uint64_t grace_ms = START_GRACE_MS;
+  uint64_t grace_ms = START_GRACE_MS, node = UINT32_MAX;
   chi_config config;
   int status;
   if (cli->argument_count)
     return cli_usage(cli, "takes no arguments");
-  if (!cli_number(cli, "grace", 0, 86400000, &grace_ms))
+  if (!cli_number(cli, "grace", 0, 86400000, &grace_ms) ||
+      !cli_number(cli, "node", 0, UINT32_MAX - 1, &node))
     return CLI_USAGE;
   status = settings_load(cli, cli_value(cli, "config"), &config);
   if (status == CLI_OK)
     status = start_log_level(cli, &config);
   if (status == CLI_OK && cli_value(cli, "log-file"))
     snprintf(config.log_file, sizeof(config.log_file), "%s", cli_value(cli, "log-file"));
+  if (status == CLI_OK && node != UINT32_MAX)
+    config.node = (uint32_t)node;
   if (status == CLI_OK && instance)
     status = settings_instance(cli, instance, &config);
   if (status == CLI_OK)
@@ -235,7 +249,7 @@ const struct cli_command cmd_start = {
     .more =
         "Prints one line when the node serves. SIGINT and SIGTERM stop it: it finishes what it\n"
         "has accepted for the grace period, cancels the rest and waits as long again. A second\n"
-        "signal ends it at once.\n\n"
+        "signal ends it at once. The soft limit of open files is raised to the hard one.\n\n"
         "Exit status: 70 if a method overran its stack; 75 if one did not come back in all that\n"
         "time; 128 + the signal's number after a second signal.\n",
     .run = start_run,
@@ -245,4 +259,5 @@ const struct cli_command cmd_start = {
                 {"log-level", "LEVEL", "debug, info, warning or error"},
                 {"log-file", "FILE", "where the log goes; empty: standard error"},
                 {"grace", "MS", "grace period after a signal; default 5000"},
+                {"node", "N", "own position in the hostfile; default: $CHI_NODE, or found out"},
                 {"instance", "NAME:PORT", "instead of the name and port of the configuration"}}};

@@ -8,6 +8,7 @@
 
 #include "json.h"
 #include "text.h"
+#include "word.h"
 
 /* Tables live as long as the schema; each is one of these. */
 struct schema_chunk {
@@ -293,7 +294,7 @@ static void schema_no_method(const struct schema *s, const char *name, chi_error
   size_t used = 0;
   for (uint32_t i = 0; i < s->method_count; i++) {
     const char *other = schema_short_name(s, &s->methods[i]);
-    uint32_t distance = text_distance(name, other);
+    uint32_t distance = word_distance(name, other);
     if (distance < least) {
       least = distance;
       nearest = other;

@@ -61,20 +61,28 @@ static const struct {
 } parts[] = {
     {"client_task", "client"},
     {"admin_monitor", "admin"},
+    {"admin_pool", "admin"},
+    {"admin_move", "admin"},
     {"worker_accept", "worker"},
     {"worker_io", "worker"},
+    {"worker_look", "worker"},
+    {"net_call", "net"},
+    {"net_link", "net"},
+    {"net_seat", "net"},
+    {"net_fold", "net"},
+    {"net_record", "net"},
 };
 
 /* An environment (real_*, sim/) is driven by nobody and drives these; it may include them beside
  * the seam, what lies below the seam, and other rooms of the same environment. */
 static const char *const driven_rooms[] = {"runtime",  "client", "reader", "config",
-                                           "hostfile", "fiber",  "attach"};
+                                           "hostfile", "fiber",  "attach", "cluster"};
 
 /* Who may include something above itself. */
 static const struct {
   const char *from, *to;
 } upward[] = {
-    {"", ""},
+    {"cluster", "sim_cluster"}, /* which kinds of clusters there are */
 };
 
 /* Words that may not stay in a file; written in halves so that this file passes. */

@@ -201,6 +201,52 @@ static void view_methods(const struct view *v)
   columns_end(c, rows ? v->out : NULL, 2);
 }
 
+/* A row for each value of an object that a module wrote; names of inner ones follow a dot. */
+static void view_figure(struct columns *c, const char *pool, const char *path,
+                        const struct json *value)
+{
+  static const char *const words[] = {[JSON_NULL] = "-", [JSON_ARRAY] = "[...]"};
+  if (value->kind == JSON_OBJECT) {
+    for (const struct json *m = value->child; m; m = m->next) {
+      char name[160];
+      snprintf(name, sizeof(name), "%s%s%s", path, *path ? "." : "", m->name);
+      view_figure(c, pool, name, m);
+    }
+    return;
+  }
+  columns_cell(c, "%s", pool);
+  columns_cell(c, "%s", path);
+  if (value->kind == JSON_STRING)
+    columns_cell(c, "%.60s", value->string);
+  else if (value->kind == JSON_BOOL)
+    columns_cell(c, "%s", value->integer ? "true" : "false");
+  else if (value->kind != JSON_NUMBER)
+    columns_cell(c, "%s", words[value->kind]);
+  else if (value->exact)
+    columns_cell(c, "%llu", (unsigned long long)value->integer);
+  else
+    columns_cell(c, "%.6g", value->number);
+}
+
+/* What the modules of pools say of themselves, or why nothing is known of that. */
+static void view_figures(const struct view *v)
+{
+  struct columns *c = columns_new("pool figure >value");
+  int rows = 0;
+  for (const struct json *p = json_list(v->now, "pools"); p; p = p->next) {
+    const struct json *figures = json_get(p, "figures"), *none = json_get(p, "no_figures");
+    const char *id = json_string(p, "id", "?");
+    if (figures && figures->kind == JSON_OBJECT)
+      view_figure(c, id, "", figures);
+    else if (none && none->kind == JSON_STRING)
+      view_figure(c, id, "-", none);
+    rows += figures || none;
+  }
+  if (rows)
+    fprintf(v->out, "\nfigures of modules\n");
+  columns_end(c, rows ? v->out : NULL, 2);
+}
+
 static void view_memory(const struct view *v)
 {
   static const char *const segments[][2] = {
@@ -260,4 +306,5 @@ void view_print(FILE *out, const struct json *now, const struct json *before)
   view_methods(&v);
   view_list(&v, "clients", "clients", ">id >uid >pid >queues >in_flight >main >data", view_client);
   view_memory(&v);
+  view_figures(&v);
 }

@@ -1,6 +1,8 @@
 /* fuzz_schema.c - any text as the description of a module: what is taken can be used, on an object
- * of just the size it states. */
+ * of just the size it states; and what a node would take as a declaration, its copy can live with.
+ */
 #include "schema.h"
+#include "task.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,10 +29,42 @@ static void fuzz_set_all(const chi_type *type, const chi_type *root, char *objec
   }
 }
 
+/* The copy of a task that was declared so, in and out, from memory full of one byte. */
+static void fuzz_copy(const struct task_plan *plan, int byte)
+{
+  const struct shm_table none = {NULL, 0};
+  const chi_task header = {.method = plan->type->id};
+  chi_task *shared = malloc(plan->type->size), *copy = calloc(1, plan->type->size);
+  if (shared && copy) {
+    memset(shared, byte, plan->type->size);
+    task_copy_in(plan, &none, &header, shared, copy);
+    memset(copy, byte, plan->type->size);
+    task_copy_out(plan, copy, shared);
+  }
+  free(shared);
+  free(copy);
+}
+
+/* As a module that declares this would be registered. */
+static void fuzz_register(const chi_type *type)
+{
+  struct task_plan plan;
+  chi_error err = {0};
+  if (task_plan_init(&plan, type, &err) != CHI_OK) {
+    if (err.code != CHI_EINVAL || !err.text[0])
+      abort();
+  } else if (type->id) {
+    fuzz_copy(&plan, 0);
+    fuzz_copy(&plan, 1);
+    fuzz_copy(&plan, 0xff);
+  }
+}
+
 static void fuzz_use(const chi_type *type)
 {
   char *object = calloc(1, type->size);
   chi_error err;
+  fuzz_register(type);
   if (!object)
     return;
   chi_type_preset(type, object, &err);

@@ -61,7 +61,7 @@ inside()
 }
 
 bell=sources/bell.c ring=sources/ring.c lane=sources/lane.c client=sources/client_task.c
-worker=sources/worker.c accept=sources/worker_accept.c
+worker=sources/worker.c accept=sources/worker_accept.c look=sources/worker_look.c
 sleeps=interleave_bell_two moves=interleave_node_new_home
 
 mutant announce-fence $bell $sleeps "$(inside 'void bell_announce' '{/atomic_fence/d}')" \
@@ -140,7 +140,7 @@ mutant accept-unlatched $accept $moves "$(inside 'bool worker_accept(' '{
 mutant no-last-look $worker interleave_node_round "$(inside 'bool worker_may_sleep' '{
     s/worker_has_work(w)/false/}')" \
   'a worker sleeps without a last look'
-mutant no-ring-at-home $worker $moves "$(inside 'void worker_home' '{/worker_ring/d}')" \
+mutant no-ring-at-home $look $moves "$(inside 'void worker_home' '{/worker_ring/d}')" \
   'the new home of a lane is not woken'
 mutant awake-fence $worker interleave_node_watching "$(inside 'void worker_awake' '{
     s/mark_set_fenced(&w->awake/mark_set(\&w->awake/}')" \
@@ -148,7 +148,7 @@ mutant awake-fence $worker interleave_node_watching "$(inside 'void worker_awake
 mutant watch-fence sources/runtime.c interleave_node_watching \
   's/mark_set_fenced(&crew->watching, 0)/mark_set(\&crew->watching, 0)/' \
   'no fence between watching no more and looking who is awake'
-mutant orphan $worker interleave_node_open_where "$(inside 'uint32_t worker_relieve' '{
+mutant orphan $look interleave_node_open_where "$(inside 'uint32_t worker_relieve' '{
     s/if (n->kind == NODE_LANE)/if (false)/}')" \
   'a lane goes to a worker that is not its home'
 mutant no-holders sources/session.c interleave_node_close \

@@ -287,11 +287,17 @@ static int odd_deep_run(chi_ctx *ctx, struct odd *self, struct odd_deep *t)
   (void)ctx, (void)self, (void)t;
   return odd_dig(&zero);
 }
+static int odd_create(chi_ctx *ctx, void *state, const void *params)
+{
+  (void)state, (void)params;
+  return strcmp(chi_self_pool_name(ctx), "hangs") ? CHI_OK : chi_sleep(ctx, 60000000000u);
+}
 #define ODD_METHODS(M, S) \
   M(S, odd_nap) M(S, odd_spin) M(S, odd_code) M(S, odd_swap) M(S, odd_deep)
 CHI_METHODS(odd, ODD_METHODS)
 static const chi_module odd_module = {.version = CHI_MODULE_VERSION, .name = "odd",
-  .state_size = sizeof(struct odd), .methods = odd_methods, .flags = CHI_MODULE_PARALLEL};
+  .state_size = sizeof(struct odd), .methods = odd_methods, .flags = CHI_MODULE_PARALLEL,
+  .create = odd_create};
 const chi_module *chi_module_entry(void)
 {
   return &odd_module;
@@ -304,6 +310,95 @@ cat >"$temp/odd.yaml" <<END
 compose:
 - {mod_name: odd, pool_name: odd, pool_query: local, pool_id: "600.0"}
 END
+
+# ---- pools that take too long ------------------------------------------------------------------
+
+# $1: how it is asked to stop; the daemon is $pid. Its pools are not there, and will not be.
+stops_while_starting()
+{
+  local i began=$SECONDS
+  CHI_SERVER_CONF=$temp/hangs.yaml "$CHIMAERA" start --grace 200 --pid-file "$temp/pid" \
+    >"$temp/out" 2>&1 &
+  pid=$!
+  for ((i = 0; i < 100; i++)); do
+    ! grep -q "pool 300.0 (ram)" "$temp/log.hangs" 2>/dev/null || break
+    sleep 0.05
+  done
+  sleep 0.2
+  "$@" >/dev/null
+  wait $pid
+  status=$?
+  ok test $((SECONDS - began)) -lt 20
+  want 1 '^chimaera start: asked to stop before it served$'
+  ok not grep -q ready "$temp/out"
+  ok not test -e "$temp/pid"
+}
+
+by_signal()
+{
+  kill -TERM $pid
+}
+
+{
+  sed "s|$temp/log|$temp/log.hangs|" "$temp/node.yaml"
+  echo '- {mod_name: odd, pool_name: hangs, pool_query: local, pool_id: "601.0"}'
+} >"$temp/hangs.yaml"
+stops_while_starting by_signal
+stops_while_starting "$CHIMAERA" stop 100
+
+# ---- which node of the hostfile ----------------------------------------------------------------
+
+printf '127.0.0.1\n127.0.0.2\n' >"$temp/hosts"
+sed "s|{port: $port}|{port: $port, hostfile: $temp/hosts}|" "$temp/node.yaml" >"$temp/two.yaml"
+chi start --config "$temp/two.yaml" --detach
+want 1 'several nodes .* 0 (127.0.0.1), 1 (127.0.0.2); say which it is by --node or CHI_NODE'
+chi start --config "$temp/two.yaml" --detach --node 2
+want 1 'node 2: the hostfile has fewer nodes'
+chi start --config "$temp/two.yaml" --detach --node first
+want 2 '--node first: expected a whole number'
+chi start --detach --node 1
+want 1 'node 1: there is no hostfile'
+CHI_NODE=one chi start --config "$temp/two.yaml" --detach
+want 1 'CHI_NODE: expected a node'
+CHI_NODE=0 chi start --config "$temp/two.yaml" --detach --node 1
+want 0 '^chimaera: ready'
+chi status
+want 0 '  node 1  serving'
+chi call ram get_stats --query physical:0
+want 1 'CHI_EUNREACHABLE\|unreachable'
+chi call ram get_stats --query physical:1
+want 0
+chi stop
+want 0
+CHI_NODE=1 chi start --config "$temp/two.yaml" --detach
+want 0
+chi status
+want 0 '  node 1  serving'
+chi stop
+want 0
+printf '198.51.100.7\n127.0.0.2\n' >"$temp/hosts"
+chi start --config "$temp/two.yaml" --detach
+want 0
+chi status
+want 0 '  node 1  serving'
+chi stop
+want 0
+printf '198.51.100.7\n198.51.100.8\n' >"$temp/hosts"
+chi start --config "$temp/two.yaml" --detach
+want 1 "none of the hostfile's 2 nodes has an address of this machine"
+
+# ---- open files --------------------------------------------------------------------------------
+
+(
+  ulimit -S -n 64
+  "$CHIMAERA" start --detach --pid-file "$temp/pid" >"$temp/out" 2>&1
+)
+status=$?
+want 0
+ok test "$(awk '/Max open files/ { print $4 }' "/proc/$(cat "$temp/pid")/limits")" = \
+  "$(awk '/Max open files/ { print $5 }' "/proc/$(cat "$temp/pid")/limits")"
+chi stop
+want 0
 
 # ---- compose -----------------------------------------------------------------------------------
 
@@ -344,8 +439,9 @@ chi status
 want 0 "^$name:$port  version [0-9.]*  node 0  serving" '^  300.0  ram' '^ .*network  ok'
 chi status --json
 want 0 "^{\"instance\":\"$name:$port\"," '"id":"300.0","name":"ram","module":"bdev","state":"ready"'
+want 0 '"figures":{"measured":{"capacity":'
 chi top
-want 0 '/s' '^workers'
+want 0 '/s' '^workers' '^figures of modules' ' measured.capacity '
 chi top --count 3 --interval 50ms
 want 0
 ok test "$(grep -c "^$name:$port" "$temp/out")" = 3
@@ -386,9 +482,9 @@ want 2 'size: expected name=value'
 chi call ram allocate_blocks
 want 2 'chi_bdev_allocate_blocks: size (size) must be given'
 chi call ram write block.offset=0 data=x
-want 2 'block.size (u64) must be given'
+want 2 'block.size (size) must be given'
 chi call ram free_blocks 'blocks[1].offset=0' 'blocks[1].size=4096'
-want 2 'blocks\[0\].offset (u64) must be given'
+want 2 'blocks\[0\].offset (size) must be given'
 chi call ram free_blocks 'blocks[64].offset=0'
 want 2 'N from 0 to 63'
 chi call ram free_blocks 'blocks[0].offset=0' 'blocks[0].size=4096'

@@ -1,5 +1,5 @@
 #!/bin/sh
-# test_docs.sh - does what README.md and docs/modules.md say, word for word, out of tree.
+# test_docs.sh - does what README.md, docs/modules.md and simulation.md say, out of tree.
 #
 # Their code blocks become files (the name is in the first line), their shell blocks are run. Needs
 # CHIMAERA, the program; closes with the counts.
@@ -64,6 +64,17 @@ same_as_examples()
   done
 }
 
+same_as_tally()
+{
+  diff "$temp/simulation/tally_test.c" "$here/examples/tally/tally_test.c"
+}
+
+# The story of a seed is told again in the same words.
+tells_again()
+{
+  (cd "$temp/simulation" && ./tally_test 7 | cmp - story.txt)
+}
+
 check 'README.md: its files' extract "$here/README.md" "$temp/readme"
 check 'README.md: its commands' run "$temp/readme"
 check 'README.md: the client' says '2 + 3 = 5'
@@ -72,7 +83,13 @@ check 'README.md: same as examples/calc' same_as_examples
 check 'modules.md: its files' extract "$here/docs/modules.md" "$temp/modules"
 check 'modules.md: its commands' run "$temp/modules"
 check 'modules.md: the call' says '{"text":"Good morning, world!","number":1}'
+check 'modules.md: its figures' grep -q '^  510\.0  greeted  *1$' "$temp/output"
 check 'modules.md: a node in the program' says 'Hello, world!'
+check 'simulation.md: its files' extract "$here/docs/simulation.md" "$temp/simulation"
+check 'simulation.md: its commands' run "$temp/simulation"
+check 'simulation.md: the sweep' says '20 seeds: nothing is lost, nothing counts twice'
+check 'simulation.md: the story' tells_again
+check 'simulation.md: same as examples/tally' same_as_tally
 
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

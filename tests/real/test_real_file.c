@@ -5,9 +5,11 @@
 
 #include <errno.h>
 #include <linux/filter.h>
+#include <linux/loop.h>
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -170,6 +172,61 @@ TEST(what_is_no_file_is_refused_without_waiting)
   CHECK_INT(desk_open(&d, d.dir, 0), CHI_EINVAL);
   CHECK_INT(desk_open(&d, "/dev/null", 0), CHI_EINVAL);
   CHECK_INT(desk_open(&d, "/nowhere/at/all", CHI_FILE_CREATE), CHI_ENOENT);
+  desk_free(&d);
+}
+
+/* A block device of so many bytes over the file; it goes when the last descriptor of it does. Its
+ * path, and a descriptor of it; -1: none can be had. */
+static int loop_device(const char *file, int64_t size, char *path, size_t room)
+{
+  int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), device = -1;
+  int number = control >= 0 ? ioctl(control, LOOP_CTL_GET_FREE) : -1;
+  int backing = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  struct loop_info64 info = {.lo_flags = LO_FLAGS_AUTOCLEAR};
+  snprintf(path, room, "/dev/loop%d", number);
+  if (number >= 0 && backing >= 0 && ftruncate(backing, size) == 0)
+    device = open(path, O_RDWR | O_CLOEXEC);
+  if (device >= 0 && (ioctl(device, LOOP_SET_FD, backing) != 0 ||
+                      ioctl(device, LOOP_SET_STATUS64, &info) != 0)) {
+    close(device);
+    device = -1;
+  }
+  if (control >= 0)
+    close(control);
+  if (backing >= 0)
+    close(backing);
+  return device;
+}
+
+TEST(a_block_device_has_its_own_size_and_keeps_it)
+{
+  static _Alignas(4096) char block[4096];
+  const int64_t size = 1 << 20;
+  struct desk d;
+  char path[64];
+  CHECK(desk_make(&d, false));
+  int device = loop_device(d.path, size, path, sizeof(path));
+  if (device < 0) {
+    desk_free(&d);
+    test_skip("no loop device can be had");
+    return;
+  }
+  int64_t f = desk_open(&d, path, CHI_FILE_DIRECT | CHI_FILE_LOCK);
+  CHECK(f >= 0);
+  CHECK_INT(desk_open(&d, path, CHI_FILE_LOCK), CHI_EBUSY);
+  CHECK_INT(desk_plain(&d, ENV_IO_SIZE, f, NULL, NULL, 0), size);
+  memset(block, 7, sizeof(block));
+  CHECK_INT(desk_move(&d, ENV_IO_WRITE, f, block, 4096, (uint64_t)size - 4096), 4096);
+  memset(block, 0, sizeof(block));
+  CHECK_INT(desk_move(&d, ENV_IO_READ, f, block, 4096, (uint64_t)size - 4096), 4096);
+  CHECK_INT(block[4095], 7);
+  CHECK_INT(desk_move(&d, ENV_IO_READ, f, block, 4096, (uint64_t)size), 0);
+  CHECK_INT(desk_move(&d, ENV_IO_WRITE, f, block, 4096, (uint64_t)size), CHI_ENOSPC);
+  CHECK_INT(desk_plain(&d, ENV_IO_TRUNCATE, f, NULL, NULL, 2 << 20), CHI_EINVAL);
+  CHECK_INT(desk_move(&d, ENV_IO_SYNC, f, NULL, 0, 0), 0);
+  CHECK_INT(desk_plain(&d, ENV_IO_DIRSYNC, 0, path, NULL, 0), 0);
+  desk_plain(&d, ENV_IO_CLOSE, f, NULL, NULL, 0);
+  close(device);
   desk_free(&d);
 }
 

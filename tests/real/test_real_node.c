@@ -707,3 +707,95 @@ TEST(waits_end_within_a_second_when_the_daemon_is_killed_and_the_next_start_work
   CHECK_INT(chi_node_close(s.node, 1000), CHI_OK);
   stage_strike(&s);
 }
+
+/* ---- a forked child that goes on ------------------------------------------------------------- */
+
+static pid_t fork_idler(void)
+{
+  pid_t child = fork();
+  if (child == 0)
+    for (;;)
+      pause();
+  return child;
+}
+
+TEST(a_forked_child_is_not_in_the_way_of_the_next_node)
+{
+  struct stage s;
+  struct actor a;
+  int status;
+  char instance[CHI_NAME_MAX + 16];
+  CHECK(stage_set(&s));
+  snprintf(instance, sizeof(instance), "%s", chi_node_instance(s.node));
+  CHECK(actor_open(&a, instance));
+  struct play_sleep *t = ACTOR_NEW(&a, play_sleep);
+  t->ns = 1000ull * SECOND;
+  CHECK_INT(chi_submit(a.queue, t), CHI_OK);
+  pid_t child = fork_idler();
+  CHECK(child > 0);
+  CHECK_INT(chi_node_close(s.node, 10), CHI_OK);
+  int rc = chi_wait(a.queue, t, UINT64_MAX);
+  CHECK(rc == CHI_ECANCELLED || rc == CHI_ESHUTDOWN); /* whichever this client hears first */
+  rc = chi_submit(a.queue, t); /* nothing answers any more, though the child has the link, too */
+  CHECK_INT(rc == CHI_OK ? chi_wait(a.queue, t, UINT64_MAX) : rc, CHI_ESHUTDOWN);
+  actor_close(&a);
+  CHECK_INT(chi_client_open(instance, &a.client, &s.err), CHI_ENODAEMON);
+  CHECK_INT(stage_open(&s), CHI_OK);
+  CHECK(actor_open(&a, instance));
+  CHECK(adds(&a));
+  actor_close(&a);
+  CHECK_INT(kill(child, SIGKILL), 0);
+  CHECK_INT(waitpid(child, &status, 0), child);
+  CHECK_INT(chi_node_close(s.node, 1000), CHI_OK);
+  stage_strike(&s);
+}
+
+/* In a process of its own: a node, and a child that outlives it. Tells the child's id. */
+static pid_t spawn_parent(struct stage *s, pid_t *idler)
+{
+  int ends[2];
+  if (pipe(ends) != 0)
+    return -1;
+  fflush(NULL);
+  pid_t child = fork();
+  if (child == 0) {
+    pid_t own = stage_open(s) == CHI_OK ? fork_idler() : -1;
+    if (write(ends[1], &own, sizeof(own)) != sizeof(own))
+      _exit(1);
+    for (;;)
+      pause();
+  }
+  if (read(ends[0], idler, sizeof(*idler)) != sizeof(*idler))
+    *idler = -1;
+  close(ends[0]);
+  close(ends[1]);
+  return child;
+}
+
+TEST(a_killed_node_whose_child_goes_on_is_no_daemon)
+{
+  struct stage s;
+  struct actor a;
+  pid_t idler;
+  int status, rc = CHI_EBUSY;
+  char instance[CHI_NAME_MAX + 16];
+  CHECK(stage_make(&s));
+  snprintf(instance, sizeof(instance), "%s:%u", s.config.main_segment_name, s.config.port);
+  pid_t child = spawn_parent(&s, &idler);
+  CHECK(child > 0 && idler > 0);
+  CHECK(actor_open(&a, instance));
+  actor_close(&a);
+  CHECK_INT(kill(child, SIGKILL), 0);
+  CHECK_INT(waitpid(child, &status, 0), child);
+  CHECK_INT(chi_client_open(instance, &a.client, &s.err), CHI_ENODAEMON);
+  CHECK(strstr(s.err.text, "has ended"));
+  CHECK_INT(stage_open(&s), CHI_EBUSY); /* it holds the lock */
+  CHECK_INT(kill(idler, SIGKILL), 0);
+  for (int i = 0; i < 1000 && rc == CHI_EBUSY; i++) {
+    nanosleep(&(struct timespec){0, 10000000}, NULL);
+    rc = stage_open(&s);
+  }
+  CHECK_INT(rc, CHI_OK);
+  CHECK_INT(chi_node_close(s.node, 1000), CHI_OK);
+  stage_strike(&s);
+}

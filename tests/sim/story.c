@@ -157,6 +157,22 @@ static int story_code_run(chi_ctx *ctx, struct story_state *self, struct story_c
   return t->code;
 }
 
+static int story_hand_run(chi_ctx *ctx, struct story_state *self, struct story_hand *t)
+{
+  static char nobodys[2][8];
+  struct story_bulk *sub = chi_subtask_new(ctx, &story_bulk_type);
+  (void)self;
+  if (!sub)
+    return CHI_ENOMEM;
+  sub->task.pool = chi_self_pool(ctx);
+  sub->task.flags = CHI_TASK_FORGET;
+  sub->from = (chi_bulk){nobodys[0], sizeof(nobodys[0]), 0};
+  sub->to = (chi_bulk){nobodys[1], sizeof(nobodys[1]), 0};
+  if (!t->own)
+    sub->to = (chi_bulk){(char *)t->to.data + t->skip, t->to.size - t->skip, 0};
+  return chi_subtask_submit(ctx, sub);
+}
+
 #define STORY_METHODS(M, S)                                                                        \
   M(S, story_add)                                                                                  \
   M(S, story_work)                                                                                 \
@@ -169,7 +185,8 @@ static int story_code_run(chi_ctx *ctx, struct story_state *self, struct story_c
   M(S, story_fan)                                                                                  \
   M(S, story_file)                                                                                 \
   M(S, story_bulk)                                                                                 \
-  M(S, story_code)
+  M(S, story_code)                                                                                 \
+  M(S, story_hand)
 CHI_METHODS(story_state, STORY_METHODS)
 
 const chi_module story_module = {.version = CHI_MODULE_VERSION,

@@ -46,6 +46,11 @@ CHI_TASK(story_bulk, 20, STORY_BULK)
 /* Returns the code it is told to. */
 #define STORY_CODE(X, T) X(T, IN, i32, code)
 CHI_TASK(story_code, 21, STORY_CODE)
+/* Starts a story_bulk that is forgotten, on its own buffers from `skip` on or, with `own` set, on
+ * nobody's; the code of its submission. */
+#define STORY_HAND(X, T)                                                                           \
+  X(T, IN, bulk, from) X(T, OUT, bulk, to) X(T, IN, u64, skip) X(T, IN, bool, own)
+CHI_TASK(story_hand, 22, STORY_HAND)
 
 extern const chi_module story_module;
 

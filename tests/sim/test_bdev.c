@@ -489,6 +489,72 @@ TEST(bdev_memory_needs_a_capacity)
   CHECK_INT(rc, CHI_EINVAL);
 }
 
+TEST(bdev_memory_beyond_the_budget_is_refused)
+{
+  struct bdev_story b;
+  int rc;
+  bdev_story_open(&b, 9, "4100K");
+  b.s.config.runtime_data_segment_size = 4 << 20;
+  rc = start_with(&b, "bdev_type", "ram",
+                  "capacity is 4198400 bytes, but of memory.runtime_data_segment_size only 4194304"
+                  " are left");
+  CHECK_STR(story_end(&b.s), "");
+  CHECK_INT(rc, CHI_ENOMEM);
+}
+
+/* A device has all of the budget: there is room for another once it is gone. */
+STORY_BODY(fills_the_budget_in_turn)
+{
+  chi_param params[] = {{(char *)(uintptr_t) "capacity", (char *)(uintptr_t) "8K", 0, 0},
+                        {(char *)(uintptr_t) "bdev_type", (char *)(uintptr_t) "ram", 0, 0}};
+  chi_pool_id id = {302, 0};
+  CHECK_INT(chi_pool_create(queue, "bdev", "more", params, 2, &id, NULL), CHI_ENOMEM);
+  CHECK_INT(chi_pool_destroy(queue, BDEV_POOL, NULL), CHI_OK);
+  for (int i = 0; i < 3; i++) {
+    params[0].value = (char *)(uintptr_t) "4M";
+    CHECK_INT(chi_pool_create(queue, "bdev", "more", params, 2, &id, NULL), CHI_OK);
+    CHECK_INT(chi_pool_destroy(queue, id, NULL), CHI_OK);
+  }
+  *(bool *)arg = true;
+}
+
+TEST(bdev_memory_is_counted_until_it_is_given_back)
+{
+  struct bdev_story b;
+  bool done = false;
+  bdev_story_open(&b, 9, "4M");
+  bdev_story_ram(&b);
+  b.s.config.runtime_data_segment_size = 4 << 20;
+  CHECK_INT(story_start(&b.s), CHI_OK);
+  RUN(b, fills_the_budget_in_turn, &done);
+  CHECK(story_tells(&b.s, "capacity is 8192 bytes, but of memory.runtime_data_segment_size only 0"
+                          " are left", NULL));
+  CHECK_STR(story_end(&b.s), "");
+  CHECK(done);
+}
+
+STORY_BODY(uses_a_name_in_dev)
+{
+  chi_param params[] = {{(char *)(uintptr_t) "capacity", (char *)(uintptr_t) "8K", 0, 0},
+                        {(char *)(uintptr_t) "bdev_type", (char *)(uintptr_t) "file", 0, 0}};
+  chi_pool_id id = {302, 0};
+  CHECK_INT(chi_pool_create(queue, "bdev", "/dev/disk", params, 2, &id, NULL), CHI_OK);
+  *(bool *)arg = true;
+}
+
+TEST(bdev_in_dev_is_warned_of)
+{
+  struct bdev_story b;
+  bool done = false;
+  bdev_story_open(&b, 9, "256K");
+  sim_disk_mkdir(sim_node_disk(b.s.sim, 0), "/dev");
+  CHECK_INT(story_start(&b.s), CHI_OK);
+  RUN(b, uses_a_name_in_dev, &done);
+  CHECK(story_tells(&b.s, "what is allocated is noted beside the name, in /dev", NULL));
+  CHECK_STR(story_end(&b.s), "");
+  CHECK(done);
+}
+
 STORY_BODY(looks_at_the_capacity)
 {
   struct chi_bdev_get_stats stats;

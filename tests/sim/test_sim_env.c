@@ -190,6 +190,109 @@ TEST(sim_thread_ends_wherever_it_is)
   sim_world_fini(&world);
 }
 
+static void ticker_main(void *arg)
+{
+  struct sleeper *s = arg;
+  for (;;) {
+    s->woke[0]++;
+    sim_thread_sleep(s->world, s->world->now + 100);
+  }
+}
+
+TEST(sim_thread_stands_still_while_frozen)
+{
+  struct sim_world world;
+  struct sleeper s = {.world = &world};
+  bool frozen = false;
+  sim_world_init(&world, 1);
+  sim_thread_start(&world, &s.thread, 0, ticker_main, &s);
+  s.thread.frozen = &frozen;
+  while (sim_world_next(&world, SIM_WORLD_START + 950))
+    continue;
+  CHECK_INT(s.woke[0], 10);
+  frozen = true;
+  sim_thread_thaw(&s.thread); /* it hadn't missed anything */
+  while (sim_world_next(&world, SIM_WORLD_START + 5000))
+    continue;
+  CHECK_INT(s.woke[0], 10);
+  frozen = false;
+  sim_thread_thaw(&s.thread);
+  while (sim_world_next(&world, SIM_WORLD_START + 5950))
+    continue;
+  CHECK_INT(s.woke[0], 20);
+  sim_thread_end(&s.thread);
+  sim_world_fini(&world);
+}
+
+/* ---- clocks ------------------------------------------------------------------------------- */
+
+TEST(sim_clock_goes_with_time_until_it_drifts)
+{
+  struct sim_clock clock = {0, 0, 0, 0};
+  CHECK(sim_clock_at(&clock, 12345) == 12345 && sim_clock_until(&clock, 12345) == 12345);
+  CHECK(sim_clock_until(&clock, UINT64_MAX) == UINT64_MAX);
+  sim_clock_drift(&clock, 1000000, 1000);
+  CHECK_INT(sim_clock_at(&clock, 2000000), 2001000);
+  sim_clock_drift(&clock, 2000000, -SIM_CLOCK_PPM_MAX);
+  CHECK_INT(sim_clock_at(&clock, 3000000), 2901000);
+  sim_clock_drift(&clock, 3000000, 0);
+  CHECK_INT(sim_clock_at(&clock, 3000007), 2901007);
+  CHECK_INT(sim_clock_until(&clock, 2901007), 3000007);
+  CHECK_INT(sim_clock_until(&clock, 5), 3000000); /* it said so long ago */
+}
+
+TEST(sim_clock_jumps)
+{
+  struct sim_clock clock = {0, 0, 0, 0};
+  uint64_t wall = sim_clock_wall(&clock, 1000);
+  CHECK(wall > UINT64_C(1600000000000000000));
+  CHECK_INT(sim_clock_wall(&clock, 1500) - wall, 500);
+  sim_clock_jump(&clock, 2000, 700);
+  CHECK_INT(sim_clock_at(&clock, 2000), 2700);
+  CHECK_INT(sim_clock_wall(&clock, 2000) - wall, 1700);
+  sim_clock_jump(&clock, 2000, -5000);
+  CHECK_INT(sim_clock_at(&clock, 2000), 2700); /* never back */
+  CHECK_INT(wall - sim_clock_wall(&clock, 2000), 3300);
+}
+
+/* It never goes back, and until is the first moment. */
+TEST(sim_clock_until_is_the_inverse)
+{
+  struct rng rng;
+  rng_seed(&rng, 1, 2, 3);
+  for (int i = 0; i < 20000; i++) {
+    struct sim_clock clock = {0, 0, 0, 0};
+    uint64_t since = rng_below(&rng, UINT64_C(1) << 40), at, local, before;
+    int64_t ppm = (int64_t)rng_below(&rng, 2 * SIM_CLOCK_PPM_MAX + 1) - SIM_CLOCK_PPM_MAX;
+    sim_clock_drift(&clock, since, ppm);
+    local = since + 1 + rng_below(&rng, UINT64_C(1) << (10 + rng_below(&rng, 40)));
+    at = sim_clock_until(&clock, local);
+    before = sim_clock_at(&clock, at - 1);
+    CHECK(at > since && before < local && sim_clock_at(&clock, at) >= local);
+  }
+}
+
+TEST(sim_party_has_the_clocks_of_its_machine)
+{
+  struct sim_world world;
+  struct sim_party party;
+  struct sim_clock clock = {0, 0, 0, 0};
+  struct env *env = &party.env;
+  uint64_t wall;
+  sim_world_init(&world, 1);
+  sim_party_init(&party, &world, 0, 0);
+  CHECK_INT(env->clock(env), world.now);
+  wall = env->wall(env);
+  party.clock = &clock;
+  CHECK(env->wall(env) == wall);
+  sim_clock_jump(&clock, world.now, 77);
+  CHECK_INT(env->clock(env), world.now + 77);
+  CHECK_INT(env->wall(env), wall + 77);
+  CHECK_INT(sim_party_until(&party, world.now + 100), world.now + 23);
+  sim_party_fini(&party);
+  sim_world_fini(&world);
+}
+
 /* ---- a party ------------------------------------------------------------------------------ */
 
 TEST(sim_party_counts_what_it_holds)
@@ -283,6 +386,7 @@ TEST(sim_fault_refuses_the_memory_it_is_told_to)
   CHECK_INT(env->segment_open(env, "x", 4096, ENV_SHARED_READ, &segment), CHI_OK);
   CHECK_INT(world.fault.asked, 4);
   CHECK_INT(world.fault.injected, 1);
+  CHECK_INT(world.fault.count[SIM_FAULT_REFUSED_STACK], 1);
   sim_fault_memory(&world.fault, SIM_FAULT_ALLOC, 2, 0);
   CHECK_INT(env->bell_open(env, &bell), CHI_OK);
   CHECK(alloc_get(&env->alloc, 8));
@@ -676,6 +780,33 @@ TEST(sim_io_has_bounded_room)
   filer_close(&f);
 }
 
+/* Rules that will never hit again make room. */
+TEST(sim_fault_rules_are_used_up)
+{
+  struct sim_fault fault = {.rule_count = 0};
+  struct sim_fault_io rule = {.node = 1, .op = ENV_IO_WRITE, .times = 1, .result = CHI_EIO};
+  const struct sim_fault_io *hit;
+  for (int i = 0; i < SIM_FAULT_RULES; i++) {
+    CHECK(sim_fault_room(&fault));
+    rule.times = i != 3;
+    sim_fault_add(&fault, &rule);
+  }
+  CHECK(!sim_fault_room(&fault));
+  hit = sim_fault_hits_io(&fault, 1, ENV_IO_WRITE, "x");
+  CHECK(hit == &fault.rules[0]);
+  CHECK(sim_fault_room(&fault));
+  rule.node = 2;
+  rule.result = 0;
+  rule.limit = 5;
+  rule.delay_ns = 7;
+  CHECK(sim_fault_add(&fault, &rule) == &fault.rules[0]);
+  CHECK(sim_fault_hits_io(&fault, 2, ENV_IO_WRITE, "x") == &fault.rules[0]);
+  CHECK_INT(fault.count[SIM_FAULT_IO_FAILED], 1);
+  CHECK_INT(fault.count[SIM_FAULT_IO_SHORT], 1);
+  CHECK_INT(fault.count[SIM_FAULT_IO_LATE], 1);
+  CHECK_STR(sim_fault_name(SIM_FAULT_IO_LATE), "file operation delayed");
+}
+
 /* What is under way when the power goes was made, or it wasn't. */
 TEST(sim_io_under_way_is_lost_or_not)
 {
@@ -700,19 +831,35 @@ static void append(void *arg, const char *text)
   strcat(arg, text);
 }
 
+static void tell(struct sim_trace *trace, uint64_t time, uint32_t node, int kind,
+                 const uint64_t values[3], const char *text)
+{
+  const struct sim_trace_event event = {time, node, kind, values[0], values[1], values[2], text};
+  sim_trace_event(trace, &event);
+}
+
+static void collect(void *arg, const struct sim_trace_event *event)
+{
+  struct sim_trace_event *events = arg;
+  for (int i = 4; i > 0; i--)
+    events[i] = events[i - 1];
+  events[0] = *event;
+}
+
 TEST(sim_trace_reads_as_a_story)
 {
   char text[1000] = {0};
-  struct sim_trace trace = {.put = append, .arg = text};
+  struct sim_trace_event events[5] = {{0}};
+  struct sim_trace trace = {.put = append, .arg = text, .sink = collect, .sink_arg = events};
   const uint64_t task = UINT64_C(4) << 32 | 17;
   const uint64_t begin[3] = {2, task, 0}, done[3] = {2, task, (uint64_t)(int64_t)CHI_EIO};
   const uint64_t pool[3] = {UINT64_C(300) << 32 | 1, 2, 5}, io[3] = {1, ENV_IO_WRITE, 4096};
   const uint64_t silent[3] = {1, 2, 3};
-  sim_trace_event(&trace, 1000000001, 3, ENV_TRACE_BEGIN, begin, NULL);
-  sim_trace_event(&trace, 1000000002, 3, ENV_TRACE_COMPLETE, done, NULL);
-  sim_trace_event(&trace, 2500000000, 0, ENV_TRACE_POOL, pool, NULL);
-  sim_trace_event(&trace, 2500000000, 0, SIM_TRACE_IO_BEGIN, io, "/data/a");
-  sim_trace_event(&trace, 2500000000, 0, SIM_TRACE_THREAD, silent, NULL);
+  tell(&trace, 1000000001, 3, ENV_TRACE_BEGIN, begin, NULL);
+  tell(&trace, 1000000002, 3, ENV_TRACE_COMPLETE, done, NULL);
+  tell(&trace, 2500000000, 0, ENV_TRACE_POOL, pool, NULL);
+  tell(&trace, 2500000000, 0, SIM_TRACE_IO_BEGIN, io, "/data/a");
+  tell(&trace, 2500000000, 0, SIM_TRACE_THREAD, silent, NULL);
   sim_trace_text(&trace, 3000000000, UINT32_MAX, "the end");
   CHECK_STR(text, "1.000000001 node3: worker 2 begins task 4:17\n"
                   "1.000000002 node3: worker 2 completes task 4:17: CHI_EIO\n"
@@ -720,6 +867,12 @@ TEST(sim_trace_reads_as_a_story)
                   "2.500000000 node0: worker 1: write /data/a, 4096 bytes\n"
                   "3.000000000 the end\n");
   CHECK_INT(trace.events, 5);
+  CHECK_INT(events[0].kind, SIM_TRACE_THREAD); /* what isn't told is recorded */
+  CHECK_INT(events[4].b, task);
+  CHECK(sim_trace_say(&events[1], text, 20));
+  CHECK_STR(text, "worker 1: write /da");
+  CHECK(!sim_trace_say(&events[0], text, 20));
+  CHECK_STR(text, "");
 }
 
 TEST(sim_trace_hash_sees_every_value)
@@ -728,7 +881,7 @@ TEST(sim_trace_hash_sees_every_value)
   uint64_t hash[6];
   for (int i = 0; i < 6; i++) {
     struct sim_trace trace = {.put = NULL};
-    sim_trace_event(&trace, i == 1, i == 2, i == 3, i == 4 ? other : base, i == 5 ? "x" : NULL);
+    tell(&trace, i == 1, i == 2, i == 3, i == 4 ? other : base, i == 5 ? "x" : NULL);
     hash[i] = hash_stream_finish(&trace.hash);
     for (int j = 0; j < i; j++)
       CHECK(hash[i] != hash[j]);

@@ -514,6 +514,31 @@ TEST(story_fire_and_forget)
   tell(forgets, NULL, NULL);
 }
 
+static void forgets_buffers(struct sim_client *c, void *arg)
+{
+  struct story *s = arg;
+  chi_client *client;
+  chi_queue *queue;
+  CHECK_INT(story_attach(c, &client, &queue), CHI_OK);
+  struct story_hand *t = STORY_NEW(queue, story_hand);
+  CHECK(t && chi_bulk_alloc(queue, 64, &t->to) == CHI_OK);
+  CHECK_INT(chi_run(queue, t), CHI_EINVAL);
+  t->skip = 32; /* the middle of it is no better */
+  CHECK_INT(chi_run(queue, t), CHI_EINVAL);
+  t->skip = 64;
+  CHECK_INT(chi_run(queue, t), CHI_EINVAL);
+  t->own = 1;
+  CHECK_INT(chi_run(queue, t), CHI_OK);
+  chi_queue_close(queue);
+  chi_client_close(client);
+  s->told++;
+}
+
+TEST(story_what_is_forgotten_takes_no_buffer_along)
+{
+  tell(forgets_buffers, NULL, NULL);
+}
+
 /* ---- periodic ----------------------------------------------------------------------------- */
 
 static void periodic(struct sim_client *c, void *arg)
@@ -600,6 +625,94 @@ TEST(story_slow_tasks_go_to_slow_workers)
 }
 
 /* ---- determinism -------------------------------------------------------------------------- */
+
+/* ---- two workers share what is too much for one -------------------------------------------- */
+
+struct shared {
+  struct story *s;
+  uint64_t until; /* when to end */
+  uint32_t done[2];
+  uint32_t count; /* clients that began */
+};
+
+/* The first and the third queue that are opened have the same home. */
+static void keeps_busy(struct sim_client *c, void *arg)
+{
+  struct shared *f = arg;
+  uint32_t me = f->count++;
+  chi_client *client;
+  chi_queue *queue, *other;
+  chi_pool_id id = {410 + me, 0};
+  CHECK_INT(sim_client_attach(c, &client, NULL), CHI_OK);
+  CHECK_INT(chi_queue_open(client, &queue, NULL), CHI_OK);
+  CHECK_INT(chi_queue_open(client, &other, NULL), CHI_OK);
+  CHECK_INT(chi_pool_create(queue, "story", me ? "b" : "a", NULL, 0, &id, NULL), CHI_OK);
+  struct story_work *t = STORY_NEW(queue, story_work);
+  CHECK(t);
+  t->ns = 20 * STORY_US;
+  t->task.pool = id;
+  while (sim_now(f->s->sim) < f->until) {
+    CHECK_INT(chi_run(queue, t), CHI_OK);
+    f->done[me]++;
+  }
+  chi_client_close(client);
+  f->s->told++;
+}
+
+static uint32_t share_once(uint64_t seed, uint32_t clients, uint32_t *moves)
+{
+  struct story s;
+  struct shared f = {.s = &s};
+  if (story_begin(&s, seed)[0])
+    return 0;
+  f.until = sim_now(s.sim) + STORY_SECOND / 2;
+  for (uint32_t i = 0; i < clients; i++) {
+    sim_client(s.sim, 0, keeps_busy, &f);
+    sim_run_for(s.sim, 10 * STORY_MS);
+  }
+  bool idle = sim_run_idle(s.sim, LONG);
+  *moves = 0;
+  for (const char *at = s.transcript; (at = strstr(at, "a lane goes from")) != NULL; at++)
+    ++*moves;
+  bool good = story_end(&s)[0] == 0 && idle && s.told == (int)clients;
+  return good ? f.done[0] + f.done[1] : 0;
+}
+
+/* Once, and then it stays there: what one worker can do alone is not spread. */
+TEST(story_busy_lanes_are_spread)
+{
+  for (uint64_t seed = 1; seed <= story_seeds(SEEDS); seed++) {
+    uint32_t moves = 0, alone = share_once(seed, 1, &moves);
+    CHECK_INT(moves, 0);
+    uint32_t both = share_once(seed, 2, &moves);
+    CHECK_INT(moves, 1);
+    CHECK(alone > 0 && both > alone + alone / 2);
+  }
+}
+
+/* The only slow worker is held up, and comes back. */
+static void holds_up(struct sim_client *c, void *arg)
+{
+  struct story *s = arg;
+  chi_client *client;
+  chi_queue *queue;
+  CHECK_INT(story_attach(c, &client, &queue), CHI_OK);
+  struct story_work *t = STORY_NEW(queue, story_work);
+  CHECK(t);
+  t->ns = STORY_SECOND;
+  t->task.compute_us = 1000000;
+  CHECK_INT(chi_run(queue, t), CHI_OK);
+  t->ns = STORY_MS;
+  for (int i = 0; i < 100; i++)
+    CHECK_INT(chi_run(queue, t), CHI_OK);
+  chi_client_close(client);
+  s->told++;
+}
+
+TEST(story_lanes_go_back_to_their_kind)
+{
+  tell(holds_up, "is stuck: worker", "1 lanes go back to workers of their own kind");
+}
 
 TEST(story_same_seed_same_hash)
 {

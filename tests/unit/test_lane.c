@@ -54,6 +54,21 @@ TEST(lane_carries_what_was_put)
   CHECK_INT(lane_board->taken[LANE_FAST].value, 0);
 }
 
+TEST(lane_looks_ahead)
+{
+  CHECK(lane_open(LANE_FAST, LANE_ENTRIES - 1));
+  for (uint64_t ref = 8; ref <= 24; ref += 8)
+    CHECK(lane_put(&lane_out, ref == 16 ? LANE_CANCEL : LANE_RUN, ref, 0));
+  CHECK_INT(lane_ahead(&lane_in, 0), 8);
+  CHECK_INT(lane_ahead(&lane_in, 1), 0); /* no task */
+  CHECK_INT(lane_ahead(&lane_in, 2), 24);
+  CHECK_INT(lane_ahead(&lane_in, 3), 0); /* not there yet */
+  struct lane_entry e;
+  enum lane_op op;
+  CHECK(lane_take(&lane_in, &e, &op));
+  CHECK_INT(lane_ahead(&lane_in, 1), 24);
+}
+
 TEST(lane_kinds_are_apart)
 {
   static struct lane_desk desk;

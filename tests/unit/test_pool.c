@@ -80,7 +80,8 @@ TEST(pool_open_and_close)
 {
   struct module_list l = pool_list();
   struct pool *p = NULL;
-  CHECK_INT(pool_open(&pool_alloc, 3, (chi_pool_id){300, 1}, "name", module_find(&l, "pool"), 1, 0, &p),
+  CHECK_INT(pool_open(&pool_alloc, 3, (chi_pool_id){300, 1}, "name", module_find(&l, "pool"), 1,
+                      0, &p),
             CHI_OK);
   CHECK_STR(p->name, "name");
   CHECK(p->id.major == 300 && p->id.minor == 1 && p->state == POOL_CREATING && !p->doomed);
@@ -103,7 +104,8 @@ TEST(pool_name_is_cut)
   static char name[CHI_PATH_MAX + 100];
   struct pool *p = NULL;
   memset(name, 'n', sizeof name - 1);
-  CHECK_INT(pool_open(&pool_alloc, 1, (chi_pool_id){1, 1}, name, module_find(&l, "small"), 1, 0, &p),
+  CHECK_INT(pool_open(&pool_alloc, 1, (chi_pool_id){1, 1}, name, module_find(&l, "small"), 1, 0,
+                      &p),
             CHI_OK);
   CHECK_INT(strlen(p->name), CHI_PATH_MAX - 1);
   pool_close(&pool_alloc, p);
@@ -129,6 +131,61 @@ TEST(pool_open_survives_every_failed_allocation)
     failures++;
   }
   CHECK(failures >= 4);
+  CHECK(pool_all_free(&l));
+}
+
+/* Containers on nodes 0 .. 3; this is node 2. */
+TEST(pool_containers_move)
+{
+  struct module_list l = pool_list();
+  struct pool *p = NULL;
+  struct container *c = NULL;
+  CHECK_INT(pool_open(&pool_alloc, 2, (chi_pool_id){1, 0}, "x", module_find(&l, "pool"), 4, 2, &p),
+            CHI_OK);
+  const struct pool_map *first = p->map;
+  for (uint32_t i = 0; i < 4; i++)
+    CHECK(first->at[i].node == i && (first->at[i].here == &p->container) == (i == 2));
+  CHECK_INT(p->container.index, 2);
+  CHECK_INT(pool_move(&pool_alloc, p, 2, 0, NULL), CHI_OK);
+  CHECK_INT(pool_container_open(&pool_alloc, p, 3, &c), CHI_OK);
+  CHECK(c->pool == p && c->index == 3 && c->state && !c->parallel);
+  CHECK_INT(pool_move(&pool_alloc, p, 3, 2, c), CHI_OK);
+  CHECK(p->map->at[2].node == 0 && !p->map->at[2].here);
+  CHECK(p->map->at[3].node == 2 && p->map->at[3].here == c);
+  CHECK(first->at[2].here == &p->container); /* who has the former map goes on with it */
+  c->tally[1].active = 5;
+  p->container.tally[0].active = 2;
+  CHECK_INT(pool_container_active(c), 5);
+  CHECK_INT(pool_active(p), 7);
+  pool_count(&pool_alloc, c, 1, &p->module->method[0], CHI_OK, 100);
+  pool_count(&pool_alloc, &p->container, 0, &p->module->method[0], CHI_OK, 0);
+  struct pool_figures f;
+  pool_figures_sum(p, 0, &f);
+  CHECK_INT(f.count, 2);
+  pool_container_close(&pool_alloc, c);
+  CHECK(!p->more);
+  pool_close(&pool_alloc, p);
+  CHECK(pool_all_free(&l));
+}
+
+TEST(pool_moves_survive_every_failed_allocation)
+{
+  struct module_list l = pool_list();
+  struct pool *p = NULL;
+  struct container *c = NULL;
+  CHECK_INT(pool_open(&pool_alloc, 2, (chi_pool_id){1, 0}, "x", module_find(&l, "pool"), 2, 0, &p),
+            CHI_OK);
+  const struct pool_map *map = p->map;
+  pool_memory.fail_at = 0;
+  CHECK_INT(pool_move(&pool_alloc, p, 0, 1, NULL), CHI_ENOMEM);
+  CHECK(p->map == map);
+  for (int at = 0; at < 3; at++) {
+    pool_memory.fail_at = at;
+    CHECK_INT(pool_container_open(&pool_alloc, p, 1, &c), CHI_ENOMEM);
+    CHECK(!p->more);
+  }
+  pool_memory.fail_at = -1;
+  pool_close(&pool_alloc, p); /* with one that is still there */
   CHECK(pool_all_free(&l));
 }
 

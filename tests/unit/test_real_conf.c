@@ -718,3 +718,39 @@ TEST(real_conf_names)
   CHECK_INT(bad, CHI_ECONFIG);
   CHECK_STR(err.text, "configuration: networking.port: expected a whole number from 1 to 65535");
 }
+
+TEST(real_conf_node_of_the_environment)
+{
+  static const char *const bad[] = {"x", "-1", "65536", "1.0", " 1", NULL};
+  struct conf_world w;
+  chi_config c;
+  chi_error err = {0};
+  uint32_t unset, set, empty;
+  int rc, wrong = 0;
+  CHECK(conf_begin(&w));
+  conf_write(&w, "a.yaml", "networking: {port: 6000}\n");
+  unsetenv("CHI_NODE");
+  chi_config_init(&c);
+  rc = chi_config_load(&c, conf_file(&w, "a.yaml"), NULL, NULL, &err);
+  unset = c.node;
+  setenv("CHI_NODE", "65535", 1);
+  rc = rc ? rc : chi_config_load(&c, conf_file(&w, "a.yaml"), NULL, NULL, &err);
+  set = c.node;
+  setenv("CHI_NODE", "", 1);
+  rc = rc ? rc : chi_config_load(&c, conf_file(&w, "a.yaml"), NULL, NULL, &err);
+  empty = c.node;
+  for (size_t i = 0; bad[i]; i++) {
+    setenv("CHI_NODE", bad[i], 1);
+    wrong += chi_config_load(&c, conf_file(&w, "a.yaml"), NULL, NULL, &err) == CHI_ECONFIG;
+  }
+  unsetenv("CHI_NODE");
+  chi_config_free(&c);
+  conf_end(&w);
+  CHECK_INT(rc, CHI_OK);
+  CHECK_INT(unset, UINT32_MAX);
+  CHECK_INT(set, 65535);
+  CHECK_INT(empty, 65535); /* as if it were not set */
+  CHECK_INT(wrong, 5);
+  CHECK_INT(c.node, UINT32_MAX);
+  CHECK(strstr(err.text, "CHI_NODE: expected a node's number from 0 to 65535, found \" 1\""));
+}

@@ -17,8 +17,8 @@ static struct pool_map *route_map(uint32_t count, uint32_t self, uint32_t moved,
   return map;
 }
 
-/* What the resolution of a query is, in one number: first * 1000 + count, negative if it isn't here;
- * or a code. */
+/* What the resolution of a query is, in one number: first * 1000 + count, negative if it isn't
+ * here; or a code. */
 static long long route_moved(uint32_t mode, uint32_t a, uint32_t b, uint32_t containers,
                              uint32_t self, uint32_t moved, uint32_t to)
 {

@@ -7,6 +7,7 @@
 
 static int64_t sync_blocks;
 static int sync_fail_at = -1;
+static chi_rwlock *sync_watched; /* nobody may hold its latch while memory is freed */
 
 static void *sync_get(void *arg, size_t size)
 {
@@ -20,6 +21,11 @@ static void *sync_get(void *arg, size_t size)
 static void sync_put(void *arg, void *p, size_t size)
 {
   (void)arg, (void)size;
+  if (sync_watched) {
+    struct latch *latch = (struct latch *)(void *)sync_watched; /* a lock begins with it */
+    CHECK(latch_try(latch));
+    latch_unlock(latch);
+  }
   sync_blocks--;
   free(p);
 }
@@ -238,6 +244,26 @@ TEST(sync_rwlock_abandoned_writer_lets_readers_in)
   CHECK(sync_abandon(&t[4], &sync_alloc, &woken) && woken == NULL);
   CHECK_INT(sync_unlock(&l, &t[0], &woken), CHI_OK);
   CHECK_INT(sync_unlock(&l, &t[2], &woken), CHI_OK);
+  CHECK_INT(sync_blocks, 0);
+}
+
+TEST(sync_rwlock_frees_outside_its_latch)
+{
+  chi_rwlock l = {{0}};
+  chi_ctx t[5], *woken = NULL;
+  sync_tasks(t, 5, "11223");
+  sync_watched = &l;
+  CHECK_INT(sync_read(&l, &t[0]), CHI_OK);
+  CHECK_INT(sync_read(&l, &t[1]), CHI_OK); /* of the same group */
+  CHECK_INT(sync_write(&l, &t[4]), CHI_EBUSY);
+  CHECK_INT(sync_read(&l, &t[2]), CHI_EBUSY);
+  CHECK_INT(sync_read(&l, &t[3]), CHI_EBUSY);
+  CHECK(sync_abandon(&t[4], &sync_alloc, &woken)); /* both come in, with one hold */
+  CHECK_STR(sync_woken(woken, t), "cd");
+  CHECK_INT(sync_blocks, 2);
+  for (int i = 0; i < 4; i++)
+    CHECK_INT(sync_unlock(&l, &t[i], &woken), CHI_OK);
+  sync_watched = NULL;
   CHECK_INT(sync_blocks, 0);
 }
 

@@ -94,6 +94,134 @@ TEST(task_plan_refuses_the_impossible)
   task_refused(type, f, "outside");
   f = field, f.offset = UINT32_MAX;
   task_refused(type, f, "outside");
+  f = field, f.preset = NULL;
+  task_refused(type, f, "declared wrongly");
+  f = field, f.room = 2; /* of what is no array */
+  task_refused(type, f, "declared wrongly");
+  f = field, f.kind = CHI_KIND_str, f.size = 0;
+  task_refused(type, f, "wrong size");
+  f = field, f.kind = CHI_KIND_bulk;
+  task_refused(type, f, "wrong size");
+  t = type, t.size += 16;
+  f = field, f.offset = type.size + 2;
+  task_refused(t, f, "not aligned");
+  f.kind = CHI_KIND_pool;
+  task_refused(t, f, "not aligned");
+  f = field, f.kind = CHI_KIND_str, f.size = 8, f.offset += 1;
+  task_refused(type, f, "overlaps");
+  f = field, f.offset = task_text_fields[1].offset;
+  task_refused(type, f, "overlaps");
+  f = field, f.name = task_text_fields[1].name;
+  task_refused(type, f, "twice");
+  t = type, t.field_count = 4097;
+  task_refused(t, field, "4097 fields");
+}
+
+TEST(task_plan_refuses_fields_that_are_not_there)
+{
+  chi_type t = task_text_type;
+  struct task_plan p;
+  chi_error err = {0};
+  t.fields = NULL;
+  CHECK_INT(task_plan_init(&p, &t, &err), CHI_EINVAL);
+  CHECK(strstr(err.text, "without its fields"));
+  t.field_count = 0;
+  CHECK_INT(task_plan_init(&p, &t, &err), CHI_OK);
+}
+
+#define TASK_CELL(X, T) X(T, IN, u32, key) X(T, IN, str, name, 8)
+CHI_STRUCT(task_cell, TASK_CELL)
+#define TASK_BOX(X, T) X(T, IN, object, cell, task_cell) X(T, IN, u8, flag)
+CHI_STRUCT(task_box, TASK_BOX)
+#define TASK_SHELF(X, T) X(T, IN, array, boxes, task_box, 3) X(T, IN, u64, n) X(T, IN, bulk, data)
+CHI_TASK(task_shelf, 16, TASK_SHELF)
+
+/* A declaration of task_shelf of which anything may be changed. */
+static struct task_hand {
+  chi_field cell[2], box[2], shelf[3];
+  chi_type cell_type, box_type, shelf_type;
+} task_hand;
+
+static struct task_hand *task_by_hand(void)
+{
+  struct task_hand *h = &task_hand;
+  memcpy(h->cell, task_cell_fields, sizeof h->cell);
+  memcpy(h->box, task_box_fields, sizeof h->box);
+  memcpy(h->shelf, task_shelf_fields, sizeof h->shelf);
+  h->cell_type = task_cell_type, h->box_type = task_box_type, h->shelf_type = task_shelf_type;
+  h->cell_type.fields = h->cell, h->box_type.fields = h->box, h->shelf_type.fields = h->shelf;
+  h->box[0].elem = &h->cell_type, h->shelf[0].elem = &h->box_type;
+  return h;
+}
+
+static void task_hand_refused(const char *words)
+{
+  struct task_plan p;
+  chi_error err = {0};
+  CHECK_INT(task_plan_init(&p, &task_hand.shelf_type, &err), CHI_EINVAL);
+  if (!strstr(err.text, words))
+    CHECK_STR(err.text, words);
+}
+
+TEST(task_plan_checks_counts)
+{
+  struct task_plan p;
+  uint32_t values = task_shelf_fields[0].offset;
+  CHECK_INT(task_plan_init(&p, &task_by_hand()->shelf_type, NULL), CHI_OK);
+  task_by_hand()->shelf[0].count_offset = 0; /* in the header */
+  task_hand_refused("task_shelf: field boxes has its count outside");
+  task_by_hand()->shelf[0].count_offset = sizeof(struct task_shelf) - 2;
+  task_hand_refused("count outside");
+  task_by_hand()->shelf[0].count_offset = UINT32_MAX;
+  task_hand_refused("count outside");
+  task_by_hand()->shelf[0].count_offset += 1;
+  task_hand_refused("count that is not aligned");
+  task_by_hand()->shelf[0].count_offset = values;
+  task_hand_refused("overlaps its own count");
+  task_by_hand()->shelf[0].count_offset = (uint32_t)offsetof(struct task_shelf, n);
+  task_hand_refused("field n overlaps another");
+}
+
+TEST(task_plan_checks_buffers)
+{
+  task_by_hand()->shelf[2].size = sizeof(chi_bulk) - 8;
+  task_hand_refused("field data has the wrong size");
+  task_by_hand()->shelf[2].offset += 4;
+  task_hand_refused("field data lies outside");
+  task_by_hand()->shelf_type.size += 8;
+  task_hand.shelf[2].offset += 4;
+  task_hand_refused("field data is not aligned");
+}
+
+TEST(task_plan_checks_what_is_inside)
+{
+  task_by_hand()->cell[0].offset = sizeof(struct task_cell);
+  task_hand_refused("task_shelf: in field boxes: task_cell: field key lies outside");
+  task_by_hand()->cell[1].offset = 2;
+  task_hand_refused("task_cell: field name overlaps");
+  task_by_hand()->cell[1].size = 0;
+  task_hand_refused("task_cell: field name has the wrong size");
+  task_by_hand()->cell[1].name = NULL;
+  task_hand_refused("task_cell: field ? is declared wrongly");
+  task_by_hand()->cell_type.name = NULL;
+  task_hand_refused("without a name");
+  task_by_hand()->box[1].offset = 2;
+  task_hand_refused("task_box: field flag overlaps");
+  task_by_hand()->box[0].size = 8;
+  task_hand_refused("task_box: field cell has the wrong size");
+  task_by_hand()->shelf[0].size = 8;
+  task_hand_refused("task_shelf: field boxes has the wrong size");
+  task_by_hand()->box[0].offset = 1, task_hand.box[1].offset = 0;
+  task_hand_refused("task_box: field cell is not aligned");
+  task_by_hand()->shelf[0].offset += 2, task_hand.shelf[0].room = 2;
+  task_hand_refused("task_shelf: field boxes is not aligned");
+  task_by_hand()->shelf[0].size = 13; /* the second element would be askew */
+  task_hand.box_type.size = 13, task_hand.shelf[0].room = 1;
+  task_hand_refused("task_shelf: field boxes is not aligned");
+  task_by_hand()->box[0].elem = &task_hand.box_type;
+  task_hand.box[0].size = task_hand.box_type.size;
+  task_hand.box_type.field_count = 1;
+  task_hand_refused("scalars, strings, objects only"); /* a struct in itself */
 }
 
 #define TASK_HOLDER(X, T) X(T, IN, bulk, data)

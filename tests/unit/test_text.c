@@ -386,19 +386,6 @@ TEST(text_kinds_have_names_and_sizes)
   CHECK_INT(text_kind_size(99), 0);
 }
 
-TEST(text_distance_counts_edits)
-{
-  CHECK_INT(text_distance("offset", "offset"), 0);
-  CHECK_INT(text_distance("ofset", "offset"), 1);
-  CHECK_INT(text_distance("ofsfet", "offset"), 1); /* swapped neighbours */
-  CHECK_INT(text_distance("sice", "size"), 1);
-  CHECK_INT(text_distance("lenght", "length"), 1);
-  CHECK_INT(text_distance("", ""), 0);
-  CHECK_INT(text_distance("apple", "offset"), UINT32_MAX);
-  CHECK_INT(text_distance("", "abcd"), UINT32_MAX);
-  CHECK_INT(text_distance("a name that is much longer than forty letters", "x"), UINT32_MAX);
-}
-
 static int none_run(chi_ctx *ctx, void *self, void *task)
 {
   (void)ctx, (void)self, (void)task;
@@ -469,15 +456,4 @@ TEST(text_bounds_the_depth)
   CHECK_STR(printed(&loop, &object, CHI_DIR_IN), "{\"in\":{\"in\":{\"in\":{\"in\":null}}}}");
   CHECK_INT(chi_type_set(&loop, &object, "in.in.in.in.in.in", "1", &err), CHI_EINVAL);
   CHECK_INT(chi_type_preset(&loop, &object, &err), CHI_EINVAL);
-}
-
-TEST(text_reads_pool_ids)
-{
-  chi_pool_id id = {7, 8};
-  CHECK_INT(text_pool("4294967295.4294967295", &id), CHI_OK);
-  CHECK(id.major == UINT32_MAX && id.minor == UINT32_MAX);
-  CHECK_INT(text_pool("00000000000000001.0", &id), CHI_EINVAL);
-  CHECK_INT(text_pool("1.4294967296", &id), CHI_ERANGE);
-  CHECK_INT(text_pool("", &id), CHI_EINVAL);
-  CHECK(id.major == UINT32_MAX);
 }

@@ -171,3 +171,14 @@ TEST(units_there_and_back)
     value = value * 6364136223846793005u + 1442695040888963407u;
   }
 }
+
+TEST(units_parse_pool_ids)
+{
+  chi_pool_id id = {7, 8};
+  CHECK_INT(units_parse_pool("4294967295.4294967295", &id), CHI_OK);
+  CHECK(id.major == UINT32_MAX && id.minor == UINT32_MAX);
+  CHECK_INT(units_parse_pool("00000000000000001.0", &id), CHI_EINVAL);
+  CHECK_INT(units_parse_pool("1.4294967296", &id), CHI_ERANGE);
+  CHECK_INT(units_parse_pool("", &id), CHI_EINVAL);
+  CHECK(id.major == UINT32_MAX);
+}

@@ -1,0 +1,408 @@
+/* net.h - a task between nodes: sent, retried, run once, split over a range, answered, gathered.
+ *
+ * A call is a task that is (also) for containers of other nodes. It has parts: contiguous ranges of
+ * containers, each for one node, which splits its range again. A part for another node is a request
+ * in one of the slots towards that node; the pair (slot, sequence) is what the receiver remembers,
+ * so that a body runs at most once however often the request arrives, with bounded memory and
+ * without one long task holding up the others. A request is bound to the life (boot) of the node it
+ * was first sent to.
+ *
+ *   CHI_EUNREACHABLE   certainly not run: never sent, or refused as not run
+ *   CHI_EUNKNOWN       may have run: the other side died, came back or gave no sign of life
+ *
+ * Answers are folded in container order, each index once. Network worker only. */
+#ifndef CHI_NET_H
+#define CHI_NET_H
+
+#include "base.h"
+#include "directory.h"
+#include "peer.h"
+#include "worker.h"
+
+#define NET_SLOTS 256u               /* requests under way to one peer */
+#define NET_BYTES (64ull << 20)      /* bulk bytes under way to one peer, or one request */
+#define NET_ASK_NS 250000000ull      /* without news, after which a request is asked for */
+#define NET_ACK_NS 20000000ull       /* an answer is acknowledged by then */
+#define NET_FAILED 16u               /* failed containers that a result names */
+#define NET_HOPS 8u                  /* times that "moved" is followed at once; then slower */
+#define NET_TRIES 8u                 /* times an idempotent part is lost and begun again */
+#define NET_WAITING 65536u           /* parts that wait for one peer; beyond: CHI_EBUSY */
+#define NET_ASK_MAX_NS 2000000000ull /* between two questions about a long task, and until */
+                                     /* a peer is reminded of an answer */
+#define NET_BUSY_NS 1000000ull       /* first pause after "not run: busy"; doubles */
+#define NET_BUSY_MAX_NS 100000000ull
+#define NET_MARGIN_NS 2000000ull /* of the remaining time, kept back at each hop */
+
+struct net;
+
+struct net_options {
+  struct worker_crew *crew;
+  struct peer_set *peers;
+  struct directory *directory;
+  uint32_t neighborhood;        /* most parts of a range at each hop; below 2: a chain */
+  uint64_t task_timeout_ns;     /* without a sign of life from the executor */
+  uint64_t wait_for_restart_ns; /* for a peer that isn't there */
+  /* Membership: whether the node is taken for dead. */
+  bool (*is_dead)(void *arg, uint32_t node);
+  void *arg;
+};
+
+CHI_PRIVATE int net_open(const struct net_options *options, struct net **out);
+/* After the last step; frees what is left. */
+CHI_PRIVATE void net_close(struct net *n);
+
+/* Takes a task that is for containers first .. first + count - 1 of its pool (ctx->container is any
+ * of them, ctx->map the pool's map): not all of them here, or with CHI_TASK_FORCE_NET. Ends it by
+ * worker_end exactly once, in this call or later. */
+CHI_PRIVATE void net_submit(struct net *n, chi_ctx *ctx, uint32_t first, uint32_t count);
+/* Somebody asked for cancellations: calls whose task is cancelled pass it on. */
+CHI_PRIVATE void net_look_for_cancelled(struct net *n);
+/* A new snapshot of the pools: requests that wait for a pool are looked at again. */
+CHI_PRIVATE void net_on_pools(struct net *n);
+
+CHI_PRIVATE void net_on_record(struct net *n, struct peer *from, enum wire_kind kind,
+                               struct wire_in *record);
+CHI_PRIVATE void net_on_boot(struct net *n, struct peer *peer, uint64_t former);
+CHI_PRIVATE void net_on_reborn(struct net *n);
+CHI_PRIVATE void net_on_dead(struct net *n, uint32_t node);
+CHI_PRIVATE void net_on_sent(struct net *n, void *parcel);
+/* Does what time brings; returns when it wants to be called again. */
+CHI_PRIVATE uint64_t net_step(struct net *n, uint64_t now);
+/* No request of others is being run, and no call is under way. */
+CHI_PRIVATE bool net_idle(const struct net *n);
+/* Refuses what others send from now on (not run), and after `at` gives up calls of its own. */
+CHI_PRIVATE void net_drain(struct net *n, uint64_t at);
+
+/* What ENV_TRACE_NET tells of. */
+enum net_trace {
+  NET_TRACE_SENT,        /* a request, for the first time */
+  NET_TRACE_RESENT,      /* the same again: the peer hadn't seen it */
+  NET_TRACE_ANSWERED,    /* its answer has arrived */
+  NET_TRACE_REPEATED,    /* an answer was sent once more, or a repeated request found its run */
+  NET_TRACE_NOT_RUN,     /* a request was refused */
+  NET_TRACE_MOVED,       /* refused since the container is on another node */
+  NET_TRACE_RETRIED,     /* a part begins again under a new key */
+  NET_TRACE_UNREACHABLE, /* a part ended with CHI_EUNREACHABLE */
+  NET_TRACE_UNKNOWN,     /* a part ended with CHI_EUNKNOWN */
+  NET_TRACE_ABORTED      /* what a peer no longer waits for was cancelled */
+};
+
+/* Calls under way of tasks of this node for that method. */
+CHI_PRIVATE uint32_t net_calls_of(const struct net *n, const struct method *method);
+
+struct net_figures {
+  uint64_t calls;                /* tasks that were taken in by net_submit */
+  uint64_t requests;             /* parts sent to peers */
+  uint64_t retries;              /* requests sent again, and parts begun again under a new key */
+  uint64_t runs;                 /* requests of peers that were admitted */
+  uint64_t repeats;              /* requests that came again, and answers sent again */
+  uint64_t answers;              /* to peers */
+  uint64_t not_run;              /* refused to peers */
+  uint64_t aborted;              /* runs that nobody waits for any more */
+  uint64_t malformed;            /* records that made no sense */
+  uint64_t unreachable, unknown; /* parts that ended so */
+  uint64_t bytes_out, bytes_in;  /* of requests and answers, with their bulk */
+  uint32_t calls_open, runs_open, answers_kept;
+};
+CHI_PRIVATE void net_figures(const struct net *n, struct net_figures *out);
+
+/* ---- between net.c, net_call.c, net_link.c, net_seat.c, net_fold.c and net_record.c */
+
+struct net_timer {
+  struct heap_entry entry;
+  void (*due)(struct net *n, struct net_timer *t);
+};
+
+/* Begins whatever bulk frames point into: while `count` of them are under way it isn't freed. */
+struct net_pin {
+  uint32_t count;
+  bool run; /* of a net_run; else of a net_part */
+};
+
+/* Memory for bulk data. */
+struct net_store {
+  struct net_block *first;
+  uint64_t bytes;
+};
+
+/* What a task is known by on all nodes, with the number of the container. */
+struct net_key {
+  uint32_t node;
+  uint64_t boot, seq;
+};
+
+/* Of the containers a call was for: how many, how many failed, and the first of those. */
+struct net_failures {
+  uint32_t asked, failed, listed;
+  struct {
+    uint32_t container;
+    int32_t rc;
+  } item[NET_FAILED]; /* by container, ascending */
+};
+
+enum net_part_state {
+  NET_PART_NEW,
+  NET_PART_WAITING, /* in the queue of its link */
+  NET_PART_PAUSED,  /* until its timer */
+  NET_PART_SENT,    /* in a slot of its link */
+  NET_PART_HERE,    /* a task of this node */
+  NET_PART_ENDED
+};
+
+struct net_part {
+  struct net_pin pin;
+  struct net_call *call;
+  struct net_part *next; /* of the call, by container */
+  uint32_t first, count, node;
+  enum net_part_state state;
+  struct net_key key;
+  struct net_link *link;
+  struct net_part *before, *behind; /* in the link's queue */
+  uint32_t slot;
+  uint64_t seq;
+  uint64_t heard, ask_at, ask_ns; /* last news; the next question, and how long after this one */
+  uint64_t bytes;                 /* of bulk, there and back */
+  uint32_t busy, hops, tries;
+  struct net_timer timer;
+  chi_ctx *replica; /* a task of its own: one that runs here, or is one of several */
+  struct net_store store;
+  int32_t rc;
+  bool ran, gathered; /* its fields mean something; they hold at least one success */
+};
+
+struct net_call {
+  struct net_call *next, *before; /* of all, or of those that are done */
+  struct net *net;
+  chi_ctx *ctx;
+  const chi_module *def;
+  struct net_run *run; /* it is a range for a peer; NULL: ctx ends by worker_end */
+  struct net_part *part;
+  uint32_t open; /* parts that have not ended, and 1 while it is begun */
+  uint32_t pins;
+  bool several, gathered, placed, done;
+  int32_t cancel; /* the code with which it is to end */
+  uint64_t began;
+  uint64_t version[2];    /* of the pool's entry when it began */
+  struct net_timer timer; /* the deadline */
+  struct net_failures failures;
+  uint64_t rooms[WIRE_BULKS];
+};
+
+struct net_slot {
+  uint64_t seq;
+  struct net_part *part;
+  uint32_t free; /* the next free one + 1 */
+  bool ack;      /* its last answer has not been acknowledged */
+};
+
+/* What is remembered of the last request in a slot of a peer: its run, or why there is none. */
+struct net_seat {
+  uint64_t seq;
+  struct net_run *run;
+  int32_t rc; /* not run; 0: acknowledged, or there is a run */
+  uint32_t moved, first, count;
+};
+
+/* One direction there, one back: what we ask of a peer and what it asks of us. */
+struct net_link {
+  struct net *net;
+  struct peer *peer;
+  uint32_t node;
+  bool choked;   /* it holds memory of calls that are given up */
+  uint64_t boot; /* of the peer's life all this is about */
+  bool there;
+  uint64_t gone; /* when it was there last */
+  struct net_timer timer;
+  struct net_part *first, *last; /* waiting, oldest call first */
+  uint32_t waiting, prompt;      /* of them, with TASK_PROMPT */
+  bool stalled;                  /* what waits found no room with the peer */
+  struct net_slot *slot;
+  uint32_t slots, free, busy, acks; /* free: the first free one + 1 */
+  uint64_t bytes, ack_at, ask_at;
+  struct net_seat *seat;
+  uint32_t seats;
+  uint64_t held; /* bytes of its requests and of answers kept for it */
+  uint32_t kept; /* answers that it hasn't acknowledged */
+  uint64_t remind_at;
+};
+
+struct net_request {
+  uint32_t slot;
+  uint64_t seq;
+  struct net_key key;
+  uint32_t first, count;
+  chi_pool_id pool;
+  uint64_t version[2];
+  uint32_t method, flags;
+  uint64_t remaining; /* 0: no deadline */
+  uint64_t root;
+  uint32_t depth, compute_us, period_us;
+  uint64_t io_size;
+  chi_query query;
+};
+#define NET_REQUEST_SIZE 112u
+
+struct net_answer {
+  uint32_t slot;
+  uint64_t seq;
+  int32_t rc;
+  bool ran, gathered, moved;
+  uint32_t node; /* moved: where to */
+  struct net_failures failures;
+};
+#define NET_ANSWER_SIZE (28u + NET_FAILED * 8u) /* at most */
+
+enum net_run_state { NET_RUN_PARKED, NET_RUN_RUNNING, NET_RUN_ANSWERED };
+
+/* A request of a peer, from its admission until its answer isn't needed any more. */
+struct net_run {
+  struct net_pin pin;
+  struct net_run *next, *before; /* of all */
+  struct net *net;
+  struct net_link *link;
+  enum net_run_state state;
+  bool orphan; /* its seat has gone on to another */
+  struct net_request request;
+  struct net_timer timer; /* while parked */
+  uint64_t arrived;       /* the request; then, when it was answered */
+  struct net_store raw;   /* what came, while parked */
+  struct wire_in parked;
+  struct net_store in, out; /* bulk that is only read; that is part of the answer */
+  uint64_t held;
+  chi_ctx *ctx;
+  struct net_call *call; /* of a range */
+  uint64_t rooms[WIRE_BULKS];
+  unsigned char *answer;
+  size_t answer_room, answer_size;
+  struct env_frame frame[WIRE_BULKS]; /* the parked request's, then the answer's */
+  uint32_t frames;
+};
+
+struct net {
+  struct net_options o;
+  struct env *env;
+  const struct alloc *alloc;
+  struct worker *worker; /* the network worker */
+  uint32_t self, nodes;
+  uint64_t now;
+  uint32_t inside; /* public functions under way */
+  struct heap timer;
+  uint32_t timers;
+  uint64_t timer_seq, key_seq;
+  struct net_call *calls, *done, **done_end;
+  struct net_run *runs, *last_run; /* as they came */
+  struct net_link **link;          /* by node; NULL: none was needed yet */
+  bool draining, given_up;
+  uint64_t drain_at;
+  struct log_limit complaints, reports;
+  struct net_figures figures;
+};
+
+/* net.c */
+CHI_PRIVATE void net_trace(const struct net *n, enum net_trace what, uint32_t peer, uint64_t seq);
+/* Around all that comes from outside (inside++ before): calls that are done end when the last one
+ * leaves, so that nobody's loop over calls and parts is disturbed. */
+CHI_PRIVATE void net_leave(struct net *n);
+/* One more timer will be in use, or one less: setting a timer cannot fail. CHI_ENOMEM. */
+CHI_PRIVATE int net_timer_reserve(struct net *n);
+CHI_PRIVATE void net_timer_release(struct net *n, struct net_timer *t);
+CHI_PRIVATE void net_timer_set(struct net *n, struct net_timer *t, uint64_t time);
+CHI_PRIVATE void net_timer_clear(struct net *n, struct net_timer *t);
+CHI_PRIVATE struct net_key net_key_new(struct net *n);
+CHI_PRIVATE void net_malformed(struct net *n, const struct net_link *l, const char *what);
+
+/* net_call.c */
+/* Splits and begins; run NULL: for ctx itself. CHI_ENOMEM, CHI_ETOOBIG: nothing has begun. */
+CHI_PRIVATE int net_call_open(struct net *n, chi_ctx *ctx, const struct pool *pool,
+                              const struct pool_map *map, uint32_t first, uint32_t count,
+                              struct net_run *run, struct net_call **out);
+CHI_PRIVATE void net_call_free(struct net_call *call);
+/* Asks all its parts to end with this code; the first time counts. */
+CHI_PRIVATE void net_call_cancel(struct net_call *call, int code);
+/* The node stops: what is under way elsewhere is left to itself. */
+CHI_PRIVATE void net_call_give_up(struct net_call *call);
+/* When it is to end; UINT64_MAX: no such time. */
+CHI_PRIVATE uint64_t net_call_deadline(const struct net_call *call);
+/* Why it is to end, or CHI_OK. */
+CHI_PRIVATE int net_call_cancelled(const struct net_call *call);
+/* Done if nothing of it is under way any more. */
+CHI_PRIVATE void net_call_settle(struct net_call *call);
+/* Ends one that is done. */
+CHI_PRIVATE void net_call_end(struct net_call *call);
+/* A part that certainly did not run, or may have, ends with a code. It is in no queue and slot. */
+CHI_PRIVATE void net_part_fail(struct net_part *part, int rc);
+/* A part ends as its answer says; its fields have been decoded. */
+CHI_PRIVATE void net_part_answered(struct net_part *part, const struct net_answer *a);
+/* Starts a part as a task of this node in a container that is here. */
+CHI_PRIVATE void net_part_run(struct net_part *part, struct container *container);
+/* The task that a part's answer is decoded into. */
+CHI_PRIVATE chi_task *net_part_task(struct net_part *part);
+
+/* net_link.c */
+/* NULL: no memory. */
+CHI_PRIVATE struct net_link *net_link_get(struct net *n, uint32_t node);
+CHI_PRIVATE void net_link_free(struct net_link *l);
+/* Not later than `at` it is looked after. */
+CHI_PRIVATE void net_link_wake(struct net_link *l, uint64_t at);
+/* Gives a part to the link to its node. */
+CHI_PRIVATE void net_part_enqueue(struct net_part *part);
+/* Takes a part out of the queue, the pause or the slot it is in. */
+CHI_PRIVATE void net_part_withdraw(struct net_part *part);
+/* Tells the executor of a sent part that it is to end with the call's code. */
+CHI_PRIVATE void net_part_abort(struct net_part *part, int code);
+/* What was sent to the peer is not going to be answered. */
+CHI_PRIVATE void net_link_lost(struct net_link *l);
+CHI_PRIVATE void net_link_on_boot(struct net_link *l);
+CHI_PRIVATE void net_link_on_answer(struct net_link *l, struct wire_in *in);
+CHI_PRIVATE void net_link_on_state(struct net_link *l, struct wire_in *in);
+
+/* net_seat.c */
+CHI_PRIVATE void net_seat_on_request(struct net_link *l, struct wire_in *in);
+CHI_PRIVATE void net_seat_on_ask(struct net_link *l, struct wire_in *in);
+CHI_PRIVATE void net_seat_on_cancel(struct net_link *l, struct wire_in *in);
+CHI_PRIVATE void net_seat_on_ack(struct net_link *l, struct wire_in *in);
+/* Tells a peer of answers that it ought to have acknowledged long ago. */
+CHI_PRIVATE void net_seat_remind(struct net_link *l);
+/* The peer has forgotten all it asked for. */
+CHI_PRIVATE void net_seat_clear(struct net_link *l);
+/* The pools have changed: perhaps it needn't wait any more. May free it. */
+CHI_PRIVATE void net_run_try_again(struct net_run *run);
+/* Its call has ended. */
+CHI_PRIVATE void net_run_end(struct net_run *run, int rc, const struct net_failures *failures,
+                             bool gathered);
+CHI_PRIVATE void net_run_unpinned(struct net_run *run);
+CHI_PRIVATE void net_run_free(struct net_run *run);
+
+/* net_fold.c */
+/* Memory aligned as chi_bulk_alloc does; NULL: none. */
+CHI_PRIVATE void *net_store_get(struct net *n, struct net_store *s, uint64_t size);
+CHI_PRIVATE void net_store_free(struct net *n, struct net_store *s);
+/* The sizes of a task's bulk fields, in order. CHI_ETOOBIG: more than WIRE_BULKS. */
+CHI_PRIVATE int net_rooms_get(const chi_type *type, const chi_task *task, uint64_t *rooms);
+/* A method leaves no more in a buffer than there is room; one that says so is corrected. */
+CHI_PRIVATE void net_rooms_hold(const chi_type *type, chi_task *task, const uint64_t *rooms);
+CHI_PRIVATE uint64_t net_bulk_bytes(const chi_type *type, const chi_task *task);
+/* A copy of a call's task as a record of its own; with buffers of its own for what the method
+ * writes, if it is one of several. NULL: no memory. */
+CHI_PRIVATE chi_ctx *net_replica(struct net_call *call, struct net_store *store);
+/* Adds a part's result to the call's task. In container order. */
+CHI_PRIVATE void net_fold(struct net_call *call, struct net_part *part);
+CHI_PRIVATE void net_failures_add(struct net_failures *f, uint32_t container, int rc);
+/* Containers first .. first + count - 1 have failed with one code. */
+CHI_PRIVATE void net_failures_range(struct net_failures *f, uint32_t first, uint32_t count, int rc);
+/* Those that a sub-range told of. */
+CHI_PRIVATE void net_failures_join(struct net_failures *f, const struct net_failures *from);
+
+/* net_record.c: payloads; the comments above the functions that write them say what they are. */
+CHI_PRIVATE void net_request_put(struct wire_out *out, const struct net_request *r);
+/* False: it makes no sense; only slot and seq may be used, if they are not 0. */
+CHI_PRIVATE bool net_request_get(struct wire_in *in, struct net_request *r);
+CHI_PRIVATE void net_answer_put(struct wire_out *out, const struct net_answer *a);
+CHI_PRIVATE bool net_answer_get(struct wire_in *in, struct net_answer *a);
+/* An entry of ASK, CANCEL, ACK (what: enum chi_status or 0) and STATE (what: NET_STATE_*). */
+#define NET_ITEM_SIZE 14u
+enum net_state { NET_STATE_RUNNING = 1, NET_STATE_UNSEEN, NET_STATE_KEPT };
+CHI_PRIVATE void net_item_put(struct wire_out *out, uint32_t slot, uint64_t seq, int32_t what);
+CHI_PRIVATE bool net_item_get(struct wire_in *in, uint32_t *slot, uint64_t *seq, int32_t *what);
+
+#endif

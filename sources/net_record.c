@@ -1,0 +1,166 @@
+/* net_record.c - the payloads of records about tasks: request, answer, and lists of slots. */
+#include "net.h"
+
+enum { NET_ANSWER_RAN = 1, NET_ANSWER_GATHERED = 2, NET_ANSWER_MOVED = 4 };
+
+/* REQUEST: a task for one container, or for a range of them.
+ *
+ *   u16 slot, u64 sequence     what the receiver remembers it by
+ *   u32 key node, u64 key boot, u64 key sequence
+ *                              the task's key; with a container's number it names one run of a body
+ *   u32 first, u32 count       containers
+ *   u32 major, u32 minor, u64 version[2]
+ *                              the pool, and which version of its entry the sender knows; 0: any
+ *   u32 method, u32 flags      of the task header
+ *   u64 remaining              nanoseconds until its deadline; 0: none
+ *   u64 root, u8 depth         lock group, level of subtasks
+ *   u32 compute_us, u32 period_us, u64 io_size, u8 query mode, u32 query a, u32 query b
+ *   fields IN                  as wire_task_put writes them; larger bulk as frames */
+void net_request_put(struct wire_out *out, const struct net_request *r)
+{
+  wire_put_u16(out, (uint16_t)r->slot);
+  wire_put_u64(out, r->seq);
+  wire_put_u32(out, r->key.node);
+  wire_put_u64(out, r->key.boot);
+  wire_put_u64(out, r->key.seq);
+  wire_put_u32(out, r->first);
+  wire_put_u32(out, r->count);
+  wire_put_u32(out, r->pool.major);
+  wire_put_u32(out, r->pool.minor);
+  wire_put_u64(out, r->version[0]);
+  wire_put_u64(out, r->version[1]);
+  wire_put_u32(out, r->method);
+  wire_put_u32(out, r->flags);
+  wire_put_u64(out, r->remaining);
+  wire_put_u64(out, r->root);
+  wire_put_u8(out, (uint8_t)r->depth);
+  wire_put_u32(out, r->compute_us);
+  wire_put_u32(out, r->period_us);
+  wire_put_u64(out, r->io_size);
+  wire_put_u8(out, (uint8_t)r->query.mode);
+  wire_put_u32(out, r->query.a);
+  wire_put_u32(out, r->query.b);
+}
+
+static void net_request_read(struct wire_in *in, struct net_request *r)
+{
+  r->slot = wire_get_u16(in);
+  r->seq = wire_get_u64(in);
+  r->key.node = wire_get_u32(in);
+  r->key.boot = wire_get_u64(in);
+  r->key.seq = wire_get_u64(in);
+  r->first = wire_get_u32(in);
+  r->count = wire_get_u32(in);
+  r->pool.major = wire_get_u32(in);
+  r->pool.minor = wire_get_u32(in);
+  r->version[0] = wire_get_u64(in);
+  r->version[1] = wire_get_u64(in);
+  r->method = wire_get_u32(in);
+  r->flags = wire_get_u32(in);
+  r->remaining = wire_get_u64(in);
+  r->root = wire_get_u64(in);
+  r->depth = wire_get_u8(in);
+  r->compute_us = wire_get_u32(in);
+  r->period_us = wire_get_u32(in);
+  r->io_size = wire_get_u64(in);
+  r->query.mode = wire_get_u8(in);
+  r->query.a = wire_get_u32(in);
+  r->query.b = wire_get_u32(in);
+}
+
+bool net_request_get(struct wire_in *in, struct net_request *r)
+{
+  *r = (struct net_request){0};
+  net_request_read(in, r);
+  if (in->failed || r->slot >= NET_SLOTS || r->seq == 0) {
+    r->seq = 0;
+    return false;
+  }
+  bool periodic = (r->flags & CHI_TASK_PERIODIC) != 0;
+  return r->key.seq != 0 && r->count > 0 && r->depth < WORKER_DEPTH &&
+         r->compute_us <= 60u * 1000000u && r->query.mode <= CHI_QUERY_DYNAMIC &&
+         !(periodic && (r->period_us == 0 || r->count > 1));
+}
+
+/* ANSWER: the end of a request.
+ *
+ *   u16 slot, u64 sequence
+ *   i32 code                   that of the first container that failed, or 0
+ *   u8 flags                   1: it ran, and fields follow; 2: they hold at least one success;
+ *                              4: it did not run since the container is elsewhere
+ *   u32 node                   with 4: where
+ *   u32 asked, u32 failed      containers
+ *   u8 listed, (u32 container, i32 code) each
+ *                              the first of those that failed, ascending
+ *   fields OUT                 with 1; as wire_task_put writes them */
+void net_answer_put(struct wire_out *out, const struct net_answer *a)
+{
+  CHI_ASSERT(a->failures.listed <= NET_FAILED);
+  wire_put_u16(out, (uint16_t)a->slot);
+  wire_put_u64(out, a->seq);
+  wire_put_u32(out, (uint32_t)a->rc);
+  wire_put_u8(out,
+              (uint8_t)((a->ran ? NET_ANSWER_RAN : 0) | (a->gathered ? NET_ANSWER_GATHERED : 0) |
+                        (a->moved ? NET_ANSWER_MOVED : 0)));
+  wire_put_u32(out, a->node);
+  wire_put_u32(out, a->failures.asked);
+  wire_put_u32(out, a->failures.failed);
+  wire_put_u8(out, (uint8_t)a->failures.listed);
+  for (uint32_t i = 0; i < a->failures.listed; i++) {
+    wire_put_u32(out, a->failures.item[i].container);
+    wire_put_u32(out, (uint32_t)a->failures.item[i].rc);
+  }
+}
+
+static void net_failures_read(struct wire_in *in, struct net_failures *f)
+{
+  f->asked = wire_get_u32(in);
+  f->failed = wire_get_u32(in);
+  f->listed = wire_get_u8(in);
+  if (f->listed > NET_FAILED || f->listed > f->failed || f->failed > f->asked) {
+    f->listed = 0;
+    wire_in_fail(in);
+  }
+  for (uint32_t i = 0; i < f->listed; i++) {
+    f->item[i].container = wire_get_u32(in);
+    f->item[i].rc = (int32_t)wire_get_u32(in);
+    if (f->item[i].rc == CHI_OK || (i > 0 && f->item[i].container <= f->item[i - 1].container))
+      wire_in_fail(in);
+  }
+}
+
+bool net_answer_get(struct wire_in *in, struct net_answer *a)
+{
+  *a = (struct net_answer){0};
+  a->slot = wire_get_u16(in);
+  a->seq = wire_get_u64(in);
+  a->rc = (int32_t)wire_get_u32(in);
+  uint8_t flags = wire_get_u8(in);
+  a->ran = (flags & NET_ANSWER_RAN) != 0;
+  a->gathered = (flags & NET_ANSWER_GATHERED) != 0;
+  a->moved = (flags & NET_ANSWER_MOVED) != 0;
+  a->node = wire_get_u32(in);
+  net_failures_read(in, &a->failures);
+  if (in->failed || a->slot >= NET_SLOTS)
+    return false;
+  if (!a->ran && (a->rc == CHI_OK || a->gathered))
+    return false;
+  return !(a->ran && a->moved) && (a->rc == CHI_OK) == (a->failures.failed == 0);
+}
+
+/* ASK, STATE, CANCEL and ACK: u16 number, then for each u16 slot, u64 sequence, i32 what. In STATE
+ * that is an enum net_state, in CANCEL the code with which it is to end, else 0. */
+void net_item_put(struct wire_out *out, uint32_t slot, uint64_t seq, int32_t what)
+{
+  wire_put_u16(out, (uint16_t)slot);
+  wire_put_u64(out, seq);
+  wire_put_u32(out, (uint32_t)what);
+}
+
+bool net_item_get(struct wire_in *in, uint32_t *slot, uint64_t *seq, int32_t *what)
+{
+  *slot = wire_get_u16(in);
+  *seq = wire_get_u64(in);
+  *what = (int32_t)wire_get_u32(in);
+  return !in->failed && *slot < NET_SLOTS && *seq != 0;
+}
