@@ -5265,6 +5265,7 @@ struct sim_host {
   char instance[32];
   struct sim_disk *disk;
   struct sim_clock clock;
+  uint32_t lives; /* begun so far: each draws other numbers */
   struct sim_net_port *net;
   struct sim_host_setting setting; /* the last */
   bool blocking_io;
@@ -31662,6 +31663,8 @@ static void sim_host_on_state(void *arg, enum runtime_state state)
 static void sim_host_begin(struct sim_host *host)
 {
   sim_party_init(&host->party, host->world, host->number, 0);
+  sim_world_stream(host->world, &host->party.random, host->number,
+                   SIM_WORLD_STREAM_RANDOM + ((uint64_t)host->lives++ << 32));
   host->party.clock = &host->clock;
   sim_link_port_init(&host->port, &host->party);
   sim_world_stream(host->world, &host->cpu, host->number, SIM_WORLD_STREAM_CPU);
