@@ -46,7 +46,8 @@ CORE := $(sort $(filter-out $(if $(filter REAL,$(OMIT)),sources/real_%) \
   $(if $(filter SIM,$(OMIT)),sim/%),$(wildcard sources/*.c sim/*.c)))
 HEADERS := $(wildcard sources/*.h sim/*.h)
 # Without the real environment there is no daemon to talk to, so there is no program.
-TOOL := $(if $(filter REAL,$(OMIT)),,$(filter-out tools/tidy.c,$(wildcard tools/*.c)))
+TOOL := $(if $(filter REAL,$(OMIT)),,$(filter-out tools/tidy.c \
+  $(if $(filter SIM,$(OMIT)),tools/trace%),$(wildcard tools/*.c)))
 SUPPORT := $(wildcard tests/*.c)
 REAL_MAIN := $(wildcard tests/real/test_*.c)
 REAL_SHARED := $(filter-out $(REAL_MAIN),$(wildcard tests/real/*.c))
@@ -72,7 +73,7 @@ DEFINES := $(addprefix -DCHI_OMIT_,$(OMIT)) \
   $(if $(filter 1,$(HOSTILE)),-DCHI_HOSTILE)
 WARN := -Wall -Wextra -Wshadow $(WERROR)
 COMPILE = $(CC) -std=c11 $(WARN) $(CFLAGS) $(san_compile) $(DEFINES) -fPIC -pthread \
-  -Isources -Isim -Itests -Itools -MMD -MP
+  -Isources -Isim -Itests -Itools -I$(BUILD)/tools -MMD -MP
 LINK = $(CC) $(CFLAGS) $(LDFLAGS) $(san_link) -rdynamic
 
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
@@ -151,6 +152,13 @@ TOOL_LIB := $(if $(TOOL),$(BUILD)/libtools.a)
 $(BUILD)/libtools.a: $(call objects,$(filter-out tools/chimaera.c,$(TOOL)))
 	@rm -f $@
 	$(AR) rcs $@ $^
+
+# The page of trace_html.c, as strings.
+$(BUILD)/tools/html_page.inc: $(wildcard tools/html/*)
+	@mkdir -p $(@D)
+	tools/html/embed.sh >$@
+
+$(BUILD)/tools/trace_html.o: $(BUILD)/tools/html_page.inc
 
 # A directory of tests is one program: test-unit, test-sim, test-interleave.
 define suite

@@ -358,7 +358,7 @@ static void admin_out_node(const struct admin_out *o, const struct fleet *f, uin
 {
   static const char *const states[] = {"unknown", "alive", "suspected", "dead"};
   const struct peer *p = &f->peers.peer[node];
-  admin_out_number(o, "node", node, true);
+  admin_out_number(o, "id", node, true);
   admin_out_string(o, "state", states[member_state(f->member, node)], false);
   admin_out_number(o, "boot", member_boot(f->member, node), false);
   admin_out_number(o, "met", p->met, false);

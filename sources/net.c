@@ -79,18 +79,34 @@ void net_leave(struct net *n)
   n->inside--;
 }
 
+/* From the container, which may have to be empty before a call can end, to its pool; and back. */
+static void net_hold(struct net *n, chi_ctx *ctx)
+{
+  tally_add(&ctx->container->tally[n->worker->index].active, (uint64_t)-1);
+  tally_add(&ctx->container->pool->calls, 1);
+  ctx->container = &ctx->container->pool->container;
+}
+
+void net_let_go(struct net *n, chi_ctx *ctx, int rc)
+{
+  tally_add(&ctx->container->pool->calls, (uint64_t)-1);
+  tally_add(&ctx->container->tally[n->worker->index].active, 1);
+  worker_end(n->worker, ctx, rc);
+}
+
 void net_submit(struct net *n, chi_ctx *ctx, uint32_t first, uint32_t count)
 {
   struct net_call *call = NULL;
   bool periodic = (ctx->task->flags & CHI_TASK_PERIODIC) != 0;
   net_enter(n);
+  net_hold(n, ctx);
   n->figures.calls++;
   int rc = periodic && count > 1 ? CHI_ENOTSUP : n->given_up ? CHI_ESHUTDOWN : CHI_OK;
   if (rc == CHI_OK)
     rc = net_call_open(n, ctx, ctx->container->pool, ctx->map, first, count, NULL, &call);
   net_leave(n);
   if (rc != CHI_OK)
-    worker_end(n->worker, ctx, rc);
+    net_let_go(n, ctx, rc);
 }
 
 void net_look_for_cancelled(struct net *n)

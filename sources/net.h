@@ -303,6 +303,8 @@ CHI_PRIVATE void net_trace(const struct net *n, enum net_trace what, uint32_t pe
 /* Around all that comes from outside (inside++ before): calls that are done end when the last one
  * leaves, so that nobody's loop over calls and parts is disturbed. */
 CHI_PRIVATE void net_leave(struct net *n);
+/* Ends a task that net_submit has taken in. */
+CHI_PRIVATE void net_let_go(struct net *n, chi_ctx *ctx, int rc);
 /* One more timer will be in use, or one less: setting a timer cannot fail. CHI_ENOMEM. */
 CHI_PRIVATE int net_timer_reserve(struct net *n);
 CHI_PRIVATE void net_timer_release(struct net *n, struct net_timer *t);
@@ -346,6 +348,8 @@ CHI_PRIVATE void net_link_free(struct net_link *l);
 CHI_PRIVATE void net_link_wake(struct net_link *l, uint64_t at);
 /* Gives a part to the link to its node. */
 CHI_PRIVATE void net_part_enqueue(struct net_part *part);
+/* Its container is on its way from or to this node: sends it there, or waits. */
+CHI_PRIVATE void net_part_seek(struct net_part *part);
 /* Takes a part out of the queue, the pause or the slot it is in. */
 CHI_PRIVATE void net_part_withdraw(struct net_part *part);
 /* Tells the executor of a sent part that it is to end with the call's code. */

@@ -123,6 +123,8 @@ static void net_call_begin(struct net_call *call, const struct pool_map *map)
   for (struct net_part *p = call->part; p; p = p->next) {
     if (map->at[p->first].here)
       net_part_run(p, map->at[p->first].here);
+    else if (p->node == n->self)
+      net_part_seek(p);
     else
       net_part_enqueue(p);
   }
@@ -382,6 +384,6 @@ void net_call_end(struct net_call *call)
     net_run_end(run, rc, &failures, gathered);
   } else {
     ctx->task->query.c = failures.failed;
-    worker_end(n->worker, ctx, rc);
+    net_let_go(n, ctx, rc);
   }
 }

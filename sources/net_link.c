@@ -362,15 +362,6 @@ static void net_link_pump(struct net_link *l)
 
 /* ---- withdrawing */
 
-static void net_part_on_pause(struct net *n, struct net_timer *t)
-{
-  (void)n;
-  struct net_part *part = CHI_CONTAINER_OF(t, struct net_part, timer);
-  CHI_ASSERT(part->state == NET_PART_PAUSED);
-  part->state = NET_PART_NEW;
-  net_part_enqueue(part);
-}
-
 void net_part_withdraw(struct net_part *part)
 {
   if (part->state == NET_PART_WAITING)
@@ -566,6 +557,28 @@ static struct net_part *net_link_part(const struct net_link *l, uint32_t slot, u
   return part && part->seq == seq ? part : NULL;
 }
 
+/* True: the caller wants no more, or it has been tried for long enough, and it has ended. */
+static bool net_part_is_spent(struct net_part *part, int rc)
+{
+  const struct net_call *call = part->call;
+  bool spent = call->net->now - call->began >= call->net->o.task_timeout_ns;
+  if (call->cancel == CHI_OK && !spent)
+    return false;
+  net_part_fail(part, call->cancel != CHI_OK ? call->cancel : rc);
+  return true;
+}
+
+static void net_part_on_pause(struct net *n, struct net_timer *t)
+{
+  struct net_part *part = CHI_CONTAINER_OF(t, struct net_part, timer);
+  CHI_ASSERT(part->state == NET_PART_PAUSED);
+  part->state = NET_PART_NEW;
+  if (part->node == n->self)
+    net_part_seek(part);
+  else
+    net_part_enqueue(part);
+}
+
 /* Later, as if it were new, and later the more often that was said. */
 static void net_part_pause(struct net_part *part)
 {
@@ -578,23 +591,12 @@ static void net_part_pause(struct net_part *part)
   net_timer_set(n, &part->timer, n->now + (pause < NET_BUSY_MAX_NS ? pause : NET_BUSY_MAX_NS));
 }
 
-/* True: the caller wants no more, or it has been tried for long enough, and it has ended. */
-static bool net_part_is_spent(struct net_part *part, int rc)
-{
-  const struct net_call *call = part->call;
-  bool spent = call->net->now - call->began >= call->net->o.task_timeout_ns;
-  if (call->cancel == CHI_OK && !spent)
-    return false;
-  net_part_fail(part, call->cancel != CHI_OK ? call->cancel : rc);
-  return true;
-}
-
-static struct container *net_part_home(const struct net_part *part)
+/* Where the containers are as far as this node knows; NULL: there is no such pool. */
+static const struct pool_map *net_part_map(const struct net_part *part)
 {
   const struct net *n = part->call->net;
   const struct pool_entry *e = pool_table_find(n->worker->table, part->call->ctx->task->pool);
-  bool here = e && e->state == POOL_READY && part->first < e->map->count;
-  return here ? e->map->at[part->first].here : NULL;
+  return e && e->state == POOL_READY && part->first < e->map->count ? e->map : NULL;
 }
 
 static void net_part_run_home(struct net_part *part, struct container *home)
@@ -605,6 +607,23 @@ static void net_part_run_home(struct net_part *part, struct container *home)
     net_part_run(part, home);
   else
     net_part_fail(part, CHI_ENOMEM);
+}
+
+void net_part_seek(struct net_part *part)
+{
+  struct net *n = part->call->net;
+  const struct pool_map *map = net_part_map(part);
+  CHI_ASSERT(part->count == 1);
+  if (!map) {
+    net_part_fail(part, CHI_ENOENT);
+  } else if (map->at[part->first].here) {
+    net_part_run_home(part, map->at[part->first].here);
+  } else if (map->at[part->first].node != n->self) {
+    part->node = map->at[part->first].node;
+    net_part_enqueue(part);
+  } else if (!net_part_is_spent(part, CHI_EUNREACHABLE)) {
+    net_part_pause(part);
+  }
 }
 
 /* The container is elsewhere, perhaps even here by now. While it is on its way each side names the
@@ -619,7 +638,8 @@ static void net_part_moved(struct net_part *part, uint32_t node)
   }
   if (net_part_is_spent(part, CHI_EUNREACHABLE))
     return;
-  struct container *home = node == n->self ? net_part_home(part) : NULL;
+  const struct pool_map *map = node == n->self ? net_part_map(part) : NULL;
+  struct container *home = map ? map->at[part->first].here : NULL;
   if (node != n->self)
     part->node = node;
   if (home) {

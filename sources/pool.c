@@ -150,7 +150,7 @@ uint64_t pool_container_active(const struct container *c)
 
 uint64_t pool_active(const struct pool *p)
 {
-  uint64_t sum = pool_container_active(&p->container);
+  uint64_t sum = pool_container_active(&p->container) + tally_get(&p->calls);
   for (const struct container *c = p->more; c; c = c->next)
     sum += pool_container_active(c);
   return sum;

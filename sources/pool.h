@@ -61,6 +61,7 @@ struct pool {
   struct pool_map *map, *maps; /* now; all there have been */
   struct container container;  /* the one that was made here at first, if any was */
   struct container *more;      /* those that moved here */
+  uint64_t calls;              /* tally: tasks that other nodes, or a place to come, have to do with */
   chi_event created; /* set when it is no longer in creation */
   struct ring_node *parked, **parked_end; /* task_raw that wait for creation */
 };

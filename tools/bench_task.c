@@ -164,13 +164,15 @@ static void task_client_run(const struct bench_daemon *d, struct task_clients *a
   cli_disconnect(&link);
 }
 
-/* The round trip as `clients` processes see it at the same time; 0: one failed. */
-static double task_clients_latency(const struct bench_daemon *d, uint32_t clients, uint64_t ns)
+/* The round trip of `clients` processes at the same time, reckoned as for mailboxes: their time over
+ * the round trips of all; 0: one failed. *slowest grows to the mean of the slowest client. */
+static double task_clients_latency(const struct bench_daemon *d, uint32_t clients, uint64_t ns,
+                                   double *slowest)
 {
   struct task_clients *all =
       mmap(NULL, sizeof(*all), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   pid_t pids[BENCH_CLIENTS_MAX];
-  double sum = 0;
+  double rate = 0;
   bool good = all != MAP_FAILED && clients <= BENCH_CLIENTS_MAX;
   for (uint32_t i = 0; i < clients && good; i++) {
     pids[i] = fork();
@@ -188,29 +190,35 @@ static double task_clients_latency(const struct bench_daemon *d, uint32_t client
     if (pids[i] > 0)
       waitpid(pids[i], NULL, 0);
     good = good && pids[i] > 0 && !all->each[i].failed && all->each[i].count;
-    if (good)
-      sum += (double)all->each[i].took / (double)all->each[i].count;
+    if (!good)
+      continue;
+    double mean = (double)all->each[i].took / (double)all->each[i].count;
+    *slowest = mean > *slowest ? mean : *slowest;
+    rate += 1 / mean;
   }
   munmap(all, sizeof(*all));
-  return good ? sum / clients : 0;
+  return good ? clients / rate : 0;
 }
 
 bool bench_run_latency(const struct bench *b, const struct bench_figure *f, struct bench_result *r)
 {
   struct bench_daemon d;
+  double slowest = 0;
   bool good = true;
   if (!bench_daemon_start(b, BENCH_POOL_CONFIG, BENCH_NOWHERE, &d, r->note, sizeof(r->note)))
     return false;
   for (uint32_t i = 0; i < b->rounds && good; i++) {
     if (i % 2 == 0)
       r->raw[i] = bench_raw_mailbox(f->parameter, b->round_ns);
-    r->ours[i] = task_clients_latency(&d, f->parameter, b->round_ns);
+    r->ours[i] = task_clients_latency(&d, f->parameter, b->round_ns, &slowest);
     if (i % 2 == 1)
       r->raw[i] = bench_raw_mailbox(f->parameter, b->round_ns);
     good = r->ours[i] > 0 || task_wrong(r);
     r->rounds++;
   }
   bench_daemon_stop(&d);
+  if (good)
+    snprintf(r->note, sizeof(r->note), "slowest client of a round %.3g us", slowest / 1000);
   return good;
 }
 

@@ -265,6 +265,42 @@ static void view_memory(const struct view *v)
   columns_end(c, v->out, 0);
 }
 
+#define VIEW_NODES 32 /* most rows of them */
+
+static void view_node(const struct view *v, struct columns *c, const struct json *now,
+                      const struct json *before)
+{
+  view_cell_plain(c, now, "id");
+  columns_cell(c, "%s", json_string(now, "state", "?"));
+  columns_cell(c, "%s", json_integer(now, "met", 0) ? "up" : "down");
+  view_cell_count(v, c, now, before, "messages_out");
+  view_cell_count(v, c, now, before, "messages_in");
+  view_cell_bytes(c, json_integer(now, "bytes_out", 0));
+  view_cell_bytes(c, json_integer(now, "bytes_in", 0));
+}
+
+/* The other nodes; of many, those that are not well. */
+static void view_nodes(const struct view *v)
+{
+  const struct json *nodes = json_list(v->now, "nodes"), *net = json_get(v->now, "net");
+  uint32_t count = 0, rows = 0;
+  if (!nodes)
+    return;
+  for (const struct json *e = nodes; e; e = e->next)
+    count++;
+  fprintf(v->out, "\nnodes: %llu of %u alive, %llu calls under way\n",
+          (unsigned long long)json_integer(net, "alive", 0), count + 1,
+          (unsigned long long)json_integer(net, "calls_open", 0));
+  struct columns *c = columns_new(">id state link >sent >received >bytes_out >bytes_in");
+  for (const struct json *e = nodes; e && rows < VIEW_NODES; e = e->next) {
+    if (count > VIEW_NODES && strcmp(json_string(e, "state", ""), "alive") == 0)
+      continue;
+    view_node(v, c, e, view_match(v->before, "nodes", e));
+    rows++;
+  }
+  columns_end(c, v->out, 2);
+}
+
 static void view_totals(const struct view *v)
 {
   static const char *const names[] = {"submitted", "completed", "failed", "refused"};
@@ -304,6 +340,7 @@ void view_print(FILE *out, const struct json *now, const struct json *before)
             view_worker);
   view_list(&v, "pools", "pools", "id name module state >active >calls", view_pool);
   view_methods(&v);
+  view_nodes(&v);
   view_list(&v, "clients", "clients", ">id >uid >pid >queues >in_flight >main >data", view_client);
   view_memory(&v);
   view_figures(&v);
