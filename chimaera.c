@@ -1575,6 +1575,8 @@ struct pool {
   struct pool_map *map, *maps; /* now; all there have been */
   struct container container;  /* the one that was made here at first, if any was */
   struct container *more;      /* those that moved here */
+  uint64_t calls;              /* tally: tasks that are for containers elsewhere, or on their way */
+  uint32_t moving;             /* containers on their way from here or to here; network worker */
   chi_event created; /* set when it is no longer in creation */
   struct ring_node *parked, **parked_end; /* task_raw that wait for creation */
 };
@@ -2464,7 +2466,7 @@ struct net_link {
   uint32_t seats;
   uint64_t held; /* bytes of its requests and of answers kept for it */
   uint32_t kept; /* answers that it hasn't acknowledged */
-  uint64_t remind_at;
+  uint64_t remind_at, look_at; /* look_at: runs that it no longer asks for are ended */
 };
 
 struct net_request {
@@ -2506,6 +2508,7 @@ struct net_run {
   struct net_request request;
   struct net_timer timer; /* while parked */
   uint64_t arrived;       /* the request; then, when it was answered */
+  uint64_t heard;         /* the request, or the last question about it */
   struct net_store raw;   /* what came, while parked */
   struct wire_in parked;
   struct net_store in, out; /* bulk that is only read; that is part of the answer */
@@ -2544,6 +2547,8 @@ CHI_PRIVATE void net_trace(const struct net *n, enum net_trace what, uint32_t pe
 /* Around all that comes from outside (inside++ before): calls that are done end when the last one
  * leaves, so that nobody's loop over calls and parts is disturbed. */
 CHI_PRIVATE void net_leave(struct net *n);
+/* Ends a task that net_submit has taken in. */
+CHI_PRIVATE void net_let_go(struct net *n, chi_ctx *ctx, int rc);
 /* One more timer will be in use, or one less: setting a timer cannot fail. CHI_ENOMEM. */
 CHI_PRIVATE int net_timer_reserve(struct net *n);
 CHI_PRIVATE void net_timer_release(struct net *n, struct net_timer *t);
@@ -2587,6 +2592,8 @@ CHI_PRIVATE void net_link_free(struct net_link *l);
 CHI_PRIVATE void net_link_wake(struct net_link *l, uint64_t at);
 /* Gives a part to the link to its node. */
 CHI_PRIVATE void net_part_enqueue(struct net_part *part);
+/* Its container is on its way from or to this node: sends it there, or waits. */
+CHI_PRIVATE void net_part_seek(struct net_part *part);
 /* Takes a part out of the queue, the pause or the slot it is in. */
 CHI_PRIVATE void net_part_withdraw(struct net_part *part);
 /* Tells the executor of a sent part that it is to end with the call's code. */
@@ -2602,6 +2609,8 @@ CHI_PRIVATE void net_seat_on_request(struct net_link *l, struct wire_in *in);
 CHI_PRIVATE void net_seat_on_ask(struct net_link *l, struct wire_in *in);
 CHI_PRIVATE void net_seat_on_cancel(struct net_link *l, struct wire_in *in);
 CHI_PRIVATE void net_seat_on_ack(struct net_link *l, struct wire_in *in);
+/* Ends what the peer has not asked for in so long that it must have given it up. */
+CHI_PRIVATE void net_seat_look(struct net_link *l);
 /* Tells a peer of answers that it ought to have acknowledged long ago. */
 CHI_PRIVATE void net_seat_remind(struct net_link *l);
 /* The peer has forgotten all it asked for. */
@@ -8401,7 +8410,7 @@ static void admin_retire(chi_ctx *ctx, struct admin_host *host, struct pool *p,
   admin_unpark(host, p);
   worker_cancel_changed(ctx->worker);
   chi_event_set(ctx, &p->created);
-  for (uint64_t ns = 200000; !directory_settled(d) || pool_active(p) != 0;
+  for (uint64_t ns = 200000; !directory_settled(d) || pool_active(p) != 0 || p->moving > 0;
        ns = ns < 50000000 ? ns * 2 : ns)
     ctx_pause(ctx, ns);
   admin_trace(host, p);
@@ -8930,6 +8939,20 @@ static int admin_recover_body(chi_ctx *ctx, void *self, void *task)
 static const chi_method admin_failure_method = {&admin_node_failure_type, admin_failure_body, 0, 0};
 static const chi_method admin_recover_method = {&admin_node_recover_type, admin_recover_body, 0, 0};
 
+static void admin_tell_container(struct admin_host *host, struct container *c, uint32_t node,
+                                 bool lost)
+{
+  chi_ctx *ctx = admin_prepare(host, lost ? &host->failure : &host->recover);
+  if (!ctx) {
+    log_write(&host->crew->log, CHI_LOG_WARNING, "pool %s isn't told of node %u: no memory",
+              c->pool->name, node);
+    return;
+  }
+  ctx->container = c;
+  ((struct admin_node_failure *)ctx->task)->node = node;
+  admin_start(host, ctx, false, admin_follow_done, host);
+}
+
 void admin_on_member(struct admin_host *host, uint32_t node, bool lost)
 {
   if (mark_get(&host->crew->draining))
@@ -8938,15 +8961,9 @@ void admin_on_member(struct admin_host *host, uint32_t node, bool lost)
     const chi_module *def = p->module->def;
     if (p->state != POOL_READY || !(lost ? def->node_failure : def->recover))
       continue;
-    chi_ctx *ctx = admin_prepare(host, lost ? &host->failure : &host->recover);
-    if (!ctx) {
-      log_write(&host->crew->log, CHI_LOG_WARNING, "pool %s isn't told of node %u: no memory",
-                p->name, node);
-      continue;
-    }
-    ctx->container = &p->container;
-    ((struct admin_node_failure *)ctx->task)->node = node;
-    admin_start(host, ctx, false, admin_follow_done, host);
+    for (uint32_t i = 0; i < p->map->count; i++)
+      if (p->map->at[i].here)
+        admin_tell_container(host, p->map->at[i].here, node, lost);
   }
 }
 
@@ -9056,6 +9073,23 @@ static uint64_t admin_epoch(const struct accord_entry *e, uint32_t index)
   return 0;
 }
 
+/* All nodes are to know. CHI_OK as well if they do. */
+static int admin_tell_move(chi_ctx *ctx, struct admin_host *host, chi_pool_id id,
+                           const struct accord_move *move)
+{
+  int rc = accord_move(host->accord, id, move);
+  while (rc == CHI_ENOMEM) {
+    ctx_pause(ctx, 10000000);
+    rc = accord_move(host->accord, id, move);
+  }
+  const struct accord_entry *e = accord_find(host->accord, id);
+  for (uint32_t i = 0; rc == CHI_ECONFLICT && e && i < e->move_count; i++)
+    if (e->move[i].index == move->index && e->move[i].epoch == move->epoch &&
+        e->move[i].node == move->node)
+      rc = CHI_OK;
+  return rc;
+}
+
 /* Tells the workers, and waits until no task is in the container any more. */
 static void admin_empty(chi_ctx *ctx, struct admin_host *host, struct container *c)
 {
@@ -9080,36 +9114,87 @@ static void admin_drop_container(chi_ctx *ctx, struct admin_host *host, struct c
     pool_container_close(host->crew->alloc, c);
 }
 
-/* The first move of the table that the pool here doesn't know yet; the table may change while one
- * waits, so it is asked anew each time. */
+/* Whether a move of the table is still to be followed here. One to this node is, if no container
+ * came with it: that was in an earlier life of the node. */
+static bool admin_is_behind(const struct admin_host *host, const struct pool *p,
+                            const struct accord_move *m)
+{
+  if (m->index >= p->map->count)
+    return false;
+  if (m->node == host->crew->node)
+    return !p->map->at[m->index].here && p->moving == 0;
+  return p->map->at[m->index].node != m->node;
+}
+
+/* The table may change while one waits, so it is asked anew each time. */
 static bool admin_next_move(const struct admin_host *host, const struct pool *p,
                             struct accord_move *out)
 {
   const struct accord_entry *e = accord_find(host->accord, p->id);
   for (uint32_t i = 0; e && i < e->move_count; i++) {
-    const struct accord_move *m = &e->move[i];
-    if (m->index < p->map->count && p->map->at[m->index].node != m->node &&
-        m->node != host->crew->node) {
-      *out = *m;
+    if (admin_is_behind(host, p, &e->move[i])) {
+      *out = e->move[i];
       return true;
     }
   }
   return false;
 }
 
+/* From now on until admin_moved nobody else begins to move containers of the pool. */
+static void admin_moving(struct pool *p)
+{
+  p->moving++;
+}
+
+static void admin_moved(struct admin_host *host, struct pool *p)
+{
+  CHI_ASSERT(p->moving > 0);
+  p->moving--;
+  host->follow_at = 0; /* what had to wait for that */
+}
+
+/* A container that moved here, and was lost with an earlier life of this node, begins anew. */
+static bool admin_rebuild(chi_ctx *ctx, struct admin_host *host, struct pool *p, uint32_t index)
+{
+  struct container *c = NULL;
+  int rc = pool_container_open(host->crew->alloc, p, index, &c);
+  if (rc == CHI_OK)
+    rc = admin_run_in(ctx, c, &host->create);
+  if (rc == CHI_OK) {
+    admin_place(ctx, host, p, index, host->crew->node, c);
+    return true;
+  }
+  log_write(&host->crew->log, CHI_LOG_WARNING, "container %u of pool %s: %s", index, p->name,
+            rc > 0 ? "a code of its own" : chi_status_text(rc));
+  if (c)
+    pool_container_close(host->crew->alloc, c);
+  return false;
+}
+
+static bool admin_apply(chi_ctx *ctx, struct admin_host *host, struct pool *p,
+                        const struct accord_move *m)
+{
+  struct container *here = p->map->at[m->index].here;
+  if (m->node == host->crew->node)
+    return admin_rebuild(ctx, host, p, m->index);
+  admin_place(ctx, host, p, m->index, m->node, NULL);
+  if (here) {
+    admin_empty(ctx, host, here);
+    admin_drop_container(ctx, host, here);
+  }
+  return true;
+}
+
 void admin_apply_moves(chi_ctx *ctx, struct admin_host *host, struct pool *p)
 {
   struct accord_move m;
-  bool changed = false;
-  while (p->state == POOL_READY && admin_next_move(host, p, &m)) {
-    struct container *here = p->map->at[m.index].here;
-    admin_place(ctx, host, p, m.index, m.node, NULL);
-    changed = true;
-    if (!here)
-      continue;
+  bool changed = false, goes_on = true;
+  while (goes_on && p->state == POOL_READY && admin_next_move(host, p, &m)) {
     ctx_shield(ctx);
-    admin_empty(ctx, host, here);
-    admin_drop_container(ctx, host, here);
+    admin_moving(p);
+    goes_on = admin_apply(ctx, host, p, &m);
+    changed = changed || goes_on;
+    admin_moved(host, p);
   }
   if (!changed)
     return;
@@ -9118,6 +9203,31 @@ void admin_apply_moves(chi_ctx *ctx, struct admin_host *host, struct pool *p)
 }
 
 /* ---- at the target */
+
+static int admin_take_in(chi_ctx *ctx, struct admin_host *host, struct pool *p,
+                         const struct admin_adopt *t)
+{
+  struct container *c = NULL;
+  int rc = pool_container_open(host->crew->alloc, p, t->container, &c);
+  if (rc != CHI_OK)
+    return rc;
+  rc = admin_run_on(ctx, c, &host->load, t->state, NULL);
+  const struct accord_entry *e = accord_find(host->accord, t->pool_id);
+  if (rc == CHI_OK && (p->state != POOL_READY || !e || e->state > ACCORD_READY))
+    rc = CHI_ENOENT;
+  if (rc == CHI_OK)
+    rc = admin_tell_move(ctx, host, t->pool_id,
+                         &(struct accord_move){t->container, host->crew->node, t->epoch});
+  if (rc != CHI_OK) {
+    pool_container_close(host->crew->alloc, c);
+    return rc;
+  }
+  ctx_shield(ctx);
+  admin_place(ctx, host, p, t->container, host->crew->node, c);
+  admin_publish(ctx, host->directory);
+  host->changed(host->arg);
+  return CHI_OK;
+}
 
 int admin_adopt_here(chi_ctx *ctx, struct admin_host *host, struct admin_adopt *t)
 {
@@ -9131,26 +9241,10 @@ int admin_adopt_here(chi_ctx *ctx, struct admin_host *host, struct admin_adopt *
     return CHI_ENOTSUP;
   if (admin_epoch(e, t->container) >= t->epoch || p->map->at[t->container].here)
     return CHI_EEXIST;
-  struct container *c = NULL;
-  int rc = pool_container_open(host->crew->alloc, p, t->container, &c);
-  if (rc != CHI_OK)
-    return rc;
-  rc = admin_run_on(ctx, c, &host->load, t->state, NULL);
-  e = accord_find(host->accord, t->pool_id);
-  if (rc == CHI_OK && (p->state != POOL_READY || !e || e->state > ACCORD_READY))
-    rc = CHI_ENOENT;
-  if (rc == CHI_OK)
-    rc = accord_move(host->accord, t->pool_id,
-                     &(struct accord_move){t->container, host->crew->node, t->epoch});
-  if (rc != CHI_OK) {
-    pool_container_close(host->crew->alloc, c);
-    return rc;
-  }
-  ctx_shield(ctx);
-  admin_place(ctx, host, p, t->container, host->crew->node, c);
-  admin_publish(ctx, host->directory);
-  host->changed(host->arg);
-  return CHI_OK;
+  admin_moving(p);
+  int rc = admin_take_in(ctx, host, p, t);
+  admin_moved(host, p);
+  return rc;
 }
 
 /* ---- at the source */
@@ -9184,6 +9278,7 @@ static int admin_move_checked(chi_ctx *ctx, struct admin_host *host, struct pool
   uint32_t self = host->crew->node;
   chi_bulk state;
   ctx_shield(ctx);
+  admin_moving(p);
   admin_place(ctx, host, p, index, self, NULL);
   admin_empty(ctx, host, c);
   int rc = admin_save_state(ctx, host, c, &state);
@@ -9196,11 +9291,14 @@ static int admin_move_checked(chi_ctx *ctx, struct admin_host *host, struct pool
     error_set(err, rc, "container %u cannot be saved: %s", index, chi_status_text(rc));
   }
   bool gone = rc == CHI_OK || rc == CHI_EUNKNOWN || rc == CHI_EEXIST;
+  if (rc == CHI_EUNKNOWN) /* if the target doesn't have it, it is to begin anew there */
+    admin_tell_move(ctx, host, p->id, &(struct accord_move){index, node, epoch});
   admin_place(ctx, host, p, index, gone ? node : self, gone ? NULL : c);
   admin_publish(ctx, host->directory);
   host->changed(host->arg);
   if (gone)
     admin_drop_container(ctx, host, c);
+  admin_moved(host, p);
   if (rc != CHI_OK && !err->code)
     error_set(err, rc, "node %u does not take container %u: %s", node, index, chi_status_text(rc));
   return rc;
@@ -9598,7 +9696,7 @@ static void admin_out_node(const struct admin_out *o, const struct fleet *f, uin
 {
   static const char *const states[] = {"unknown", "alive", "suspected", "dead"};
   const struct peer *p = &f->peers.peer[node];
-  admin_out_number(o, "node", node, true);
+  admin_out_number(o, "id", node, true);
   admin_out_string(o, "state", states[member_state(f->member, node)], false);
   admin_out_number(o, "boot", member_boot(f->member, node), false);
   admin_out_number(o, "met", p->met, false);
@@ -13277,18 +13375,34 @@ void net_leave(struct net *n)
   n->inside--;
 }
 
+/* From the container, which may have to be empty before a call can end, to its pool; and back. */
+static void net_hold(struct net *n, chi_ctx *ctx)
+{
+  tally_add(&ctx->container->tally[n->worker->index].active, (uint64_t)-1);
+  tally_add(&ctx->container->pool->calls, 1);
+  ctx->container = &ctx->container->pool->container;
+}
+
+void net_let_go(struct net *n, chi_ctx *ctx, int rc)
+{
+  tally_add(&ctx->container->pool->calls, (uint64_t)-1);
+  tally_add(&ctx->container->tally[n->worker->index].active, 1);
+  worker_end(n->worker, ctx, rc);
+}
+
 void net_submit(struct net *n, chi_ctx *ctx, uint32_t first, uint32_t count)
 {
   struct net_call *call = NULL;
   bool periodic = (ctx->task->flags & CHI_TASK_PERIODIC) != 0;
   net_enter(n);
+  net_hold(n, ctx);
   n->figures.calls++;
   int rc = periodic && count > 1 ? CHI_ENOTSUP : n->given_up ? CHI_ESHUTDOWN : CHI_OK;
   if (rc == CHI_OK)
     rc = net_call_open(n, ctx, ctx->container->pool, ctx->map, first, count, NULL, &call);
   net_leave(n);
   if (rc != CHI_OK)
-    worker_end(n->worker, ctx, rc);
+    net_let_go(n, ctx, rc);
 }
 
 void net_look_for_cancelled(struct net *n)
@@ -13639,6 +13753,8 @@ static void net_call_begin(struct net_call *call, const struct pool_map *map)
   for (struct net_part *p = call->part; p; p = p->next) {
     if (map->at[p->first].here)
       net_part_run(p, map->at[p->first].here);
+    else if (p->node == n->self)
+      net_part_seek(p);
     else
       net_part_enqueue(p);
   }
@@ -13898,7 +14014,7 @@ void net_call_end(struct net_call *call)
     net_run_end(run, rc, &failures, gathered);
   } else {
     ctx->task->query.c = failures.failed;
-    worker_end(n->worker, ctx, rc);
+    net_let_go(n, ctx, rc);
   }
 }
 
@@ -14266,15 +14382,6 @@ static void net_link_pump(struct net_link *l)
 
 /* ---- withdrawing */
 
-static void net_part_on_pause(struct net *n, struct net_timer *t)
-{
-  (void)n;
-  struct net_part *part = CHI_CONTAINER_OF(t, struct net_part, timer);
-  CHI_ASSERT(part->state == NET_PART_PAUSED);
-  part->state = NET_PART_NEW;
-  net_part_enqueue(part);
-}
-
 void net_part_withdraw(struct net_part *part)
 {
   if (part->state == NET_PART_WAITING)
@@ -14395,12 +14502,16 @@ static void net_link_on_timer(struct net *n, struct net_timer *t)
     net_link_expire(l);
   if (l->kept > 0 && l->remind_at <= n->now)
     net_seat_remind(l);
+  if (n->figures.runs_open > 0 && l->look_at <= n->now)
+    net_seat_look(l);
   if (l->acks > 0)
     net_link_wake(l, l->ack_at);
   if (l->busy > 0)
     net_link_wake(l, l->ask_at);
   if (l->kept > 0)
     net_link_wake(l, l->remind_at);
+  if (n->figures.runs_open > 0 && l->look_at > n->now)
+    net_link_wake(l, l->look_at);
 }
 
 /* ---- losses */
@@ -14470,6 +14581,28 @@ static struct net_part *net_link_part(const struct net_link *l, uint32_t slot, u
   return part && part->seq == seq ? part : NULL;
 }
 
+/* True: the caller wants no more, or it has been tried for long enough, and it has ended. */
+static bool net_part_is_spent(struct net_part *part, int rc)
+{
+  const struct net_call *call = part->call;
+  bool spent = call->net->now - call->began >= call->net->o.task_timeout_ns;
+  if (call->cancel == CHI_OK && !spent)
+    return false;
+  net_part_fail(part, call->cancel != CHI_OK ? call->cancel : rc);
+  return true;
+}
+
+static void net_part_on_pause(struct net *n, struct net_timer *t)
+{
+  struct net_part *part = CHI_CONTAINER_OF(t, struct net_part, timer);
+  CHI_ASSERT(part->state == NET_PART_PAUSED);
+  part->state = NET_PART_NEW;
+  if (part->node == n->self)
+    net_part_seek(part);
+  else
+    net_part_enqueue(part);
+}
+
 /* Later, as if it were new, and later the more often that was said. */
 static void net_part_pause(struct net_part *part)
 {
@@ -14482,23 +14615,12 @@ static void net_part_pause(struct net_part *part)
   net_timer_set(n, &part->timer, n->now + (pause < NET_BUSY_MAX_NS ? pause : NET_BUSY_MAX_NS));
 }
 
-/* True: the caller wants no more, or it has been tried for long enough, and it has ended. */
-static bool net_part_is_spent(struct net_part *part, int rc)
-{
-  const struct net_call *call = part->call;
-  bool spent = call->net->now - call->began >= call->net->o.task_timeout_ns;
-  if (call->cancel == CHI_OK && !spent)
-    return false;
-  net_part_fail(part, call->cancel != CHI_OK ? call->cancel : rc);
-  return true;
-}
-
-static struct container *net_part_home(const struct net_part *part)
+/* Where the containers are as far as this node knows; NULL: there is no such pool. */
+static const struct pool_map *net_part_map(const struct net_part *part)
 {
   const struct net *n = part->call->net;
   const struct pool_entry *e = pool_table_find(n->worker->table, part->call->ctx->task->pool);
-  bool here = e && e->state == POOL_READY && part->first < e->map->count;
-  return here ? e->map->at[part->first].here : NULL;
+  return e && e->state == POOL_READY && part->first < e->map->count ? e->map : NULL;
 }
 
 static void net_part_run_home(struct net_part *part, struct container *home)
@@ -14509,6 +14631,23 @@ static void net_part_run_home(struct net_part *part, struct container *home)
     net_part_run(part, home);
   else
     net_part_fail(part, CHI_ENOMEM);
+}
+
+void net_part_seek(struct net_part *part)
+{
+  struct net *n = part->call->net;
+  const struct pool_map *map = net_part_map(part);
+  CHI_ASSERT(part->count == 1);
+  if (!map) {
+    net_part_fail(part, CHI_ENOENT);
+  } else if (map->at[part->first].here) {
+    net_part_run_home(part, map->at[part->first].here);
+  } else if (map->at[part->first].node != n->self) {
+    part->node = map->at[part->first].node;
+    net_part_enqueue(part);
+  } else if (!net_part_is_spent(part, CHI_EUNREACHABLE)) {
+    net_part_pause(part);
+  }
 }
 
 /* The container is elsewhere, perhaps even here by now. While it is on its way each side names the
@@ -14523,7 +14662,8 @@ static void net_part_moved(struct net_part *part, uint32_t node)
   }
   if (net_part_is_spent(part, CHI_EUNREACHABLE))
     return;
-  struct container *home = node == n->self ? net_part_home(part) : NULL;
+  const struct pool_map *map = node == n->self ? net_part_map(part) : NULL;
+  struct container *home = map ? map->at[part->first].here : NULL;
   if (node != n->self)
     part->node = node;
   if (home) {
@@ -14685,6 +14825,13 @@ static struct net_seat *net_seat_of(const struct net_run *run)
   return &run->link->seat[run->request.slot];
 }
 
+/* Whoever waits for a task asks for it more often, and gives up when nothing is heard of it. */
+static uint64_t net_seat_patience(const struct net *n)
+{
+  uint64_t timeout = n->o.task_timeout_ns;
+  return timeout < UINT64_MAX / 8 ? 2 * timeout + 2 * NET_ASK_MAX_NS : UINT64_MAX / 4;
+}
+
 static void net_run_cancel(struct net_run *run, int code)
 {
   struct net *n = run->net;
@@ -14739,7 +14886,7 @@ static struct net_run *net_run_new(struct net_link *l, const struct net_request 
   run->net = n;
   run->link = l;
   run->request = *r;
-  run->arrived = n->now;
+  run->arrived = run->heard = n->now;
   run->before = n->last_run;
   if (n->last_run)
     n->last_run->next = run;
@@ -15142,6 +15289,8 @@ static void net_seat_repeat(struct net_link *l, uint32_t slot)
   const struct net_seat *seat = &l->seat[slot];
   n->figures.repeats++;
   net_trace(n, NET_TRACE_REPEATED, l->node, seat->seq);
+  if (seat->run)
+    seat->run->heard = n->now;
   if (seat->run && seat->run->state == NET_RUN_ANSWERED)
     net_run_send(seat->run);
   else if (!seat->run && seat->rc != CHI_OK)
@@ -15170,6 +15319,9 @@ void net_seat_on_request(struct net_link *l, struct wire_in *in)
   if (sound)
     seat->run = net_run_new(l, &r);
   if (seat->run) {
+    if (l->look_at <= n->now)
+      l->look_at = n->now + net_seat_patience(n);
+    net_link_wake(l, l->look_at);
     net_run_try(seat->run, in);
     return;
   }
@@ -15189,6 +15341,12 @@ static int32_t net_seat_state(const struct net_link *l, uint32_t slot, uint64_t 
   return running ? NET_STATE_RUNNING : 0;
 }
 
+static void net_seat_heard(struct net_link *l, uint32_t slot)
+{
+  if (slot < l->seats && l->seat[slot].run)
+    l->seat[slot].run->heard = l->net->now;
+}
+
 /* Answers go first: nothing else may be begun while a record is. */
 static uint32_t net_seat_answer_again(struct net_link *l, struct wire_in in, uint32_t count,
                                       bool *sound)
@@ -15201,6 +15359,8 @@ static uint32_t net_seat_answer_again(struct net_link *l, struct wire_in in, uin
     *sound = net_item_get(&in, &slot, &seq, &what);
     if (!*sound)
       return 0;
+    if (net_seat_state(l, slot, seq) == NET_STATE_RUNNING)
+      net_seat_heard(l, slot);
     if (net_seat_state(l, slot, seq) != 0)
       told++;
     else if (l->seat[slot].seq == seq)
@@ -15254,6 +15414,26 @@ void net_seat_remind(struct net_link *l)
     if (net_seat_is_late(&l->seat[i], l->net->now))
       net_item_put(&out, i, l->seat[i].seq, NET_STATE_KEPT);
   peer_post(l->peer, &out, NULL, 0, NULL);
+}
+
+void net_seat_look(struct net_link *l)
+{
+  struct net *n = l->net;
+  uint64_t wait = net_seat_patience(n);
+  l->look_at = n->now + wait;
+  for (uint32_t i = 0; i < l->seats; i++) {
+    struct net_run *run = l->seat[i].run;
+    if (!run || run->state != NET_RUN_RUNNING)
+      continue;
+    if (n->now - run->heard < wait) {
+      l->look_at = run->heard + wait < l->look_at ? run->heard + wait : l->look_at;
+      continue;
+    }
+    n->figures.aborted++;
+    net_trace(n, NET_TRACE_ABORTED, l->node, run->request.seq);
+    run->heard = n->now;
+    net_run_cancel(run, CHI_ECANCELLED);
+  }
 }
 
 static void net_seat_cancel(struct net_seat *seat, int code)
@@ -17425,7 +17605,7 @@ uint64_t pool_container_active(const struct container *c)
 
 uint64_t pool_active(const struct pool *p)
 {
-  uint64_t sum = pool_container_active(&p->container);
+  uint64_t sum = pool_container_active(&p->container) + tally_get(&p->calls);
   for (const struct container *c = p->more; c; c = c->next)
     sum += pool_container_active(c);
   return sum;
@@ -35163,13 +35343,15 @@ CHI_PRIVATE const struct sim_fault_io *sim_fault_hits_io(struct sim_fault *fault
 #define SIM_TRACE_LINE 600
 
 /* How an event reads: %a %b %c are values, %t the text, %p a pool, %k a task, %i an operation, %r
- * its result, %s a status, %n %l %h %u %w words. What is not here is not worth a line. */
+ * its result, %s a status, %x and %y the halves of a, %n %l %h %u %w words. What is not here is not
+ * worth a line. */
 static const struct {
   int kind;
   const char *format;
 } sim_trace_forms[] = {
     {ENV_TRACE_DISPATCH, "worker %a takes task %k for method %m of pool %o"},
     {ENV_TRACE_BEGIN, "worker %a begins task %k"},
+    {ENV_TRACE_KEY, "it is task %b of node%x, for container %y"},
     {ENV_TRACE_BLOCK, "worker %a: task %k blocks"},
     {ENV_TRACE_RESUME, "worker %a: task %k goes on"},
     {ENV_TRACE_COMPLETE, "worker %a completes task %k: %s"},
@@ -35268,10 +35450,17 @@ static void sim_trace_add_field(struct sim_trace_line *line, char field, const u
   case 'r':
     sim_trace_add_result(line, (int64_t)v[2]);
     break;
-  case 'k':
-    sim_trace_add_number(line, v[1] >> 32);
+  case 'k': /* of a client's queue; or the node's own, begun by a worker */
+    sim_trace_add(line, v[1] >> 63 ? "w" : "");
+    sim_trace_add_number(line, v[1] >> 63 ? (v[1] >> 48 & 0x7fff) - 1 : v[1] >> 32);
     sim_trace_add(line, ":");
     sim_trace_add_number(line, v[1] & UINT32_MAX);
+    break;
+  case 'x':
+    sim_trace_add_number(line, v[0] >> 32);
+    break;
+  case 'y':
+    sim_trace_add_number(line, v[0] & UINT32_MAX);
     break;
   case 's':
     sim_trace_add(line, (int64_t)v[2] > 0 ? "its own " : "");

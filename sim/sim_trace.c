@@ -6,13 +6,15 @@
 #define SIM_TRACE_LINE 600
 
 /* How an event reads: %a %b %c are values, %t the text, %p a pool, %k a task, %i an operation, %r
- * its result, %s a status, %n %l %h %u %w words. What is not here is not worth a line. */
+ * its result, %s a status, %x and %y the halves of a, %n %l %h %u %w words. What is not here is not
+ * worth a line. */
 static const struct {
   int kind;
   const char *format;
 } sim_trace_forms[] = {
     {ENV_TRACE_DISPATCH, "worker %a takes task %k for method %m of pool %o"},
     {ENV_TRACE_BEGIN, "worker %a begins task %k"},
+    {ENV_TRACE_KEY, "it is task %b of node%x, for container %y"},
     {ENV_TRACE_BLOCK, "worker %a: task %k blocks"},
     {ENV_TRACE_RESUME, "worker %a: task %k goes on"},
     {ENV_TRACE_COMPLETE, "worker %a completes task %k: %s"},
@@ -111,10 +113,17 @@ static void sim_trace_add_field(struct sim_trace_line *line, char field, const u
   case 'r':
     sim_trace_add_result(line, (int64_t)v[2]);
     break;
-  case 'k':
-    sim_trace_add_number(line, v[1] >> 32);
+  case 'k': /* of a client's queue; or the node's own, begun by a worker */
+    sim_trace_add(line, v[1] >> 63 ? "w" : "");
+    sim_trace_add_number(line, v[1] >> 63 ? (v[1] >> 48 & 0x7fff) - 1 : v[1] >> 32);
     sim_trace_add(line, ":");
     sim_trace_add_number(line, v[1] & UINT32_MAX);
+    break;
+  case 'x':
+    sim_trace_add_number(line, v[0] >> 32);
+    break;
+  case 'y':
+    sim_trace_add_number(line, v[0] & UINT32_MAX);
     break;
   case 's':
     sim_trace_add(line, (int64_t)v[2] > 0 ? "its own " : "");

@@ -91,6 +91,23 @@ static uint64_t admin_epoch(const struct accord_entry *e, uint32_t index)
   return 0;
 }
 
+/* All nodes are to know. CHI_OK as well if they do. */
+static int admin_tell_move(chi_ctx *ctx, struct admin_host *host, chi_pool_id id,
+                           const struct accord_move *move)
+{
+  int rc = accord_move(host->accord, id, move);
+  while (rc == CHI_ENOMEM) {
+    ctx_pause(ctx, 10000000);
+    rc = accord_move(host->accord, id, move);
+  }
+  const struct accord_entry *e = accord_find(host->accord, id);
+  for (uint32_t i = 0; rc == CHI_ECONFLICT && e && i < e->move_count; i++)
+    if (e->move[i].index == move->index && e->move[i].epoch == move->epoch &&
+        e->move[i].node == move->node)
+      rc = CHI_OK;
+  return rc;
+}
+
 /* Tells the workers, and waits until no task is in the container any more. */
 static void admin_empty(chi_ctx *ctx, struct admin_host *host, struct container *c)
 {
@@ -115,36 +132,87 @@ static void admin_drop_container(chi_ctx *ctx, struct admin_host *host, struct c
     pool_container_close(host->crew->alloc, c);
 }
 
-/* The first move of the table that the pool here doesn't know yet; the table may change while one
- * waits, so it is asked anew each time. */
+/* Whether a move of the table is still to be followed here. One to this node is, if no container
+ * came with it: that was in an earlier life of the node. */
+static bool admin_is_behind(const struct admin_host *host, const struct pool *p,
+                            const struct accord_move *m)
+{
+  if (m->index >= p->map->count)
+    return false;
+  if (m->node == host->crew->node)
+    return !p->map->at[m->index].here && p->moving == 0;
+  return p->map->at[m->index].node != m->node;
+}
+
+/* The table may change while one waits, so it is asked anew each time. */
 static bool admin_next_move(const struct admin_host *host, const struct pool *p,
                             struct accord_move *out)
 {
   const struct accord_entry *e = accord_find(host->accord, p->id);
   for (uint32_t i = 0; e && i < e->move_count; i++) {
-    const struct accord_move *m = &e->move[i];
-    if (m->index < p->map->count && p->map->at[m->index].node != m->node &&
-        m->node != host->crew->node) {
-      *out = *m;
+    if (admin_is_behind(host, p, &e->move[i])) {
+      *out = e->move[i];
       return true;
     }
   }
   return false;
 }
 
+/* From now on until admin_moved nobody else begins to move containers of the pool. */
+static void admin_moving(struct pool *p)
+{
+  p->moving++;
+}
+
+static void admin_moved(struct admin_host *host, struct pool *p)
+{
+  CHI_ASSERT(p->moving > 0);
+  p->moving--;
+  host->follow_at = 0; /* what had to wait for that */
+}
+
+/* A container that moved here, and was lost with an earlier life of this node, begins anew. */
+static bool admin_rebuild(chi_ctx *ctx, struct admin_host *host, struct pool *p, uint32_t index)
+{
+  struct container *c = NULL;
+  int rc = pool_container_open(host->crew->alloc, p, index, &c);
+  if (rc == CHI_OK)
+    rc = admin_run_in(ctx, c, &host->create);
+  if (rc == CHI_OK) {
+    admin_place(ctx, host, p, index, host->crew->node, c);
+    return true;
+  }
+  log_write(&host->crew->log, CHI_LOG_WARNING, "container %u of pool %s: %s", index, p->name,
+            rc > 0 ? "a code of its own" : chi_status_text(rc));
+  if (c)
+    pool_container_close(host->crew->alloc, c);
+  return false;
+}
+
+static bool admin_apply(chi_ctx *ctx, struct admin_host *host, struct pool *p,
+                        const struct accord_move *m)
+{
+  struct container *here = p->map->at[m->index].here;
+  if (m->node == host->crew->node)
+    return admin_rebuild(ctx, host, p, m->index);
+  admin_place(ctx, host, p, m->index, m->node, NULL);
+  if (here) {
+    admin_empty(ctx, host, here);
+    admin_drop_container(ctx, host, here);
+  }
+  return true;
+}
+
 void admin_apply_moves(chi_ctx *ctx, struct admin_host *host, struct pool *p)
 {
   struct accord_move m;
-  bool changed = false;
-  while (p->state == POOL_READY && admin_next_move(host, p, &m)) {
-    struct container *here = p->map->at[m.index].here;
-    admin_place(ctx, host, p, m.index, m.node, NULL);
-    changed = true;
-    if (!here)
-      continue;
+  bool changed = false, goes_on = true;
+  while (goes_on && p->state == POOL_READY && admin_next_move(host, p, &m)) {
     ctx_shield(ctx);
-    admin_empty(ctx, host, here);
-    admin_drop_container(ctx, host, here);
+    admin_moving(p);
+    goes_on = admin_apply(ctx, host, p, &m);
+    changed = changed || goes_on;
+    admin_moved(host, p);
   }
   if (!changed)
     return;
@@ -153,6 +221,31 @@ void admin_apply_moves(chi_ctx *ctx, struct admin_host *host, struct pool *p)
 }
 
 /* ---- at the target */
+
+static int admin_take_in(chi_ctx *ctx, struct admin_host *host, struct pool *p,
+                         const struct admin_adopt *t)
+{
+  struct container *c = NULL;
+  int rc = pool_container_open(host->crew->alloc, p, t->container, &c);
+  if (rc != CHI_OK)
+    return rc;
+  rc = admin_run_on(ctx, c, &host->load, t->state, NULL);
+  const struct accord_entry *e = accord_find(host->accord, t->pool_id);
+  if (rc == CHI_OK && (p->state != POOL_READY || !e || e->state > ACCORD_READY))
+    rc = CHI_ENOENT;
+  if (rc == CHI_OK)
+    rc = admin_tell_move(ctx, host, t->pool_id,
+                         &(struct accord_move){t->container, host->crew->node, t->epoch});
+  if (rc != CHI_OK) {
+    pool_container_close(host->crew->alloc, c);
+    return rc;
+  }
+  ctx_shield(ctx);
+  admin_place(ctx, host, p, t->container, host->crew->node, c);
+  admin_publish(ctx, host->directory);
+  host->changed(host->arg);
+  return CHI_OK;
+}
 
 int admin_adopt_here(chi_ctx *ctx, struct admin_host *host, struct admin_adopt *t)
 {
@@ -166,26 +259,10 @@ int admin_adopt_here(chi_ctx *ctx, struct admin_host *host, struct admin_adopt *
     return CHI_ENOTSUP;
   if (admin_epoch(e, t->container) >= t->epoch || p->map->at[t->container].here)
     return CHI_EEXIST;
-  struct container *c = NULL;
-  int rc = pool_container_open(host->crew->alloc, p, t->container, &c);
-  if (rc != CHI_OK)
-    return rc;
-  rc = admin_run_on(ctx, c, &host->load, t->state, NULL);
-  e = accord_find(host->accord, t->pool_id);
-  if (rc == CHI_OK && (p->state != POOL_READY || !e || e->state > ACCORD_READY))
-    rc = CHI_ENOENT;
-  if (rc == CHI_OK)
-    rc = accord_move(host->accord, t->pool_id,
-                     &(struct accord_move){t->container, host->crew->node, t->epoch});
-  if (rc != CHI_OK) {
-    pool_container_close(host->crew->alloc, c);
-    return rc;
-  }
-  ctx_shield(ctx);
-  admin_place(ctx, host, p, t->container, host->crew->node, c);
-  admin_publish(ctx, host->directory);
-  host->changed(host->arg);
-  return CHI_OK;
+  admin_moving(p);
+  int rc = admin_take_in(ctx, host, p, t);
+  admin_moved(host, p);
+  return rc;
 }
 
 /* ---- at the source */
@@ -219,6 +296,7 @@ static int admin_move_checked(chi_ctx *ctx, struct admin_host *host, struct pool
   uint32_t self = host->crew->node;
   chi_bulk state;
   ctx_shield(ctx);
+  admin_moving(p);
   admin_place(ctx, host, p, index, self, NULL);
   admin_empty(ctx, host, c);
   int rc = admin_save_state(ctx, host, c, &state);
@@ -231,11 +309,14 @@ static int admin_move_checked(chi_ctx *ctx, struct admin_host *host, struct pool
     error_set(err, rc, "container %u cannot be saved: %s", index, chi_status_text(rc));
   }
   bool gone = rc == CHI_OK || rc == CHI_EUNKNOWN || rc == CHI_EEXIST;
+  if (rc == CHI_EUNKNOWN) /* if the target doesn't have it, it is to begin anew there */
+    admin_tell_move(ctx, host, p->id, &(struct accord_move){index, node, epoch});
   admin_place(ctx, host, p, index, gone ? node : self, gone ? NULL : c);
   admin_publish(ctx, host->directory);
   host->changed(host->arg);
   if (gone)
     admin_drop_container(ctx, host, c);
+  admin_moved(host, p);
   if (rc != CHI_OK && !err->code)
     error_set(err, rc, "node %u does not take container %u: %s", node, index, chi_status_text(rc));
   return rc;

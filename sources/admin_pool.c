@@ -203,7 +203,7 @@ static void admin_retire(chi_ctx *ctx, struct admin_host *host, struct pool *p,
   admin_unpark(host, p);
   worker_cancel_changed(ctx->worker);
   chi_event_set(ctx, &p->created);
-  for (uint64_t ns = 200000; !directory_settled(d) || pool_active(p) != 0;
+  for (uint64_t ns = 200000; !directory_settled(d) || pool_active(p) != 0 || p->moving > 0;
        ns = ns < 50000000 ? ns * 2 : ns)
     ctx_pause(ctx, ns);
   admin_trace(host, p);
@@ -732,6 +732,20 @@ static int admin_recover_body(chi_ctx *ctx, void *self, void *task)
 static const chi_method admin_failure_method = {&admin_node_failure_type, admin_failure_body, 0, 0};
 static const chi_method admin_recover_method = {&admin_node_recover_type, admin_recover_body, 0, 0};
 
+static void admin_tell_container(struct admin_host *host, struct container *c, uint32_t node,
+                                 bool lost)
+{
+  chi_ctx *ctx = admin_prepare(host, lost ? &host->failure : &host->recover);
+  if (!ctx) {
+    log_write(&host->crew->log, CHI_LOG_WARNING, "pool %s isn't told of node %u: no memory",
+              c->pool->name, node);
+    return;
+  }
+  ctx->container = c;
+  ((struct admin_node_failure *)ctx->task)->node = node;
+  admin_start(host, ctx, false, admin_follow_done, host);
+}
+
 void admin_on_member(struct admin_host *host, uint32_t node, bool lost)
 {
   if (mark_get(&host->crew->draining))
@@ -740,15 +754,9 @@ void admin_on_member(struct admin_host *host, uint32_t node, bool lost)
     const chi_module *def = p->module->def;
     if (p->state != POOL_READY || !(lost ? def->node_failure : def->recover))
       continue;
-    chi_ctx *ctx = admin_prepare(host, lost ? &host->failure : &host->recover);
-    if (!ctx) {
-      log_write(&host->crew->log, CHI_LOG_WARNING, "pool %s isn't told of node %u: no memory",
-                p->name, node);
-      continue;
-    }
-    ctx->container = &p->container;
-    ((struct admin_node_failure *)ctx->task)->node = node;
-    admin_start(host, ctx, false, admin_follow_done, host);
+    for (uint32_t i = 0; i < p->map->count; i++)
+      if (p->map->at[i].here)
+        admin_tell_container(host, p->map->at[i].here, node, lost);
   }
 }
 

@@ -223,7 +223,7 @@ struct net_link {
   uint32_t seats;
   uint64_t held; /* bytes of its requests and of answers kept for it */
   uint32_t kept; /* answers that it hasn't acknowledged */
-  uint64_t remind_at;
+  uint64_t remind_at, look_at; /* look_at: runs that it no longer asks for are ended */
 };
 
 struct net_request {
@@ -265,6 +265,7 @@ struct net_run {
   struct net_request request;
   struct net_timer timer; /* while parked */
   uint64_t arrived;       /* the request; then, when it was answered */
+  uint64_t heard;         /* the request, or the last question about it */
   struct net_store raw;   /* what came, while parked */
   struct wire_in parked;
   struct net_store in, out; /* bulk that is only read; that is part of the answer */
@@ -365,6 +366,8 @@ CHI_PRIVATE void net_seat_on_request(struct net_link *l, struct wire_in *in);
 CHI_PRIVATE void net_seat_on_ask(struct net_link *l, struct wire_in *in);
 CHI_PRIVATE void net_seat_on_cancel(struct net_link *l, struct wire_in *in);
 CHI_PRIVATE void net_seat_on_ack(struct net_link *l, struct wire_in *in);
+/* Ends what the peer has not asked for in so long that it must have given it up. */
+CHI_PRIVATE void net_seat_look(struct net_link *l);
 /* Tells a peer of answers that it ought to have acknowledged long ago. */
 CHI_PRIVATE void net_seat_remind(struct net_link *l);
 /* The peer has forgotten all it asked for. */

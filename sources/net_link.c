@@ -482,12 +482,16 @@ static void net_link_on_timer(struct net *n, struct net_timer *t)
     net_link_expire(l);
   if (l->kept > 0 && l->remind_at <= n->now)
     net_seat_remind(l);
+  if (n->figures.runs_open > 0 && l->look_at <= n->now)
+    net_seat_look(l);
   if (l->acks > 0)
     net_link_wake(l, l->ack_at);
   if (l->busy > 0)
     net_link_wake(l, l->ask_at);
   if (l->kept > 0)
     net_link_wake(l, l->remind_at);
+  if (n->figures.runs_open > 0 && l->look_at > n->now)
+    net_link_wake(l, l->look_at);
 }
 
 /* ---- losses */

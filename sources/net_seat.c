@@ -37,6 +37,13 @@ static struct net_seat *net_seat_of(const struct net_run *run)
   return &run->link->seat[run->request.slot];
 }
 
+/* Whoever waits for a task asks for it more often, and gives up when nothing is heard of it. */
+static uint64_t net_seat_patience(const struct net *n)
+{
+  uint64_t timeout = n->o.task_timeout_ns;
+  return timeout < UINT64_MAX / 8 ? 2 * timeout + 2 * NET_ASK_MAX_NS : UINT64_MAX / 4;
+}
+
 static void net_run_cancel(struct net_run *run, int code)
 {
   struct net *n = run->net;
@@ -91,7 +98,7 @@ static struct net_run *net_run_new(struct net_link *l, const struct net_request 
   run->net = n;
   run->link = l;
   run->request = *r;
-  run->arrived = n->now;
+  run->arrived = run->heard = n->now;
   run->before = n->last_run;
   if (n->last_run)
     n->last_run->next = run;
@@ -494,6 +501,8 @@ static void net_seat_repeat(struct net_link *l, uint32_t slot)
   const struct net_seat *seat = &l->seat[slot];
   n->figures.repeats++;
   net_trace(n, NET_TRACE_REPEATED, l->node, seat->seq);
+  if (seat->run)
+    seat->run->heard = n->now;
   if (seat->run && seat->run->state == NET_RUN_ANSWERED)
     net_run_send(seat->run);
   else if (!seat->run && seat->rc != CHI_OK)
@@ -522,6 +531,9 @@ void net_seat_on_request(struct net_link *l, struct wire_in *in)
   if (sound)
     seat->run = net_run_new(l, &r);
   if (seat->run) {
+    if (l->look_at <= n->now)
+      l->look_at = n->now + net_seat_patience(n);
+    net_link_wake(l, l->look_at);
     net_run_try(seat->run, in);
     return;
   }
@@ -541,6 +553,12 @@ static int32_t net_seat_state(const struct net_link *l, uint32_t slot, uint64_t 
   return running ? NET_STATE_RUNNING : 0;
 }
 
+static void net_seat_heard(struct net_link *l, uint32_t slot)
+{
+  if (slot < l->seats && l->seat[slot].run)
+    l->seat[slot].run->heard = l->net->now;
+}
+
 /* Answers go first: nothing else may be begun while a record is. */
 static uint32_t net_seat_answer_again(struct net_link *l, struct wire_in in, uint32_t count,
                                       bool *sound)
@@ -553,6 +571,8 @@ static uint32_t net_seat_answer_again(struct net_link *l, struct wire_in in, uin
     *sound = net_item_get(&in, &slot, &seq, &what);
     if (!*sound)
       return 0;
+    if (net_seat_state(l, slot, seq) == NET_STATE_RUNNING)
+      net_seat_heard(l, slot);
     if (net_seat_state(l, slot, seq) != 0)
       told++;
     else if (l->seat[slot].seq == seq)
@@ -606,6 +626,26 @@ void net_seat_remind(struct net_link *l)
     if (net_seat_is_late(&l->seat[i], l->net->now))
       net_item_put(&out, i, l->seat[i].seq, NET_STATE_KEPT);
   peer_post(l->peer, &out, NULL, 0, NULL);
+}
+
+void net_seat_look(struct net_link *l)
+{
+  struct net *n = l->net;
+  uint64_t wait = net_seat_patience(n);
+  l->look_at = n->now + wait;
+  for (uint32_t i = 0; i < l->seats; i++) {
+    struct net_run *run = l->seat[i].run;
+    if (!run || run->state != NET_RUN_RUNNING)
+      continue;
+    if (n->now - run->heard < wait) {
+      l->look_at = run->heard + wait < l->look_at ? run->heard + wait : l->look_at;
+      continue;
+    }
+    n->figures.aborted++;
+    net_trace(n, NET_TRACE_ABORTED, l->node, run->request.seq);
+    run->heard = n->now;
+    net_run_cancel(run, CHI_ECANCELLED);
+  }
 }
 
 static void net_seat_cancel(struct net_seat *seat, int code)

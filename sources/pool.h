@@ -61,7 +61,8 @@ struct pool {
   struct pool_map *map, *maps; /* now; all there have been */
   struct container container;  /* the one that was made here at first, if any was */
   struct container *more;      /* those that moved here */
-  uint64_t calls;              /* tally: tasks that other nodes, or a place to come, have to do with */
+  uint64_t calls;              /* tally: tasks that are for containers elsewhere, or on their way */
+  uint32_t moving;             /* containers on their way from here or to here; network worker */
   chi_event created; /* set when it is no longer in creation */
   struct ring_node *parked, **parked_end; /* task_raw that wait for creation */
 };

@@ -169,10 +169,6 @@ static bool trace_say_more(const struct sim_trace_event *e, char text[TRACE_TEXT
   const unsigned long long a = e->a, b = e->b, c = e->c;
   char rc[48];
   switch (e->kind) {
-  case ENV_TRACE_KEY:
-    snprintf(text, TRACE_TEXT, "it is task %llu of node%llu, for container %llu", b, a >> 32,
-             a & UINT32_MAX);
-    return true;
   case ENV_TRACE_NET:
     snprintf(text, TRACE_TEXT, "%s %llu, node%llu",
              trace_word(trace_net_words, CHI_COUNT(trace_net_words), e->a), c, b);
