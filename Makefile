@@ -103,6 +103,7 @@ all: $(LIBS) $(PROGRAM) $(addprefix $(BUILD)/,$(if $(TOOL),$(ALIASES)))
 tests: $(TEST_SUITES)
 real: $(PROGRAM) $(TEST_REAL) $(TEST_MODULES)
 interleave: $(BUILD)/test-interleave
+sweep: $(BUILD)/sweep
 fuzzers: $(TEST_FUZZ)
 core: $(call objects,$(CORE))
 
@@ -169,6 +170,11 @@ $(BUILD)/test-$(1): $(call objects,$(wildcard tests/$(1)/*.c)) $(BUILD)/libtest.
 endef
 $(foreach dir,unit sim interleave,$(eval $(call suite,$(dir))))
 
+# Whole clusters under faults drawn from seeds.
+SWEEP_OBJECTS := $(call objects,$(wildcard tests/sweep/*.c) tests/sim/bdev_shadow.c)
+$(BUILD)/sweep: $(SWEEP_OBJECTS) $(CORE_LINK)
+	$(LINK) $(SWEEP_OBJECTS) $(CORE_FLAGS) $(LIBRARIES) -o $@
+
 real_shared := $(call objects,$(REAL_SHARED)) $(BUILD)/libtest.a
 $(BUILD)/real/%: $(BUILD)/tests/real/%.o $(real_shared) $(CORE_LINK)
 	@mkdir -p $(@D)
@@ -182,6 +188,10 @@ $(BUILD)/modules/%.so: $(BUILD)/tests/modules/%.o
 $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TOOL_LIB) $(CORE_LINK)
 	@mkdir -p $(@D)
 	$(LINK) -fsanitize=fuzzer $< $(TOOL_LIB) $(CORE_FLAGS) $(LIBRARIES) -o $@
+
+# What the simulation says of large clusters.
+$(BUILD)/scale: $(BUILD)/tests/scale/scale.o $(CORE_LINK)
+	$(LINK) $< $(CORE_FLAGS) $(LIBRARIES) -o $@
 
 build/tidy: tools/tidy.c
 	@mkdir -p $(@D)
@@ -208,6 +218,15 @@ bench:
 	@$(MAKE) -s --no-print-directory all
 	@$(BUILD)/chimaera bench $(BENCH)
 
+# All pairs of faults of the small run: a quarter of an hour or so.
+corner:
+	@$(MAKE) -s --no-print-directory tests
+	@CORNER_STRIDE=1 $(BUILD)/test-sim corner_of
+
+# Writes the figures and plots of docs/scale.md, which are committed.
+scale: $(BUILD)/scale
+	@tests/scale/run.sh $(BUILD)/scale docs/scale
+
 san:
 	@tests/check.sh address thread
 
@@ -216,6 +235,13 @@ tidy: build/tidy
 	  find $(wildcard tests tools examples docker) -path tests/tidy/bad -prune -o \
 	    -type f \( -name '*.[ch]' -o -name '*.sh' \) -print | sort; \
 	  ls amalgamate tools/setup .ci/run; } | build/tidy
+
+# Bugs planted in copies of the core (MUTANTS=NAME...), and whether sweeps find them.
+MUTANTS_BUILD = build/mutants
+mutants:
+	@$(MAKE) -s --no-print-directory AMALGAM=0 CFLAGS='-O1 -g' WERROR= BUILD=$(MUTANTS_BUILD) \
+	  $(MUTANTS_BUILD)/sweep
+	@tests/mutants/run.sh $(MUTANTS_BUILD) $(MUTANTS)
 
 FUZZ_SECONDS ?= 600
 fuzz:
@@ -277,7 +303,10 @@ help:
 	@echo 'make run          one real file through a daemon into a file-backed pool and back'
 	@echo 'make check        everything that proves the rest (make check PARTS="tidy modular")'
 	@echo 'make bench        our figures beside the raw limits of this machine (BENCH=--json)'
+	@echo 'make corner       every pair of faults at every moment of a small simulated run'
+	@echo 'make scale        the figures and plots of docs/scale.md, by simulation (needs gnuplot)'
 	@echo 'make san          the tests under address, undefined and thread sanitizers'
+	@echo 'make mutants      bugs planted in copies of the core, and whether sweeps find them'
 	@echo 'make tidy         the style test'
 	@echo 'make fuzz         the fuzzers, FUZZ_SECONDS=600 each'
 	@echo 'make amalgamation writes chimaera.c and chimaera.h, which are committed'
@@ -286,7 +315,7 @@ help:
 	@echo 'make clean        removes build/'
 	@echo 'Variables: CC SAN AMALGAM OMIT INTERLEAVE HOSTILE CFLAGS WERROR; see the top of Makefile'
 
-.PHONY: all tests real interleave fuzzers core run check bench san tidy fuzz amalgamation \
+.PHONY: all tests real interleave sweep fuzzers core run check bench corner scale san mutants tidy fuzz amalgamation \
   print-libraries install uninstall dist clean help
 .SECONDARY:
 .DELETE_ON_ERROR:

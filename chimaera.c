@@ -462,6 +462,7 @@ CHI_PRIVATE const chi_error *runtime_failure(const struct runtime *rt);
 struct runtime_view {
   uint64_t pools;      /* digest of the table of pools that all nodes agree on; 0: alone */
   uint64_t tasks_open; /* accepted and not ended, but for periodic ones at rest */
+  uint64_t credit;     /* held of peers' room, and of its own for them: see net_credit */
 };
 CHI_PRIVATE CHI_UNUSED void runtime_inspect(const struct runtime *rt, struct runtime_view *out);
 
@@ -2348,6 +2349,9 @@ struct net_figures {
   uint32_t calls_open, runs_open, answers_kept;
 };
 CHI_PRIVATE void net_figures(const struct net *n, struct net_figures *out);
+/* What this node holds of peers' room, and of its own for them: slots, bytes, answers. It comes
+ * back to 0 when nothing is under way any more. */
+CHI_PRIVATE uint64_t net_credit(const struct net *n);
 
 /* ---- between net.c, net_call.c, net_link.c, net_seat.c, net_fold.c and net_record.c */
 
@@ -3795,6 +3799,7 @@ CHI_PRIVATE void real_log_cry(const struct real_log *log, const char *line);
 struct real_loop;
 struct real_file;
 struct real_module;
+struct real_net;
 
 struct real_env {
   struct env env; /* what the core sees; its self is this struct */
@@ -3807,6 +3812,7 @@ struct real_env {
   struct real_file *files; /* of a node: one for each worker */
   uint32_t file_count;
   struct real_module *modules; /* those loaded */
+  struct real_net *net;        /* of a node */
   /* For tests: as if the kernel had no io_uring, no MADV_POPULATE_WRITE. */
   bool no_ring, no_populate;
 };
@@ -3944,6 +3950,50 @@ CHI_PRIVATE int real_thread_guard(void);
 #endif
 #endif /* CHI_OMIT_REAL */
 
+/* ---- sources/real_net.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_net.h - the other nodes, over ZeroMQ: net_open, net_send, net_reset and net_close of a node.
+ *
+ * Each node binds a PULL socket at its own address and has one PUSH socket for each other node: a
+ * connection carries messages one way, and the handshake lets nothing be taken for a node that
+ * isn't one. Order, whole messages and queues with an end are ZeroMQ's. A PUSH socket lives as long
+ * as its connection: when that is gone, so is all that waited for it, and a new socket tries.
+ *
+ * Everything happens on the network worker's thread, but for the release of bulk frames, which
+ * ZeroMQ's own thread tells; it goes through an inbox. */
+#ifndef CHI_REAL_NET_H
+#define CHI_REAL_NET_H
+
+#ifndef CHI_OMIT_REAL
+
+/* What the network tells its owner, in real_net_turn only; as runtime_on_*. */
+struct real_net_owner {
+  void *arg;
+  void (*message)(void *arg, const struct env_frame *frame, uint32_t count);
+  void (*peer)(void *arg, uint32_t peer, bool connected);
+  void (*sent)(void *arg, void *parcel);
+};
+
+#define REAL_NET_FIRST_MAX (4u << 20)    /* bytes of frame 0; a message with more is dropped */
+#define REAL_NET_FRAME_MAX (1ll << 32)   /* of any frame; who sends more is hung up on */
+#define REAL_NET_PINNED_MAX (64u << 20)  /* bulk on its way to a peer, from which on it is busy */
+#define REAL_NET_STRANGERS 256u          /* connections to us beyond two of each node */
+
+/* Adds net_open and the like to the environment of a node, whose loop is open already and stays so
+ * until net_close. CHI_ENOMEM. */
+CHI_PRIVATE int real_net_bind(struct real_env *r, const struct real_net_owner *owner);
+/* Frees what real_net_bind made; after net_close. */
+CHI_PRIVATE void real_net_unbind(struct real_env *r);
+
+/* Between steps: tells the owner what has happened. True: there is more, so don't sleep. */
+CHI_PRIVATE bool real_net_turn(struct real_env *r);
+/* For a spin between steps: something has arrived. It costs a system call. */
+CHI_PRIVATE bool real_net_ready(struct real_env *r);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
 /* ---- sources/real_loop.h ---- */
 #ifndef CHI_OMIT_REAL
 /* real_loop.h - the event loop of a node's network worker: the attach socket and its links, bells,
@@ -3953,6 +4003,7 @@ CHI_PRIVATE int real_thread_guard(void);
 
 #ifndef CHI_OMIT_REAL
 
+struct ev_loop;
 struct real_loop;
 
 /* What the loop tells its owner, in real_loop_poll and real_loop_sleep only. connect, request and
@@ -3977,6 +4028,9 @@ CHI_PRIVATE void real_loop_close(struct real_env *r);
 
 /* Wakes the loop when fd becomes readable; a bell is then drained. CHI_ENOMEM. */
 CHI_PRIVATE int real_loop_watch(struct real_loop *l, int fd, bool bell);
+
+/* For those who have more to watch, and stop that before real_loop_close. */
+CHI_PRIVATE struct ev_loop *real_loop_ev(const struct real_loop *l);
 
 /* Handles what has arrived, without waiting. */
 CHI_PRIVATE void real_loop_poll(struct real_loop *l);
@@ -4950,6 +5004,7 @@ CHI_PRIVATE CHI_UNUSED struct sim *sim_client_sim(struct sim_client *client);
  *   membership   when all is settled, every node takes every other for alive, in its present life
  *   pools        and all have the same table of pools
  *   open         and no node has a task that nobody waits for
+ *   credit       and none holds slots, bytes or answers of tasks between nodes
  *
  * An event costs a look into a table; nodes are compared with each other in sim_check_settled only.
  * Fed by the simulation's recorder, which belongs to it; others listen through sim_check_listen. */
@@ -5246,6 +5301,8 @@ CHI_PRIVATE int sim_link_reply(struct sim_party *node, env_link link, const void
                                size_t size, const struct env_share *shares, uint32_t count);
 CHI_PRIVATE void sim_link_close(struct sim_link_port *port, env_link link);
 
+/* Those that the node has not been told of: it can't give them back. */
+CHI_PRIVATE void sim_link_close_unheard(struct sim_link_port *port);
 /* A client, or a node, is no more: all of its links hang up. */
 CHI_PRIVATE void sim_link_shut_all(struct sim_party *client);
 CHI_PRIVATE void sim_link_close_all(struct sim_link_port *port);
@@ -5865,7 +5922,8 @@ uint64_t runtime_grace(const struct runtime *rt)
 void runtime_inspect(const struct runtime *rt, struct runtime_view *out)
 {
   *out = (struct runtime_view){.pools = fleet_digest_of(&rt->fleet),
-                               .tasks_open = runtime_work_left(rt)};
+                               .tasks_open = runtime_work_left(rt),
+                               .credit = rt->fleet.net ? net_credit(rt->fleet.net) : 0};
   for (uint32_t i = 0; i < rt->crew.count; i++)
     out->tasks_open -= mark_get(&rt->crew.worker[i].resting);
 }
@@ -9291,7 +9349,7 @@ static int admin_move_checked(chi_ctx *ctx, struct admin_host *host, struct pool
     error_set(err, rc, "container %u cannot be saved: %s", index, chi_status_text(rc));
   }
   bool gone = rc == CHI_OK || rc == CHI_EUNKNOWN || rc == CHI_EEXIST;
-  if (rc == CHI_EUNKNOWN) /* if the target doesn't have it, it is to begin anew there */
+  if (gone) /* if the target loses it before all nodes know, it is to begin anew there */
     admin_tell_move(ctx, host, p->id, &(struct accord_move){index, node, epoch});
   admin_place(ctx, host, p, index, gone ? node : self, gone ? NULL : c);
   admin_publish(ctx, host->directory);
@@ -13390,6 +13448,13 @@ void net_let_go(struct net *n, chi_ctx *ctx, int rc)
   worker_end(n->worker, ctx, rc);
 }
 
+/* Where the containers are now: the task may have been on its way here while one left. */
+static const struct pool_map *net_map(const struct net *n, const chi_ctx *ctx)
+{
+  const struct pool_entry *e = pool_table_find(n->worker->table, ctx->task->pool);
+  return e && e->pool == ctx->container->pool ? e->map : ctx->map;
+}
+
 void net_submit(struct net *n, chi_ctx *ctx, uint32_t first, uint32_t count)
 {
   struct net_call *call = NULL;
@@ -13399,7 +13464,7 @@ void net_submit(struct net *n, chi_ctx *ctx, uint32_t first, uint32_t count)
   n->figures.calls++;
   int rc = periodic && count > 1 ? CHI_ENOTSUP : n->given_up ? CHI_ESHUTDOWN : CHI_OK;
   if (rc == CHI_OK)
-    rc = net_call_open(n, ctx, ctx->container->pool, ctx->map, first, count, NULL, &call);
+    rc = net_call_open(n, ctx, ctx->container->pool, net_map(n, ctx), first, count, NULL, &call);
   net_leave(n);
   if (rc != CHI_OK)
     net_let_go(n, ctx, rc);
@@ -13626,6 +13691,26 @@ void net_malformed(struct net *n, const struct net_link *l, const char *what)
 void net_figures(const struct net *n, struct net_figures *out)
 {
   *out = n->figures;
+}
+
+/* Slots that are neither in use nor free. */
+static uint32_t net_slots_missing(const struct net_link *l)
+{
+  uint32_t missing = l->slots - l->busy;
+  for (uint32_t at = l->free; at > 0 && missing > 0; at = l->slot[at - 1].free)
+    missing--;
+  return missing;
+}
+
+uint64_t net_credit(const struct net *n)
+{
+  uint64_t sum = n->figures.calls_open + n->figures.runs_open;
+  for (uint32_t i = 0; i < n->nodes; i++) {
+    const struct net_link *l = n->link[i];
+    if (l)
+      sum += l->busy + l->bytes + l->waiting + l->held + l->kept + net_slots_missing(l);
+  }
+  return sum;
 }
 
 /* ---- sources/net_call.c ---- */
@@ -19612,6 +19697,7 @@ void accord_reborn(struct accord *a, uint64_t boot)
 #define MEMBER_DRAWS 12u     /* attempts to find that many different ones */
 #define MEMBER_HEALTH_MAX 3u /* a suspicion lasts up to 1 + this times as long */
 #define MEMBER_COPIES 48u    /* times that a piece of news is sent, at most */
+#define MEMBER_MET 4u        /* and of whom it has met itself, as the others will */
 #define MEMBER_BUCKETS 128u  /* of ticks in which suspicions end: the longest one lasts fewer */
 #define MEMBER_LOST_FAST 8u  /* of so many probes at most one goes to who is dead or unknown */
 #define MEMBER_LOST_SLOW 64u /* and at least one */
@@ -19661,6 +19747,7 @@ struct member {
   uint32_t health;          /* 0: well .. MEMBER_HEALTH_MAX */
   uint32_t since_lost;      /* probes since the last one of a lost node */
   uint32_t copies;          /* times that a piece of news is sent */
+  uint32_t outdone;         /* to whom its own later life is being told, or MEMBER_NONE */
   struct member_probe probe;
   struct member_figures figures;
   struct member_ring lively, lost;            /* alive or suspected; dead or unknown */
@@ -19875,7 +19962,7 @@ static void member_hear(struct member *m, uint32_t node, uint64_t boot, uint32_t
 static uint32_t member_gather(struct member *m, uint32_t to, uint32_t about, uint32_t *pick)
 {
   uint32_t count = 0, first;
-  if (m->node[to].state == MEMBER_SUSPECT || m->node[to].state == MEMBER_DEAD)
+  if (m->node[to].state == MEMBER_SUSPECT || m->node[to].state == MEMBER_DEAD || m->outdone == to)
     pick[count++] = to;
   if (about != m->opt.self && about != to && m->node[about].state != MEMBER_UNKNOWN)
     pick[count++] = about;
@@ -19915,6 +20002,14 @@ static void member_send(struct member *m, uint32_t to, enum wire_kind kind, uint
   }
   CHI_ASSERT(!out.failed && out.used == MEMBER_HEAD + count * MEMBER_ITEM);
   m->opt.send(m->opt.arg, to, kind, bytes, out.used);
+}
+
+/* A node lives with a lower boot than is known: it should hear that, and be reborn above. */
+static void member_outdo(struct member *m, uint32_t node)
+{
+  m->outdone = node;
+  member_send(m, node, WIRE_PROBE, 0, m->opt.self, node);
+  m->outdone = MEMBER_NONE;
 }
 
 struct member_item {
@@ -20149,6 +20244,8 @@ int member_on_record(struct member *m, uint64_t now, uint32_t from, enum wire_ki
     return CHI_ECORRUPT;
   }
   member_hear(m, from, r.sender.boot, r.sender.refute, MEMBER_ALIVE);
+  if (CHI_UNLIKELY(r.sender.boot < m->node[from].boot))
+    member_outdo(m, from);
   for (uint32_t i = 0; i < r.count; i++)
     member_hear(m, r.news[i].node, r.news[i].boot, r.news[i].refute, r.news[i].state);
   member_answer(m, kind, &r);
@@ -20162,7 +20259,11 @@ void member_on_boot(struct member *m, uint32_t node, uint64_t boot)
   CHI_ASSERT(node < m->opt.count && node != m->opt.self && boot != 0);
   const struct member_node *n = &m->node[node];
   member_hear(m, node, boot, 0, MEMBER_ALIVE);
-  if (n->boot == boot && n->state != MEMBER_ALIVE) /* it should know, and contradict */
+  if (n->left > MEMBER_MET) /* a few do, for those who don't meet it */
+    member_tell(m, node, MEMBER_MET);
+  if (n->boot > boot)
+    member_outdo(m, node);
+  else if (n->state != MEMBER_ALIVE) /* it should know, and contradict */
     member_send(m, node, WIRE_PROBE, 0, m->opt.self, node);
 }
 
@@ -20198,6 +20299,7 @@ int member_open(const struct member_options *options, struct member **out)
   m->lively.node = (uint32_t *)&m->node[count];
   m->lost.node = m->lively.node + count;
   m->probe.ask_at = UINT64_MAX;
+  m->outdone = MEMBER_NONE;
   for (uint32_t i = 0; i <= MEMBER_COPIES; i++)
     member_list_init(&m->news[i]);
   for (uint32_t i = 0; i < MEMBER_BUCKETS; i++)
@@ -20243,6 +20345,7 @@ const struct member_figures *member_figures(const struct member *m)
 #undef MEMBER_DRAWS
 #undef MEMBER_HEALTH_MAX
 #undef MEMBER_COPIES
+#undef MEMBER_MET
 #undef MEMBER_BUCKETS
 #undef MEMBER_LOST_FAST
 #undef MEMBER_LOST_SLOW
@@ -20256,6 +20359,7 @@ const struct member_figures *member_figures(const struct member *m)
 #include <stdio.h>
 
 #define PEER_BOOT_MAX (UINT64_MAX >> 1)  /* so that there is always one above */
+#define PEER_BOOT_GAP 0xfffffu           /* the next life is up to so much above */
 #define PEER_REFUSE_NS 10000000u         /* between two refusals to one peer */
 #define PEER_ROOM_MIN 2048u              /* bytes of a batch to begin with */
 #define PEER_INSTANCE (CHI_NAME_MAX + 8) /* bytes of "NAME:PORT" with its NUL */
@@ -20632,11 +20736,13 @@ void peer_reset(struct peer *p)
 
 void peer_raise(struct peer_set *s, uint64_t boot)
 {
-  if (s->twice || boot < s->boot || boot >= PEER_BOOT_MAX)
+  if (s->twice || boot < s->boot || boot >= PEER_BOOT_MAX - PEER_BOOT_GAP)
     return;
   log_write(s->log, CHI_LOG_INFO, "node %u: a higher boot of this node is known; it begins anew",
             s->self);
-  s->boot = boot + 1;
+  /* Not the very next one: a life that took it and died before anybody knew would be followed by one
+   * that takes it again. */
+  s->boot = boot + 1 + (s->life & PEER_BOOT_GAP);
   for (uint32_t i = 0; i < s->count; i++) {
     s->peer[i].confirmed = s->peer[i].met = false;
     peer_unpin(&s->peer[i]);
@@ -21066,6 +21172,7 @@ void peer_close(struct peer_set *s)
 }
 
 #undef PEER_BOOT_MAX
+#undef PEER_BOOT_GAP
 #undef PEER_REFUSE_NS
 #undef PEER_ROOM_MIN
 #undef PEER_INSTANCE
@@ -26044,6 +26151,23 @@ static void real_node_on_awake(void *arg)
   runtime_awake(rt, runtime_network_worker(rt));
 }
 
+/* ---- upcalls of the network ------------------------------------------------------------------ */
+
+static void real_node_on_message(void *arg, const struct env_frame *frame, uint32_t count)
+{
+  runtime_on_message(((struct chi_node *)arg)->runtime, frame, count);
+}
+
+static void real_node_on_peer(void *arg, uint32_t peer, bool connected)
+{
+  runtime_on_peer(((struct chi_node *)arg)->runtime, peer, connected);
+}
+
+static void real_node_on_sent(void *arg, void *parcel)
+{
+  runtime_on_sent(((struct chi_node *)arg)->runtime, parcel);
+}
+
 /* ---- open ------------------------------------------------------------------------------------ */
 
 /* Everything of *config, with lists of its own. */
@@ -26093,6 +26217,8 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
 {
   const struct real_loop_owner owner = {n, real_node_on_connect, real_node_on_request,
                                         real_node_on_hangup, real_node_on_awake};
+  const struct real_net_owner network = {n, real_node_on_message, real_node_on_peer,
+                                         real_node_on_sent};
   int rc = real_node_configure(n, config, err);
   if (rc == CHI_OK)
     rc = real_link_locate(n->real.directory, n->config.main_segment_name, n->config.port, &n->place,
@@ -26102,6 +26228,8 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
   if (rc != CHI_OK)
     return rc;
   rc = real_loop_open(&n->real, n->desk.socket, REAL_LOOP_LINKS_MAX, &owner);
+  if (rc == CHI_OK)
+    rc = real_net_bind(&n->real, &network);
   if (rc == CHI_OK)
     rc = real_file_bind(&n->real, n->config.sched_threads + n->config.slow_threads + 1);
   real_shm_bind(&n->real);
@@ -26141,6 +26269,8 @@ static void real_node_free(struct chi_node *n)
     runtime_close(n->runtime);
   if (n->real.files)
     real_file_close(&n->real);
+  if (n->real.net)
+    real_net_unbind(&n->real);
   if (n->real.loop)
     real_loop_close(&n->real);
   real_link_leave(&n->place, &n->desk);
@@ -26424,6 +26554,12 @@ static bool real_thread_look(const struct real_thread *t)
          real_file_ready(t->crew->env, t->worker);
 }
 
+/* The same, and at the network, which costs as much as giving the CPU to others. */
+static bool real_thread_listen(const struct real_thread *t)
+{
+  return real_thread_look(t) || (real_thread_is_network(t) && real_net_ready(t->crew->env));
+}
+
 /* Looks for work, giving the CPU to others in between, until the window or the deadline is over. */
 static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
 {
@@ -26434,7 +26570,7 @@ static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
     /* Where others run in between, time passes but nothing is spent: then turns count. */
     for (int n = 0; !found && t->now < deadline && (t->now < end || n < REAL_THREAD_TURNS); n++) {
       sched_yield();
-      found = real_thread_look(t);
+      found = real_thread_listen(t);
       t->now = real_thread_now(t);
     }
     real_spin_ended(&t->spin, found);
@@ -26512,15 +26648,17 @@ static void real_thread_sleep(struct real_thread *t, uint64_t worked, uint64_t d
 static bool real_thread_serve(struct real_thread *t, uint64_t now)
 {
   struct real_env *r = t->crew->env;
+  bool more;
   if (now - t->polled > REAL_THREAD_POLL_NS) {
     real_loop_poll(r->loop);
     t->polled = now;
   }
   t->crew->turn(t->crew->arg);
+  more = real_net_turn(r);
   int ring = real_file_descriptor(r, t->worker);
   if (ring >= 0 && !t->ring_watched)
     t->ring_watched = real_loop_watch(r->loop, ring, false) == CHI_OK;
-  return ring < 0 || t->ring_watched;
+  return !more && (ring < 0 || t->ring_watched);
 }
 
 static void real_thread_work(struct real_thread *t)
@@ -26708,6 +26846,796 @@ void real_spin_slept(struct real_spin *s, uint64_t took)
 #undef REAL_SPIN_WAKE_NS
 #undef REAL_SPIN_FRUITLESS
 #undef REAL_SPIN_BRIEF
+
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_net.c ---- */
+#ifndef CHI_OMIT_REAL
+/* real_net.c - the other nodes, over ZeroMQ: net_open, net_send, net_reset and net_close of a node.
+ */
+
+#ifndef CHI_OMIT_REAL
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <ev.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#define REAL_NET_MESSAGES 64u  /* received in a turn, before others get theirs */
+#define REAL_NET_NEWS 64u      /* of one monitor, likewise */
+#define REAL_NET_ENDPOINT 320u /* "tcp://[HOST]:PORT" with its NUL */
+#define REAL_NET_DOORS 8u      /* addresses of one's own name that are bound */
+#define REAL_NET_TICK_S 0.1    /* what could not be done is tried again */
+#define REAL_NET_TICKS_MAX 10u /* until a connection that broke is tried again, at most */
+#define REAL_NET_SHUT_TICKS 10u
+#define REAL_NET_QUIET_NS 1000000000u /* between two complaints */
+#define REAL_NET_LOOKUP_NS 2000000000u /* names are tried at the start for so long */
+
+/* Of every socket. A message is up to 64 KiB and its bulk, which is bounded apart: so the queue to
+ * a peer holds as much as 64 MiB, and what is received of one peer and not yet looked at a tenth. A
+ * connection that is silent though it was asked is dead; with the peer's machine gone, nothing else
+ * would tell. Membership finds out sooner who doesn't answer. */
+#define REAL_NET_SEND_QUEUE 1000
+#define REAL_NET_TAKE_QUEUE 100
+#define REAL_NET_ASK_MS 2000       /* a connection is asked whether it lives */
+#define REAL_NET_DEAD_MS 6000      /* silent for so long, it does not */
+#define REAL_NET_HANDSHAKE_MS 5000 /* who says nothing sensible is no node */
+#define REAL_NET_CONNECT_MS 3000   /* until the system would give up by itself it takes minutes */
+#define REAL_NET_AGAIN_MS 100      /* between attempts to connect, at first */
+#define REAL_NET_AGAIN_MAX_MS 1000
+#define REAL_NET_BACKLOG 1024
+#define REAL_NET_COMMAND_MAX 4096 /* bytes of what ZeroMQ itself answers to a PUSH */
+#define REAL_NET_SOCKETS 6u       /* for each node: two, their monitors, and two being closed */
+
+/* Bulk on its way: what it was sent with, to be handed back when no frame is read any more. */
+struct real_net_parcel {
+  struct ring_node node;
+  struct real_net *net;
+  void *parcel;
+  uint64_t bytes;
+  uint32_t peer;
+  uint32_t left; /* atomic: frames that are read, and one for who sends */
+};
+
+struct real_net_peer {
+  struct real_net *net;
+  uint32_t node;
+  void *out;           /* PUSH; NULL: a tick makes a new one */
+  void *news;          /* PAIR on its monitor */
+  ev_io out_io, news_io;
+  bool up;             /* hands were shaken */
+  bool told, lost;     /* the owner takes it for connected; since then it was not */
+  uint32_t wait, next; /* ticks until it is tried, and until it is the time after */
+  uint32_t generation; /* of the socket: names its monitor */
+  uint64_t pinned;     /* bytes of bulk on their way */
+};
+
+struct real_net {
+  struct real_env *env;
+  struct real_net_owner owner;
+  struct ev_loop *ev;
+  const chi_host *hosts;
+  uint32_t count, self, port;
+  void *context; /* NULL: not open */
+  void *in;      /* PULL, at our own address */
+  void *in_news; /* PAIR on its monitor */
+  ev_io in_io, in_news_io, sent_io;
+  ev_timer tick;
+  struct real_net_peer *peer; /* by node; that of self is unused */
+  bool changed;               /* some peer's state is to be told */
+  struct inbox sent;          /* parcels that no frame of is read any more */
+  int sent_fd;
+  char door[REAL_NET_DOORS][REAL_NET_ENDPOINT]; /* where it is bound */
+  uint32_t doors, shut;                         /* ticks until they are opened again */
+  uint32_t guests;                              /* connections to us */
+  uint64_t complained;
+};
+
+static void real_net_complain(struct real_net *n, const char *text)
+{
+  struct env *env = &n->env->env;
+  uint64_t now = env->clock(env);
+  if (n->complained && now - n->complained < REAL_NET_QUIET_NS)
+    return;
+  n->complained = now;
+  env->log(env, CHI_LOG_WARNING, text);
+}
+
+/* Wakes the network worker for a turn. Any thread. */
+static void real_net_nudge(struct real_net *n)
+{
+  uint64_t one = 1;
+  while (write(n->sent_fd, &one, sizeof one) < 0 && errno == EINTR)
+    ;
+}
+
+/* The state of some peer is to be told in a turn. */
+static void real_net_changed(struct real_net *n)
+{
+  n->changed = true;
+  real_net_nudge(n);
+}
+
+/* ---- sockets --------------------------------------------------------------------------------- */
+
+static void real_net_set(void *socket, int option, int value)
+{
+  int rc = zmq_setsockopt(socket, option, &value, sizeof value);
+  CHI_ASSERT(rc == 0);
+}
+
+/* NULL: no descriptors or memory. */
+static void *real_net_socket(struct real_net *n, int type)
+{
+  int64_t frame_max = type == ZMQ_PULL ? REAL_NET_FRAME_MAX : REAL_NET_COMMAND_MAX;
+  void *s = zmq_socket(n->context, type);
+  if (!s)
+    return NULL;
+  real_net_set(s, ZMQ_LINGER, 0);
+  if (type == ZMQ_PAIR)
+    return s;
+  real_net_set(s, ZMQ_SNDHWM, REAL_NET_SEND_QUEUE);
+  real_net_set(s, ZMQ_RCVHWM, REAL_NET_TAKE_QUEUE);
+  real_net_set(s, ZMQ_IMMEDIATE, 1);
+  real_net_set(s, ZMQ_BACKLOG, REAL_NET_BACKLOG);
+  real_net_set(s, ZMQ_HANDSHAKE_IVL, REAL_NET_HANDSHAKE_MS);
+  real_net_set(s, ZMQ_HEARTBEAT_IVL, REAL_NET_ASK_MS);
+  real_net_set(s, ZMQ_HEARTBEAT_TIMEOUT, REAL_NET_DEAD_MS);
+  real_net_set(s, ZMQ_HEARTBEAT_TTL, REAL_NET_DEAD_MS);
+  real_net_set(s, ZMQ_CONNECT_TIMEOUT, REAL_NET_CONNECT_MS);
+  real_net_set(s, ZMQ_RECONNECT_IVL, REAL_NET_AGAIN_MS);
+  real_net_set(s, ZMQ_RECONNECT_IVL_MAX, REAL_NET_AGAIN_MAX_MS);
+  int rc = zmq_setsockopt(s, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max);
+  CHI_ASSERT(rc == 0);
+  return s;
+}
+
+static void real_net_drop_socket(void **socket)
+{
+  if (*socket)
+    zmq_close(*socket);
+  *socket = NULL;
+}
+
+/* What the socket can do now; asking lets it do its own work. */
+static int real_net_events(void *socket)
+{
+  int events = 0;
+  size_t size = sizeof events;
+  int rc = zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size);
+  return rc == 0 ? events : 0;
+}
+
+static void real_net_watch(struct real_net *n, ev_io *io, void *socket, void *data,
+                           void (*on_ready)(struct ev_loop *ev, ev_io *io, int events))
+{
+  int fd = -1;
+  size_t size = sizeof fd;
+  int rc = zmq_getsockopt(socket, ZMQ_FD, &fd, &size);
+  CHI_ASSERT(rc == 0 && fd >= 0);
+  ev_io_init(io, on_ready, fd, EV_READ);
+  io->data = data;
+  ev_io_start(n->ev, io);
+}
+
+/* A socket that hears these events of another one, by a name of its own. NULL: as above. */
+static void *real_net_monitor(struct real_net *n, void *socket, const char *name, int events)
+{
+  void *news;
+  if (zmq_socket_monitor(socket, name, events) != 0)
+    return NULL;
+  news = real_net_socket(n, ZMQ_PAIR);
+  if (news && zmq_connect(news, name) != 0)
+    real_net_drop_socket(&news);
+  return news;
+}
+
+/* The next event of a monitor, whose address isn't looked at; 0: none. */
+static int real_net_event(void *news)
+{
+  struct {
+    uint16_t event;
+    unsigned char value[4];
+  } first;
+  char address[REAL_NET_ENDPOINT];
+  if (zmq_recv(news, &first, sizeof first, ZMQ_DONTWAIT) < (int)sizeof first.event)
+    return 0;
+  zmq_recv(news, address, sizeof address, ZMQ_DONTWAIT);
+  return first.event;
+}
+
+static void real_net_endpoint(char *text, const char *host, uint32_t port)
+{
+  bool bare = strchr(host, ':') && host[0] != '[';
+  snprintf(text, REAL_NET_ENDPOINT, "tcp://%s%s%s:%u", bare ? "[" : "", host, bare ? "]" : "",
+           port);
+}
+
+/* ---- connections to others ------------------------------------------------------------------- */
+
+static void real_net_wait(struct real_net *n)
+{
+  if (ev_is_active(&n->tick))
+    return;
+  ev_now_update(n->ev);
+  ev_timer_again(n->ev, &n->tick);
+}
+
+/* The connection is no more, or is not wanted: nothing of it stays. */
+static void real_net_part(struct real_net_peer *p)
+{
+  struct real_net *n = p->net;
+  if (p->out) {
+    ev_io_stop(n->ev, &p->out_io);
+    zmq_socket_monitor(p->out, NULL, 0);
+  }
+  if (p->news)
+    ev_io_stop(n->ev, &p->news_io);
+  real_net_drop_socket(&p->news);
+  real_net_drop_socket(&p->out);
+  p->up = false;
+  if (p->told && !p->lost) {
+    p->lost = true;
+    real_net_changed(n);
+  }
+  p->wait = p->next;
+  p->next = 2 * p->next < REAL_NET_TICKS_MAX ? 2 * p->next : REAL_NET_TICKS_MAX;
+  real_net_wait(n);
+}
+
+/* What the monitor has to say. */
+static void real_net_hear(struct real_net_peer *p)
+{
+  int event = 0;
+  for (uint32_t i = 0; i < REAL_NET_NEWS && p->news && (event = real_net_event(p->news)); i++) {
+    if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
+      p->up = true;
+      p->next = 1;
+      real_net_changed(p->net);
+    } else { /* after some errors it would not try again by itself */
+      real_net_part(p);
+    }
+  }
+}
+
+static void real_net_on_news(struct ev_loop *ev, ev_io *io, int events)
+{
+  (void)ev;
+  (void)events;
+  real_net_hear(io->data);
+}
+
+/* Its own work, such as forgetting a connection. */
+static void real_net_on_out(struct ev_loop *ev, ev_io *io, int events)
+{
+  const struct real_net_peer *p = io->data;
+  (void)ev;
+  (void)events;
+  real_net_events(p->out);
+}
+
+static bool real_net_dial(struct real_net_peer *p)
+{
+  struct real_net *n = p->net;
+  const char *address = n->hosts[p->node].address;
+  char name[64], endpoint[REAL_NET_ENDPOINT];
+  struct in_addr v4;
+  p->out = real_net_socket(n, ZMQ_PUSH);
+  if (!p->out)
+    return false;
+  real_net_set(p->out, ZMQ_IPV6, inet_pton(AF_INET, address, &v4) != 1);
+  snprintf(name, sizeof name, "inproc://peer-%u-%u", p->node, ++p->generation);
+  p->news = real_net_monitor(n, p->out, name,
+                             ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                                 ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                                 ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_DISCONNECTED);
+  if (!p->news) {
+    real_net_drop_socket(&p->out);
+    return false;
+  }
+  real_net_watch(n, &p->out_io, p->out, p, real_net_on_out);
+  real_net_watch(n, &p->news_io, p->news, p, real_net_on_news);
+  real_net_endpoint(endpoint, address, n->port);
+  if (zmq_connect(p->out, endpoint) != 0) {
+    real_net_part(p);
+    return false;
+  }
+  real_net_hear(p); /* its descriptor tells of what comes after somebody has looked, and failed */
+  return true;
+}
+
+/* ---- our own door ---------------------------------------------------------------------------- */
+
+/* Who opens so many connections is nobody we know. Those that are there stay; new ones are refused
+ * for a moment, so that neither memory nor descriptors run out. */
+static void real_net_shut(struct real_net *n, const char *why)
+{
+  if (n->shut)
+    return;
+  real_net_complain(n, why);
+  for (uint32_t i = 0; i < n->doors; i++)
+    zmq_unbind(n->in, n->door[i]);
+  n->shut = REAL_NET_SHUT_TICKS;
+  real_net_wait(n);
+}
+
+static void real_net_open_again(struct real_net *n)
+{
+  for (uint32_t i = 0; i < n->doors; i++) {
+    if (zmq_bind(n->in, n->door[i]) == 0)
+      continue;
+    real_net_complain(n, "cannot listen to other nodes; trying again");
+    while (i-- > 0)
+      zmq_unbind(n->in, n->door[i]);
+    n->shut = REAL_NET_SHUT_TICKS;
+    return;
+  }
+}
+
+static void real_net_count_guests(struct real_net *n)
+{
+  int event = 0;
+  while ((event = real_net_event(n->in_news))) { /* as many as there were connections */
+    if (event == ZMQ_EVENT_ACCEPTED)
+      n->guests++;
+    else if (event == ZMQ_EVENT_DISCONNECTED)
+      n->guests -= n->guests > 0;
+    else
+      real_net_shut(n, "cannot accept other nodes: out of descriptors; trying again");
+  }
+  if (n->guests > 2 * n->count + REAL_NET_STRANGERS)
+    real_net_shut(n, "too many connections from other nodes; refusing more for a while");
+}
+
+static void real_net_on_guest(struct ev_loop *ev, ev_io *io, int events)
+{
+  (void)ev;
+  (void)events;
+  real_net_count_guests(io->data);
+}
+
+static int real_net_bad_name(const struct real_net *n, const char *why, chi_error *err)
+{
+  return error_set(err, CHI_EINVAL,
+                   "node %u: the address \"%.100s\" in the hostfile cannot be resolved: %s",
+                   n->self, n->hosts[n->self].address, why);
+}
+
+static int real_net_bad_door(const struct real_net *n, const char *host, int error,
+                             chi_error *err)
+{
+  if (error == EADDRINUSE)
+    return error_set(err, CHI_EBUSY,
+                     "node %u: port %u at %s is in use; is another daemon running there?", n->self,
+                     n->port, host);
+  if (error == EADDRNOTAVAIL || error == ENODEV)
+    return error_set(err, CHI_EINVAL,
+                     "node %u: %s is not an address of this machine, which is where the hostfile "
+                     "puts it",
+                     n->self, host);
+  return error_set(err, error == EACCES ? CHI_EACCES : CHI_EINVAL,
+                   "node %u: cannot listen at %s, port %u: %s", n->self, host, n->port,
+                   zmq_strerror(error));
+}
+
+/* Listens at one address. 0, or errno. */
+static int real_net_open_door(struct real_net *n, int family, const char *host)
+{
+  char endpoint[REAL_NET_ENDPOINT];
+  size_t size = REAL_NET_ENDPOINT;
+  real_net_endpoint(endpoint, host, n->port);
+  real_net_set(n->in, ZMQ_IPV6, family == AF_INET6);
+  if (zmq_bind(n->in, endpoint) != 0)
+    return zmq_errno();
+  if (zmq_getsockopt(n->in, ZMQ_LAST_ENDPOINT, n->door[n->doors], &size) == 0)
+    n->doors++;
+  return 0;
+}
+
+/* Listens at every address that our own name has: others may know us by any of them. */
+static int real_net_open_doors(struct real_net *n, chi_error *err)
+{
+  const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+  struct addrinfo *all = NULL;
+  char host[NI_MAXHOST] = "", missed[NI_MAXHOST] = "";
+  int missed_error = 0, rc = getaddrinfo(n->hosts[n->self].address, NULL, &hints, &all);
+  if (rc != 0)
+    return real_net_bad_name(n, gai_strerror(rc), err);
+  for (const struct addrinfo *a = all; a && n->doors < REAL_NET_DOORS; a = a->ai_next) {
+    if (getnameinfo(a->ai_addr, a->ai_addrlen, host, sizeof host, NULL, 0, NI_NUMERICHOST) != 0)
+      continue;
+    int error = real_net_open_door(n, a->ai_family, host);
+    if (error == 0 || (missed_error && error != EADDRINUSE))
+      continue;
+    missed_error = error;
+    memcpy(missed, host, sizeof missed);
+  }
+  freeaddrinfo(all);
+  if (n->doors > 0 && missed_error != EADDRINUSE)
+    return CHI_OK;
+  return missed_error ? real_net_bad_door(n, missed, missed_error, err)
+                      : real_net_bad_name(n, "no address", err);
+}
+
+/* ---- time ------------------------------------------------------------------------------------ */
+
+static void real_net_on_tick(struct ev_loop *ev, ev_timer *timer, int events)
+{
+  struct real_net *n = timer->data;
+  bool waiting = false;
+  (void)events;
+  if (n->shut && --n->shut == 0)
+    real_net_open_again(n);
+  for (uint32_t i = 0; i < n->count; i++) {
+    struct real_net_peer *p = &n->peer[i];
+    if (i == n->self || p->out)
+      continue;
+    if (p->wait > 0 && --p->wait > 0)
+      waiting = true;
+    else if (!real_net_dial(p)) {
+      real_net_complain(n, "cannot connect to other nodes: out of descriptors or memory");
+      waiting = true;
+    }
+  }
+  if (!waiting && !n->shut)
+    ev_timer_stop(ev, timer);
+}
+
+/* ---- what arrives ---------------------------------------------------------------------------- */
+
+/* One message. False: there is none. */
+static bool real_net_receive(struct real_net *n)
+{
+  zmq_msg_t part[ENV_FRAMES_MAX], extra;
+  struct env_frame frame[ENV_FRAMES_MAX];
+  uint32_t count = 0, kept;
+  bool more = true;
+  for (; more; count++) {
+    zmq_msg_t *m = count < ENV_FRAMES_MAX ? &part[count] : &extra;
+    zmq_msg_init(m);
+    if (zmq_msg_recv(m, n->in, ZMQ_DONTWAIT) < 0) {
+      zmq_msg_close(m);
+      break;
+    }
+    more = zmq_msg_more(m);
+    if (count < ENV_FRAMES_MAX)
+      frame[count] = (struct env_frame){zmq_msg_data(m), zmq_msg_size(m)};
+    else
+      zmq_msg_close(m);
+  }
+  if (count == 0)
+    return false;
+  kept = count < ENV_FRAMES_MAX ? count : ENV_FRAMES_MAX;
+  if (!more && count <= ENV_FRAMES_MAX && frame[0].size <= REAL_NET_FIRST_MAX)
+    n->owner.message(n->owner.arg, frame, count);
+  else
+    real_net_complain(n, "a message was dropped: it has too many frames, or a large first one");
+  for (uint32_t i = 0; i < kept; i++)
+    zmq_msg_close(&part[i]);
+  return true;
+}
+
+/* It only wakes: what there is is taken in the next turn. */
+static void real_net_on_wake(struct ev_loop *ev, ev_io *io, int events)
+{
+  const struct real_net *n = io->data;
+  (void)ev;
+  (void)events;
+  if (io == &n->sent_io)
+    real_env_drain(io->fd);
+}
+
+static void real_net_hand_back(struct real_net *n)
+{
+  struct ring_node *node = inbox_empty(&n->sent) ? NULL : inbox_take(&n->sent);
+  while (node) {
+    struct real_net_parcel *parcel = CHI_CONTAINER_OF(node, struct real_net_parcel, node);
+    void *what = parcel->parcel;
+    node = node->next;
+    n->peer[parcel->peer].pinned -= parcel->bytes;
+    free(parcel);
+    n->owner.sent(n->owner.arg, what);
+  }
+}
+
+/* In between a peer may have been lost and found again: both are told. */
+static void real_net_tell(struct real_net *n)
+{
+  n->changed = false;
+  for (uint32_t i = 0; i < n->count; i++) {
+    struct real_net_peer *p = &n->peer[i];
+    if (p->lost) {
+      p->told = p->lost = false;
+      n->owner.peer(n->owner.arg, i, false);
+    }
+    if (p->up && !p->told) {
+      p->told = true;
+      n->owner.peer(n->owner.arg, i, true);
+    }
+  }
+}
+
+bool real_net_turn(struct real_env *r)
+{
+  struct real_net *n = r->net;
+  uint32_t taken = 0;
+  if (!n->context)
+    return false;
+  real_net_hand_back(n);
+  if (n->changed)
+    real_net_tell(n);
+  while (taken < REAL_NET_MESSAGES && real_net_receive(n))
+    taken++;
+  return taken == REAL_NET_MESSAGES || n->changed;
+}
+
+bool real_net_ready(struct real_env *r)
+{
+  struct real_net *n = r->net;
+  return n->context && (real_net_events(n->in) & ZMQ_POLLIN || !inbox_empty(&n->sent));
+}
+
+/* ---- sending --------------------------------------------------------------------------------- */
+
+/* Whoever reads it last, on whatever thread. */
+static void real_net_let_go(struct real_net_parcel *parcel)
+{
+  struct real_net *n = parcel->net;
+  if (count_add(&parcel->left, UINT32_MAX) == 1 && inbox_push(&n->sent, &parcel->node))
+    real_net_nudge(n);
+}
+
+static void real_net_release(void *data, void *hint)
+{
+  (void)data;
+  real_net_let_go(hint);
+}
+
+/* Makes messages of the frames behind the first, that will let go of the parcel. NULL: no memory,
+ * and nothing was made. */
+static struct real_net_parcel *real_net_pack(struct real_net *n, uint32_t peer,
+                                             const struct env_frame *frame, uint32_t count,
+                                             void *parcel, zmq_msg_t *part)
+{
+  struct real_net_parcel *p = malloc(sizeof *p);
+  if (!p)
+    return NULL;
+  *p = (struct real_net_parcel){.net = n, .parcel = parcel, .peer = peer, .left = count};
+  for (uint32_t i = 1; i < count; i++) {
+    void *data = (void *)(uintptr_t)frame[i].data;
+    if (zmq_msg_init_data(&part[i], data, frame[i].size, real_net_release, p) == 0) {
+      p->bytes += frame[i].size;
+      continue;
+    }
+    while (--i > 0)
+      zmq_msg_close(&part[i]);
+    free(p);
+    return NULL;
+  }
+  return p;
+}
+
+static bool real_net_send_part(void *out, zmq_msg_t *part, bool more)
+{
+  return zmq_msg_send(part, out, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) >= 0;
+}
+
+/* The first frame decides whether the message is taken. */
+static bool real_net_send_first(struct real_net_peer *p, const struct env_frame *frame, bool more)
+{
+  zmq_msg_t part;
+  if (zmq_msg_init_size(&part, frame->size) != 0)
+    return false;
+  if (frame->size)
+    memcpy(zmq_msg_data(&part), frame->data, frame->size);
+  if (real_net_send_part(p->out, &part, more))
+    return true;
+  /* It may not have looked yet whether there is room. */
+  if (real_net_events(p->out) & ZMQ_POLLOUT && real_net_send_part(p->out, &part, more))
+    return true;
+  zmq_msg_close(&part);
+  return false;
+}
+
+static int real_net_send(struct env *env, uint32_t peer, const struct env_frame *frame,
+                         uint32_t count, void *parcel)
+{
+  struct real_net *n = real_env_of(env)->net;
+  zmq_msg_t part[ENV_FRAMES_MAX];
+  struct real_net_parcel *pack = NULL;
+  CHI_ASSERT(count > 0 && count <= ENV_FRAMES_MAX && (parcel || count == 1));
+  CHI_ASSERT(peer < n->count && peer != n->self);
+  struct real_net_peer *p = &n->peer[peer];
+  if (!p->up)
+    return CHI_EUNREACHABLE;
+  if (p->pinned >= REAL_NET_PINNED_MAX)
+    return CHI_EBUSY;
+  if (parcel && !(pack = real_net_pack(n, peer, frame, count, parcel, part)))
+    return CHI_EBUSY;
+  bool taken = real_net_send_first(p, frame, count > 1);
+  if (taken && pack)
+    p->pinned += pack->bytes;
+  /* If the connection goes away in between, ZeroMQ drops the whole, once it has seen all of it. */
+  for (uint32_t i = 1; i < count; i++)
+    if (!taken || !real_net_send_part(p->out, &part[i], i + 1 < count))
+      zmq_msg_close(&part[i]);
+  if (!taken)
+    free(pack);
+  else if (pack)
+    real_net_let_go(pack);
+  return taken ? CHI_OK : CHI_EBUSY;
+}
+
+static void real_net_reset(struct env *env, uint32_t peer)
+{
+  struct real_net *n = real_env_of(env)->net;
+  CHI_ASSERT(peer < n->count && peer != n->self);
+  if (n->peer[peer].up)
+    real_net_part(&n->peer[peer]);
+}
+
+/* ---- open and close -------------------------------------------------------------------------- */
+
+/* Names of others may become known later, and are looked up at each attempt; but who waits for
+ * nothing at all likes to hear of a mistake. */
+static void real_net_check_names(const struct real_net *n)
+{
+  const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+  struct env *env = &n->env->env;
+  uint64_t end = env->clock(env) + REAL_NET_LOOKUP_NS;
+  char text[400];
+  for (uint32_t i = 0; i < n->count && env->clock(env) < end; i++) {
+    struct addrinfo *all = NULL;
+    int rc = i == n->self ? 0 : getaddrinfo(n->hosts[i].address, NULL, &hints, &all);
+    if (all)
+      freeaddrinfo(all);
+    if (rc == 0)
+      continue;
+    snprintf(text, sizeof text,
+             "node %u: the address \"%.100s\" in the hostfile cannot be resolved now: %s; it is "
+             "tried again",
+             i, n->hosts[i].address, gai_strerror(rc));
+    env->log(env, CHI_LOG_WARNING, text);
+  }
+}
+
+static void real_net_close(struct env *env)
+{
+  struct real_net *n = real_env_of(env)->net;
+  struct ring_node *node;
+  if (!n->context)
+    return;
+  for (uint32_t i = 0; n->peer && i < n->count; i++)
+    real_net_part(&n->peer[i]);
+  ev_timer_stop(n->ev, &n->tick);
+  ev_io_stop(n->ev, &n->in_io);
+  ev_io_stop(n->ev, &n->in_news_io);
+  ev_io_stop(n->ev, &n->sent_io);
+  if (n->in)
+    zmq_socket_monitor(n->in, NULL, 0);
+  real_net_drop_socket(&n->in_news);
+  real_net_drop_socket(&n->in);
+  while (zmq_ctx_term(n->context) != 0 && zmq_errno() == EINTR)
+    ;
+  n->context = NULL; /* from here on nobody reads any frame */
+  while ((node = inbox_take(&n->sent)))
+    while (node) {
+      struct real_net_parcel *parcel = CHI_CONTAINER_OF(node, struct real_net_parcel, node);
+      node = node->next;
+      free(parcel);
+    }
+  if (n->sent_fd >= 0)
+    close(n->sent_fd);
+  n->sent_fd = -1;
+  free(n->peer);
+  n->peer = NULL;
+}
+
+/* Everything but connections and doors. */
+static bool real_net_prepare(struct real_net *n)
+{
+  static const char *const name = "inproc://door";
+  int limit, sockets = (int)(REAL_NET_SOCKETS * (n->count + 1));
+  n->context = zmq_ctx_new();
+  if (n->context)
+    n->peer = calloc(n->count, sizeof *n->peer);
+  if (!n->peer)
+    return false;
+  limit = zmq_ctx_get(n->context, ZMQ_SOCKET_LIMIT);
+  zmq_ctx_set(n->context, ZMQ_MAX_SOCKETS, sockets < limit ? sockets : limit);
+  for (uint32_t i = 0; i < n->count; i++)
+    n->peer[i] = (struct real_net_peer){.net = n, .node = i, .next = 1};
+  n->sent_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  n->in = real_net_socket(n, ZMQ_PULL);
+  if (n->sent_fd < 0 || !n->in)
+    return false;
+  n->in_news = real_net_monitor(
+      n, n->in, name, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_ACCEPT_FAILED | ZMQ_EVENT_DISCONNECTED);
+  if (!n->in_news)
+    return false;
+  real_net_watch(n, &n->in_io, n->in, n, real_net_on_wake);
+  real_net_watch(n, &n->in_news_io, n->in_news, n, real_net_on_guest);
+  ev_io_init(&n->sent_io, real_net_on_wake, n->sent_fd, EV_READ);
+  n->sent_io.data = n;
+  ev_io_start(n->ev, &n->sent_io);
+  real_net_count_guests(n);
+  return true;
+}
+
+static int real_net_open(struct env *env, const chi_host *hosts, uint32_t count, uint32_t self,
+                         uint32_t port, chi_error *err)
+{
+  struct real_net *n = real_env_of(env)->net;
+  int rc;
+  CHI_ASSERT(!n->context && self < count);
+  *n = (struct real_net){.env = n->env, .owner = n->owner, .ev = n->ev, .hosts = hosts,
+                         .count = count, .self = self, .port = port, .sent_fd = -1};
+  ev_timer_init(&n->tick, real_net_on_tick, 0., REAL_NET_TICK_S);
+  n->tick.data = n;
+  rc = real_net_prepare(n) ? real_net_open_doors(n, err)
+                           : error_set(err, CHI_ENOMEM, "no descriptors or memory for %u nodes",
+                                       count);
+  if (rc != CHI_OK) {
+    real_net_close(env);
+    return rc;
+  }
+  real_net_check_names(n);
+  for (uint32_t i = 0; i < count; i++)
+    if (i != self && !real_net_dial(&n->peer[i]))
+      real_net_wait(n);
+  return CHI_OK;
+}
+
+int real_net_bind(struct real_env *r, const struct real_net_owner *owner)
+{
+  struct real_net *n = calloc(1, sizeof *n);
+  if (!n)
+    return CHI_ENOMEM;
+  n->env = r;
+  n->owner = *owner;
+  n->ev = real_loop_ev(r->loop);
+  r->net = n;
+  r->env.net_open = real_net_open;
+  r->env.net_close = real_net_close;
+  r->env.net_send = real_net_send;
+  r->env.net_reset = real_net_reset;
+  return CHI_OK;
+}
+
+void real_net_unbind(struct real_env *r)
+{
+  CHI_ASSERT(!r->net->context);
+  free(r->net);
+  r->net = NULL;
+}
+
+#undef REAL_NET_MESSAGES
+#undef REAL_NET_NEWS
+#undef REAL_NET_ENDPOINT
+#undef REAL_NET_DOORS
+#undef REAL_NET_TICK_S
+#undef REAL_NET_TICKS_MAX
+#undef REAL_NET_SHUT_TICKS
+#undef REAL_NET_QUIET_NS
+#undef REAL_NET_LOOKUP_NS
+#undef REAL_NET_SEND_QUEUE
+#undef REAL_NET_TAKE_QUEUE
+#undef REAL_NET_ASK_MS
+#undef REAL_NET_DEAD_MS
+#undef REAL_NET_HANDSHAKE_MS
+#undef REAL_NET_CONNECT_MS
+#undef REAL_NET_AGAIN_MS
+#undef REAL_NET_AGAIN_MAX_MS
+#undef REAL_NET_BACKLOG
+#undef REAL_NET_COMMAND_MAX
+#undef REAL_NET_SOCKETS
 
 #endif
 #endif /* CHI_OMIT_REAL */
@@ -26992,6 +27920,11 @@ int real_loop_watch(struct real_loop *l, int fd, bool bell)
   s->io.data = s;
   ev_io_start(l->ev, &s->io);
   return CHI_OK;
+}
+
+struct ev_loop *real_loop_ev(const struct real_loop *l)
+{
+  return l->ev;
 }
 
 static void real_loop_on_clock(struct ev_loop *ev, ev_io *io, int events)
@@ -28737,6 +29670,14 @@ static uint64_t real_env_clock(struct env *env)
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec + 1;
 }
 
+static uint64_t real_env_wall(struct env *env)
+{
+  struct timespec now;
+  (void)env;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 static uint64_t real_env_random(struct env *env)
 {
   uint64_t value;
@@ -28906,6 +29847,7 @@ int real_env_open(struct real_env *r, const char *log_file)
       .relax = real_env_relax,
       .alive = r->mark,
       .pause = real_env_pause,
+      .wall = real_env_wall,
   };
   return CHI_OK;
 }
@@ -30783,6 +31725,11 @@ CHI_PRIVATE bool sim_check_settled(const struct sim_check *c, char *why, size_t 
       snprintf(why, size, "node %u has %llu open tasks", i, (unsigned long long)view.tasks_open);
       return false;
     }
+    if (view.credit) {
+      snprintf(why, size, "node %u holds room for tasks between nodes that are over: %llu", i,
+               (unsigned long long)view.credit);
+      return false;
+    }
     if (known < c->nodes && view.pools != first.pools) {
       snprintf(why, size, "nodes %u and %u have different tables of pools", known, i);
       return false;
@@ -31822,6 +32769,7 @@ CHI_PRIVATE void sim_host_finish(struct sim_host *host)
     sim_world_fail(host->world, host->number, "a stopped node still has file operations");
   sim_host_dismiss(host);
   runtime_close(host->runtime);
+  sim_link_close_unheard(&host->port);
   sim_party_check(&host->party, "of a stopped node");
   if (files)
     sim_world_fail(host->world, host->number, "leak of a stopped node: %u open files", files);
@@ -33384,6 +34332,17 @@ CHI_PRIVATE void sim_link_close(struct sim_link_port *port, env_link handle)
   if (link->waiting)
     sim_thread_wake(link->waiting, sim_link_time(port->node));
   sim_link_drop(link);
+}
+
+CHI_PRIVATE void sim_link_close_unheard(struct sim_link_port *port)
+{
+  const struct sim_link_mail *mail = port->first;
+  while (mail) {
+    bool unheard = mail->kind == SIM_LINK_CONNECT;
+    if (unheard)
+      sim_link_close(port, mail->link->node_end);
+    mail = unheard ? port->first : mail->next;
+  }
 }
 
 CHI_PRIVATE void sim_link_close_all(struct sim_link_port *port)

@@ -268,6 +268,11 @@ CHI_PRIVATE bool sim_check_settled(const struct sim_check *c, char *why, size_t 
       snprintf(why, size, "node %u has %llu open tasks", i, (unsigned long long)view.tasks_open);
       return false;
     }
+    if (view.credit) {
+      snprintf(why, size, "node %u holds room for tasks between nodes that are over: %llu", i,
+               (unsigned long long)view.credit);
+      return false;
+    }
     if (known < c->nodes && view.pools != first.pools) {
       snprintf(why, size, "nodes %u and %u have different tables of pools", known, i);
       return false;

@@ -5,6 +5,7 @@
  *   membership   when all is settled, every node takes every other for alive, in its present life
  *   pools        and all have the same table of pools
  *   open         and no node has a task that nobody waits for
+ *   credit       and none holds slots, bytes or answers of tasks between nodes
  *
  * An event costs a look into a table; nodes are compared with each other in sim_check_settled only.
  * Fed by the simulation's recorder, which belongs to it; others listen through sim_check_listen. */

@@ -315,6 +315,7 @@ CHI_PRIVATE void sim_host_finish(struct sim_host *host)
     sim_world_fail(host->world, host->number, "a stopped node still has file operations");
   sim_host_dismiss(host);
   runtime_close(host->runtime);
+  sim_link_close_unheard(&host->port);
   sim_party_check(&host->party, "of a stopped node");
   if (files)
     sim_world_fail(host->world, host->number, "leak of a stopped node: %u open files", files);

@@ -180,6 +180,17 @@ CHI_PRIVATE void sim_link_close(struct sim_link_port *port, env_link handle)
   sim_link_drop(link);
 }
 
+CHI_PRIVATE void sim_link_close_unheard(struct sim_link_port *port)
+{
+  const struct sim_link_mail *mail = port->first;
+  while (mail) {
+    bool unheard = mail->kind == SIM_LINK_CONNECT;
+    if (unheard)
+      sim_link_close(port, mail->link->node_end);
+    mail = unheard ? port->first : mail->next;
+  }
+}
+
 CHI_PRIVATE void sim_link_close_all(struct sim_link_port *port)
 {
   struct sim_party_table *links = &port->node->links;

@@ -56,6 +56,8 @@ CHI_PRIVATE int sim_link_reply(struct sim_party *node, env_link link, const void
                                size_t size, const struct env_share *shares, uint32_t count);
 CHI_PRIVATE void sim_link_close(struct sim_link_port *port, env_link link);
 
+/* Those that the node has not been told of: it can't give them back. */
+CHI_PRIVATE void sim_link_close_unheard(struct sim_link_port *port);
 /* A client, or a node, is no more: all of its links hang up. */
 CHI_PRIVATE void sim_link_shut_all(struct sim_party *client);
 CHI_PRIVATE void sim_link_close_all(struct sim_link_port *port);

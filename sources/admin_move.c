@@ -309,7 +309,7 @@ static int admin_move_checked(chi_ctx *ctx, struct admin_host *host, struct pool
     error_set(err, rc, "container %u cannot be saved: %s", index, chi_status_text(rc));
   }
   bool gone = rc == CHI_OK || rc == CHI_EUNKNOWN || rc == CHI_EEXIST;
-  if (rc == CHI_EUNKNOWN) /* if the target doesn't have it, it is to begin anew there */
+  if (gone) /* if the target loses it before all nodes know, it is to begin anew there */
     admin_tell_move(ctx, host, p->id, &(struct accord_move){index, node, epoch});
   admin_place(ctx, host, p, index, gone ? node : self, gone ? NULL : c);
   admin_publish(ctx, host->directory);

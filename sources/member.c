@@ -8,6 +8,7 @@
 #define MEMBER_DRAWS 12u     /* attempts to find that many different ones */
 #define MEMBER_HEALTH_MAX 3u /* a suspicion lasts up to 1 + this times as long */
 #define MEMBER_COPIES 48u    /* times that a piece of news is sent, at most */
+#define MEMBER_MET 4u        /* and of whom it has met itself, as the others will */
 #define MEMBER_BUCKETS 128u  /* of ticks in which suspicions end: the longest one lasts fewer */
 #define MEMBER_LOST_FAST 8u  /* of so many probes at most one goes to who is dead or unknown */
 #define MEMBER_LOST_SLOW 64u /* and at least one */
@@ -57,6 +58,7 @@ struct member {
   uint32_t health;          /* 0: well .. MEMBER_HEALTH_MAX */
   uint32_t since_lost;      /* probes since the last one of a lost node */
   uint32_t copies;          /* times that a piece of news is sent */
+  uint32_t outdone;         /* to whom its own later life is being told, or MEMBER_NONE */
   struct member_probe probe;
   struct member_figures figures;
   struct member_ring lively, lost;            /* alive or suspected; dead or unknown */
@@ -271,7 +273,7 @@ static void member_hear(struct member *m, uint32_t node, uint64_t boot, uint32_t
 static uint32_t member_gather(struct member *m, uint32_t to, uint32_t about, uint32_t *pick)
 {
   uint32_t count = 0, first;
-  if (m->node[to].state == MEMBER_SUSPECT || m->node[to].state == MEMBER_DEAD)
+  if (m->node[to].state == MEMBER_SUSPECT || m->node[to].state == MEMBER_DEAD || m->outdone == to)
     pick[count++] = to;
   if (about != m->opt.self && about != to && m->node[about].state != MEMBER_UNKNOWN)
     pick[count++] = about;
@@ -311,6 +313,14 @@ static void member_send(struct member *m, uint32_t to, enum wire_kind kind, uint
   }
   CHI_ASSERT(!out.failed && out.used == MEMBER_HEAD + count * MEMBER_ITEM);
   m->opt.send(m->opt.arg, to, kind, bytes, out.used);
+}
+
+/* A node lives with a lower boot than is known: it should hear that, and be reborn above. */
+static void member_outdo(struct member *m, uint32_t node)
+{
+  m->outdone = node;
+  member_send(m, node, WIRE_PROBE, 0, m->opt.self, node);
+  m->outdone = MEMBER_NONE;
 }
 
 struct member_item {
@@ -545,6 +555,8 @@ int member_on_record(struct member *m, uint64_t now, uint32_t from, enum wire_ki
     return CHI_ECORRUPT;
   }
   member_hear(m, from, r.sender.boot, r.sender.refute, MEMBER_ALIVE);
+  if (CHI_UNLIKELY(r.sender.boot < m->node[from].boot))
+    member_outdo(m, from);
   for (uint32_t i = 0; i < r.count; i++)
     member_hear(m, r.news[i].node, r.news[i].boot, r.news[i].refute, r.news[i].state);
   member_answer(m, kind, &r);
@@ -558,7 +570,11 @@ void member_on_boot(struct member *m, uint32_t node, uint64_t boot)
   CHI_ASSERT(node < m->opt.count && node != m->opt.self && boot != 0);
   const struct member_node *n = &m->node[node];
   member_hear(m, node, boot, 0, MEMBER_ALIVE);
-  if (n->boot == boot && n->state != MEMBER_ALIVE) /* it should know, and contradict */
+  if (n->left > MEMBER_MET) /* a few do, for those who don't meet it */
+    member_tell(m, node, MEMBER_MET);
+  if (n->boot > boot)
+    member_outdo(m, node);
+  else if (n->state != MEMBER_ALIVE) /* it should know, and contradict */
     member_send(m, node, WIRE_PROBE, 0, m->opt.self, node);
 }
 
@@ -594,6 +610,7 @@ int member_open(const struct member_options *options, struct member **out)
   m->lively.node = (uint32_t *)&m->node[count];
   m->lost.node = m->lively.node + count;
   m->probe.ask_at = UINT64_MAX;
+  m->outdone = MEMBER_NONE;
   for (uint32_t i = 0; i <= MEMBER_COPIES; i++)
     member_list_init(&m->news[i]);
   for (uint32_t i = 0; i < MEMBER_BUCKETS; i++)
@@ -639,6 +656,7 @@ const struct member_figures *member_figures(const struct member *m)
 #undef MEMBER_DRAWS
 #undef MEMBER_HEALTH_MAX
 #undef MEMBER_COPIES
+#undef MEMBER_MET
 #undef MEMBER_BUCKETS
 #undef MEMBER_LOST_FAST
 #undef MEMBER_LOST_SLOW

@@ -94,6 +94,13 @@ void net_let_go(struct net *n, chi_ctx *ctx, int rc)
   worker_end(n->worker, ctx, rc);
 }
 
+/* Where the containers are now: the task may have been on its way here while one left. */
+static const struct pool_map *net_map(const struct net *n, const chi_ctx *ctx)
+{
+  const struct pool_entry *e = pool_table_find(n->worker->table, ctx->task->pool);
+  return e && e->pool == ctx->container->pool ? e->map : ctx->map;
+}
+
 void net_submit(struct net *n, chi_ctx *ctx, uint32_t first, uint32_t count)
 {
   struct net_call *call = NULL;
@@ -103,7 +110,7 @@ void net_submit(struct net *n, chi_ctx *ctx, uint32_t first, uint32_t count)
   n->figures.calls++;
   int rc = periodic && count > 1 ? CHI_ENOTSUP : n->given_up ? CHI_ESHUTDOWN : CHI_OK;
   if (rc == CHI_OK)
-    rc = net_call_open(n, ctx, ctx->container->pool, ctx->map, first, count, NULL, &call);
+    rc = net_call_open(n, ctx, ctx->container->pool, net_map(n, ctx), first, count, NULL, &call);
   net_leave(n);
   if (rc != CHI_OK)
     net_let_go(n, ctx, rc);
@@ -330,4 +337,24 @@ void net_malformed(struct net *n, const struct net_link *l, const char *what)
 void net_figures(const struct net *n, struct net_figures *out)
 {
   *out = n->figures;
+}
+
+/* Slots that are neither in use nor free. */
+static uint32_t net_slots_missing(const struct net_link *l)
+{
+  uint32_t missing = l->slots - l->busy;
+  for (uint32_t at = l->free; at > 0 && missing > 0; at = l->slot[at - 1].free)
+    missing--;
+  return missing;
+}
+
+uint64_t net_credit(const struct net *n)
+{
+  uint64_t sum = n->figures.calls_open + n->figures.runs_open;
+  for (uint32_t i = 0; i < n->nodes; i++) {
+    const struct net_link *l = n->link[i];
+    if (l)
+      sum += l->busy + l->bytes + l->waiting + l->held + l->kept + net_slots_missing(l);
+  }
+  return sum;
 }

@@ -105,6 +105,9 @@ struct net_figures {
   uint32_t calls_open, runs_open, answers_kept;
 };
 CHI_PRIVATE void net_figures(const struct net *n, struct net_figures *out);
+/* What this node holds of peers' room, and of its own for them: slots, bytes, answers. It comes
+ * back to 0 when nothing is under way any more. */
+CHI_PRIVATE uint64_t net_credit(const struct net *n);
 
 /* ---- between net.c, net_call.c, net_link.c, net_seat.c, net_fold.c and net_record.c */
 

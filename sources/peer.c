@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #define PEER_BOOT_MAX (UINT64_MAX >> 1)  /* so that there is always one above */
+#define PEER_BOOT_GAP 0xfffffu           /* the next life is up to so much above */
 #define PEER_REFUSE_NS 10000000u         /* between two refusals to one peer */
 #define PEER_ROOM_MIN 2048u              /* bytes of a batch to begin with */
 #define PEER_INSTANCE (CHI_NAME_MAX + 8) /* bytes of "NAME:PORT" with its NUL */
@@ -383,11 +384,13 @@ void peer_reset(struct peer *p)
 
 void peer_raise(struct peer_set *s, uint64_t boot)
 {
-  if (s->twice || boot < s->boot || boot >= PEER_BOOT_MAX)
+  if (s->twice || boot < s->boot || boot >= PEER_BOOT_MAX - PEER_BOOT_GAP)
     return;
   log_write(s->log, CHI_LOG_INFO, "node %u: a higher boot of this node is known; it begins anew",
             s->self);
-  s->boot = boot + 1;
+  /* Not the very next one: a life that took it and died before anybody knew would be followed by one
+   * that takes it again. */
+  s->boot = boot + 1 + (s->life & PEER_BOOT_GAP);
   for (uint32_t i = 0; i < s->count; i++) {
     s->peer[i].confirmed = s->peer[i].met = false;
     peer_unpin(&s->peer[i]);
@@ -817,6 +820,7 @@ void peer_close(struct peer_set *s)
 }
 
 #undef PEER_BOOT_MAX
+#undef PEER_BOOT_GAP
 #undef PEER_REFUSE_NS
 #undef PEER_ROOM_MIN
 #undef PEER_INSTANCE

@@ -25,6 +25,14 @@ static uint64_t real_env_clock(struct env *env)
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec + 1;
 }
 
+static uint64_t real_env_wall(struct env *env)
+{
+  struct timespec now;
+  (void)env;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 static uint64_t real_env_random(struct env *env)
 {
   uint64_t value;
@@ -194,6 +202,7 @@ int real_env_open(struct real_env *r, const char *log_file)
       .relax = real_env_relax,
       .alive = r->mark,
       .pause = real_env_pause,
+      .wall = real_env_wall,
   };
   return CHI_OK;
 }

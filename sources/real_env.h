@@ -16,6 +16,7 @@
 struct real_loop;
 struct real_file;
 struct real_module;
+struct real_net;
 
 struct real_env {
   struct env env; /* what the core sees; its self is this struct */
@@ -28,6 +29,7 @@ struct real_env {
   struct real_file *files; /* of a node: one for each worker */
   uint32_t file_count;
   struct real_module *modules; /* those loaded */
+  struct real_net *net;        /* of a node */
   /* For tests: as if the kernel had no io_uring, no MADV_POPULATE_WRITE. */
   bool no_ring, no_populate;
 };

@@ -281,6 +281,11 @@ int real_loop_watch(struct real_loop *l, int fd, bool bell)
   return CHI_OK;
 }
 
+struct ev_loop *real_loop_ev(const struct real_loop *l)
+{
+  return l->ev;
+}
+
 static void real_loop_on_clock(struct ev_loop *ev, ev_io *io, int events)
 {
   struct real_loop *l = (struct real_loop *)io->data;

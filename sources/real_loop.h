@@ -7,6 +7,7 @@
 
 #ifndef CHI_OMIT_REAL
 
+struct ev_loop;
 struct real_loop;
 
 /* What the loop tells its owner, in real_loop_poll and real_loop_sleep only. connect, request and
@@ -31,6 +32,9 @@ CHI_PRIVATE void real_loop_close(struct real_env *r);
 
 /* Wakes the loop when fd becomes readable; a bell is then drained. CHI_ENOMEM. */
 CHI_PRIVATE int real_loop_watch(struct real_loop *l, int fd, bool bell);
+
+/* For those who have more to watch, and stop that before real_loop_close. */
+CHI_PRIVATE struct ev_loop *real_loop_ev(const struct real_loop *l);
 
 /* Handles what has arrived, without waiting. */
 CHI_PRIVATE void real_loop_poll(struct real_loop *l);

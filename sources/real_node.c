@@ -12,6 +12,7 @@
 #include "real_link.h"
 #include "real_loop.h"
 #include "real_module.h"
+#include "real_net.h"
 #include "real_shm.h"
 #include "real_thread.h"
 #include "runtime.h"
@@ -136,6 +137,23 @@ static void real_node_on_awake(void *arg)
   runtime_awake(rt, runtime_network_worker(rt));
 }
 
+/* ---- upcalls of the network ------------------------------------------------------------------ */
+
+static void real_node_on_message(void *arg, const struct env_frame *frame, uint32_t count)
+{
+  runtime_on_message(((struct chi_node *)arg)->runtime, frame, count);
+}
+
+static void real_node_on_peer(void *arg, uint32_t peer, bool connected)
+{
+  runtime_on_peer(((struct chi_node *)arg)->runtime, peer, connected);
+}
+
+static void real_node_on_sent(void *arg, void *parcel)
+{
+  runtime_on_sent(((struct chi_node *)arg)->runtime, parcel);
+}
+
 /* ---- open ------------------------------------------------------------------------------------ */
 
 /* Everything of *config, with lists of its own. */
@@ -185,6 +203,8 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
 {
   const struct real_loop_owner owner = {n, real_node_on_connect, real_node_on_request,
                                         real_node_on_hangup, real_node_on_awake};
+  const struct real_net_owner network = {n, real_node_on_message, real_node_on_peer,
+                                         real_node_on_sent};
   int rc = real_node_configure(n, config, err);
   if (rc == CHI_OK)
     rc = real_link_locate(n->real.directory, n->config.main_segment_name, n->config.port, &n->place,
@@ -194,6 +214,8 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
   if (rc != CHI_OK)
     return rc;
   rc = real_loop_open(&n->real, n->desk.socket, REAL_LOOP_LINKS_MAX, &owner);
+  if (rc == CHI_OK)
+    rc = real_net_bind(&n->real, &network);
   if (rc == CHI_OK)
     rc = real_file_bind(&n->real, n->config.sched_threads + n->config.slow_threads + 1);
   real_shm_bind(&n->real);
@@ -233,6 +255,8 @@ static void real_node_free(struct chi_node *n)
     runtime_close(n->runtime);
   if (n->real.files)
     real_file_close(&n->real);
+  if (n->real.net)
+    real_net_unbind(&n->real);
   if (n->real.loop)
     real_loop_close(&n->real);
   real_link_leave(&n->place, &n->desk);

@@ -7,6 +7,7 @@
 #include "error.h"
 #include "real_file.h"
 #include "real_loop.h"
+#include "real_net.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -120,6 +121,12 @@ static bool real_thread_look(const struct real_thread *t)
          real_file_ready(t->crew->env, t->worker);
 }
 
+/* The same, and at the network, which costs as much as giving the CPU to others. */
+static bool real_thread_listen(const struct real_thread *t)
+{
+  return real_thread_look(t) || (real_thread_is_network(t) && real_net_ready(t->crew->env));
+}
+
 /* Looks for work, giving the CPU to others in between, until the window or the deadline is over. */
 static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
 {
@@ -130,7 +137,7 @@ static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
     /* Where others run in between, time passes but nothing is spent: then turns count. */
     for (int n = 0; !found && t->now < deadline && (t->now < end || n < REAL_THREAD_TURNS); n++) {
       sched_yield();
-      found = real_thread_look(t);
+      found = real_thread_listen(t);
       t->now = real_thread_now(t);
     }
     real_spin_ended(&t->spin, found);
@@ -208,15 +215,17 @@ static void real_thread_sleep(struct real_thread *t, uint64_t worked, uint64_t d
 static bool real_thread_serve(struct real_thread *t, uint64_t now)
 {
   struct real_env *r = t->crew->env;
+  bool more;
   if (now - t->polled > REAL_THREAD_POLL_NS) {
     real_loop_poll(r->loop);
     t->polled = now;
   }
   t->crew->turn(t->crew->arg);
+  more = real_net_turn(r);
   int ring = real_file_descriptor(r, t->worker);
   if (ring >= 0 && !t->ring_watched)
     t->ring_watched = real_loop_watch(r->loop, ring, false) == CHI_OK;
-  return ring < 0 || t->ring_watched;
+  return !more && (ring < 0 || t->ring_watched);
 }
 
 static void real_thread_work(struct real_thread *t)

@@ -548,7 +548,8 @@ uint64_t runtime_grace(const struct runtime *rt)
 void runtime_inspect(const struct runtime *rt, struct runtime_view *out)
 {
   *out = (struct runtime_view){.pools = fleet_digest_of(&rt->fleet),
-                               .tasks_open = runtime_work_left(rt)};
+                               .tasks_open = runtime_work_left(rt),
+                               .credit = rt->fleet.net ? net_credit(rt->fleet.net) : 0};
   for (uint32_t i = 0; i < rt->crew.count; i++)
     out->tasks_open -= mark_get(&rt->crew.worker[i].resting);
 }

@@ -68,6 +68,7 @@ CHI_PRIVATE const chi_error *runtime_failure(const struct runtime *rt);
 struct runtime_view {
   uint64_t pools;      /* digest of the table of pools that all nodes agree on; 0: alone */
   uint64_t tasks_open; /* accepted and not ended, but for periodic ones at rest */
+  uint64_t credit;     /* held of peers' room, and of its own for them: see net_credit */
 };
 CHI_PRIVATE CHI_UNUSED void runtime_inspect(const struct runtime *rt, struct runtime_view *out);
 

@@ -376,7 +376,8 @@ part_valgrind()
 {
   build tests || return
   limit=900
-  run 'sim stories' $thin STORY_SEEDS=1 valgrind -q --error-exitcode=9 --leak-check=full build/gcc-amalgam/test-sim
+  run 'sim stories' $thin STORY_SEEDS=1 valgrind -q --error-exitcode=9 --leak-check=full \
+    build/gcc-amalgam/test-sim
 }
 
 # The hash of every story told by a build: $1 is its directory under build/.
@@ -414,6 +415,13 @@ part_races()
   run 'interleavings' build/gcc-interleave/test-interleave
   grep ' interleavings' "$out" | sed 's/^ */   /'
   run 'what is broken is noticed' tests/interleave/mutants.sh build/gcc-interleave
+}
+
+part_sweep()
+{
+  build sweep || return
+  run 'clusters under faults' build/gcc-amalgam/sweep --seeds 300 --seconds 50 --counts --shrink 20
+  sed -n 's/^\(faults\|tasks\|moves\|[0-9]* seeds\)/   \1/p' "$out"
 }
 
 part_hostile()
@@ -491,6 +499,7 @@ known='tidy amalgam headers'
 have sources/*.c && known="$known seam"
 have tests/unit/*.c tests/sim/*.c && known="$known modular onefile address thread"
 have tests/sim/*.c && known="$known hashes hostile valgrind"
+have tests/sweep/*.c && known="$known sweep"
 have tests/interleave/*.c && known="$known races"
 have tests/real/test_*.c tests/real/*.sh && known="$known real"
 have tests/fuzz/fuzz_*.c && known="$known fuzz"
@@ -519,6 +528,7 @@ part thread 'the same under the thread sanitizer'
 part valgrind 'simulation under valgrind'
 part races 'interleavings of the lock-free protocols'
 part hashes 'one seed, one hash, in every build'
+part sweep 'whole clusters under faults drawn from seeds'
 part hostile 'failing allocations, moving stacks, spurious wake-ups'
 part real 'real processes'
 part fuzz "fuzzers, $fuzz_seconds seconds each"

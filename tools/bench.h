@@ -35,7 +35,8 @@ enum bench_unit {
   BENCH_EVENTS, /* per second */
   BENCH_BYTES,
   BENCH_PERCENT,
-  BENCH_TIMES
+  BENCH_TIMES,
+  BENCH_PER_DAY
 };
 
 /* A row of the table. */
@@ -118,6 +119,12 @@ bool bench_run_sim_events(const struct bench *b, const struct bench_figure *f,
                           struct bench_result *r);
 bool bench_run_sim_idle(const struct bench *b, const struct bench_figure *f,
                         struct bench_result *r);
+bool bench_run_sim_probes(const struct bench *b, const struct bench_figure *f,
+                          struct bench_result *r);
+bool bench_run_sim_seeds(const struct bench *b, const struct bench_figure *f,
+                         struct bench_result *r);
+bool bench_run_sim_memory(const struct bench *b, const struct bench_figure *f,
+                          struct bench_result *r);
 bool bench_run_compile(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
 
 /* ---- bench_field.c: --test-case against a running daemon */

@@ -37,8 +37,14 @@ static const struct bench_figure bench_figures[] = {
     {"compile", "cc -O2 -c chimaera.c", BENCH_NS_ALONE, true, 10e9, 0, bench_run_compile},
     {"sim-events", "simulation, events/s | bare event loop", BENCH_EVENTS, false, 1e6, 0,
      bench_run_sim_events},
-    {"sim-idle", "simulated idle nodes, real time", BENCH_TIMES, false, 10000, 0,
+    {"sim-idle", "3 idle simulated nodes, real time", BENCH_TIMES, false, 10000, 0,
      bench_run_sim_idle},
+    {"sim-probes", "1,000 simulated nodes at 10 Hz", BENCH_TIMES, false, 10, 0,
+     bench_run_sim_probes},
+    {"sim-seeds", "simulated runs of 20,000 events", BENCH_PER_DAY, false, 1e6, 0,
+     bench_run_sim_seeds},
+    {"sim-memory", "an idle simulated node", BENCH_BYTES, true, 256 << 10, 0,
+     bench_run_sim_memory},
 };
 
 /* What a row of the table says. */
@@ -112,6 +118,9 @@ static const char *bench_value(enum bench_unit unit, double x, char *buf, size_t
     return buf;
   case BENCH_BYTES_PER_SECOND:
     snprintf(buf, size, "%s/s", cli_bytes(x, text, sizeof(text)));
+    return buf;
+  case BENCH_PER_DAY:
+    snprintf(buf, size, "%s/day", cli_count(x, text, sizeof(text)));
     return buf;
   case BENCH_BYTES:
     return cli_bytes(x, buf, size);

@@ -285,10 +285,11 @@ TEST(member_that_was_met_is_there)
   CHECK(l.changes == 1 && l.state == MEMBER_ALIVE && l.boot == 4 && l.sent == 0);
   CHECK_INT(lone_hear(&l, 0, WIRE_PROBE, &r), CHI_OK);
   CHECK(l.state == MEMBER_DEAD && l.boot == 5);
-  member_on_boot(l.m, 3, 4); /* an earlier life says nothing */
-  CHECK(member_state(l.m, 3) == MEMBER_DEAD && l.sent == 1);
+  member_on_boot(l.m, 3, 4); /* changes nothing, and is told of the life that is known */
+  CHECK(member_state(l.m, 3) == MEMBER_DEAD && l.sent == 2 && l.to == 3);
+  CHECK(letter_read(l.bytes, l.size, &out) && out.count >= 1);
   member_on_boot(l.m, 3, 5); /* is told what is said of it */
-  CHECK(l.sent == 2 && l.to == 3 && l.kind == WIRE_PROBE);
+  CHECK(l.sent == 3 && l.to == 3 && l.kind == WIRE_PROBE);
   CHECK(letter_read(l.bytes, l.size, &out) && out.count >= 1);
   CHECK(out.note[0].node == 3 && out.note[0].refute == 4 && out.note[0].state == MEMBER_DEAD);
   member_on_boot(l.m, 3, 6);
@@ -454,4 +455,23 @@ TEST(member_patience_grows_slowly)
 {
   CHECK(member_patience(2) == 4 && member_patience(3) == 6 && member_patience(1000) == 22);
   CHECK_INT(member_patience(MEMBER_MOST), 26);
+}
+
+/* Regression: a clock that went back let a node live with a boot below one that others knew. */
+TEST(member_tells_a_node_of_its_own_later_life)
+{
+  struct lone l;
+  struct letter r = letter_with((struct note){3, 9, 0, MEMBER_ALIVE}), out = {0};
+  lone_open(&l);
+  CHECK_INT(lone_hear(&l, 0, WIRE_PROBE, &r), CHI_OK);
+  CHECK(l.state == MEMBER_ALIVE && l.boot == 9 && l.sent == 1); /* the acknowledgement */
+  r = letter_with((struct note){0, 1, 0, MEMBER_ALIVE});
+  r.boot = 4; /* of who writes: node 3, in a life that is over */
+  CHECK_INT(lone_hear(&l, 3, WIRE_PROBE, &r), CHI_OK);
+  CHECK(l.sent == 3 && l.to == 3);
+  member_on_boot(l.m, 3, 4);
+  CHECK(l.sent == 4 && l.to == 3 && l.kind == WIRE_PROBE);
+  CHECK(letter_read(l.bytes, l.size, &out) && out.count >= 1);
+  CHECK(out.note[0].node == 3 && out.note[0].boot == 9);
+  member_close(l.m);
 }

@@ -481,8 +481,8 @@ TEST(peer_restart_with_the_clock_set_back)
   CHECK(w->node[1].set.boot < former);
   peer_toy_link(w, 1, 0, true);
   CHECK(peer_toys_settle(w) && peer_both_met(w, 0, 1));
-  CHECK(w->node[1].reborn == 1 && w->node[1].set.boot == former + 1);
-  CHECK(w->node[0].former == former || peer_of(w, 0, 1)->boot == former + 1);
+  CHECK(w->node[1].reborn == 1 && w->node[1].set.boot > former);
+  CHECK(w->node[0].former == former || peer_of(w, 0, 1)->boot == w->node[1].set.boot);
   CHECK(peer_say(w, 0, 1, 3, false) && peer_say(w, 1, 0, 4, false) && peer_toys_settle(w));
   CHECK(w->node[0].seen_count == 1 && w->node[1].seen_count == 1);
   peer_toys_close(w);
@@ -497,7 +497,7 @@ TEST(peer_equal_boot_of_another_life)
   CHECK(w->node[1].set.life != peer_of(w, 0, 1)->life);
   peer_toy_link(w, 1, 0, true);
   CHECK(peer_toys_poll(w) && peer_both_met(w, 0, 1));
-  CHECK(w->node[1].set.boot == former + 1 && w->node[1].reborn == 1);
+  CHECK(w->node[1].set.boot > former && w->node[1].reborn == 1);
   peer_toys_close(w);
 }
 
@@ -513,11 +513,12 @@ TEST(peer_raise_begins_anew)
   peer_raise(&w->node[0].set, UINT64_MAX);
   CHECK(w->node[0].reborn == 0);
   peer_raise(&w->node[0].set, boot + 4);
-  CHECK(w->node[0].reborn == 1 && w->node[0].set.boot == boot + 5);
+  uint64_t risen = w->node[0].set.boot;
+  CHECK(w->node[0].reborn == 1 && risen > boot + 4 && risen <= boot + 5 + (1u << 20));
   CHECK(w->node[0].parcel_count == 1 && !peer_of(w, 0, 1)->met);
   CHECK(peer_toys_settle(w) && peer_both_met(w, 0, 1) && w->node[1].seen_count == 0);
-  CHECK(peer_of(w, 1, 0)->boot == boot + 5 && w->node[1].reborn == 0);
-  CHECK(w->node[1].former == boot || w->node[1].former == boot + 5);
+  CHECK(peer_of(w, 1, 0)->boot == risen && w->node[1].reborn == 0);
+  CHECK(w->node[1].former == boot || w->node[1].former == risen);
   peer_toys_close(w);
 }
 

@@ -418,7 +418,7 @@ TEST(peer_refuse_want)
   CHECK(w->node[1].reborn == 0);
   peer_forge_refuse(w, &f, 5, boot, boot + 1);
   peer_forge_deliver(w, &f);
-  CHECK(w->node[1].reborn == 1 && w->node[1].set.boot == boot + 2);
+  CHECK(w->node[1].reborn == 1 && w->node[1].set.boot > boot + 1);
   peer_toys_close(w);
 }
 

@@ -1,0 +1,792 @@
+/* real_net.c - the other nodes, over ZeroMQ: net_open, net_send, net_reset and net_close of a node.
+ */
+#include "real_net.h"
+
+#ifndef CHI_OMIT_REAL
+
+#include "atomic.h"
+#include "error.h"
+#include "real_loop.h"
+#include "ring.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <ev.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#define REAL_NET_MESSAGES 64u  /* received in a turn, before others get theirs */
+#define REAL_NET_NEWS 64u      /* of one monitor, likewise */
+#define REAL_NET_ENDPOINT 320u /* "tcp://[HOST]:PORT" with its NUL */
+#define REAL_NET_DOORS 8u      /* addresses of one's own name that are bound */
+#define REAL_NET_TICK_S 0.1    /* what could not be done is tried again */
+#define REAL_NET_TICKS_MAX 10u /* until a connection that broke is tried again, at most */
+#define REAL_NET_SHUT_TICKS 10u
+#define REAL_NET_QUIET_NS 1000000000u /* between two complaints */
+#define REAL_NET_LOOKUP_NS 2000000000u /* names are tried at the start for so long */
+
+/* Of every socket. A message is up to 64 KiB and its bulk, which is bounded apart: so the queue to
+ * a peer holds as much as 64 MiB, and what is received of one peer and not yet looked at a tenth. A
+ * connection that is silent though it was asked is dead; with the peer's machine gone, nothing else
+ * would tell. Membership finds out sooner who doesn't answer. */
+#define REAL_NET_SEND_QUEUE 1000
+#define REAL_NET_TAKE_QUEUE 100
+#define REAL_NET_ASK_MS 2000       /* a connection is asked whether it lives */
+#define REAL_NET_DEAD_MS 6000      /* silent for so long, it does not */
+#define REAL_NET_HANDSHAKE_MS 5000 /* who says nothing sensible is no node */
+#define REAL_NET_CONNECT_MS 3000   /* until the system would give up by itself it takes minutes */
+#define REAL_NET_AGAIN_MS 100      /* between attempts to connect, at first */
+#define REAL_NET_AGAIN_MAX_MS 1000
+#define REAL_NET_BACKLOG 1024
+#define REAL_NET_COMMAND_MAX 4096 /* bytes of what ZeroMQ itself answers to a PUSH */
+#define REAL_NET_SOCKETS 6u       /* for each node: two, their monitors, and two being closed */
+
+/* Bulk on its way: what it was sent with, to be handed back when no frame is read any more. */
+struct real_net_parcel {
+  struct ring_node node;
+  struct real_net *net;
+  void *parcel;
+  uint64_t bytes;
+  uint32_t peer;
+  uint32_t left; /* atomic: frames that are read, and one for who sends */
+};
+
+struct real_net_peer {
+  struct real_net *net;
+  uint32_t node;
+  void *out;           /* PUSH; NULL: a tick makes a new one */
+  void *news;          /* PAIR on its monitor */
+  ev_io out_io, news_io;
+  bool up;             /* hands were shaken */
+  bool told, lost;     /* the owner takes it for connected; since then it was not */
+  uint32_t wait, next; /* ticks until it is tried, and until it is the time after */
+  uint32_t generation; /* of the socket: names its monitor */
+  uint64_t pinned;     /* bytes of bulk on their way */
+};
+
+struct real_net {
+  struct real_env *env;
+  struct real_net_owner owner;
+  struct ev_loop *ev;
+  const chi_host *hosts;
+  uint32_t count, self, port;
+  void *context; /* NULL: not open */
+  void *in;      /* PULL, at our own address */
+  void *in_news; /* PAIR on its monitor */
+  ev_io in_io, in_news_io, sent_io;
+  ev_timer tick;
+  struct real_net_peer *peer; /* by node; that of self is unused */
+  bool changed;               /* some peer's state is to be told */
+  struct inbox sent;          /* parcels that no frame of is read any more */
+  int sent_fd;
+  char door[REAL_NET_DOORS][REAL_NET_ENDPOINT]; /* where it is bound */
+  uint32_t doors, shut;                         /* ticks until they are opened again */
+  uint32_t guests;                              /* connections to us */
+  uint64_t complained;
+};
+
+static void real_net_complain(struct real_net *n, const char *text)
+{
+  struct env *env = &n->env->env;
+  uint64_t now = env->clock(env);
+  if (n->complained && now - n->complained < REAL_NET_QUIET_NS)
+    return;
+  n->complained = now;
+  env->log(env, CHI_LOG_WARNING, text);
+}
+
+/* Wakes the network worker for a turn. Any thread. */
+static void real_net_nudge(struct real_net *n)
+{
+  uint64_t one = 1;
+  while (write(n->sent_fd, &one, sizeof one) < 0 && errno == EINTR)
+    ;
+}
+
+/* The state of some peer is to be told in a turn. */
+static void real_net_changed(struct real_net *n)
+{
+  n->changed = true;
+  real_net_nudge(n);
+}
+
+/* ---- sockets --------------------------------------------------------------------------------- */
+
+static void real_net_set(void *socket, int option, int value)
+{
+  int rc = zmq_setsockopt(socket, option, &value, sizeof value);
+  CHI_ASSERT(rc == 0);
+}
+
+/* NULL: no descriptors or memory. */
+static void *real_net_socket(struct real_net *n, int type)
+{
+  int64_t frame_max = type == ZMQ_PULL ? REAL_NET_FRAME_MAX : REAL_NET_COMMAND_MAX;
+  void *s = zmq_socket(n->context, type);
+  if (!s)
+    return NULL;
+  real_net_set(s, ZMQ_LINGER, 0);
+  if (type == ZMQ_PAIR)
+    return s;
+  real_net_set(s, ZMQ_SNDHWM, REAL_NET_SEND_QUEUE);
+  real_net_set(s, ZMQ_RCVHWM, REAL_NET_TAKE_QUEUE);
+  real_net_set(s, ZMQ_IMMEDIATE, 1);
+  real_net_set(s, ZMQ_BACKLOG, REAL_NET_BACKLOG);
+  real_net_set(s, ZMQ_HANDSHAKE_IVL, REAL_NET_HANDSHAKE_MS);
+  real_net_set(s, ZMQ_HEARTBEAT_IVL, REAL_NET_ASK_MS);
+  real_net_set(s, ZMQ_HEARTBEAT_TIMEOUT, REAL_NET_DEAD_MS);
+  real_net_set(s, ZMQ_HEARTBEAT_TTL, REAL_NET_DEAD_MS);
+  real_net_set(s, ZMQ_CONNECT_TIMEOUT, REAL_NET_CONNECT_MS);
+  real_net_set(s, ZMQ_RECONNECT_IVL, REAL_NET_AGAIN_MS);
+  real_net_set(s, ZMQ_RECONNECT_IVL_MAX, REAL_NET_AGAIN_MAX_MS);
+  int rc = zmq_setsockopt(s, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max);
+  CHI_ASSERT(rc == 0);
+  return s;
+}
+
+static void real_net_drop_socket(void **socket)
+{
+  if (*socket)
+    zmq_close(*socket);
+  *socket = NULL;
+}
+
+/* What the socket can do now; asking lets it do its own work. */
+static int real_net_events(void *socket)
+{
+  int events = 0;
+  size_t size = sizeof events;
+  int rc = zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size);
+  return rc == 0 ? events : 0;
+}
+
+static void real_net_watch(struct real_net *n, ev_io *io, void *socket, void *data,
+                           void (*on_ready)(struct ev_loop *ev, ev_io *io, int events))
+{
+  int fd = -1;
+  size_t size = sizeof fd;
+  int rc = zmq_getsockopt(socket, ZMQ_FD, &fd, &size);
+  CHI_ASSERT(rc == 0 && fd >= 0);
+  ev_io_init(io, on_ready, fd, EV_READ);
+  io->data = data;
+  ev_io_start(n->ev, io);
+}
+
+/* A socket that hears these events of another one, by a name of its own. NULL: as above. */
+static void *real_net_monitor(struct real_net *n, void *socket, const char *name, int events)
+{
+  void *news;
+  if (zmq_socket_monitor(socket, name, events) != 0)
+    return NULL;
+  news = real_net_socket(n, ZMQ_PAIR);
+  if (news && zmq_connect(news, name) != 0)
+    real_net_drop_socket(&news);
+  return news;
+}
+
+/* The next event of a monitor, whose address isn't looked at; 0: none. */
+static int real_net_event(void *news)
+{
+  struct {
+    uint16_t event;
+    unsigned char value[4];
+  } first;
+  char address[REAL_NET_ENDPOINT];
+  if (zmq_recv(news, &first, sizeof first, ZMQ_DONTWAIT) < (int)sizeof first.event)
+    return 0;
+  zmq_recv(news, address, sizeof address, ZMQ_DONTWAIT);
+  return first.event;
+}
+
+static void real_net_endpoint(char *text, const char *host, uint32_t port)
+{
+  bool bare = strchr(host, ':') && host[0] != '[';
+  snprintf(text, REAL_NET_ENDPOINT, "tcp://%s%s%s:%u", bare ? "[" : "", host, bare ? "]" : "",
+           port);
+}
+
+/* ---- connections to others ------------------------------------------------------------------- */
+
+static void real_net_wait(struct real_net *n)
+{
+  if (ev_is_active(&n->tick))
+    return;
+  ev_now_update(n->ev);
+  ev_timer_again(n->ev, &n->tick);
+}
+
+/* The connection is no more, or is not wanted: nothing of it stays. */
+static void real_net_part(struct real_net_peer *p)
+{
+  struct real_net *n = p->net;
+  if (p->out) {
+    ev_io_stop(n->ev, &p->out_io);
+    zmq_socket_monitor(p->out, NULL, 0);
+  }
+  if (p->news)
+    ev_io_stop(n->ev, &p->news_io);
+  real_net_drop_socket(&p->news);
+  real_net_drop_socket(&p->out);
+  p->up = false;
+  if (p->told && !p->lost) {
+    p->lost = true;
+    real_net_changed(n);
+  }
+  p->wait = p->next;
+  p->next = 2 * p->next < REAL_NET_TICKS_MAX ? 2 * p->next : REAL_NET_TICKS_MAX;
+  real_net_wait(n);
+}
+
+/* What the monitor has to say. */
+static void real_net_hear(struct real_net_peer *p)
+{
+  int event = 0;
+  for (uint32_t i = 0; i < REAL_NET_NEWS && p->news && (event = real_net_event(p->news)); i++) {
+    if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
+      p->up = true;
+      p->next = 1;
+      real_net_changed(p->net);
+    } else { /* after some errors it would not try again by itself */
+      real_net_part(p);
+    }
+  }
+}
+
+static void real_net_on_news(struct ev_loop *ev, ev_io *io, int events)
+{
+  (void)ev;
+  (void)events;
+  real_net_hear(io->data);
+}
+
+/* Its own work, such as forgetting a connection. */
+static void real_net_on_out(struct ev_loop *ev, ev_io *io, int events)
+{
+  const struct real_net_peer *p = io->data;
+  (void)ev;
+  (void)events;
+  real_net_events(p->out);
+}
+
+static bool real_net_dial(struct real_net_peer *p)
+{
+  struct real_net *n = p->net;
+  const char *address = n->hosts[p->node].address;
+  char name[64], endpoint[REAL_NET_ENDPOINT];
+  struct in_addr v4;
+  p->out = real_net_socket(n, ZMQ_PUSH);
+  if (!p->out)
+    return false;
+  real_net_set(p->out, ZMQ_IPV6, inet_pton(AF_INET, address, &v4) != 1);
+  snprintf(name, sizeof name, "inproc://peer-%u-%u", p->node, ++p->generation);
+  p->news = real_net_monitor(n, p->out, name,
+                             ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                                 ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                                 ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_DISCONNECTED);
+  if (!p->news) {
+    real_net_drop_socket(&p->out);
+    return false;
+  }
+  real_net_watch(n, &p->out_io, p->out, p, real_net_on_out);
+  real_net_watch(n, &p->news_io, p->news, p, real_net_on_news);
+  real_net_endpoint(endpoint, address, n->port);
+  if (zmq_connect(p->out, endpoint) != 0) {
+    real_net_part(p);
+    return false;
+  }
+  real_net_hear(p); /* its descriptor tells of what comes after somebody has looked, and failed */
+  return true;
+}
+
+/* ---- our own door ---------------------------------------------------------------------------- */
+
+/* Who opens so many connections is nobody we know. Those that are there stay; new ones are refused
+ * for a moment, so that neither memory nor descriptors run out. */
+static void real_net_shut(struct real_net *n, const char *why)
+{
+  if (n->shut)
+    return;
+  real_net_complain(n, why);
+  for (uint32_t i = 0; i < n->doors; i++)
+    zmq_unbind(n->in, n->door[i]);
+  n->shut = REAL_NET_SHUT_TICKS;
+  real_net_wait(n);
+}
+
+static void real_net_open_again(struct real_net *n)
+{
+  for (uint32_t i = 0; i < n->doors; i++) {
+    if (zmq_bind(n->in, n->door[i]) == 0)
+      continue;
+    real_net_complain(n, "cannot listen to other nodes; trying again");
+    while (i-- > 0)
+      zmq_unbind(n->in, n->door[i]);
+    n->shut = REAL_NET_SHUT_TICKS;
+    return;
+  }
+}
+
+static void real_net_count_guests(struct real_net *n)
+{
+  int event = 0;
+  while ((event = real_net_event(n->in_news))) { /* as many as there were connections */
+    if (event == ZMQ_EVENT_ACCEPTED)
+      n->guests++;
+    else if (event == ZMQ_EVENT_DISCONNECTED)
+      n->guests -= n->guests > 0;
+    else
+      real_net_shut(n, "cannot accept other nodes: out of descriptors; trying again");
+  }
+  if (n->guests > 2 * n->count + REAL_NET_STRANGERS)
+    real_net_shut(n, "too many connections from other nodes; refusing more for a while");
+}
+
+static void real_net_on_guest(struct ev_loop *ev, ev_io *io, int events)
+{
+  (void)ev;
+  (void)events;
+  real_net_count_guests(io->data);
+}
+
+static int real_net_bad_name(const struct real_net *n, const char *why, chi_error *err)
+{
+  return error_set(err, CHI_EINVAL,
+                   "node %u: the address \"%.100s\" in the hostfile cannot be resolved: %s",
+                   n->self, n->hosts[n->self].address, why);
+}
+
+static int real_net_bad_door(const struct real_net *n, const char *host, int error,
+                             chi_error *err)
+{
+  if (error == EADDRINUSE)
+    return error_set(err, CHI_EBUSY,
+                     "node %u: port %u at %s is in use; is another daemon running there?", n->self,
+                     n->port, host);
+  if (error == EADDRNOTAVAIL || error == ENODEV)
+    return error_set(err, CHI_EINVAL,
+                     "node %u: %s is not an address of this machine, which is where the hostfile "
+                     "puts it",
+                     n->self, host);
+  return error_set(err, error == EACCES ? CHI_EACCES : CHI_EINVAL,
+                   "node %u: cannot listen at %s, port %u: %s", n->self, host, n->port,
+                   zmq_strerror(error));
+}
+
+/* Listens at one address. 0, or errno. */
+static int real_net_open_door(struct real_net *n, int family, const char *host)
+{
+  char endpoint[REAL_NET_ENDPOINT];
+  size_t size = REAL_NET_ENDPOINT;
+  real_net_endpoint(endpoint, host, n->port);
+  real_net_set(n->in, ZMQ_IPV6, family == AF_INET6);
+  if (zmq_bind(n->in, endpoint) != 0)
+    return zmq_errno();
+  if (zmq_getsockopt(n->in, ZMQ_LAST_ENDPOINT, n->door[n->doors], &size) == 0)
+    n->doors++;
+  return 0;
+}
+
+/* Listens at every address that our own name has: others may know us by any of them. */
+static int real_net_open_doors(struct real_net *n, chi_error *err)
+{
+  const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+  struct addrinfo *all = NULL;
+  char host[NI_MAXHOST] = "", missed[NI_MAXHOST] = "";
+  int missed_error = 0, rc = getaddrinfo(n->hosts[n->self].address, NULL, &hints, &all);
+  if (rc != 0)
+    return real_net_bad_name(n, gai_strerror(rc), err);
+  for (const struct addrinfo *a = all; a && n->doors < REAL_NET_DOORS; a = a->ai_next) {
+    if (getnameinfo(a->ai_addr, a->ai_addrlen, host, sizeof host, NULL, 0, NI_NUMERICHOST) != 0)
+      continue;
+    int error = real_net_open_door(n, a->ai_family, host);
+    if (error == 0 || (missed_error && error != EADDRINUSE))
+      continue;
+    missed_error = error;
+    memcpy(missed, host, sizeof missed);
+  }
+  freeaddrinfo(all);
+  if (n->doors > 0 && missed_error != EADDRINUSE)
+    return CHI_OK;
+  return missed_error ? real_net_bad_door(n, missed, missed_error, err)
+                      : real_net_bad_name(n, "no address", err);
+}
+
+/* ---- time ------------------------------------------------------------------------------------ */
+
+static void real_net_on_tick(struct ev_loop *ev, ev_timer *timer, int events)
+{
+  struct real_net *n = timer->data;
+  bool waiting = false;
+  (void)events;
+  if (n->shut && --n->shut == 0)
+    real_net_open_again(n);
+  for (uint32_t i = 0; i < n->count; i++) {
+    struct real_net_peer *p = &n->peer[i];
+    if (i == n->self || p->out)
+      continue;
+    if (p->wait > 0 && --p->wait > 0)
+      waiting = true;
+    else if (!real_net_dial(p)) {
+      real_net_complain(n, "cannot connect to other nodes: out of descriptors or memory");
+      waiting = true;
+    }
+  }
+  if (!waiting && !n->shut)
+    ev_timer_stop(ev, timer);
+}
+
+/* ---- what arrives ---------------------------------------------------------------------------- */
+
+/* One message. False: there is none. */
+static bool real_net_receive(struct real_net *n)
+{
+  zmq_msg_t part[ENV_FRAMES_MAX], extra;
+  struct env_frame frame[ENV_FRAMES_MAX];
+  uint32_t count = 0, kept;
+  bool more = true;
+  for (; more; count++) {
+    zmq_msg_t *m = count < ENV_FRAMES_MAX ? &part[count] : &extra;
+    zmq_msg_init(m);
+    if (zmq_msg_recv(m, n->in, ZMQ_DONTWAIT) < 0) {
+      zmq_msg_close(m);
+      break;
+    }
+    more = zmq_msg_more(m);
+    if (count < ENV_FRAMES_MAX)
+      frame[count] = (struct env_frame){zmq_msg_data(m), zmq_msg_size(m)};
+    else
+      zmq_msg_close(m);
+  }
+  if (count == 0)
+    return false;
+  kept = count < ENV_FRAMES_MAX ? count : ENV_FRAMES_MAX;
+  if (!more && count <= ENV_FRAMES_MAX && frame[0].size <= REAL_NET_FIRST_MAX)
+    n->owner.message(n->owner.arg, frame, count);
+  else
+    real_net_complain(n, "a message was dropped: it has too many frames, or a large first one");
+  for (uint32_t i = 0; i < kept; i++)
+    zmq_msg_close(&part[i]);
+  return true;
+}
+
+/* It only wakes: what there is is taken in the next turn. */
+static void real_net_on_wake(struct ev_loop *ev, ev_io *io, int events)
+{
+  const struct real_net *n = io->data;
+  (void)ev;
+  (void)events;
+  if (io == &n->sent_io)
+    real_env_drain(io->fd);
+}
+
+static void real_net_hand_back(struct real_net *n)
+{
+  struct ring_node *node = inbox_empty(&n->sent) ? NULL : inbox_take(&n->sent);
+  while (node) {
+    struct real_net_parcel *parcel = CHI_CONTAINER_OF(node, struct real_net_parcel, node);
+    void *what = parcel->parcel;
+    node = node->next;
+    n->peer[parcel->peer].pinned -= parcel->bytes;
+    free(parcel);
+    n->owner.sent(n->owner.arg, what);
+  }
+}
+
+/* In between a peer may have been lost and found again: both are told. */
+static void real_net_tell(struct real_net *n)
+{
+  n->changed = false;
+  for (uint32_t i = 0; i < n->count; i++) {
+    struct real_net_peer *p = &n->peer[i];
+    if (p->lost) {
+      p->told = p->lost = false;
+      n->owner.peer(n->owner.arg, i, false);
+    }
+    if (p->up && !p->told) {
+      p->told = true;
+      n->owner.peer(n->owner.arg, i, true);
+    }
+  }
+}
+
+bool real_net_turn(struct real_env *r)
+{
+  struct real_net *n = r->net;
+  uint32_t taken = 0;
+  if (!n->context)
+    return false;
+  real_net_hand_back(n);
+  if (n->changed)
+    real_net_tell(n);
+  while (taken < REAL_NET_MESSAGES && real_net_receive(n))
+    taken++;
+  return taken == REAL_NET_MESSAGES || n->changed;
+}
+
+bool real_net_ready(struct real_env *r)
+{
+  struct real_net *n = r->net;
+  return n->context && (real_net_events(n->in) & ZMQ_POLLIN || !inbox_empty(&n->sent));
+}
+
+/* ---- sending --------------------------------------------------------------------------------- */
+
+/* Whoever reads it last, on whatever thread. */
+static void real_net_let_go(struct real_net_parcel *parcel)
+{
+  struct real_net *n = parcel->net;
+  if (count_add(&parcel->left, UINT32_MAX) == 1 && inbox_push(&n->sent, &parcel->node))
+    real_net_nudge(n);
+}
+
+static void real_net_release(void *data, void *hint)
+{
+  (void)data;
+  real_net_let_go(hint);
+}
+
+/* Makes messages of the frames behind the first, that will let go of the parcel. NULL: no memory,
+ * and nothing was made. */
+static struct real_net_parcel *real_net_pack(struct real_net *n, uint32_t peer,
+                                             const struct env_frame *frame, uint32_t count,
+                                             void *parcel, zmq_msg_t *part)
+{
+  struct real_net_parcel *p = malloc(sizeof *p);
+  if (!p)
+    return NULL;
+  *p = (struct real_net_parcel){.net = n, .parcel = parcel, .peer = peer, .left = count};
+  for (uint32_t i = 1; i < count; i++) {
+    void *data = (void *)(uintptr_t)frame[i].data;
+    if (zmq_msg_init_data(&part[i], data, frame[i].size, real_net_release, p) == 0) {
+      p->bytes += frame[i].size;
+      continue;
+    }
+    while (--i > 0)
+      zmq_msg_close(&part[i]);
+    free(p);
+    return NULL;
+  }
+  return p;
+}
+
+static bool real_net_send_part(void *out, zmq_msg_t *part, bool more)
+{
+  return zmq_msg_send(part, out, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) >= 0;
+}
+
+/* The first frame decides whether the message is taken. */
+static bool real_net_send_first(struct real_net_peer *p, const struct env_frame *frame, bool more)
+{
+  zmq_msg_t part;
+  if (zmq_msg_init_size(&part, frame->size) != 0)
+    return false;
+  if (frame->size)
+    memcpy(zmq_msg_data(&part), frame->data, frame->size);
+  if (real_net_send_part(p->out, &part, more))
+    return true;
+  /* It may not have looked yet whether there is room. */
+  if (real_net_events(p->out) & ZMQ_POLLOUT && real_net_send_part(p->out, &part, more))
+    return true;
+  zmq_msg_close(&part);
+  return false;
+}
+
+static int real_net_send(struct env *env, uint32_t peer, const struct env_frame *frame,
+                         uint32_t count, void *parcel)
+{
+  struct real_net *n = real_env_of(env)->net;
+  zmq_msg_t part[ENV_FRAMES_MAX];
+  struct real_net_parcel *pack = NULL;
+  CHI_ASSERT(count > 0 && count <= ENV_FRAMES_MAX && (parcel || count == 1));
+  CHI_ASSERT(peer < n->count && peer != n->self);
+  struct real_net_peer *p = &n->peer[peer];
+  if (!p->up)
+    return CHI_EUNREACHABLE;
+  if (p->pinned >= REAL_NET_PINNED_MAX)
+    return CHI_EBUSY;
+  if (parcel && !(pack = real_net_pack(n, peer, frame, count, parcel, part)))
+    return CHI_EBUSY;
+  bool taken = real_net_send_first(p, frame, count > 1);
+  if (taken && pack)
+    p->pinned += pack->bytes;
+  /* If the connection goes away in between, ZeroMQ drops the whole, once it has seen all of it. */
+  for (uint32_t i = 1; i < count; i++)
+    if (!taken || !real_net_send_part(p->out, &part[i], i + 1 < count))
+      zmq_msg_close(&part[i]);
+  if (!taken)
+    free(pack);
+  else if (pack)
+    real_net_let_go(pack);
+  return taken ? CHI_OK : CHI_EBUSY;
+}
+
+static void real_net_reset(struct env *env, uint32_t peer)
+{
+  struct real_net *n = real_env_of(env)->net;
+  CHI_ASSERT(peer < n->count && peer != n->self);
+  if (n->peer[peer].up)
+    real_net_part(&n->peer[peer]);
+}
+
+/* ---- open and close -------------------------------------------------------------------------- */
+
+/* Names of others may become known later, and are looked up at each attempt; but who waits for
+ * nothing at all likes to hear of a mistake. */
+static void real_net_check_names(const struct real_net *n)
+{
+  const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+  struct env *env = &n->env->env;
+  uint64_t end = env->clock(env) + REAL_NET_LOOKUP_NS;
+  char text[400];
+  for (uint32_t i = 0; i < n->count && env->clock(env) < end; i++) {
+    struct addrinfo *all = NULL;
+    int rc = i == n->self ? 0 : getaddrinfo(n->hosts[i].address, NULL, &hints, &all);
+    if (all)
+      freeaddrinfo(all);
+    if (rc == 0)
+      continue;
+    snprintf(text, sizeof text,
+             "node %u: the address \"%.100s\" in the hostfile cannot be resolved now: %s; it is "
+             "tried again",
+             i, n->hosts[i].address, gai_strerror(rc));
+    env->log(env, CHI_LOG_WARNING, text);
+  }
+}
+
+static void real_net_close(struct env *env)
+{
+  struct real_net *n = real_env_of(env)->net;
+  struct ring_node *node;
+  if (!n->context)
+    return;
+  for (uint32_t i = 0; n->peer && i < n->count; i++)
+    real_net_part(&n->peer[i]);
+  ev_timer_stop(n->ev, &n->tick);
+  ev_io_stop(n->ev, &n->in_io);
+  ev_io_stop(n->ev, &n->in_news_io);
+  ev_io_stop(n->ev, &n->sent_io);
+  if (n->in)
+    zmq_socket_monitor(n->in, NULL, 0);
+  real_net_drop_socket(&n->in_news);
+  real_net_drop_socket(&n->in);
+  while (zmq_ctx_term(n->context) != 0 && zmq_errno() == EINTR)
+    ;
+  n->context = NULL; /* from here on nobody reads any frame */
+  while ((node = inbox_take(&n->sent)))
+    while (node) {
+      struct real_net_parcel *parcel = CHI_CONTAINER_OF(node, struct real_net_parcel, node);
+      node = node->next;
+      free(parcel);
+    }
+  if (n->sent_fd >= 0)
+    close(n->sent_fd);
+  n->sent_fd = -1;
+  free(n->peer);
+  n->peer = NULL;
+}
+
+/* Everything but connections and doors. */
+static bool real_net_prepare(struct real_net *n)
+{
+  static const char *const name = "inproc://door";
+  int limit, sockets = (int)(REAL_NET_SOCKETS * (n->count + 1));
+  n->context = zmq_ctx_new();
+  if (n->context)
+    n->peer = calloc(n->count, sizeof *n->peer);
+  if (!n->peer)
+    return false;
+  limit = zmq_ctx_get(n->context, ZMQ_SOCKET_LIMIT);
+  zmq_ctx_set(n->context, ZMQ_MAX_SOCKETS, sockets < limit ? sockets : limit);
+  for (uint32_t i = 0; i < n->count; i++)
+    n->peer[i] = (struct real_net_peer){.net = n, .node = i, .next = 1};
+  n->sent_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  n->in = real_net_socket(n, ZMQ_PULL);
+  if (n->sent_fd < 0 || !n->in)
+    return false;
+  n->in_news = real_net_monitor(
+      n, n->in, name, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_ACCEPT_FAILED | ZMQ_EVENT_DISCONNECTED);
+  if (!n->in_news)
+    return false;
+  real_net_watch(n, &n->in_io, n->in, n, real_net_on_wake);
+  real_net_watch(n, &n->in_news_io, n->in_news, n, real_net_on_guest);
+  ev_io_init(&n->sent_io, real_net_on_wake, n->sent_fd, EV_READ);
+  n->sent_io.data = n;
+  ev_io_start(n->ev, &n->sent_io);
+  real_net_count_guests(n);
+  return true;
+}
+
+static int real_net_open(struct env *env, const chi_host *hosts, uint32_t count, uint32_t self,
+                         uint32_t port, chi_error *err)
+{
+  struct real_net *n = real_env_of(env)->net;
+  int rc;
+  CHI_ASSERT(!n->context && self < count);
+  *n = (struct real_net){.env = n->env, .owner = n->owner, .ev = n->ev, .hosts = hosts,
+                         .count = count, .self = self, .port = port, .sent_fd = -1};
+  ev_timer_init(&n->tick, real_net_on_tick, 0., REAL_NET_TICK_S);
+  n->tick.data = n;
+  rc = real_net_prepare(n) ? real_net_open_doors(n, err)
+                           : error_set(err, CHI_ENOMEM, "no descriptors or memory for %u nodes",
+                                       count);
+  if (rc != CHI_OK) {
+    real_net_close(env);
+    return rc;
+  }
+  real_net_check_names(n);
+  for (uint32_t i = 0; i < count; i++)
+    if (i != self && !real_net_dial(&n->peer[i]))
+      real_net_wait(n);
+  return CHI_OK;
+}
+
+int real_net_bind(struct real_env *r, const struct real_net_owner *owner)
+{
+  struct real_net *n = calloc(1, sizeof *n);
+  if (!n)
+    return CHI_ENOMEM;
+  n->env = r;
+  n->owner = *owner;
+  n->ev = real_loop_ev(r->loop);
+  r->net = n;
+  r->env.net_open = real_net_open;
+  r->env.net_close = real_net_close;
+  r->env.net_send = real_net_send;
+  r->env.net_reset = real_net_reset;
+  return CHI_OK;
+}
+
+void real_net_unbind(struct real_env *r)
+{
+  CHI_ASSERT(!r->net->context);
+  free(r->net);
+  r->net = NULL;
+}
+
+#undef REAL_NET_MESSAGES
+#undef REAL_NET_NEWS
+#undef REAL_NET_ENDPOINT
+#undef REAL_NET_DOORS
+#undef REAL_NET_TICK_S
+#undef REAL_NET_TICKS_MAX
+#undef REAL_NET_SHUT_TICKS
+#undef REAL_NET_QUIET_NS
+#undef REAL_NET_LOOKUP_NS
+#undef REAL_NET_SEND_QUEUE
+#undef REAL_NET_TAKE_QUEUE
+#undef REAL_NET_ASK_MS
+#undef REAL_NET_DEAD_MS
+#undef REAL_NET_HANDSHAKE_MS
+#undef REAL_NET_CONNECT_MS
+#undef REAL_NET_AGAIN_MS
+#undef REAL_NET_AGAIN_MAX_MS
+#undef REAL_NET_BACKLOG
+#undef REAL_NET_COMMAND_MAX
+#undef REAL_NET_SOCKETS
+
+#endif
