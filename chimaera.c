@@ -39,6 +39,9 @@ CHI_PRIVATE void chi_assert_failed(const char *cond, const char *file, int line)
 /* A small function in a header: not every file, nor every build, has a use for it. */
 #define CHI_INLINE static inline __attribute__((unused))
 
+/* A function that is not made part of its callers: what they do most of the time would suffer. */
+#define CHI_APART __attribute__((noinline))
+
 #define CHI_LIKELY(cond) __builtin_expect(!!(cond), 1)
 #define CHI_UNLIKELY(cond) __builtin_expect(!!(cond), 0)
 #define CHI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -694,7 +697,10 @@ struct inbox {
 CHI_PRIVATE bool inbox_push(struct inbox *b, struct ring_node *n);
 /* All that was sent, oldest first, or NULL. */
 CHI_PRIVATE struct ring_node *inbox_take(struct inbox *b);
-CHI_PRIVATE bool inbox_empty(const struct inbox *b);
+CHI_INLINE bool inbox_empty(const struct inbox *b)
+{
+  return atomic_get(&b->top) == NULL;
+}
 
 /* First in, first out; any worker may push, pop, or take everything (take-over). */
 struct ring_list {
@@ -704,8 +710,16 @@ struct ring_list {
 };
 
 CHI_PRIVATE void ring_push(struct ring_list *l, struct ring_node *n);
-CHI_PRIVATE struct ring_node *ring_pop(struct ring_list *l); /* NULL: empty */
-CHI_PRIVATE bool ring_empty(const struct ring_list *l);
+CHI_PRIVATE struct ring_node *ring_pop_first(struct ring_list *l); /* NULL: empty */
+CHI_INLINE bool ring_empty(const struct ring_list *l)
+{
+  return atomic_get(&l->count) == 0;
+}
+/* The same, without the latch where there is nothing. */
+CHI_INLINE struct ring_node *ring_pop(struct ring_list *l)
+{
+  return ring_empty(l) ? NULL : ring_pop_first(l);
+}
 /* Appends everything of `from` to `to`; returns how many. */
 CHI_PRIVATE uint32_t ring_splice(struct ring_list *to, struct ring_list *from);
 
@@ -757,6 +771,21 @@ struct shm_table {
   struct shm_chunk *chunk;
   uint32_t room;
 };
+/* The memory of a ref, and how many bytes there are from it to the end of its chunk; NULL, and 0,
+ * if there is no such chunk or the ref is not aligned to 8. Any worker. */
+CHI_INLINE void *shm_resolve_room(const struct shm_table *t, uint64_t ref, uint64_t *room)
+{
+  uint64_t index = (ref >> 40) - 1, offset = ref & ((1ull << 40) - 1); /* of none: beyond all */
+  *room = 0;
+  if (index >= t->room || (offset & 7) != 0)
+    return NULL;
+  const struct shm_chunk *c = &t->chunk[index];
+  uint64_t size = atomic_get_acquire(&c->size);
+  if (size == 0 || offset > size)
+    return NULL;
+  *room = size - offset;
+  return c->base + offset;
+}
 /* The memory of a ref, or NULL if [ref, ref + size) is not all inside one chunk or not aligned to
  * 8. Any worker. */
 CHI_PRIVATE void *shm_resolve(const struct shm_table *t, uint64_t ref, uint64_t size);
@@ -782,6 +811,8 @@ struct shm_arena {
   struct shm_lease **lease;              /* sorted by base */
   uint32_t lease_count, lease_room, idle; /* idle: leases with nothing in use */
   struct shm_lease *last;                /* the one found last */
+  const void *fresh_at; /* small memory handed out last, until it is given back: often the next */
+  uint64_t fresh_ref, fresh_room; /* that is looked for */
   uint64_t used;                         /* bytes handed out, rounded to slots */
 };
 
@@ -882,10 +913,19 @@ struct chi_client {
   struct client_link *current;
 };
 
+CHI_PRIVATE int client_fail(chi_queue *q, int code, const char *text);
+/* What client_queue_check does with a queue that isn't as it should be. */
+CHI_PRIVATE int client_queue_renew(chi_queue *q);
 /* CHI_OK if the queue may be used now: the process is the one that opened it, and the queue is on
  * the client's current connection (it moves there if need be). */
-CHI_PRIVATE int client_queue_check(chi_queue *q);
-CHI_PRIVATE int client_fail(chi_queue *q, int code, const char *text);
+CHI_INLINE int client_queue_check(chi_queue *q)
+{
+  const chi_client *c = q->client;
+  const struct client_link *l = q->memory->link;
+  bool good = mark_get(c->env->alive) && mark_get(&c->current) == l && !mark_get(&l->dead) &&
+              q->slot;
+  return CHI_LIKELY(good) ? CHI_OK : client_queue_renew(q);
+}
 /* Ends everything under way on a dead connection with CHI_ESHUTDOWN. */
 CHI_PRIVATE void client_queue_fail_all(chi_queue *q);
 CHI_PRIVATE void client_queue_reset(chi_queue *q);
@@ -912,6 +952,7 @@ struct cluster_spec {
   uint64_t latency_ns, bandwidth; /* of the network between nodes, bytes a second; 0: as it is */
   chi_config config;              /* of every node, with as many hosts; open may take it away */
   const struct cluster_watch *watch; /* NULL: nobody */
+  const char *path; /* of the hostfile of a cluster that is there; then nothing else is set */
 };
 
 /* Who wants to know of a cluster before anything happens in it. */
@@ -951,6 +992,9 @@ struct cluster_kind {
   uint64_t (*events)(const chi_cluster *c);
   void (*story)(chi_cluster *c, chi_put_fn *put, void *arg);
   void (*report)(const chi_cluster *c, chi_put_fn *put, void *arg); /* lines of its own; NULL */
+  /* Where clients run at the same time as the test: holds the others off what is shared, while one
+   * is inside, which may enter again. NULL: they don't. */
+  void (*guard)(chi_cluster *c, bool enter);
 };
 
 struct cluster_check {
@@ -1128,38 +1172,39 @@ struct chi_ctx {
   chi_task *task; /* private copy */
   uint32_t size;  /* bytes of record and copy together, as allocated */
   uint8_t origin, state, wait, depth;
-  int32_t cancel;    /* CHI_ECANCELLED asked by the parent or the node: atomic, any worker */
-  int32_t wait_rc;   /* what the wait returns */
-  uint64_t id;       /* of this task among all of the node's run: for traces */
-  uint64_t root;     /* lock group: the id of the task at the root */
-  uint64_t deadline; /* UINT64_MAX: none */
-  struct worker_fiber *fiber; /* while blocked */
-  struct heap_entry timer;
-  chi_ctx *blocked_next, *blocked_prev; /* the worker's list of blocked tasks */
 
   struct queue *queue; /* of the client's task at the root; NULL below a task of the node */
   uint32_t slot, tag;
-  chi_task *shared; /* the client's own task */
+  chi_task *shared;  /* the client's own task */
+  uint64_t id;       /* of this task among all of the node's run: for traces */
+  uint64_t root;     /* lock group: the id of the task at the root */
+  uint64_t deadline; /* UINT64_MAX: none */
+  int32_t cancel;    /* CHI_ECANCELLED asked by the parent or the node: atomic, any worker */
+  int32_t wait_rc;   /* what the wait returns */
+  uint32_t running;  /* subtasks not completed: parent's worker only */
+  bool ended;        /* a subtask that isn't under way: parent's worker only */
+  bool slow;         /* estimated to belong on a slow worker */
+  bool shielded;     /* is not cancelled */
+  bool resolved;     /* container and method are set: no look-up at submission */
+  chi_ctx *parent, *child;    /* subtasks, newest first: parent's worker only */
+  const chi_ctx *awaited;     /* the subtask waited for; NULL: all */
+  const struct pool_map *map; /* NODE_REMOTE: of its pool; the containers it is for, see first */
+  uint64_t key_seq;           /* of a task known to several nodes; 0: known here alone */
+  void *sync;                 /* lock or event waited for */
+  void *sync_hold;            /* memory for the hold of a reader that waits */
+  struct heap_entry timer;
 
-  chi_ctx *parent, *child, *sibling; /* subtasks, newest first: parent's worker only */
-  uint32_t running;                  /* subtasks not completed: parent's worker only */
-  bool ended;                        /* a subtask that isn't under way: parent's worker only */
-  const chi_ctx *awaited;            /* the subtask waited for; NULL: all */
-
-  void *sync;                        /* lock or event waited for */
-  chi_ctx *sync_next, *sync_prev;    /* its list of waiters: under its latch */
-  uint32_t sync_mode;
-  void *sync_hold;                   /* memory for the hold of a reader that waits */
-  void (*call_done)(chi_ctx *ctx);   /* TASK_FROM_NODE: on the network worker */
+  /* A new record has these as they happen to be: who makes use of one sets it before. */
+  chi_ctx *sibling;                     /* of parent's children */
+  uint32_t first, count;                /* where there is a map */
+  uint64_t key_boot;                    /* where there is a key: where the task began, and for */
+  uint32_t key_node, key_index;         /* which container this is */
+  void (*call_done)(chi_ctx *ctx);      /* TASK_FROM_NODE: on the network worker */
   void *call_arg;
-  bool slow;                         /* estimated to belong on a slow worker */
-  bool shielded;                     /* is not cancelled */
-  bool resolved;                     /* container and method are set: no look-up at submission */
-
-  const struct pool_map *map; /* NODE_REMOTE: of its pool; the containers it is for */
-  uint32_t first, count;
-  uint32_t key_node, key_index; /* of a task known to several nodes: where it began, for which */
-  uint64_t key_boot, key_seq;   /* container; key_seq 0: known here alone */
+  struct worker_fiber *fiber;           /* while blocked */
+  chi_ctx *blocked_next, *blocked_prev; /* the worker's list of blocked tasks */
+  chi_ctx *sync_next, *sync_prev;       /* its list of waiters: under its latch */
+  uint32_t sync_mode;
 };
 
 /* A lane entry on its way to the network worker. */
@@ -1175,7 +1220,7 @@ struct task_raw {
 #define TASK_RUNS 12
 struct task_plan {
   const chi_type *type;
-  bool plain;         /* scalars only: one memcpy in */
+  bool plain;         /* scalars only, in whole words: copied in as such */
   uint32_t out_count; /* runs of OUT scalars, merged; UINT32_MAX: field by field */
   struct {
     uint32_t offset, size;
@@ -1195,6 +1240,16 @@ CHI_PRIVATE void task_copy_out(const struct task_plan *plan, const chi_task *cop
 
 CHI_PRIVATE void task_list_push(struct task_list *l, chi_ctx *ctx); /* through node.next */
 CHI_PRIVATE chi_ctx *task_list_pop(struct task_list *l);
+
+/* Zeroes what of a new record is zero. In lines, which become a few wide stores each: as a whole it
+ * would be a loop in microcode. */
+CHI_INLINE void task_zero(chi_ctx *ctx)
+{
+  char *at = (char *)ctx, *end = (char *)&ctx->sibling;
+  for (; end - at > 64; at += 64)
+    memset(at, 0, 64);
+  memset(end - 64, 0, 64);
+}
 
 /* A record is followed by its private copy. */
 #define TASK_RECORD ((sizeof(chi_ctx) + 63) / 64 * 64)
@@ -1371,6 +1426,7 @@ CHI_PRIVATE int wire_task_get(struct wire_in *in, const chi_type *type, void *ta
 #ifndef CHI_ACCORD_H
 #define CHI_ACCORD_H
 
+#define ACCORD_STATES 8u        /* a counter is this times the generation, plus the state */
 #define ACCORD_MAX 4096u        /* entries, incomplete tombstones included */
 #define ACCORD_REMEMBERED 256u  /* complete tombstones beside them */
 #define ACCORD_PARAMS 2048u     /* bytes of parameters, as in chi_admin_get_or_create_pool */
@@ -1412,6 +1468,11 @@ struct accord_entry {
   uint32_t move_count;
   struct accord_move *move; /* by index */
 };
+
+CHI_INLINE uint64_t accord_generation(const struct accord_entry *e)
+{
+  return e->version.counter / ACCORD_STATES;
+}
 
 struct accord;
 struct accord_options {
@@ -1480,6 +1541,7 @@ CHI_PRIVATE int accord_learn(struct accord *a, const struct accord_entry *entry)
 
 #define MODULE_METHOD_IDS 256u /* method ids are below this */
 #define MODULE_OWN_METHODS 10u /* ids below are the system's */
+#define METHOD_OF_NODES 0x100u /* flag of a method that clients may not call */
 #define METHOD_UNCOUNTED UINT32_MAX /* index of a method that is in no module's table */
 
 struct method {
@@ -1547,6 +1609,7 @@ struct container {
   struct pool *pool;
   uint32_t index; /* among the pool's containers, over all nodes */
   bool parallel;
+  uint32_t leaving; /* atomic: on its way to another node, periodic tasks end */
   struct gate gate;
   void *state;
   struct pool_tally *tally; /* by worker */
@@ -1572,7 +1635,7 @@ struct pool {
   void *params; /* module->def->params->size bytes, or NULL */
   uint32_t workers;
   bool shared;          /* of all nodes: in the table they agree on; else of this node alone */
-  uint64_t version[2];  /* of the entry in that table */
+  uint64_t version[2];  /* in that table: generation, and hash of the module's name; or 0 */
   struct pool_map *map, *maps; /* now; all there have been */
   struct container container;  /* the one that was made here at first, if any was */
   struct container *more;      /* those that moved here */
@@ -1810,6 +1873,26 @@ CHI_PRIVATE uint32_t queue_in_flight(const struct queue *q);
 
 #endif
 
+/* ---- sources/route.h ---- */
+/* route.h - query -> where: which containers of a pool a task is for. */
+#ifndef CHI_ROUTE_H
+#define CHI_ROUTE_H
+
+/* Containers first .. first + count - 1; `here` if it is one and on this node. */
+struct route {
+  uint32_t first, count;
+  struct container *here;
+};
+
+/* Resolves a query over the containers of a pool, seen from node `self`. Local is the container of
+ * this node; where there are several, the first, and where there is none, CHI_ENOENT. Physical
+ * means the same of another node. Dynamic is the same as local, or the first of all: there the
+ * module is asked. CHI_ERANGE: no such container; CHI_EINVAL: no such mode. */
+CHI_PRIVATE int route_resolve(const chi_query *query, const struct pool_map *map, uint32_t self,
+                              struct route *out);
+
+#endif
+
 /* ---- sources/worker.h ---- */
 /* worker.h - the step: lanes, tasks, ready fibers, blocked tasks, timers, take-over. */
 #ifndef CHI_WORKER_H
@@ -1893,6 +1976,7 @@ struct worker {
   bool more;
   struct pool_table *table;
   const struct pool_entry *last; /* found last */
+  struct route local;            /* what is local to this node in it; nothing is if here is NULL */
   struct queue_lane **lane;
   uint32_t lane_count, lane_room, lane_at, lane_run;
   struct ring_node *adopt; /* lanes for which there was no memory yet */
@@ -2331,6 +2415,10 @@ enum net_trace {
   NET_TRACE_ABORTED      /* what a peer no longer waits for was cancelled */
 };
 
+/* Whether a call of this lock group is under way that waits for its end in vain if the pool is
+ * waited for: the client's own task for the pool, or one that was called, over however many others
+ * of this node, by one that runs in it. */
+CHI_PRIVATE bool net_called_from(const struct net *n, uint64_t root, const struct pool *pool);
 /* Calls under way of tasks of this node for that method. */
 CHI_PRIVATE uint32_t net_calls_of(const struct net *n, const struct method *method);
 
@@ -2701,6 +2789,8 @@ CHI_PRIVATE void fleet_on_pools(struct fleet *f);
 CHI_PRIVATE void fleet_drain(struct fleet *f, uint64_t at);
 /* No work of others is left, and nothing of its own elsewhere. */
 CHI_PRIVATE bool fleet_idle(const struct fleet *f);
+/* See net_called_from. */
+CHI_PRIVATE bool fleet_called_from(const struct fleet *f, uint64_t root, const struct pool *pool);
 /* Tasks of this node for that method which have gone elsewhere. */
 CHI_PRIVATE uint32_t fleet_calls_of(const struct fleet *f, const struct method *method);
 /* Of the table of pools; 0: this node is alone. */
@@ -2791,18 +2881,26 @@ CHI_PRIVATE uint32_t session_move_lanes(struct session_set *s, uint32_t from, ui
 #define CHI_ADMIN_H
 
 /* An entry of the pool table on its way to every node, in a task: whoever takes it follows it
- * before it answers. code is that of the first container that has something to tell. */
+ * before it answers. code is that of the first container that has something to tell; verdict the
+ * worst, an enum admin_verdict. */
 #define ADMIN_SETTLE(X, T)                                                                         \
   X(T, IN, str, mod_name, 256) X(T, IN, str, pool_name, 1024) X(T, IN, str, params, 2048, "\n")    \
   X(T, IN, pool, pool_id) X(T, IN, u32, containers) X(T, IN, u32, state) X(T, IN, u32, node)       \
   X(T, IN, u64, boot) X(T, IN, u64, counter) X(T, OUT, i32, code) X(T, OUT, u32, container)        \
-  X(T, OUT, str, error_message, 400)
+  X(T, OUT, u32, verdict) X(T, OUT, str, error_message, 400)
 CHI_TASK(admin_settle, 21, ADMIN_SETTLE)
 
 /* A container on its way to where this is run, with its state. */
 #define ADMIN_ADOPT(X, T)                                                                          \
   X(T, IN, pool, pool_id) X(T, IN, u32, container) X(T, IN, u64, epoch) X(T, IN, bulk, state)
 CHI_TASK(admin_adopt, 23, ADMIN_ADOPT)
+
+/* What a node that knows more than an entry says of it. */
+enum admin_verdict {
+  ADMIN_TAKEN,
+  ADMIN_BEATEN,  /* id or name belong to another pool */
+  ADMIN_OUTDATED /* the id has been given to later pools since */
+};
 
 /* What admin works on; belongs to the network worker. */
 struct admin_host {
@@ -2876,6 +2974,8 @@ CHI_PRIVATE int admin_migrate_here(chi_ctx *ctx, struct admin_host *host,
 CHI_PRIVATE int admin_adopt_here(chi_ctx *ctx, struct admin_host *host, struct admin_adopt *t);
 /* Makes the pool's map what the table of all nodes says. */
 CHI_PRIVATE void admin_apply_moves(chi_ctx *ctx, struct admin_host *host, struct pool *pool);
+/* The same for a pool that isn't in use yet, before its containers are created. CHI_ENOMEM. */
+CHI_PRIVATE int admin_first_places(struct admin_host *host, struct pool *pool);
 CHI_PRIVATE void admin_move_methods(struct admin_host *host);
 
 /* A method of the node's own, in no module's table: run gets what was passed to admin_start. */
@@ -3284,26 +3384,6 @@ CHI_PRIVATE void ctx_data_give(chi_ctx *ctx, uint64_t size);
 
 #endif
 
-/* ---- sources/route.h ---- */
-/* route.h - query -> where: which containers of a pool a task is for. */
-#ifndef CHI_ROUTE_H
-#define CHI_ROUTE_H
-
-/* Containers first .. first + count - 1; `here` if it is one and on this node. */
-struct route {
-  uint32_t first, count;
-  struct container *here;
-};
-
-/* Resolves a query over the containers of a pool, seen from node `self`. Local is the container of
- * this node; where there are several, the first, and where there is none, CHI_ENOENT. Physical
- * means the same of another node. Dynamic is the same as local, or the first of all: there the
- * module is asked. CHI_ERANGE: no such container; CHI_EINVAL: no such mode. */
-CHI_PRIVATE int route_resolve(const chi_query *query, const struct pool_map *map, uint32_t self,
-                              struct route *out);
-
-#endif
-
 /* ---- sources/sync.h ---- */
 /* sync.h - the state of co-operative locks: who holds, who waits, who is next. Nothing blocks here.
  *
@@ -3705,6 +3785,28 @@ CHI_INLINE uint64_t hash_stream_finish(const struct hash_stream *stream)
 
 #endif
 
+/* ---- sources/real_cluster.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_cluster.h - clusters of real nodes behind the handle chi_cluster: "local:" and "hostfile:".
+ *
+ * local: nodes at loopback addresses. With modules given as pointers they live in this process;
+ * else each is a process of the program chimaera ($CHIMAERA, or found on $PATH), whose modules come
+ * from $CHI_MODULE_PATH. Time is real, so clients run whenever they like, each as a thread. */
+#ifndef CHI_REAL_CLUSTER_H
+#define CHI_REAL_CLUSTER_H
+
+#ifndef CHI_OMIT_REAL
+
+/* How nodes differ from the simulated ones: the ports and threads that aren't given are few, and
+ * faults are those that a signal can make; of nodes in this process, only to stop and start. */
+CHI_PRIVATE const struct cluster_kind *real_cluster_local(void);
+/* A cluster that runs. Clients are those of the daemon on this host, of the default instance. */
+CHI_PRIVATE const struct cluster_kind *real_cluster_hostfile(void);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
 /* ---- sources/real_node.h ---- */
 #ifndef CHI_OMIT_REAL
 /* real_node.h - a node in this process, and a client of one: the functions are in chimaera.h. */
@@ -3955,9 +4057,10 @@ CHI_PRIVATE int real_thread_guard(void);
 /* real_net.h - the other nodes, over ZeroMQ: net_open, net_send, net_reset and net_close of a node.
  *
  * Each node binds a PULL socket at its own address and has one PUSH socket for each other node: a
- * connection carries messages one way, and the handshake lets nothing be taken for a node that
- * isn't one. Order, whole messages and queues with an end are ZeroMQ's. A PUSH socket lives as long
- * as its connection: when that is gone, so is all that waited for it, and a new socket tries.
+ * connection carries messages one way, and no reply has to find its way back through it, since
+ * messages name their sender. Order, whole messages and bounded queues are ZeroMQ's. A PUSH socket
+ * lives as long as its connection: when that is gone, so is all that waited for it, and a new
+ * socket tries.
  *
  * Everything happens on the network worker's thread, but for the release of bulk frames, which
  * ZeroMQ's own thread tells; it goes through an inbox. */
@@ -4102,6 +4205,8 @@ CHI_PRIVATE int64_t real_link_take(int fd, void *message, size_t room);
 
 /* Adds the operations on links of a client. */
 CHI_PRIVATE void real_link_bind(struct real_env *r);
+/* Ends the connection as if the node had, from any thread; link_shut is still to come. */
+CHI_PRIVATE void real_link_hang_up(env_link link);
 
 #endif
 #endif
@@ -5192,6 +5297,8 @@ struct sim_party_bell {
   const struct sim_party *owner; /* of the sleeper */
 };
 
+#define SIM_PARTY_FORMER 64u
+
 struct sim_party_block;
 
 struct sim_party {
@@ -5202,6 +5309,8 @@ struct sim_party {
   uint32_t number;               /* of the client; 0: the node itself */
   struct rng random, timing;
   struct sim_party_block *blocks; /* private memory, newest first */
+  struct sim_party_block *former[SIM_PARTY_FORMER]; /* given back last, and not to be touched */
+  uint32_t former_next;
   uint64_t block_count, block_bytes;
   struct sim_party_table stacks, segments, bells, links;
 };
@@ -5810,12 +5919,13 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
   rt->drain_look = now + RUNTIME_DRAIN_NS;
   if (rt->stop_at == 0)
     rt->stop_at = now + rt->stop_grace;
-  if (!rt->closing_pools && runtime_work_left(rt) == 0) {
+  bool idle = runtime_work_left(rt) == 0 && fleet_idle(&rt->fleet);
+  if (!rt->closing_pools && idle) {
     runtime_close_pools(rt);
     rt->stop_at = now + runtime_patience(rt);
     return;
   }
-  if (rt->closed_pools && runtime_work_left(rt) == 0 && fleet_idle(&rt->fleet)) {
+  if (rt->closed_pools && idle) {
     session_end_all(&rt->sessions);
     rt->sessions.tend_at = 0;
     if (session_tend(&rt->sessions, now) == UINT64_MAX && directory_settled(&rt->directory)) {
@@ -5827,7 +5937,7 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
   if (now < rt->stop_at)
     return;
   rt->stop_at = now + runtime_patience(rt);
-  if (rt->state == RUNTIME_DRAINING && !rt->closing_pools) {
+  if (rt->state == RUNTIME_DRAINING) {
     runtime_set_state(rt, RUNTIME_CANCELLING);
     mark_set(&rt->crew.cancel_all, 1);
     fleet_drain(&rt->fleet, now);
@@ -6369,15 +6479,11 @@ static int client_queue_move(chi_queue *q)
   return CHI_OK;
 }
 
-int client_queue_check(chi_queue *q)
+int client_queue_renew(chi_queue *q)
 {
-  chi_client *c = q->client;
-  if (CHI_UNLIKELY(!mark_get(c->env->alive)))
+  if (!mark_get(q->client->env->alive))
     return client_fail(q, CHI_EFORKED, NULL);
-  struct client_link *l = q->memory->link;
-  if (CHI_LIKELY(mark_get(&c->current) == l && !mark_get(&l->dead) && q->slot))
-    return CHI_OK;
-  if (mark_get(&c->current) == l) {
+  if (mark_get(&q->client->current) == q->memory->link) {
     client_queue_fail_all(q);
     return client_fail(q, CHI_ESHUTDOWN, NULL);
   }
@@ -6455,7 +6561,8 @@ void *chi_task_new(chi_queue *q, const chi_type *type)
       client_fail(q, rc, NULL);
     return NULL;
   }
-  memset(p, 0, type->size);
+  for (uint64_t at = 0; at < type->size; at += CHI_CACHE_LINE) /* what it lies in is whole lines */
+    memset((char *)p + at, 0, CHI_CACHE_LINE);
   ((chi_task *)p)->method = type->id;
   return p;
 }
@@ -6613,7 +6720,7 @@ static void client_done_add(chi_queue *q, uint32_t i)
   q->calls += s->done != NULL;
 }
 
-static void client_done_drop(chi_queue *q, uint32_t i)
+static inline void client_done_drop(chi_queue *q, uint32_t i)
 {
   struct client_slot *s = &q->slot[i];
   CHI_ASSERT(s->state == CLIENT_DONE);
@@ -6630,7 +6737,7 @@ static void client_done_drop(chi_queue *q, uint32_t i)
 }
 
 /* Frees a task's memory, wherever it came from. */
-static int client_put_back(chi_queue *q, void *task)
+static inline int client_put_back(chi_queue *q, void *task)
 {
   int rc = CHI_EINVAL;
   for (struct client_memory *m = q->memory; m && rc != CHI_OK; m = m->next)
@@ -6645,18 +6752,22 @@ static void client_trace(const chi_queue *q, enum env_trace what, uint32_t i, ui
     env->trace(env, what, q->memory->link->boot, ((uint64_t)q->id << 32) | i, c);
 }
 
-static void client_complete(chi_queue *q, uint32_t i)
+CHI_APART static void client_complete_forgotten(chi_queue *q, uint32_t i)
+{
+  void *task = q->slot[i].task;
+  client_slot_give(q, i);
+  client_put_back(q, task);
+}
+
+static inline void client_complete(chi_queue *q, uint32_t i)
 {
   struct client_slot *s = &q->slot[i];
   q->flying--;
   client_trace(q, ENV_TRACE_DONE, i, (uint64_t)(int64_t)((chi_task *)s->task)->rc);
-  if (!s->forget) {
+  if (CHI_UNLIKELY(s->forget))
+    client_complete_forgotten(q, i);
+  else
     client_done_add(q, i);
-    return;
-  }
-  void *task = s->task;
-  client_slot_give(q, i);
-  client_put_back(q, task);
 }
 
 /* The header stays shared between the caches of both sides where nothing in it changes. */
@@ -6697,6 +6808,8 @@ void client_queue_fail_all(chi_queue *q)
 /* Callbacks may submit, free and wait themselves: each is taken off the list first. */
 static void client_run_callbacks(chi_queue *q)
 {
+  if (CHI_LIKELY(q->calls == 0))
+    return;
   for (uint32_t i = q->done_first; q->calls > 0 && i != CLIENT_NO_SLOT;) {
     struct client_slot s = q->slot[i];
     uint32_t next = s.next;
@@ -6763,9 +6876,8 @@ static int client_put(chi_queue *q, void *task, chi_done_fn *done, void *arg, ui
 static void client_ring(chi_queue *q, uint32_t lanes)
 {
   struct client_link *l = q->memory->link;
-  for (uint32_t k = 0; k < LANE_KINDS; k++) {
-    if (!(lanes >> k & 1))
-      continue;
+  for (; lanes; lanes &= lanes - 1) {
+    uint32_t k = (uint32_t)__builtin_ctz(lanes);
     /* A home that changes after this look is rung by whoever changes it. */
     uint32_t home = lane_home(q->board, (enum lane_kind)k);
     if (home < l->workers && bell_wanted_after_fence(&l->page->worker[home], &q->rung[home]))
@@ -6936,21 +7048,12 @@ static int client_wait_check(chi_queue *q)
   return q->slot ? CHI_OK : rc;
 }
 
-int chi_wait(chi_queue *q, void *task, uint64_t timeout_ns)
+/* Waits until the task in slot i has completed. */
+static int client_wait_for(chi_queue *q, const void *task, uint32_t i, uint64_t timeout_ns)
 {
-  int rc = client_wait_check(q);
-  if (rc != CHI_OK)
-    return rc;
-  client_pump(q);
-  uint32_t i = client_slot_of(q, task);
-  if (i == CLIENT_NO_SLOT)
-    return ((chi_task *)task)->id ? ((chi_task *)task)->rc
-                                  : client_fail(q, CHI_EINVAL, "the task was not submitted");
-  if (q->slot[i].forget || q->slot[i].done)
-    return client_fail(q, CHI_EINVAL, "the task answers by callback, or not at all");
-  uint64_t until = q->slot[i].state == CLIENT_DONE ? 0 : client_until(q, timeout_ns);
+  uint64_t until = client_until(q, timeout_ns);
   while (q->slot[i].state == CLIENT_FLYING) {
-    rc = client_await(q, until);
+    int rc = client_await(q, until);
     if (q->slot[i].state == CLIENT_DONE)
       break;
     if (rc == CHI_ETIMEOUT)
@@ -6959,6 +7062,28 @@ int chi_wait(chi_queue *q, void *task, uint64_t timeout_ns)
     if (!q->slot || client_slot_of(q, task) != i) /* they may do anything with the queue */
       return client_fail(q, CHI_ESTALE, "a callback took the task's result");
   }
+  return CHI_OK;
+}
+
+int chi_wait(chi_queue *q, void *task, uint64_t timeout_ns)
+{
+  int rc = client_wait_check(q);
+  if (rc != CHI_OK)
+    return rc;
+  uint32_t i = client_slot_of(q, task);
+  if (i != CLIENT_NO_SLOT && q->slot[i].state == CLIENT_FLYING) {
+    client_pump(q);
+    i = client_slot_of(q, task);
+  }
+  if (i == CLIENT_NO_SLOT)
+    return ((chi_task *)task)->id ? ((chi_task *)task)->rc
+                                  : client_fail(q, CHI_EINVAL, "the task was not submitted");
+  if (q->slot[i].forget || q->slot[i].done)
+    return client_fail(q, CHI_EINVAL, "the task answers by callback, or not at all");
+  if (q->slot[i].state == CLIENT_FLYING)
+    rc = client_wait_for(q, task, i, timeout_ns);
+  if (rc != CHI_OK)
+    return rc;
   client_done_drop(q, i);
   rc = ((chi_task *)task)->rc;
   client_run_callbacks(q);
@@ -7144,6 +7269,8 @@ int chi_queue_arm(chi_queue *q)
 
 /* ---- sources/cluster.c ---- */
 /* cluster.c - one handle on many nodes: specs, checks, properties, reports. */
+#ifndef CHI_OMIT_REAL
+#endif
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -7163,6 +7290,12 @@ static const struct cluster_kind *cluster_kind_of(const char *name)
 #ifndef CHI_OMIT_SIM
   if (strcmp(name, "sim") == 0)
     return sim_cluster_kind();
+#endif
+#ifndef CHI_OMIT_REAL
+  if (strcmp(name, "local") == 0)
+    return real_cluster_local();
+  if (strcmp(name, "hostfile") == 0)
+    return real_cluster_hostfile();
 #endif
   (void)name;
   return NULL;
@@ -7282,10 +7415,14 @@ static int cluster_open_kind(const char *name, const char *keys, struct cluster_
                              chi_error *err)
 {
   const struct cluster_kind *kind = cluster_kind_of(name);
-  int rc = strcmp(name, "hostfile") == 0 ? CHI_OK : cluster_pairs(keys, cluster_key, s, err);
+  int rc = CHI_OK;
+  if (strcmp(name, "hostfile") == 0)
+    s->path = keys;
+  else
+    rc = cluster_pairs(keys, cluster_key, s, err);
   if (rc == CHI_OK && !kind)
     rc = error_set(err, CHI_ENOTSUP, "clusters of kind \"%s\" are not in this build", name);
-  if (rc == CHI_OK)
+  if (rc == CHI_OK && !s->path)
     rc = cluster_hosts(s, err);
   return rc ? rc : kind->open(s, modules, count, out, err);
 }
@@ -7417,6 +7554,8 @@ static int cluster_do(chi_cluster *c, uint32_t node, struct cluster_errand *e)
     return error_set(e->err, CHI_ENODAEMON, "node %u isn't up", node);
   e->rc = CHI_ESHUTDOWN;
   e->number = chi_cluster_client(c, node, cluster_errand_body, e);
+  if (e->number < 0)
+    return error_set(e->err, e->number, "%s", chi_status_text(e->number));
   rc = chi_cluster_run_until(c, cluster_errand_is_done, e, limit + CLUSTER_SLACK_NS);
   if (rc == CHI_OK)
     return e->rc;
@@ -7706,11 +7845,20 @@ static void cluster_say_failure(const chi_failure *f, chi_put_fn *put, void *arg
               f->text);
 }
 
+static void cluster_guard(chi_cluster *c, bool enter)
+{
+  if (c->kind->guard)
+    c->kind->guard(c, enter);
+}
+
 void chi_cluster_fail(chi_cluster *c, const char *check, const char *fmt, ...)
 {
   va_list args;
-  if (c->failed || (c->counts && !c->counts(c->counts_arg, check)))
+  cluster_guard(c, true);
+  if (c->failed || (c->counts && !c->counts(c->counts_arg, check))) {
+    cluster_guard(c, false);
     return;
+  }
   c->failed = true;
   c->failure.event = chi_cluster_events(c);
   c->failure.time = chi_cluster_now(c);
@@ -7720,6 +7868,7 @@ void chi_cluster_fail(chi_cluster *c, const char *check, const char *fmt, ...)
   va_end(args);
   if (c->put)
     cluster_say_failure(&c->failure, c->put, c->put_arg);
+  cluster_guard(c, false);
 }
 
 const chi_failure *chi_cluster_failure(const chi_cluster *c)
@@ -7776,9 +7925,16 @@ static void cluster_tell(struct cluster_property *p, bool holds)
   }
 }
 
+static void cluster_told(chi_cluster *c, const char *name, enum cluster_claim claim, bool holds)
+{
+  cluster_guard(c, true);
+  cluster_tell(cluster_property_of(c, name, claim), holds);
+  cluster_guard(c, false);
+}
+
 int chi_always(chi_cluster *c, const char *name, int holds)
 {
-  cluster_tell(cluster_property_of(c, name, CLUSTER_ALWAYS), holds);
+  cluster_told(c, name, CLUSTER_ALWAYS, holds);
   if (!holds)
     chi_cluster_fail(c, name, "it does not hold");
   return holds;
@@ -7786,7 +7942,7 @@ int chi_always(chi_cluster *c, const char *name, int holds)
 
 int chi_sometimes(chi_cluster *c, const char *name, int holds)
 {
-  cluster_tell(cluster_property_of(c, name, CLUSTER_SOMETIMES), holds);
+  cluster_told(c, name, CLUSTER_SOMETIMES, holds);
   return holds;
 }
 
@@ -7849,7 +8005,7 @@ static uint32_t cluster_report_properties(const chi_cluster *c, chi_put_fn *put,
     never += p->held == 0;
     cluster_say(put, arg, "%s \"%s\": held %llu of %llu times%s\n", words[p->claim], p->name,
                 (unsigned long long)p->held, (unsigned long long)p->told,
-                p->held ? "" : ", never reached");
+                p->held ? "" : ", never held");
   }
   return never;
 }
@@ -8157,6 +8313,7 @@ static int chi_admin_migrate_run(chi_ctx *ctx, struct admin *self, struct chi_ad
 
 static void admin_sum_settle(struct admin_settle *sum, const struct admin_settle *one)
 {
+  sum->verdict = one->verdict > sum->verdict ? one->verdict : sum->verdict;
   if (sum->code != CHI_OK || one->code == CHI_OK)
     return;
   sum->code = one->code;
@@ -8200,8 +8357,8 @@ static int admin_aggregate(uint32_t method, void *into, const void *from)
   M(S, chi_admin_find_pool)                                                                        \
   M(S, chi_admin_describe)                                                                         \
   M(S, chi_admin_migrate)                                                                          \
-  M(S, admin_settle)                                                                               \
-  M(S, admin_adopt)
+  M(S, admin_settle, METHOD_OF_NODES)                                                              \
+  M(S, admin_adopt, METHOD_OF_NODES)
 CHI_METHODS(admin, ADMIN_METHODS)
 
 static const chi_module admin_definition = {
@@ -8275,7 +8432,10 @@ void admin_start(struct admin_host *host, chi_ctx *ctx, bool shielded, void (*do
 
 #include <stdio.h>
 
-#define ADMIN_PARAMS_MAX 64u /* fields of a module's parameters */
+#define ADMIN_PARAMS_MAX 64u       /* fields of a module's parameters */
+#define ADMIN_AGAIN_NS 1000000000u /* until what failed for want of memory is tried again */
+#define ADMIN_LOOKS 10000          /* a millisecond apart, for what others know of an id */
+#define ADMIN_ATTEMPTS 4           /* to create a pool above what others know of its id */
 
 /* ---- what runs in a container on behalf of its pool */
 
@@ -8495,12 +8655,54 @@ static bool admin_is_leaving(const struct admin_host *host, const char *name, ch
   return p != NULL;
 }
 
+/* Ends a container of a pool that has been retired. */
+void admin_end_container(chi_ctx *ctx, struct admin_host *host, struct container *c)
+{
+  int rc = admin_run_in(ctx, c, &host->destroy);
+  while (rc == CHI_ENOMEM || rc == CHI_EBUSY) {
+    ctx_pause(ctx, 10000000);
+    rc = admin_run_in(ctx, c, &host->destroy);
+  }
+  while (pool_container_active(c) != 0)
+    ctx_pause(ctx, 200000);
+}
+
+/* Those of the first `count` containers that are here. */
+static void admin_end_containers(chi_ctx *ctx, struct admin_host *host, struct pool *p,
+                                 uint32_t count)
+{
+  for (uint32_t i = 0; i < count; i++)
+    if (p->map->at[i].here)
+      admin_end_container(ctx, host, p->map->at[i].here);
+}
+
+/* Takes the place in the table of all nodes that is its own. */
+static int admin_enter(struct admin_host *host, struct pool *p)
+{
+  const struct accord_entry *e = p->shared ? accord_find(host->accord, p->id) : NULL;
+  const char *module = p->module->def->name;
+  if (!e)
+    return CHI_OK;
+  p->version[0] = accord_generation(e);
+  p->version[1] = hash_bytes(module, strlen(module), 0);
+  return admin_first_places(host, p);
+}
+
+/* Takes over p. */
 static int admin_make_pool(chi_ctx *ctx, struct admin_host *host, struct pool *p, chi_error *err)
 {
+  int rc = admin_enter(host, p);
+  if (rc != CHI_OK) {
+    pool_close(host->crew->alloc, p);
+    return error_set(err, rc, "no memory for a pool");
+  }
   directory_add(host->directory, p);
   admin_publish(ctx, host->directory);
   admin_trace(host, p);
-  int rc = admin_run_in(ctx, &p->container, &host->create);
+  uint32_t made = 0;
+  for (; made < p->map->count && rc == CHI_OK; made++)
+    if (p->map->at[made].here)
+      rc = admin_run_in(ctx, p->map->at[made].here, &host->create);
   if (rc == CHI_OK) {
     admin_publish_ready(ctx, host->directory, p);
     admin_unpark(host, p);
@@ -8513,6 +8715,7 @@ static int admin_make_pool(chi_ctx *ctx, struct admin_host *host, struct pool *p
   error_set(err, rc, "pool %s: create of module %s failed: %s", p->name, p->module->def->name,
             rc > 0 ? "a code of its own" : chi_status_text(rc));
   admin_retire(ctx, host, p, POOL_FAILED);
+  admin_end_containers(ctx, host, p, made - 1);
   admin_forget(host, p);
   return rc;
 }
@@ -8529,14 +8732,15 @@ static int admin_same_definition(const struct pool *there, const struct pool *as
   return CHI_OK;
 }
 
-/* True if this task was called, over however many others, by one that runs in the pool: to wait for
- * the pool would be to wait for oneself. */
-static bool admin_called_from(const chi_ctx *ctx, const struct pool *p)
+/* True if this task was called, over however many others, by one that runs in the pool, and be it
+ * over other nodes: to wait for the pool would be to wait for oneself. */
+static bool admin_called_from(const chi_ctx *ctx, const struct admin_host *host,
+                              const struct pool *p)
 {
   const chi_ctx *c = ctx->parent;
   while (c && c->container->pool != p)
     c = c->parent;
-  return c != NULL;
+  return c || fleet_called_from(host->fleet, ctx->root, p);
 }
 
 /* The pool of that name, or of that id, once it is no longer in creation; NULL: none. */
@@ -8555,7 +8759,7 @@ static struct pool *admin_existing(chi_ctx *ctx, struct admin_host *host, const 
         return NULL;
       continue;
     }
-    if (admin_called_from(ctx, p)) {
+    if (admin_called_from(ctx, host, p)) {
       *rc = CHI_EDEADLOCK;
       return NULL;
     }
@@ -8568,18 +8772,6 @@ static struct pool *admin_existing(chi_ctx *ctx, struct admin_host *host, const 
   }
 }
 
-/* Ends a container of a pool that has been retired. */
-void admin_end_container(chi_ctx *ctx, struct admin_host *host, struct container *c)
-{
-  int rc = admin_run_in(ctx, c, &host->destroy);
-  while (rc == CHI_ENOMEM || rc == CHI_EBUSY) {
-    ctx_pause(ctx, 10000000);
-    rc = admin_run_in(ctx, c, &host->destroy);
-  }
-  while (pool_container_active(c) != 0)
-    ctx_pause(ctx, 200000);
-}
-
 static void admin_destroy_here(chi_ctx *ctx, struct admin_host *host, struct pool *p,
                                enum pool_state state)
 {
@@ -8587,9 +8779,7 @@ static void admin_destroy_here(chi_ctx *ctx, struct admin_host *host, struct poo
   log_write(&host->crew->log, CHI_LOG_INFO, "%s pool %u.%u (%s)",
             state == POOL_FAILED ? "closing" : "destroying", p->id.major, p->id.minor, p->name);
   admin_retire(ctx, host, p, state);
-  for (uint32_t i = 0; i < p->map->count; i++)
-    if (p->map->at[i].here)
-      admin_end_container(ctx, host, p->map->at[i].here);
+  admin_end_containers(ctx, host, p, p->map->count);
   admin_forget(host, p);
 }
 
@@ -8625,10 +8815,12 @@ static void admin_settle_fill(struct admin_settle *t, const struct accord_entry 
 
 /* Has every node that is there follow the entry, now; the others will find it themselves. Returns
  * the first code by container. */
-static int admin_spread(chi_ctx *ctx, struct admin_host *host, chi_pool_id id, chi_error *err)
+static int admin_spread(chi_ctx *ctx, struct admin_host *host, chi_pool_id id,
+                        enum admin_verdict *verdict, chi_error *err)
 {
   const struct accord_entry *e = accord_find(host->accord, id);
   struct admin_settle *t = e ? chi_subtask_new(ctx, &admin_settle_type) : NULL;
+  *verdict = ADMIN_TAKEN;
   if (!t)
     return CHI_OK; /* it spreads by itself, only later */
   admin_settle_fill(t, e);
@@ -8637,6 +8829,7 @@ static int admin_spread(chi_ctx *ctx, struct admin_host *host, chi_pool_id id, c
   t->task.flags = TASK_PROMPT;
   chi_call(ctx, t);
   int rc = chi_subtask_done(ctx, t) ? t->code : CHI_OK;
+  *verdict = chi_subtask_done(ctx, t) ? (enum admin_verdict)t->verdict : ADMIN_TAKEN;
   if (rc != CHI_OK)
     error_set(err, rc, "container %u of pool %s: %s", t->container, t->pool_name,
               t->error_message);
@@ -8680,18 +8873,21 @@ static int admin_open_pool(struct admin_host *host, const char *mod_name, const 
   return rc;
 }
 
-/* Whether the pool that is here is the one of the entry. */
-static bool admin_is_built(struct admin_host *host, const struct pool *p,
-                           const struct admin_entry *e)
+/* CHI_OK: the pool that is here is the one of the entry, and not one before it; CHI_ECONFLICT: it
+ * isn't; CHI_ENOMEM: who knows. */
+static int admin_compare(struct admin_host *host, const struct pool *p,
+                         const struct admin_entry *e)
 {
   struct pool *asked = NULL;
-  if (strcmp(p->name, e->name) != 0 || !p->shared ||
-      admin_open_pool(host, e->module, e->name, e->params, p->id, e->entry.pool.containers, &asked,
-                      NULL) != CHI_OK)
-    return false;
-  bool same = admin_same_definition(p, asked, NULL) == CHI_OK;
+  if (strcmp(p->name, e->name) != 0 || p->version[0] != accord_generation(&e->entry))
+    return CHI_ECONFLICT;
+  int rc = admin_open_pool(host, e->module, e->name, e->params, p->id, e->entry.pool.containers,
+                           &asked, NULL);
+  if (rc != CHI_OK)
+    return rc == CHI_ENOMEM ? rc : CHI_ECONFLICT;
+  rc = admin_same_definition(p, asked, NULL);
   pool_close(host->crew->alloc, asked);
-  return same;
+  return rc;
 }
 
 static int admin_build(chi_ctx *ctx, struct admin_host *host, const struct admin_entry *e,
@@ -8715,6 +8911,10 @@ static bool admin_follow_step(chi_ctx *ctx, struct admin_host *host, chi_pool_id
 {
   struct pool *p = directory_find(host->directory, id);
   bool known = admin_entry_copy(accord_find(host->accord, id), e);
+  if (known && e->entry.pool.containers != host->crew->nodes) {
+    *rc = CHI_ECORRUPT;
+    return true;
+  }
   if (p && p->state == POOL_CREATING) {
     *rc = chi_event_wait(ctx, &p->created, 50000000);
     return *rc != CHI_OK && *rc != CHI_ETIMEOUT;
@@ -8729,12 +8929,14 @@ static bool admin_follow_step(chi_ctx *ctx, struct admin_host *host, chi_pool_id
   else if (p && known && !admin_is_live(&e->entry))
     admin_destroy_here(ctx, host, p,
                        e->entry.state == ACCORD_DESTROYED ? POOL_DESTROYED : POOL_FAILED);
-  else if (p && known && !admin_is_built(host, p, e)) {
-    admin_destroy_here(ctx, host, p, POOL_FAILED);
-    return false;
-  } else if (p && known)
-    admin_apply_moves(ctx, host, p);
-  else if (known && admin_is_live(&e->entry)) {
+  else if (p && known) {
+    *rc = admin_compare(host, p, e);
+    if (*rc == CHI_OK)
+      admin_apply_moves(ctx, host, p);
+    else if (*rc == CHI_ECONFLICT)
+      admin_destroy_here(ctx, host, p, POOL_FAILED);
+    return *rc != CHI_ECONFLICT;
+  } else if (known && admin_is_live(&e->entry)) {
     *rc = admin_build(ctx, host, e, err);
     return *rc != CHI_OK; /* its containers may have moved already */
   }
@@ -8745,16 +8947,34 @@ static bool admin_follow_step(chi_ctx *ctx, struct admin_host *host, chi_pool_id
 static int admin_follow(chi_ctx *ctx, struct admin_host *host, chi_pool_id id, chi_error *err)
 {
   struct admin_entry *e = chi_alloc(ctx, sizeof *e);
-  if (!e)
+  if (!e) {
+    host->follow_at = chi_now(ctx) + ADMIN_AGAIN_NS;
     return error_set(err, CHI_ENOMEM, "no memory");
+  }
   int rc = CHI_OK;
   while (!admin_follow_step(ctx, host, id, e, &rc, err) && chi_cancelled(ctx) == CHI_OK)
     ;
   if (rc != CHI_OK)
     log_write(&host->crew->log, CHI_LOG_WARNING, "pool %u.%u (%s): no container here: %s",
               id.major, id.minor, e->name, err->code ? err->text : chi_status_text(rc));
+  if (rc == CHI_ENOMEM)
+    host->follow_at = chi_now(ctx) + ADMIN_AGAIN_NS;
   chi_free(ctx, e, sizeof *e);
   return rc;
+}
+
+/* What the table here knows better than an entry that wants to be followed. */
+static enum admin_verdict admin_judge(const struct accord_entry *e, const struct admin_settle *t)
+{
+  if (!e || t->state > ACCORD_READY)
+    return ADMIN_TAKEN;
+  uint64_t generation = t->counter / ACCORD_STATES;
+  bool ended = e->state == ACCORD_DESTROYED || e->state == ACCORD_FAILED;
+  if (accord_generation(e) > generation || (accord_generation(e) == generation && ended))
+    return ADMIN_OUTDATED;
+  bool same = strcmp(e->pool.name, t->pool_name) == 0 &&
+              strcmp(e->pool.module, t->mod_name) == 0 && strcmp(e->pool.params, t->params) == 0;
+  return e->state == ACCORD_LOST || !same ? ADMIN_BEATEN : ADMIN_TAKEN;
 }
 
 int admin_settle_here(chi_ctx *ctx, struct admin_host *host, struct admin_settle *t)
@@ -8767,8 +8987,15 @@ int admin_settle_here(chi_ctx *ctx, struct admin_host *host, struct admin_settle
       .state = (enum accord_state)t->state};
   chi_error err = {0};
   t->container = host->crew->node;
-  t->code = t->state <= ACCORD_LOST ? accord_learn(host->accord, &entry) : CHI_ECORRUPT;
+  bool sound = t->state <= ACCORD_LOST && t->containers == host->crew->nodes;
+  t->verdict = ADMIN_TAKEN;
+  t->code = sound ? accord_learn(host->accord, &entry) : CHI_ECORRUPT;
   if (t->code == CHI_OK)
+    t->verdict = admin_judge(accord_find(host->accord, t->pool_id), t);
+  const struct pool *p = directory_find(host->directory, t->pool_id);
+  if (t->code == CHI_OK && t->state > ACCORD_READY && p && admin_called_from(ctx, host, p))
+    t->code = CHI_EDEADLOCK; /* the pool is seen to when that one has ended */
+  else if (t->code == CHI_OK && !mark_get(&host->crew->draining)) /* else: as if it were away */
     t->code = admin_follow(ctx, host, t->pool_id, &err);
   snprintf(t->error_message, sizeof t->error_message, "%s",
            err.code ? err.text : chi_status_text(t->code));
@@ -8852,13 +9079,40 @@ static int admin_known(struct admin_host *host, const char *name, chi_pool_id *i
   return CHI_OK;
 }
 
+/* The entry is worth nothing: its pool goes, and the table here learns of what beats it. */
+static int admin_give_way(chi_ctx *ctx, struct admin_host *host, const struct accord_pool *what,
+                          struct accord_version version, enum admin_verdict verdict,
+                          chi_error *err)
+{
+  const struct accord_entry *e = NULL;
+  int rc = CHI_OK;
+  for (int looks = 0; rc == CHI_OK && looks < ADMIN_LOOKS; looks++) {
+    e = accord_find(host->accord, what->id);
+    if (!e || e->state == ACCORD_LOST || e->version.boot != version.boot ||
+        e->version.node != version.node || e->version.counter != version.counter)
+      break;
+    rc = chi_sleep(ctx, 1000000);
+  }
+  struct pool *p = directory_find(host->directory, what->id);
+  if (p && p->state == POOL_READY && p->shared && verdict == ADMIN_OUTDATED &&
+      p->version[0] == version.counter / ACCORD_STATES)
+    admin_destroy_here(ctx, host, p, POOL_FAILED);
+  if (rc != CHI_OK)
+    return rc;
+  return error_set(err, verdict == ADMIN_OUTDATED ? CHI_EVERSION : CHI_ECONFLICT,
+                   "pool %s was created elsewhere, too, and otherwise", what->name);
+}
+
 /* Its own container is there: all others, and the table. */
 static int admin_finish_shared(chi_ctx *ctx, struct admin_host *host,
                                const struct accord_pool *what, struct accord_version version,
                                int rc, chi_error *err)
 {
+  enum admin_verdict verdict = ADMIN_TAKEN;
   if (rc == CHI_OK)
-    rc = admin_spread(ctx, host, what->id, err);
+    rc = admin_spread(ctx, host, what->id, &verdict, err);
+  if (verdict != ADMIN_TAKEN)
+    return admin_give_way(ctx, host, what, version, verdict, err);
   const struct accord_entry *e = accord_find(host->accord, what->id);
   if (!e || e->state != ACCORD_CREATING || e->version.counter != version.counter ||
       e->version.node != version.node || e->version.boot != version.boot)
@@ -8869,7 +9123,7 @@ static int admin_finish_shared(chi_ctx *ctx, struct admin_host *host,
   struct pool *p = directory_find(host->directory, what->id);
   if (p && p->state == POOL_READY)
     admin_destroy_here(ctx, host, p, POOL_FAILED);
-  admin_spread(ctx, host, what->id, NULL);
+  admin_spread(ctx, host, what->id, &verdict, NULL);
   return rc;
 }
 
@@ -8890,8 +9144,8 @@ static int admin_make_shared(chi_ctx *ctx, struct admin_host *host, struct pool 
   return admin_finish_shared(ctx, host, &what, version, rc, err);
 }
 
-int admin_create_pool(chi_ctx *ctx, struct admin_host *host, const struct admin_wanted *w,
-                      chi_pool_id *id, bool *created, chi_error *err)
+static int admin_try_create(chi_ctx *ctx, struct admin_host *host, const struct admin_wanted *w,
+                            chi_pool_id *id, bool *created, chi_error *err)
 {
   *created = false;
   bool shared = host->accord && strcmp(w->pool_query, "local") != 0;
@@ -8927,17 +9181,29 @@ int admin_create_pool(chi_ctx *ctx, struct admin_host *host, const struct admin_
                 : admin_make_pool(ctx, host, p, err);
 }
 
+/* A node that has forgotten, or not yet heard, what became of the id begins again above it. */
+int admin_create_pool(chi_ctx *ctx, struct admin_host *host, const struct admin_wanted *w,
+                      chi_pool_id *id, bool *created, chi_error *err)
+{
+  int rc = CHI_EVERSION;
+  for (int attempt = 0; rc == CHI_EVERSION && attempt < ADMIN_ATTEMPTS; attempt++) {
+    *err = (chi_error){0};
+    rc = admin_try_create(ctx, host, w, id, created, err);
+  }
+  return rc;
+}
+
 /* ---- destroying */
 
-static int admin_may_destroy(const chi_ctx *ctx, const struct pool *p, chi_pool_id id,
-                             chi_error *err)
+static int admin_may_destroy(const chi_ctx *ctx, const struct admin_host *host,
+                             const struct pool *p, chi_pool_id id, chi_error *err)
 {
   if (pool_id_equal(id, CHI_ADMIN_POOL))
     return error_set(err, CHI_EINVAL, "the admin pool stays");
   if (!p || p->state != POOL_READY)
     return error_set(err, p ? CHI_EBUSY : CHI_ENOENT, "no pool %u.%u is ready here", id.major,
                      id.minor);
-  if (admin_called_from(ctx, p))
+  if (admin_called_from(ctx, host, p))
     return error_set(err, CHI_EDEADLOCK, "pool %u.%u would wait for its own task", id.major,
                      id.minor);
   return CHI_OK;
@@ -8946,7 +9212,7 @@ static int admin_may_destroy(const chi_ctx *ctx, const struct pool *p, chi_pool_
 int admin_destroy_pool(chi_ctx *ctx, struct admin_host *host, chi_pool_id id, chi_error *err)
 {
   struct pool *p = directory_find(host->directory, id);
-  int rc = admin_may_destroy(ctx, p, id, err);
+  int rc = admin_may_destroy(ctx, host, p, id, err);
   if (rc != CHI_OK)
     return rc;
   bool shared = p->shared;
@@ -8957,7 +9223,8 @@ int admin_destroy_pool(chi_ctx *ctx, struct admin_host *host, chi_pool_id id, ch
       return error_set(err, rc, "pool %u.%u: %s", id.major, id.minor, chi_status_text(rc));
   }
   admin_destroy_here(ctx, host, p, POOL_DESTROYED);
-  return shared ? admin_spread(ctx, host, id, err) : CHI_OK;
+  enum admin_verdict verdict;
+  return shared ? admin_spread(ctx, host, id, &verdict, err) : CHI_OK;
 }
 
 void admin_destroy_all(chi_ctx *ctx, struct admin_host *host)
@@ -9039,6 +9306,9 @@ void admin_pool_methods(struct admin_host *host)
 #undef ADMIN_FOLLOW
 #undef ADMIN_NODE
 #undef ADMIN_PARAMS_MAX
+#undef ADMIN_AGAIN_NS
+#undef ADMIN_ATTEMPTS
+#undef ADMIN_LOOKS
 
 /* ---- sources/admin_move.c ---- */
 /* admin_move.c - a container moves to another node, with its state.
@@ -9151,7 +9421,9 @@ static int admin_tell_move(chi_ctx *ctx, struct admin_host *host, chi_pool_id id
 /* Tells the workers, and waits until no task is in the container any more. */
 static void admin_empty(chi_ctx *ctx, struct admin_host *host, struct container *c)
 {
+  mark_set(&c->leaving, 1);
   admin_publish(ctx, host->directory);
+  worker_cancel_changed(ctx->worker); /* periodic tasks end */
   for (uint64_t ns = 200000; !directory_settled(host->directory) || pool_container_active(c) != 0;
        ns = ns < 50000000 ? ns * 2 : ns)
     ctx_pause(ctx, ns);
@@ -9260,6 +9532,23 @@ void admin_apply_moves(chi_ctx *ctx, struct admin_host *host, struct pool *p)
   host->changed(host->arg);
 }
 
+int admin_first_places(struct admin_host *host, struct pool *p)
+{
+  const struct accord_entry *e = accord_find(host->accord, p->id);
+  int rc = CHI_OK;
+  for (uint32_t i = 0; e && i < e->move_count && rc == CHI_OK; i++) {
+    const struct accord_move *m = &e->move[i];
+    struct container *c = NULL;
+    if (m->index >= p->map->count || p->map->at[m->index].node == m->node)
+      continue;
+    if (m->node == host->crew->node)
+      rc = pool_container_open(host->crew->alloc, p, m->index, &c);
+    if (rc == CHI_OK)
+      rc = pool_move(host->crew->alloc, p, m->index, m->node, c);
+  }
+  return rc;
+}
+
 /* ---- at the target */
 
 static int admin_take_in(chi_ctx *ctx, struct admin_host *host, struct pool *p,
@@ -9291,6 +9580,8 @@ int admin_adopt_here(chi_ctx *ctx, struct admin_host *host, struct admin_adopt *
 {
   if (!ctx->key_seq || !host->accord)
     return CHI_EACCES;
+  if (mark_get(&host->crew->draining)) /* its state would be lost */
+    return CHI_ESHUTDOWN;
   struct pool *p = directory_find(host->directory, t->pool_id);
   const struct accord_entry *e = accord_find(host->accord, t->pool_id);
   if (!p || p->state != POOL_READY || !e || t->container >= p->map->count)
@@ -9351,7 +9642,10 @@ static int admin_move_checked(chi_ctx *ctx, struct admin_host *host, struct pool
   bool gone = rc == CHI_OK || rc == CHI_EUNKNOWN || rc == CHI_EEXIST;
   if (gone) /* if the target loses it before all nodes know, it is to begin anew there */
     admin_tell_move(ctx, host, p->id, &(struct accord_move){index, node, epoch});
-  admin_place(ctx, host, p, index, gone ? node : self, gone ? NULL : c);
+  mark_set(&c->leaving, gone);
+  /* It may have moved on by now, even back to here: then its place is not for us to say. */
+  if (admin_epoch(accord_find(host->accord, p->id), index) <= epoch)
+    admin_place(ctx, host, p, index, gone ? node : self, gone ? NULL : c);
   admin_publish(ctx, host->directory);
   host->changed(host->arg);
   if (gone)
@@ -12717,6 +13011,11 @@ bool fleet_idle(const struct fleet *f)
   return !f->open || net_idle(f->net);
 }
 
+bool fleet_called_from(const struct fleet *f, uint64_t root, const struct pool *pool)
+{
+  return f->open && net_called_from(f->net, root, pool);
+}
+
 uint32_t fleet_calls_of(const struct fleet *f, const struct method *method)
 {
   return f->open ? net_calls_of(f->net, method) : 0;
@@ -13644,6 +13943,19 @@ uint64_t net_step(struct net *n, uint64_t now)
   struct heap_entry *first = heap_top(&n->timer);
   uint64_t next = first ? first->time : UINT64_MAX;
   return n->draining && !n->given_up && n->drain_at < next ? n->drain_at : next;
+}
+
+bool net_called_from(const struct net *n, uint64_t root, const struct pool *pool)
+{
+  for (const struct net_call *call = n->calls; call; call = call->next) {
+    if (call->run || call->ctx->root != root)
+      continue;
+    const chi_ctx *up = call->ctx->origin == TASK_FROM_CLIENT ? call->ctx : call->ctx->parent;
+    for (; up; up = up->parent)
+      if (up->container->pool == pool)
+        return true;
+  }
+  return false;
 }
 
 uint32_t net_calls_of(const struct net *n, const struct method *method)
@@ -15252,11 +15564,17 @@ static int net_run_admit(struct net_run *run, const struct pool_entry *e, struct
   return rc;
 }
 
+/* It is for a pool that is to follow the one here. */
 static bool net_request_is_ahead(const struct net_request *r, const struct pool *pool)
 {
-  if (!pool->shared || r->version[0] == pool->version[0])
-    return pool->shared && r->version[1] > pool->version[1];
-  return r->version[0] > pool->version[0];
+  return pool->shared && r->version[0] > pool->version[0];
+}
+
+/* It is for a former pool with this id, or for another one that was given it at the same time. */
+static bool net_request_is_stray(const struct net_request *r, const struct pool *pool)
+{
+  return r->version[0] != 0 &&
+         (r->version[0] != pool->version[0] || r->version[1] != pool->version[1]);
 }
 
 enum net_verdict { NET_ADMIT, NET_PARK, NET_REFUSE };
@@ -15273,6 +15591,9 @@ static enum net_verdict net_run_judge(const struct net_run *run, const struct po
   if (!e || e->state == POOL_CREATING || net_request_is_ahead(r, e->pool))
     return NET_PARK;
   if (e->state != POOL_READY)
+    return NET_REFUSE;
+  *rc = CHI_ECONFLICT;
+  if (net_request_is_stray(r, e->pool))
     return NET_REFUSE;
   *rc = CHI_ENOMETHOD;
   if (!module_method(e->pool->module, r->method))
@@ -15897,7 +16218,8 @@ static void net_failures_read(struct wire_in *in, struct net_failures *f)
   f->asked = wire_get_u32(in);
   f->failed = wire_get_u32(in);
   f->listed = wire_get_u8(in);
-  if (f->listed > NET_FAILED || f->listed > f->failed || f->failed > f->asked) {
+  if (f->listed > NET_FAILED || f->listed > f->failed || f->failed > f->asked ||
+      (f->failed > 0 && f->listed == 0)) {
     f->listed = 0;
     wire_in_fail(in);
   }
@@ -16103,17 +16425,17 @@ static void worker_trace(const struct worker *w, int what, const chi_ctx *ctx, u
     w->crew->env->trace(w->crew->env, what, w->index, ctx->id, c);
 }
 
-static void worker_trace_cost(const struct worker *w, const chi_ctx *ctx)
+CHI_APART static void worker_trace_cost(const struct worker *w, const chi_ctx *ctx)
 {
-  if (CHI_UNLIKELY(w->crew->env->trace && ctx->method->def->compute_us))
+  if (ctx->method->def->compute_us)
     worker_trace(w, ENV_TRACE_COST, ctx, ctx->method->def->compute_us * UINT64_C(1000));
 }
 
-static void worker_trace_key(const struct worker *w, const chi_ctx *ctx)
+CHI_APART static void worker_trace_begin(const struct worker *w, const chi_ctx *ctx)
 {
+  worker_trace(w, ENV_TRACE_BEGIN, ctx, ctx->task->method);
   /* The body of a periodic one begins again and again, as it should. */
-  if (CHI_UNLIKELY(ctx->key_seq != 0) && w->crew->env->trace &&
-      !(ctx->task->flags & CHI_TASK_PERIODIC))
+  if (ctx->key_seq != 0 && !(ctx->task->flags & CHI_TASK_PERIODIC))
     w->crew->env->trace(w->crew->env, ENV_TRACE_KEY,
                         (uint64_t)ctx->key_node << 32 | ctx->key_index, ctx->key_seq,
                         ctx->key_boot);
@@ -16408,7 +16730,7 @@ static void worker_resume(struct worker *w, chi_ctx *ctx)
 
 /* ---- running a body */
 
-static void worker_learn(struct worker *w, chi_ctx *ctx, uint64_t ns)
+CHI_APART static void worker_learn(struct worker *w, chi_ctx *ctx, uint64_t ns)
 {
   struct method *m = (struct method *)(uintptr_t)ctx->method;
   const chi_task *t = ctx->task;
@@ -16422,10 +16744,10 @@ static void worker_learn(struct worker *w, chi_ctx *ctx, uint64_t ns)
 }
 
 /* What is left of a task's subtasks is waited for: their memory is its own. */
-static void worker_join(chi_ctx *ctx)
+CHI_APART static void worker_join(chi_ctx *ctx)
 {
   ctx->awaited = NULL;
-  if (ctx->running > 0 && worker_cancelled(ctx) == CHI_OK) /* else nobody wakes it for that again */
+  if (worker_cancelled(ctx) == CHI_OK) /* else nobody wakes it for that again */
     worker_block(ctx, TASK_WAIT_SUBTASK, UINT64_MAX);
   if (ctx->running == 0)
     return;
@@ -16436,7 +16758,7 @@ static void worker_join(chi_ctx *ctx)
   CHI_ASSERT(ctx->running == 0);
 }
 
-static void worker_free_children(struct worker *w, chi_ctx *ctx)
+CHI_APART static void worker_free_children(struct worker *w, chi_ctx *ctx)
 {
   while (ctx->child) {
     chi_ctx *sub = ctx->child;
@@ -16445,20 +16767,23 @@ static void worker_free_children(struct worker *w, chi_ctx *ctx)
   }
 }
 
-/* Aims the task elsewhere if the module wants it there. */
-static int worker_schedule(chi_ctx *ctx)
+/* Asks the module where a dynamic task is to run, and aims it elsewhere if it says so. */
+CHI_APART static int worker_schedule(chi_ctx *ctx)
 {
   const struct pool *pool = ctx->container->pool;
   const chi_module *def = pool->module->def;
-  if (ctx->task->query.mode != CHI_QUERY_DYNAMIC || !def->schedule || ctx->key_seq)
+  if (!def->schedule || ctx->key_seq)
+    return CHI_OK;
+  const struct pool_entry *entry = pool_table_find(ctx->worker->table, pool->id);
+  if (!entry || entry->pool != pool) /* it is being closed */
     return CHI_OK;
   chi_query query = {.mode = CHI_QUERY_LOCAL};
   int rc = def->schedule(ctx, ctx->container->state, ctx->task, &query);
   struct route route;
   if (rc == CHI_OK)
-    rc = route_resolve(&query, pool->map, ctx->worker->crew->node, &route);
+    rc = route_resolve(&query, entry->map, ctx->worker->crew->node, &route);
   if (rc == CHI_OK && route.here != ctx->container)
-    worker_aim(ctx, pool->map, route.first, route.count);
+    worker_aim(ctx, entry->map, route.first, route.count);
   return rc;
 }
 
@@ -16470,16 +16795,19 @@ static void worker_run(struct worker *w, chi_ctx *ctx)
   ctx->state = TASK_RUNNING;
   int rc = worker_cancelled(ctx);
   uint64_t begun = 0, ns = 0;
+  bool traced = env->trace != NULL;
   if (rc == CHI_OK) {
     w->running = ctx;
     mark_set(&w->inside, 1);
-    worker_trace(w, ENV_TRACE_BEGIN, ctx, ctx->task->method);
-    worker_trace_key(w, ctx);
+    if (CHI_UNLIKELY(traced))
+      worker_trace_begin(w, ctx);
     uint32_t switches = w->switches;
     if ((w->sample++ & 15) == 0)
       begun = env->clock(env);
-    worker_trace_cost(w, ctx);
-    rc = worker_schedule(ctx);
+    if (CHI_UNLIKELY(traced))
+      worker_trace_cost(w, ctx);
+    if (CHI_UNLIKELY(ctx->task->query.mode == CHI_QUERY_DYNAMIC))
+      rc = worker_schedule(ctx);
     if (rc == CHI_OK && !ctx->map)
       rc = ctx->method->def->run(ctx, ctx->container->state, ctx->task);
     if (begun) {
@@ -16489,7 +16817,8 @@ static void worker_run(struct worker *w, chi_ctx *ctx)
       if (switches == w->switches) /* else it says how long the task took, not what it cost */
         worker_learn(w, ctx, ns);
     }
-    worker_join(ctx);
+    if (CHI_UNLIKELY(ctx->running > 0))
+      worker_join(ctx);
     w->running = NULL;
     mark_set(&w->inside, 0);
   }
@@ -16515,18 +16844,23 @@ void worker_begin(struct worker *w, chi_ctx *ctx)
 
 /* ---- the end of a task */
 
-/* A periodic task rests until its next run; false: it has ended. */
-static bool worker_rest(struct worker *w, chi_ctx *ctx, int *rc)
+/* Periodic tasks end when the node stops, or what they run in is taken away. */
+static bool worker_is_doomed(const struct worker *w, const chi_ctx *ctx)
 {
-  if (!(ctx->task->flags & CHI_TASK_PERIODIC) || *rc != CHI_OK)
-    return false;
-  *rc = worker_cancelled(ctx);
-  if (*rc == CHI_OK && (mark_get(&w->crew->draining) || mark_get(&ctx->container->pool->doomed)))
-    *rc = CHI_ECANCELLED;
-  if (*rc == CHI_OK)
-    *rc = heap_reserve(&w->timer, (w->timer.count / 1024 + 1) * 1024 + WORKER_FIBERS * 2 + 1);
-  if (*rc != CHI_OK)
-    return false;
+  return mark_get(&w->crew->draining) || mark_get(&ctx->container->pool->doomed) ||
+         mark_get(&ctx->container->leaving);
+}
+
+/* A periodic task rests until its next run; else the code that it ends with. */
+CHI_APART static int worker_rest(struct worker *w, chi_ctx *ctx)
+{
+  int rc = worker_cancelled(ctx);
+  if (rc == CHI_OK && worker_is_doomed(w, ctx))
+    rc = CHI_ECANCELLED;
+  if (rc == CHI_OK)
+    rc = heap_reserve(&w->timer, (w->timer.count / 1024 + 1) * 1024 + WORKER_FIBERS * 2 + 1);
+  if (rc != CHI_OK)
+    return rc;
   worker_free_children(w, ctx);
   ctx->state = TASK_RESTING;
   ctx->worker = w;
@@ -16534,7 +16868,7 @@ static bool worker_rest(struct worker *w, chi_ctx *ctx, int *rc)
   uint64_t next = w->now + ctx->task->period_us * 1000ull;
   worker_blocked_add(w, ctx);
   worker_timer_set(w, ctx, next < ctx->deadline ? next : ctx->deadline);
-  return true;
+  return CHI_OK;
 }
 
 static void worker_subtask_done(struct worker *w, chi_ctx *sub)
@@ -16549,7 +16883,7 @@ static void worker_subtask_done(struct worker *w, chi_ctx *sub)
     worker_wake(w, parent, CHI_OK);
 }
 
-static void worker_finish_subtask(struct worker *w, chi_ctx *ctx)
+CHI_APART static void worker_finish_subtask(struct worker *w, chi_ctx *ctx)
 {
   if (!ctx->parent)
     worker_record_free(w, ctx);
@@ -16561,7 +16895,7 @@ static void worker_finish_subtask(struct worker *w, chi_ctx *ctx)
   }
 }
 
-static void worker_finish_call(struct worker *w, chi_ctx *ctx)
+CHI_APART static void worker_finish_call(struct worker *w, chi_ctx *ctx)
 {
   ctx->node.kind = NODE_CALL;
   if (w->kind == WORKER_NETWORK)
@@ -16570,7 +16904,7 @@ static void worker_finish_call(struct worker *w, chi_ctx *ctx)
     worker_send(w, &w->crew->worker[w->crew->count - 1], &ctx->node);
 }
 
-static void worker_complete(struct worker *w, chi_ctx *ctx, int rc)
+static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc)
 {
   ctx->task->rc = rc;
   worker_trace(w, ENV_TRACE_COMPLETE, ctx, (uint64_t)(int64_t)rc);
@@ -16591,11 +16925,15 @@ static void worker_complete(struct worker *w, chi_ctx *ctx, int rc)
   }
 }
 
-static void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
+static inline void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
 {
-  if (worker_rest(w, ctx, &rc))
-    return;
-  worker_free_children(w, ctx);
+  if (CHI_UNLIKELY(ctx->task->flags & CHI_TASK_PERIODIC) && rc == CHI_OK) {
+    rc = worker_rest(w, ctx);
+    if (rc == CHI_OK)
+      return;
+  }
+  if (CHI_UNLIKELY(ctx->child != NULL))
+    worker_free_children(w, ctx);
   worker_complete(w, ctx, rc);
 }
 
@@ -16720,8 +17058,7 @@ static void worker_look_for_cancelled(struct worker *w)
     next = ctx->blocked_next;
     int rc = worker_cancelled(ctx);
     bool rests = ctx->state == TASK_RESTING;
-    if (rests && rc == CHI_OK && (mark_get(&w->crew->draining) ||
-                                  mark_get(&ctx->container->pool->doomed)))
+    if (rests && rc == CHI_OK && worker_is_doomed(w, ctx))
       rc = CHI_ECANCELLED;
     if (rc == CHI_OK)
       continue;
@@ -16793,16 +17130,12 @@ static void worker_drop_lane(struct worker *w, uint32_t at)
   count_add(&l->holders, (uint32_t)-1); /* it may be freed from here on */
 }
 
-static bool worker_take_from_lanes(struct worker *w)
+CHI_APART static bool worker_take_from_lanes(struct worker *w)
 {
   for (uint32_t n = w->lane_count; n > 0; n--) {
     if (w->lane_at >= w->lane_count)
       w->lane_at = 0;
     struct queue_lane *l = w->lane[w->lane_at];
-    if (mark_get(&l->home) != w->index || mark_get(&l->closed)) {
-      worker_drop_lane(w, w->lane_at);
-      continue;
-    }
     if (lane_ready(&l->in) && worker_accept(w, l)) {
       if (++w->lane_run >= 8) {
         w->lane_run = 0;
@@ -16810,13 +17143,17 @@ static bool worker_take_from_lanes(struct worker *w)
       }
       return true;
     }
+    if (mark_get(&l->home) != w->index || mark_get(&l->closed)) {
+      worker_drop_lane(w, w->lane_at);
+      continue;
+    }
     w->lane_run = 0;
     w->lane_at++;
   }
   return false;
 }
 
-static bool worker_take_from_queue(struct worker *w)
+static inline bool worker_take_from_queue(struct worker *w)
 {
   struct ring_node *n = ring_pop(&w->queue);
   if (n)
@@ -16824,7 +17161,7 @@ static bool worker_take_from_queue(struct worker *w)
   return n != NULL;
 }
 
-static bool worker_go_on(struct worker *w)
+static inline bool worker_go_on(struct worker *w)
 {
   struct heap_entry *due = heap_top(&w->timer);
   if (due && due->time <= w->now) {
@@ -16837,7 +17174,7 @@ static bool worker_go_on(struct worker *w)
   return ctx != NULL;
 }
 
-static bool worker_take_urgent(struct worker *w)
+static inline bool worker_take_urgent(struct worker *w)
 {
   if (w->io_flight > 0 && worker_io_reap(w))
     return true;
@@ -16848,15 +17185,15 @@ static bool worker_take_urgent(struct worker *w)
 }
 
 /* Neither lanes nor what other workers send may starve the other. */
-static bool worker_take_new(struct worker *w)
+static inline bool worker_take_new(struct worker *w)
 {
   uint32_t full = !worker_may_begin(w, 0);
   if (CHI_UNLIKELY(full != w->full))
     mark_set(&w->full, full);
   if (full) /* taken in, though not begun: cancellations are among them */
     return worker_take_from_lanes(w);
-  if (w->beat & 8)
-    return worker_take_from_queue(w) || worker_take_from_lanes(w);
+  if ((w->beat & 8) && worker_take_from_queue(w))
+    return true;
   return worker_take_from_lanes(w) || worker_take_from_queue(w);
 }
 
@@ -16872,14 +17209,12 @@ static bool worker_turn(struct worker *w)
     return true;
   }
   /* What comes back again and again comes first, but not always. */
-  switch (w->beat & 7) {
-  case 0:
-    return worker_take_new(w) || worker_take_urgent(w) || worker_go_on(w);
-  case 1:
-    return worker_take_urgent(w) || worker_go_on(w) || worker_take_new(w);
-  default:
-    return worker_go_on(w) || worker_take_urgent(w) || worker_take_new(w);
-  }
+  uint32_t turn = w->beat & 7;
+  if (turn == 0 && worker_take_new(w))
+    return true;
+  if (turn <= 1 && worker_take_urgent(w))
+    return true;
+  return worker_go_on(w) || worker_take_urgent(w) || worker_take_new(w);
 }
 
 /* Runs on whichever fiber is free; always exactly one is inside, or on its way out. */
@@ -17019,10 +17354,7 @@ void worker_close(struct worker *w)
 
 static uint32_t worker_record_class(uint32_t size)
 {
-  uint32_t class = 0;
-  while (class < WORKER_RECORDS && (512u << class) < size)
-    class++;
-  return class;
+  return size <= 512 ? 0 : 23 - (uint32_t)__builtin_clz(size - 1);
 }
 
 chi_ctx *worker_record(struct worker *w, uint32_t task_size)
@@ -17042,7 +17374,9 @@ chi_ctx *worker_record(struct worker *w, uint32_t task_size)
     ctx = alloc_get(w->crew->alloc, size);
   if (!ctx)
     return NULL;
-  *ctx = (chi_ctx){.size = size, .deadline = UINT64_MAX, .timer.index = 0};
+  task_zero(ctx);
+  ctx->size = size;
+  ctx->deadline = UINT64_MAX;
   ctx->task = (chi_task *)(void *)((char *)ctx + TASK_RECORD);
   return ctx;
 }
@@ -17060,7 +17394,7 @@ void worker_record_free(struct worker *w, chi_ctx *ctx)
   }
 }
 
-static void worker_refuse(struct worker *w, const struct task_raw *raw, int rc)
+CHI_APART static void worker_refuse(struct worker *w, const struct task_raw *raw, int rc)
 {
   struct worker_crew *crew = w->crew;
   struct queue *q = raw->queue;
@@ -17077,7 +17411,7 @@ static void worker_refuse(struct worker *w, const struct task_raw *raw, int rc)
 }
 
 /* The network worker knows every pool, and keeps what waits for one in creation. */
-static void worker_forward(struct worker *w, const struct task_raw *entry)
+CHI_APART static void worker_forward(struct worker *w, const struct task_raw *entry)
 {
   struct worker_crew *crew = w->crew;
   struct task_raw *raw = alloc_get(crew->alloc, sizeof *raw);
@@ -17105,12 +17439,29 @@ static bool worker_is_slow(const struct method *m, const chi_task *header)
   return ns * (tally_get(&m->weight) >> 3) >> 7 >= WORKER_SLOW_NS;
 }
 
+CHI_APART static void worker_find_pool(struct worker *w, chi_pool_id id)
+{
+  static const chi_query local = {.mode = CHI_QUERY_LOCAL};
+  w->last = pool_table_find(w->table, id);
+  w->local.here = NULL;
+  if (w->last)
+    route_resolve(&local, w->last->map, w->crew->node, &w->local);
+}
+
 static const struct pool_entry *worker_pool(struct worker *w, chi_pool_id id)
 {
-  if (!w->last || !pool_id_equal(w->last->id, id))
-    w->last = pool_table_find(w->table, id);
+  if (CHI_UNLIKELY(!w->last || !pool_id_equal(w->last->id, id)))
+    worker_find_pool(w, id);
   return w->last;
 }
+
+/* A task as a client hands it in. */
+struct worker_offer {
+  const struct task_raw *raw;
+  chi_task *shared;
+  uint64_t room;   /* bytes from there to the end of the chunk */
+  chi_task header; /* read once */
+};
 
 static int worker_check_header(const chi_task *header)
 {
@@ -17121,23 +17472,22 @@ static int worker_check_header(const chi_task *header)
   return CHI_OK;
 }
 
-/* Makes the record of a task whose pool is ready. */
-static int worker_prepare(struct worker *w, const struct task_raw *raw, const chi_task *header,
-                          const struct pool_entry *entry, chi_ctx **out)
+/* Makes the record of a task whose pool is ready; it is the one found last. */
+static int worker_prepare(struct worker *w, const struct worker_offer *offer, struct method *m,
+                          chi_ctx **out)
 {
+  const struct task_raw *raw = offer->raw;
+  const chi_task *header = &offer->header;
   struct queue *q = raw->queue;
-  struct pool *pool = entry->pool;
-  const struct pool_map *map = entry->map;
-  struct method *m = module_method(pool->module, header->method);
-  if (!m)
-    return CHI_ENOMETHOD;
+  const struct pool_map *map = w->last->map;
+  if (m->def->flags & METHOD_OF_NODES)
+    return CHI_EACCES;
   uint32_t size = m->plan.type->size;
-  chi_task *shared = shm_resolve(q->table, raw->ref, size);
-  if (!shared)
+  if (size > offer->room)
     return CHI_ECORRUPT;
-  struct route route;
+  struct route route = w->local;
   int rc = worker_check_header(header);
-  if (rc == CHI_OK)
+  if (rc == CHI_OK && (header->query.mode != CHI_QUERY_LOCAL || !route.here))
     rc = route_resolve(&header->query, map, w->crew->node, &route);
   if (rc != CHI_OK)
     return rc;
@@ -17146,18 +17496,18 @@ static int worker_prepare(struct worker *w, const struct task_raw *raw, const ch
     return CHI_ENOMEM;
   if (!m->plan.plain)
     memset(ctx->task, 0, size);
-  rc = task_copy_in(&m->plan, q->table, header, shared, ctx->task);
+  rc = task_copy_in(&m->plan, q->table, header, offer->shared, ctx->task);
   if (rc != CHI_OK) {
     worker_record_free(w, ctx);
     return rc;
   }
-  ctx->container = route.here ? route.here : &pool->container;
+  ctx->container = route.here ? route.here : &w->last->pool->container;
   if (!route.here || (header->flags & CHI_TASK_FORCE_NET))
     worker_aim(ctx, map, route.first, route.count);
   ctx->method = m;
   ctx->origin = TASK_FROM_CLIENT;
   ctx->queue = q;
-  ctx->shared = shared;
+  ctx->shared = offer->shared;
   ctx->slot = raw->slot;
   ctx->tag = raw->tag;
   ctx->id = ((uint64_t)q->id << 32) | raw->tag;
@@ -17172,26 +17522,29 @@ static int worker_prepare(struct worker *w, const struct task_raw *raw, const ch
 static void worker_accept_task(struct worker *w, const struct task_raw *raw)
 {
   struct queue *q = raw->queue;
-  const chi_task *shared = shm_resolve(q->table, raw->ref, sizeof *shared);
-  if (!shared || raw->slot >= q->depth) {
+  struct worker_offer offer;
+  offer.raw = raw;
+  offer.shared = shm_resolve_room(q->table, raw->ref, &offer.room);
+  if (offer.room < sizeof offer.header || raw->slot >= q->depth) {
     worker_refuse(w, raw, CHI_ECORRUPT);
     return;
   }
-  chi_task header;
-  memcpy(&header, shared, sizeof header);
-  header.rc = CHI_OK;
-  bool admin = pool_id_equal(header.pool, CHI_ADMIN_POOL);
+  chi_task *header = &offer.header;
+  *header = *offer.shared;
+  header->rc = CHI_OK;
+  bool admin = pool_id_equal(header->pool, CHI_ADMIN_POOL);
   if (mark_get(&w->crew->draining) && !admin) {
     worker_refuse(w, raw, CHI_ESHUTDOWN);
     return;
   }
-  const struct pool_entry *entry = worker_pool(w, header.pool);
+  const struct pool_entry *entry = worker_pool(w, header->pool);
   if (!entry || entry->state != POOL_READY || (admin && w->kind != WORKER_NETWORK)) {
     worker_forward(w, raw);
     return;
   }
   chi_ctx *ctx = NULL;
-  int rc = worker_prepare(w, raw, &header, entry, &ctx);
+  struct method *m = module_method(entry->pool->module, header->method);
+  int rc = m ? worker_prepare(w, &offer, m, &ctx) : CHI_ENOMETHOD;
   if (rc != CHI_OK) {
     worker_refuse(w, raw, rc);
     return;
@@ -17200,7 +17553,7 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
   tally_add(&ctx->container->tally[w->index].active, 1);
   if (w->crew->env->trace)
     w->crew->env->trace(w->crew->env, ENV_TRACE_DISPATCH, w->index, ctx->id,
-                        ((uint64_t)header.pool.major << 16) | header.method);
+                        ((uint64_t)header->pool.major << 16) | header->method);
   bool here = w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin;
   if (here && !ctx->map && worker_may_begin(w, 0))
     worker_begin(w, ctx);
@@ -17209,7 +17562,8 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
 }
 
 /* The task has been taken from the same lane before, and perhaps ended since. */
-static void worker_accept_cancel(struct worker *w, struct queue *q, uint64_t slot, uint32_t tag)
+CHI_APART static void worker_accept_cancel(struct worker *w, struct queue *q, uint64_t slot,
+                                           uint32_t tag)
 {
   if (queue_cancel(q, slot, tag))
     worker_cancel_changed(w);
@@ -17220,8 +17574,8 @@ static void worker_accept_cancel(struct worker *w, struct queue *q, uint64_t slo
  * the line behind it, where fields are, to be written, too. */
 static void worker_fetch(const struct queue_lane *l)
 {
-  uint64_t ref = lane_ahead(&l->in, WORKER_AHEAD);
-  const char *task = ref ? shm_resolve(l->queue->table, ref, 2 * CHI_CACHE_LINE) : NULL;
+  uint64_t room = 0, ref = lane_ahead(&l->in, WORKER_AHEAD);
+  const char *task = shm_resolve_room(l->queue->table, ref, &room);
   if (!task)
     return;
   __builtin_prefetch(task);
@@ -17762,28 +18116,36 @@ uint64_t pool_bucket_end(uint32_t bucket)
   return bucket % 2 ? power * 2 : power + power / 2;
 }
 
+CHI_APART static bool pool_figures_open(const struct alloc *alloc, const struct container *c,
+                                        struct pool_tally *t)
+{
+  struct pool_figures *fresh =
+      alloc_zero(alloc, c->pool->module->count * sizeof(struct pool_figures));
+  mark_set(&t->figures, fresh);
+  return fresh != NULL;
+}
+
+CHI_APART static void pool_count_time(struct pool_figures *f, uint64_t ns)
+{
+  tally_add(&f->sampled, 1);
+  tally_add(&f->sampled_ns, ns);
+  tally_add(&f->bucket[pool_bucket(ns)], 1);
+}
+
 void pool_count(const struct alloc *alloc, struct container *c, uint32_t worker,
                 const struct method *method, int rc, uint64_t ns)
 {
   struct pool_tally *t = &c->tally[worker];
   if (method->index == METHOD_UNCOUNTED)
     return;
-  if (!t->figures) {
-    size_t size = c->pool->module->count * sizeof(struct pool_figures);
-    struct pool_figures *fresh = alloc_zero(alloc, size);
-    if (!fresh)
-      return; /* figures are not worth failing a task for */
-    mark_set(&t->figures, fresh);
-  }
+  if (CHI_UNLIKELY(!t->figures) && !pool_figures_open(alloc, c, t))
+    return; /* figures are not worth failing a task for */
   struct pool_figures *f = &t->figures[method->index];
   tally_add(&f->count, 1);
   if (rc != CHI_OK)
     tally_add(&f->errors, 1);
-  if (ns == 0)
-    return;
-  tally_add(&f->sampled, 1);
-  tally_add(&f->sampled_ns, ns);
-  tally_add(&f->bucket[pool_bucket(ns)], 1);
+  if (CHI_UNLIKELY(ns > 0))
+    pool_count_time(f, ns);
 }
 
 static void pool_figures_add(const struct container *c, uint32_t method, struct pool_figures *out)
@@ -18747,7 +19109,6 @@ bool bell_wanted_after_fence(const struct bell_word *b, uint32_t *last)
 /* ---- sources/accord.c ---- */
 /* accord.c - the pool table on which all nodes agree: versions, tombstones, exchange. */
 
-#define ACCORD_STATES 8u /* a counter is this times the generation, plus the state */
 #define ACCORD_COUNTER_MAX (1ull << 60)
 #define ACCORD_BUCKETS 256u         /* of names */
 #define ACCORD_LIST 200u            /* versions in one record */
@@ -18796,11 +19157,6 @@ static uint64_t accord_key(chi_pool_id id)
 static bool accord_is_live(const struct accord_item *item)
 {
   return item && item->entry.state <= ACCORD_READY;
-}
-
-static uint64_t accord_generation(const struct accord_item *item)
-{
-  return item->entry.version.counter / ACCORD_STATES;
 }
 
 static int accord_compare(const struct accord_version *x, const struct accord_version *y)
@@ -19128,10 +19484,10 @@ static uint64_t accord_next_generation(const struct accord *a, const struct acco
   uint64_t hash = accord_name_hash(pool->name), last = 0;
   const struct accord_item *item = accord_get(a, accord_key(pool->id));
   if (item)
-    last = accord_generation(item);
+    last = accord_generation(&item->entry);
   for (item = a->bucket[hash % ACCORD_BUCKETS]; item; item = item->next)
-    if (item->name_hash == hash && accord_generation(item) > last)
-      last = accord_generation(item);
+    if (item->name_hash == hash && accord_generation(&item->entry) > last)
+      last = accord_generation(&item->entry);
   return last + 1;
 }
 
@@ -19204,8 +19560,8 @@ static void accord_tell(struct accord *a, const struct accord_item *item)
 static bool accord_is_weaker(const struct accord_item *x, const struct accord_item *y)
 {
   const struct accord_version *v = &x->entry.version, *w = &y->entry.version;
-  if (accord_generation(x) != accord_generation(y))
-    return accord_generation(x) < accord_generation(y);
+  if (accord_generation(&x->entry) != accord_generation(&y->entry))
+    return accord_generation(&x->entry) < accord_generation(&y->entry);
   if (v->boot != w->boot)
     return v->boot < w->boot;
   if (v->node != w->node)
@@ -19220,7 +19576,7 @@ static void accord_contest(struct accord *a, struct accord_item *item)
     return;
   struct accord_item *loser = accord_is_weaker(item, rival) ? item : rival;
   struct accord_version version = loser->entry.version;
-  version.counter = accord_generation(loser) * ACCORD_STATES + (uint64_t)ACCORD_LOST;
+  version.counter = accord_generation(&loser->entry) * ACCORD_STATES + (uint64_t)ACCORD_LOST;
   accord_set(a, loser, &version);
   accord_update(a, loser);
   if (loser == rival)
@@ -19245,7 +19601,7 @@ static int accord_take(struct accord *a, struct accord_item *item, const struct 
 {
   bool same = item && accord_is_same(&item->entry.pool, &e->pool);
   bool goes_on =
-      same && accord_is_live(item) && accord_generation(item) == e->version.counter / ACCORD_STATES;
+      same && accord_is_live(item) && accord_generation(&item->entry) == accord_generation(e);
   if ((!item || item->complete) && a->open >= ACCORD_MAX)
     return CHI_ERANGE;
   if (!same) {
@@ -19680,7 +20036,6 @@ void accord_reborn(struct accord *a, uint64_t boot)
   a->opt.boot = boot;
 }
 
-#undef ACCORD_STATES
 #undef ACCORD_COUNTER_MAX
 #undef ACCORD_BUCKETS
 #undef ACCORD_LIST
@@ -20740,8 +21095,8 @@ void peer_raise(struct peer_set *s, uint64_t boot)
     return;
   log_write(s->log, CHI_LOG_INFO, "node %u: a higher boot of this node is known; it begins anew",
             s->self);
-  /* Not the very next one: a life that took it and died before anybody knew would be followed by one
-   * that takes it again. */
+  /* Not the very next one: a life that took it and died before anybody knew would be followed by
+   * one that takes it again. */
   s->boot = boot + 1 + (s->life & PEER_BOOT_GAP);
   for (uint32_t i = 0; i < s->count; i++) {
     s->peer[i].confirmed = s->peer[i].met = false;
@@ -21776,6 +22131,7 @@ static bool task_kind_is_scalar(uint8_t kind)
   return kind >= CHI_KIND_u8 && kind <= CHI_KIND_pool;
 }
 
+#define TASK_WORD 8u          /* bytes; a struct that a compiler laid out has whole ones */
 #define TASK_NESTED 4         /* levels of objects inside elements */
 #define TASK_FIELDS_MAX 4096u /* of a struct: each is compared with each */
 
@@ -21925,7 +22281,7 @@ static void task_plan_out(struct task_plan *plan, const chi_field *f)
 
 int task_plan_init(struct task_plan *plan, const chi_type *type, chi_error *err)
 {
-  *plan = (struct task_plan){.type = type, .plain = true};
+  *plan = (struct task_plan){.type = type, .plain = type->size % TASK_WORD == 0};
   if (!type->name || type->size > (1u << 24) || (type->id && type->size < sizeof(chi_task)))
     return error_set(err, CHI_EINVAL, "%s: impossible size %u", type->name ? type->name : "?",
                      type->size);
@@ -22009,21 +22365,26 @@ static int task_field_in(const chi_field *f, const struct shm_table *table, cons
   return CHI_OK;
 }
 
-int task_copy_in(const struct task_plan *plan, const struct shm_table *table,
-                 const chi_task *header, const chi_task *shared, chi_task *copy)
+CHI_APART static int task_fields_in(const chi_type *type, const struct shm_table *table,
+                                    const chi_task *shared, chi_task *copy)
 {
-  const chi_type *type = plan->type;
-  if (plan->plain) {
-    memcpy(copy, shared, type->size);
-    *copy = *header;
-    return CHI_OK;
-  }
-  *copy = *header;
   for (uint32_t i = 0; i < type->field_count; i++) {
     int rc = task_field_in(&type->fields[i], table, (const char *)shared, (char *)copy);
     if (rc != CHI_OK)
       return rc;
   }
+  return CHI_OK;
+}
+
+int task_copy_in(const struct task_plan *plan, const struct shm_table *table,
+                 const chi_task *header, const chi_task *shared, chi_task *copy)
+{
+  *copy = *header;
+  if (!plan->plain)
+    return task_fields_in(plan->type, table, shared, copy);
+  /* A few words, most of the time: quicker than a call. */
+  for (uint32_t at = sizeof *copy; at < plan->type->size; at += TASK_WORD)
+    memcpy((char *)copy + at, (const char *)shared + at, TASK_WORD);
   return CHI_OK;
 }
 
@@ -22047,17 +22408,27 @@ static void task_field_out(const chi_field *f, const char *from, char *to)
   }
 }
 
+CHI_APART static void task_fields_out(const chi_type *type, const chi_task *copy,
+                                      chi_task *shared)
+{
+  for (uint32_t i = 0; i < type->field_count; i++)
+    if (type->fields[i].dir & CHI_DIR_OUT)
+      task_field_out(&type->fields[i], (const char *)copy, (char *)shared);
+}
+
 void task_copy_out(const struct task_plan *plan, const chi_task *copy, chi_task *shared)
 {
-  const chi_type *type = plan->type;
-  if (plan->out_count != UINT32_MAX) {
-    for (uint32_t i = 0; i < plan->out_count; i++)
-      memcpy((char *)shared + plan->out[i].offset, (const char *)copy + plan->out[i].offset,
-             plan->out[i].size);
-  } else {
-    for (uint32_t i = 0; i < type->field_count; i++)
-      if (type->fields[i].dir & CHI_DIR_OUT)
-        task_field_out(&type->fields[i], (const char *)copy, (char *)shared);
+  if (plan->out_count == UINT32_MAX) {
+    task_fields_out(plan->type, copy, shared);
+    return;
+  }
+  for (uint32_t i = 0; i < plan->out_count; i++) {
+    char *to = (char *)shared + plan->out[i].offset;
+    const char *from = (const char *)copy + plan->out[i].offset;
+    if (plan->out[i].size == TASK_WORD)
+      memcpy(to, from, TASK_WORD);
+    else
+      memcpy(to, from, plan->out[i].size);
   }
 }
 
@@ -22082,6 +22453,7 @@ chi_ctx *task_list_pop(struct task_list *l)
   return ctx;
 }
 
+#undef TASK_WORD
 #undef TASK_NESTED
 #undef TASK_FIELDS_MAX
 
@@ -22793,6 +23165,7 @@ struct shm_span {
   uint8_t class, index;
   uint16_t spans; /* of a large allocation */
   uint16_t free, slots;
+  uint32_t size, inverse; /* of a slot; see shm_inverse */
   uint64_t vacant[SHM_WORDS];
 };
 
@@ -22808,14 +23181,9 @@ struct shm_lease {
 
 void *shm_resolve(const struct shm_table *t, uint64_t ref, uint64_t size)
 {
-  uint64_t number = ref >> 40, offset = ref & ((1ull << 40) - 1);
-  if (number == 0 || number > t->room || (offset & 7) != 0)
-    return NULL;
-  const struct shm_chunk *c = &t->chunk[number - 1];
-  uint64_t room = atomic_get_acquire(&c->size);
-  if (room == 0 || size > room || offset > room - size)
-    return NULL;
-  return c->base + offset;
+  uint64_t room = 0;
+  void *p = shm_resolve_room(t, ref, &room);
+  return size <= room ? p : NULL;
 }
 
 void shm_publish(struct shm_table *t, uint32_t chunk, void *base, uint64_t size)
@@ -22849,19 +23217,12 @@ static uint32_t shm_class_size(uint32_t class)
   return (class - 22) * 4096;
 }
 
-/* n / (class size / 64) without a division: exact for n below 1024, a span's worth of lines. */
-static uint32_t shm_slot_of(uint32_t class, uint32_t n)
+/* For slots of that size: n * inverse >> 20 is the slot in which line n of a span lies, without a
+ * division; exact for n below 1024, a span's worth of lines. */
+static uint32_t shm_inverse(uint32_t size)
 {
-#define SHM_UNIT(units) (((1u << 20) + (units)-1) / (units))
-  static const uint32_t inverse[SHM_CLASSES] = {
-      SHM_UNIT(1),   SHM_UNIT(2),   SHM_UNIT(3),   SHM_UNIT(4),   SHM_UNIT(5),   SHM_UNIT(6),
-      SHM_UNIT(7),   SHM_UNIT(8),   SHM_UNIT(9),   SHM_UNIT(10),  SHM_UNIT(11),  SHM_UNIT(12),
-      SHM_UNIT(13),  SHM_UNIT(14),  SHM_UNIT(15),  SHM_UNIT(16),  SHM_UNIT(20),  SHM_UNIT(24),
-      SHM_UNIT(28),  SHM_UNIT(32),  SHM_UNIT(40),  SHM_UNIT(48),  SHM_UNIT(56),  SHM_UNIT(64),
-      SHM_UNIT(128), SHM_UNIT(192), SHM_UNIT(256), SHM_UNIT(320), SHM_UNIT(384), SHM_UNIT(448),
-      SHM_UNIT(512)};
-#undef SHM_UNIT
-  return n * inverse[class] >> 20;
+  uint32_t lines = size / 64;
+  return ((1u << 20) + lines - 1) / lines;
 }
 
 void shm_arena_init(struct shm_arena *a, const struct alloc *alloc, enum shm_kind kind,
@@ -22878,6 +23239,7 @@ void shm_arena_fini(struct shm_arena *a)
   a->lease = NULL;
   a->lease_count = a->lease_room = a->idle = 0;
   a->last = NULL;
+  a->fresh_at = NULL;
   memset(a->partial, 0, sizeof a->partial);
 }
 
@@ -23066,14 +23428,16 @@ static char *shm_span_base(const struct shm_span *s)
   return s->lease->base + (uint64_t)s->index * SHM_SPAN_SIZE;
 }
 
-static int shm_span_open(struct shm_arena *a, uint32_t class)
+CHI_APART static int shm_span_open(struct shm_arena *a, uint32_t class)
 {
   struct shm_span *s = NULL;
   int rc = shm_spans_get(a, 1, &s);
   if (rc != CHI_OK)
     return rc;
   s->class = (uint8_t)class;
-  s->slots = s->free = (uint16_t)(SHM_SPAN_SIZE / shm_class_size(class));
+  s->size = shm_class_size(class);
+  s->inverse = shm_inverse(s->size);
+  s->slots = s->free = (uint16_t)(SHM_SPAN_SIZE / s->size);
   for (uint32_t i = 0; i < SHM_WORDS; i++) {
     uint32_t left = s->slots > i * 64 ? s->slots - i * 64u : 0;
     s->vacant[i] = left >= 64 ? UINT64_MAX : (1ull << left) - 1;
@@ -23105,15 +23469,15 @@ static int shm_small_get(struct shm_arena *a, uint32_t class, void **out, uint64
   }
   if (--s->free == 0)
     shm_partial_drop(a, s);
-  uint32_t size = shm_class_size(class);
-  uint64_t offset = (uint64_t)s->index * SHM_SPAN_SIZE + (uint64_t)slot * size;
-  a->used += size;
-  *out = s->lease->base + offset;
-  *ref = shm_ref(s->lease->chunk, offset);
+  uint64_t offset = (uint64_t)s->index * SHM_SPAN_SIZE + (uint64_t)slot * s->size;
+  a->used += s->size;
+  a->fresh_at = *out = s->lease->base + offset;
+  a->fresh_ref = *ref = shm_ref(s->lease->chunk, offset);
+  a->fresh_room = s->size;
   return CHI_OK;
 }
 
-static int shm_large_get(struct shm_arena *a, uint64_t size, void **out, uint64_t *ref)
+CHI_APART static int shm_large_get(struct shm_arena *a, uint64_t size, void **out, uint64_t *ref)
 {
   struct shm_span *s = NULL;
   uint32_t n = SHM_SPANS;
@@ -23150,11 +23514,8 @@ int shm_get(struct shm_arena *a, uint64_t size, void **out, uint64_t *ref)
 }
 
 /* The lease that an address lies in, or NULL. */
-static struct shm_lease *shm_lease_find(struct shm_arena *a, const char *p)
+CHI_APART static struct shm_lease *shm_lease_search(struct shm_arena *a, const char *p)
 {
-  struct shm_lease *l = a->last;
-  if (l && p >= l->base && p < l->base + l->size)
-    return l;
   uint32_t low = 0, high = a->lease_count;
   while (low < high) {
     uint32_t middle = low + (high - low) / 2;
@@ -23165,7 +23526,7 @@ static struct shm_lease *shm_lease_find(struct shm_arena *a, const char *p)
   }
   if (low == 0)
     return NULL;
-  l = a->lease[low - 1];
+  struct shm_lease *l = a->lease[low - 1];
   if (p >= l->base + l->size)
     return NULL;
   a->last = l;
@@ -23173,36 +23534,31 @@ static struct shm_lease *shm_lease_find(struct shm_arena *a, const char *p)
 }
 
 /* The span and slot of an allocation that starts at p; NULL if none does. */
-static struct shm_span *shm_locate(struct shm_arena *a, const void *p, uint32_t *slot)
+static inline struct shm_span *shm_locate(struct shm_arena *a, const void *p, uint32_t *slot)
 {
-  struct shm_lease *l = shm_lease_find(a, p);
+  struct shm_lease *l = a->last;
+  if (CHI_UNLIKELY(!l || (uintptr_t)p - (uintptr_t)l->base >= l->size))
+    l = shm_lease_search(a, p);
   if (!l)
     return NULL;
-  uint64_t offset = (uint64_t)((const char *)p - l->base);
+  uint64_t offset = (uintptr_t)p - (uintptr_t)l->base;
   if (offset >= SHM_CHUNK_SIZE)
     return NULL;
   struct shm_span *s = &l->span[offset / SHM_SPAN_SIZE];
   uint32_t inside = (uint32_t)(offset % SHM_SPAN_SIZE);
   *slot = 0;
-  if (s->class == SHM_CLASS_LARGE)
-    return inside == 0 ? s : NULL;
-  if (s->class >= SHM_CLASSES)
+  if (CHI_UNLIKELY(s->class >= SHM_CLASSES))
+    return s->class == SHM_CLASS_LARGE && inside == 0 ? s : NULL;
+  uint32_t at = inside / 64 * s->inverse >> 20;
+  if (at * s->size != inside || at >= s->slots || (s->vacant[at / 64] >> (at % 64) & 1))
     return NULL;
-  uint32_t size = shm_class_size(s->class);
-  *slot = shm_slot_of(s->class, inside / 64);
-  if (*slot * size != inside || *slot >= s->slots || (s->vacant[*slot / 64] >> (*slot % 64) & 1))
-    return NULL;
+  *slot = at;
   return s;
 }
 
-static void shm_small_put(struct shm_arena *a, struct shm_span *s, uint32_t slot)
+/* All slots of a span are free. */
+CHI_APART static void shm_span_rest(struct shm_arena *a, struct shm_span *s)
 {
-  a->used -= shm_class_size(s->class);
-  s->vacant[slot / 64] |= 1ull << (slot % 64);
-  if (s->free++ == 0)
-    shm_partial_add(a, s);
-  if (s->free < s->slots)
-    return;
   struct shm_lease *l = s->lease;
   /* The last span of a class stays open: a task allocated and freed in turn costs no set-up. */
   if (a->partial[s->class] == s && !s->next) {
@@ -23215,24 +23571,41 @@ static void shm_small_put(struct shm_arena *a, struct shm_span *s, uint32_t slot
   shm_spans_give(a, l, s->index, 1);
 }
 
+static void shm_large_put(struct shm_arena *a, struct shm_span *s)
+{
+  struct shm_lease *l = s->lease;
+  a->used -= l->size > SHM_CHUNK_SIZE ? l->size : (uint64_t)s->spans * SHM_SPAN_SIZE;
+  shm_spans_give(a, l, s->index, s->spans);
+}
+
 int shm_put(struct shm_arena *a, void *p)
 {
   uint32_t slot = 0;
   struct shm_span *s = shm_locate(a, p, &slot);
   if (!s)
     return CHI_EINVAL;
-  if (s->class == SHM_CLASS_LARGE) {
-    struct shm_lease *l = s->lease;
-    a->used -= l->size > SHM_CHUNK_SIZE ? l->size : (uint64_t)s->spans * SHM_SPAN_SIZE;
-    shm_spans_give(a, l, s->index, s->spans);
-  } else {
-    shm_small_put(a, s, slot);
+  if (CHI_UNLIKELY(s->class == SHM_CLASS_LARGE)) {
+    shm_large_put(a, s);
+    return CHI_OK;
   }
+  if (p == a->fresh_at)
+    a->fresh_at = NULL;
+  a->used -= s->size;
+  s->vacant[slot / 64] |= 1ull << (slot % 64);
+  if (CHI_UNLIKELY(s->free++ == 0))
+    shm_partial_add(a, s);
+  if (CHI_UNLIKELY(s->free == s->slots))
+    shm_span_rest(a, s);
   return CHI_OK;
 }
 
 int shm_find(struct shm_arena *a, const void *p, uint64_t *ref, uint64_t *room)
 {
+  if (p == a->fresh_at && p) {
+    *ref = a->fresh_ref;
+    *room = a->fresh_room;
+    return CHI_OK;
+  }
   uint32_t slot = 0;
   struct shm_span *s = shm_locate(a, p, &slot);
   if (!s)
@@ -23240,7 +23613,7 @@ int shm_find(struct shm_arena *a, const void *p, uint64_t *ref, uint64_t *room)
   uint64_t offset = (uint64_t)((const char *)p - s->lease->base);
   *ref = shm_ref(s->lease->chunk, offset);
   if (s->class != SHM_CLASS_LARGE)
-    *room = shm_class_size(s->class);
+    *room = s->size;
   else
     *room = s->lease->size > SHM_CHUNK_SIZE ? s->lease->size : (uint64_t)s->spans * SHM_SPAN_SIZE;
   return CHI_OK;
@@ -25926,11 +26299,6 @@ struct ring_node *inbox_take(struct inbox *b)
   return oldest;
 }
 
-bool inbox_empty(const struct inbox *b)
-{
-  return atomic_get(&b->top) == NULL;
-}
-
 void ring_push(struct ring_list *l, struct ring_node *n)
 {
   n->next = NULL;
@@ -25944,10 +26312,8 @@ void ring_push(struct ring_list *l, struct ring_node *n)
   latch_unlock(&l->latch);
 }
 
-struct ring_node *ring_pop(struct ring_list *l)
+struct ring_node *ring_pop_first(struct ring_list *l)
 {
-  if (ring_empty(l))
-    return NULL;
   latch_lock(&l->latch);
   struct ring_node *n = l->head;
   if (n) {
@@ -25958,11 +26324,6 @@ struct ring_node *ring_pop(struct ring_list *l)
   }
   latch_unlock(&l->latch);
   return n;
-}
-
-bool ring_empty(const struct ring_list *l)
-{
-  return atomic_get(&l->count) == 0;
 }
 
 uint32_t ring_splice(struct ring_list *to, struct ring_list *from)
@@ -26024,6 +26385,919 @@ struct ring_node *gate_leave(struct gate *g)
   latch_unlock(&g->latch);
   return n;
 }
+
+/* ---- sources/real_cluster.c ---- */
+#ifndef CHI_OMIT_REAL
+/* real_cluster.c - clusters of real nodes behind the handle chi_cluster. */
+
+#ifndef CHI_OMIT_REAL
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define REAL_CLUSTER_START_NS UINT64_C(30000000000) /* nodes come up, and meet, within that */
+#define REAL_CLUSTER_STOP_NS UINT64_C(1000000000)   /* a stop's phases last grace and that */
+#define REAL_CLUSTER_PHASES 4u
+#define REAL_CLUSTER_LOOK_NS 2000000  /* between two looks at what is waited for */
+#define REAL_CLUSTER_ASK_NS 50000000  /* between two questions to all nodes */
+#define REAL_CLUSTER_CLIENTS 1024u    /* started in one cluster, at most */
+#define REAL_CLUSTER_NODES 250u       /* loopback addresses that are used */
+#define REAL_CLUSTER_JSON (1u << 20)  /* room for what a node says of itself */
+#define REAL_CLUSTER_GRACE_MS 1000u   /* of a process that isn't told otherwise */
+
+enum real_cluster_state { REAL_CLUSTER_WAITS, REAL_CLUSTER_RUNS, REAL_CLUSTER_ENDED };
+
+struct real_cluster_client {
+  struct real_cluster *cluster;
+  uint32_t node;
+  chi_cluster_body *body;
+  void *arg;
+  pthread_t thread;
+  enum real_cluster_state state; /* guarded by lock, as all that follows */
+  bool killed;
+  chi_client *handle; /* while it runs */
+};
+
+struct real_cluster_node {
+  chi_node *here; /* in this process */
+  pid_t pid;      /* or in one of its own; 0: none */
+  bool paused;
+  char instance[CHI_NAME_MAX];
+  char config[80]; /* file */
+};
+
+struct real_cluster {
+  struct chi_cluster base;
+  chi_config config;
+  const chi_module **modules; /* NULL: nodes are processes */
+  uint32_t module_count;
+  bool running;  /* it was there before, and stays */
+  uint32_t self; /* then the node on this host */
+  struct real_cluster_node *node;
+  char dir[32];  /* of configurations and logs */
+  uint64_t from; /* the clock when it began */
+  pthread_mutex_t lock;
+  pthread_cond_t changed;
+  bool closing; /* guarded by lock, as all that follows */
+  struct real_cluster_client *client[REAL_CLUSTER_CLIENTS];
+  uint32_t clients, clients_left;
+  uint64_t faults[CHI_FAULT_KINDS];
+};
+
+static struct real_cluster *real_cluster_of(const chi_cluster *c)
+{
+  return (struct real_cluster *)(uintptr_t)CHI_CONTAINER_OF(c, struct real_cluster, base);
+}
+
+/* ---- time ------------------------------------------------------------------------------------ */
+
+static uint64_t real_cluster_clock(void)
+{
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* It begins at one second. */
+static uint64_t real_cluster_now(const chi_cluster *c)
+{
+  return real_cluster_clock() - real_cluster_of(c)->from + 1000000000u;
+}
+
+/* In a body of a client: others go on. It ends early if the cluster does. */
+static void real_cluster_use(chi_cluster *c, uint64_t ns)
+{
+  struct real_cluster *s = real_cluster_of(c);
+  uint64_t end = real_cluster_clock() + ns;
+  struct timespec at = {(time_t)(end / 1000000000u), (long)(end % 1000000000u)};
+  int rc = 0;
+  pthread_mutex_lock(&s->lock);
+  while (!s->closing && rc != ETIMEDOUT)
+    rc = pthread_cond_timedwait(&s->changed, &s->lock, &at);
+  pthread_mutex_unlock(&s->lock);
+}
+
+static void real_cluster_guard(chi_cluster *c, bool enter)
+{
+  struct real_cluster *s = real_cluster_of(c);
+  if (enter)
+    pthread_mutex_lock(&s->lock);
+  else
+    pthread_mutex_unlock(&s->lock);
+}
+
+static int real_cluster_run(chi_cluster *c, chi_cluster_fn *pred, void *arg, uint64_t limit_ns)
+{
+  uint64_t begun = real_cluster_clock();
+  for (;;) {
+    bool over = real_cluster_clock() - begun >= limit_ns;
+    real_cluster_guard(c, true);
+    c->running = true;
+    bool held = cluster_holds(c, CHI_CHECK_EVENT) && pred(c, arg);
+    bool failed = c->failed;
+    c->running = false;
+    real_cluster_guard(c, false);
+    if (failed || held || over)
+      return failed ? CHI_ECANCELLED : held ? CHI_OK : CHI_ETIMEOUT;
+    nanosleep(&(struct timespec){0, REAL_CLUSTER_LOOK_NS}, NULL);
+  }
+}
+
+/* ---- nodes ----------------------------------------------------------------------------------- */
+
+/* False as well for a process that has died by itself. */
+static bool real_cluster_is_up(const chi_cluster *c, uint32_t node)
+{
+  struct real_cluster_node *n = &real_cluster_of(c)->node[node];
+  int status;
+  if (n->pid > 0 && waitpid(n->pid, &status, WNOHANG) == n->pid)
+    n->pid = 0;
+  return n->here != NULL || n->pid > 0;
+}
+
+static void real_cluster_put(void *arg, const char *text)
+{
+  fputs(text, arg);
+}
+
+/* The hosts, which are not in the configuration of a process but in a file for all of them. */
+static bool real_cluster_write_hosts(struct real_cluster *s)
+{
+  chi_config *config = &s->config;
+  snprintf(config->hostfile, sizeof(config->hostfile), "%s/hosts", s->dir);
+  FILE *file = fopen(config->hostfile, "we");
+  for (uint32_t i = 0; file && i < config->host_count; i++)
+    fprintf(file, "%s %s\n", config->hosts[i].name, config->hosts[i].address);
+  return file && fclose(file) == 0;
+}
+
+static bool real_cluster_write(const char *path, const chi_config *config)
+{
+  FILE *file = fopen(path, "we");
+  if (file)
+    chi_config_print(config, real_cluster_put, file);
+  return file && fclose(file) == 0;
+}
+
+static int real_cluster_spawn(struct real_cluster *s, uint32_t node, chi_error *err)
+{
+  struct real_cluster_node *n = &s->node[node];
+  const char *given = getenv("CHIMAERA"), *program = given && *given ? given : "chimaera";
+  char number[16], grace[16], name[] = "chimaera", start[] = "start", with[] = "--config",
+       which[] = "--node", patience[] = "--grace";
+  char *argv[] = {name, start, with, n->config, which, number, patience, grace, NULL};
+  posix_spawn_file_actions_t actions;
+  snprintf(number, sizeof(number), "%u", node);
+  snprintf(grace, sizeof(grace), "%u", REAL_CLUSTER_GRACE_MS);
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+  int rc = posix_spawnp(&n->pid, program, &actions, NULL, argv, environ);
+  posix_spawn_file_actions_destroy(&actions);
+  if (rc == 0)
+    return CHI_OK;
+  n->pid = 0;
+  errno = rc;
+  return error_set(err, CHI_ENOENT, "cannot run %s: %m; set CHIMAERA to the program", program);
+}
+
+/* Starts a node that is down. A process may still fail: who waits for it will see. */
+static int real_cluster_start(struct real_cluster *s, uint32_t node, chi_error *err)
+{
+  struct real_cluster_node *n = &s->node[node];
+  chi_config config = s->config; /* its lists stay those of s->config */
+  config.node = node;
+  snprintf(config.main_segment_name, sizeof(config.main_segment_name), "chi-local-%d-%u",
+           (int)getpid(), node);
+  snprintf(n->instance, sizeof(n->instance), "%.200s:%u", config.main_segment_name, config.port);
+  snprintf(config.log_file, sizeof(config.log_file), "%s/node%u.log", s->dir, node);
+  snprintf(n->config, sizeof(n->config), "%s/node%u.yaml", s->dir, node);
+  n->paused = false;
+  if (s->modules)
+    return chi_node_open(&config, s->modules, s->module_count, &n->here, err);
+  if (!real_cluster_write(n->config, &config))
+    return error_set(err, CHI_EIO, "cannot write to %s: %m", s->dir);
+  return real_cluster_spawn(s, node, err);
+}
+
+static void real_cluster_signal(struct real_cluster_node *n, int number)
+{
+  if (n->pid > 0)
+    kill(n->pid, number);
+}
+
+/* As kill -9; a node in this process is stopped without grace. */
+static void real_cluster_end(struct real_cluster_node *n)
+{
+  real_cluster_signal(n, SIGKILL);
+  if (n->pid > 0)
+    waitpid(n->pid, NULL, 0);
+  n->pid = 0;
+  if (n->here && chi_node_close(n->here, 0) == CHI_OK)
+    n->here = NULL;
+}
+
+/* For chi_client_open. */
+static const char *real_cluster_instance(const struct real_cluster *s, uint32_t node)
+{
+  return s->running ? NULL : s->node[node].instance;
+}
+
+/* ---- what nodes say -------------------------------------------------------------------------- */
+
+struct real_cluster_view {
+  uint64_t alive, pools, open;
+  char *json; /* room for REAL_CLUSTER_JSON */
+};
+
+static uint64_t real_cluster_number(const char *json, const char *name)
+{
+  const char *at = strstr(json, name);
+  return at ? strtoull(at + strlen(name), NULL, 10) : 0;
+}
+
+/* What the node answers about itself, in v->json. */
+static int real_cluster_monitor(chi_queue *queue, struct real_cluster_view *v)
+{
+  struct chi_admin_monitor *t = CHI_NEW(queue, chi_admin_monitor);
+  int rc = t ? chi_bulk_alloc(queue, REAL_CLUSTER_JSON - 1, &t->json) : CHI_ENOMEM;
+  if (rc == CHI_OK) {
+    t->task.pool = CHI_ADMIN_POOL;
+    rc = chi_submit(queue, t);
+  }
+  if (rc == CHI_OK)
+    rc = chi_wait(queue, t, REAL_CLUSTER_START_NS);
+  if (rc == CHI_OK) {
+    memcpy(v->json, t->json.data, t->size);
+    v->json[t->size] = '\0';
+  }
+  if (t && rc != CHI_ETIMEOUT) {
+    chi_bulk_free(queue, &t->json);
+    chi_task_free(queue, t);
+  }
+  return rc;
+}
+
+static int real_cluster_ask(const char *instance, struct real_cluster_view *v)
+{
+  chi_client *client = NULL;
+  chi_queue *queue = NULL;
+  int rc = chi_client_open(instance, &client, NULL);
+  if (rc == CHI_OK)
+    rc = chi_queue_open(client, &queue, NULL);
+  if (rc == CHI_OK)
+    rc = real_cluster_monitor(queue, v);
+  if (rc == CHI_OK) {
+    v->alive = real_cluster_number(v->json, "\"alive\":");
+    v->pools = real_cluster_number(v->json, "\"pool_entries\":");
+    v->open = real_cluster_number(v->json, "\"calls_open\":") +
+              real_cluster_number(v->json, "\"runs_open\":");
+  }
+  chi_queue_close(queue);
+  chi_client_close(client);
+  return rc;
+}
+
+/* Something that takes long to find out: now and then, a look. */
+struct real_cluster_wait {
+  uint64_t look_at;
+  bool settled; /* and no work is left */
+  char why[200];
+};
+
+static uint32_t real_cluster_up(const struct real_cluster *s)
+{
+  uint32_t up = 0;
+  for (uint32_t i = 0; i < s->base.nodes; i++)
+    up += s->running || real_cluster_is_up(&s->base, i);
+  return up;
+}
+
+/* Whether all nodes that are up, as far as they can be asked, see each other and have the same
+ * number of pools. */
+static bool real_cluster_agrees(struct real_cluster *s, struct real_cluster_wait *wait,
+                                struct real_cluster_view *v)
+{
+  uint64_t up = real_cluster_up(s), pools = UINT64_MAX;
+  for (uint32_t i = 0; i < s->base.nodes; i++) {
+    const char *wrong = NULL;
+    if (s->running ? i != s->self : !real_cluster_is_up(&s->base, i))
+      continue;
+    if (real_cluster_ask(real_cluster_instance(s, i), v) != CHI_OK)
+      wrong = "does not answer";
+    else if (s->base.nodes > 1 && v->alive != up)
+      wrong = "does not see all nodes";
+    else if (wait->settled && v->open > 0)
+      wrong = "has work left";
+    else if (pools != UINT64_MAX && v->pools != pools)
+      wrong = "has other pools";
+    pools = v->pools;
+    if (wrong) {
+      snprintf(wait->why, sizeof(wait->why), "node %u %s", i, wrong);
+      return false;
+    }
+  }
+  return true;
+}
+
+static int real_cluster_has_met(chi_cluster *c, void *arg)
+{
+  struct real_cluster_wait *wait = arg;
+  struct real_cluster *s = real_cluster_of(c);
+  struct real_cluster_view view = {0};
+  uint64_t now = real_cluster_clock();
+  if (now < wait->look_at)
+    return 0;
+  view.json = malloc(REAL_CLUSTER_JSON);
+  bool met = view.json && real_cluster_agrees(s, wait, &view);
+  free(view.json);
+  wait->look_at = real_cluster_clock() + REAL_CLUSTER_ASK_NS;
+  return met;
+}
+
+/* ---- open and close -------------------------------------------------------------------------- */
+
+/* A port that is free now. */
+static uint32_t real_cluster_port(void)
+{
+  struct sockaddr_in any = {.sin_family = AF_INET};
+  socklen_t size = sizeof(any);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0)
+    return 0;
+  if (bind(fd, (struct sockaddr *)&any, size) != 0 ||
+      getsockname(fd, (struct sockaddr *)&any, &size) != 0)
+    any.sin_port = 0;
+  close(fd);
+  return ntohs(any.sin_port);
+}
+
+/* Many nodes are on this machine, each at an address of its own. */
+static void real_cluster_configure(struct real_cluster *s)
+{
+  chi_config defaults;
+  chi_config_init(&defaults);
+  for (uint32_t i = 0; i < s->config.host_count; i++)
+    snprintf(s->config.hosts[i].address, sizeof(s->config.hosts[i].address), "127.0.0.%u", i + 1);
+  if (s->config.port == defaults.port)
+    s->config.port = real_cluster_port();
+  s->config.sched_threads += s->config.sched_threads == 0;
+  s->config.slow_threads += s->config.slow_threads == 0;
+  chi_config_free(&defaults);
+}
+
+static void real_cluster_init_lock(struct real_cluster *s)
+{
+  pthread_mutexattr_t recursive;
+  pthread_condattr_t monotonic;
+  pthread_mutexattr_init(&recursive);
+  pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+  pthread_mutex_init(&s->lock, &recursive);
+  pthread_mutexattr_destroy(&recursive);
+  pthread_condattr_init(&monotonic);
+  pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+  pthread_cond_init(&s->changed, &monotonic);
+  pthread_condattr_destroy(&monotonic);
+}
+
+static struct real_cluster *real_cluster_new(struct cluster_spec *spec,
+                                             const chi_module *const *modules, uint32_t count,
+                                             const struct cluster_kind *kind)
+{
+  struct real_cluster *s = calloc(1, sizeof(*s));
+  if (!s)
+    return NULL;
+  s->node = calloc(spec->nodes, sizeof(*s->node));
+  s->modules = count ? calloc(count, sizeof(*s->modules)) : NULL;
+  snprintf(s->dir, sizeof(s->dir), "/tmp/chi-local-XXXXXX");
+  if (!s->node || (count && !s->modules) || !mkdtemp(s->dir)) {
+    free(s->node);
+    free(s->modules);
+    free(s);
+    return NULL;
+  }
+  for (uint32_t i = 0; i < count; i++)
+    s->modules[i] = modules[i];
+  s->module_count = count;
+  s->config = spec->config;
+  chi_config_init(&spec->config);
+  s->from = real_cluster_clock();
+  real_cluster_init_lock(s);
+  cluster_init(&s->base, kind, spec);
+  return s;
+}
+
+static void real_cluster_remove(const struct real_cluster *s)
+{
+  static const char *const suffixes[] = {"yaml", "log"};
+  char path[64];
+  for (uint32_t i = 0; i < 2 * s->base.nodes; i++) {
+    snprintf(path, sizeof(path), "%s/node%u.%s", s->dir, i / 2, suffixes[i % 2]);
+    unlink(path);
+  }
+  snprintf(path, sizeof(path), "%s/hosts", s->dir);
+  unlink(path);
+  rmdir(s->dir);
+}
+
+/* The nodes end first, so that what clients wait for ends. */
+static void real_cluster_close(chi_cluster *c)
+{
+  struct real_cluster *s = real_cluster_of(c);
+  pthread_mutex_lock(&s->lock);
+  s->closing = true;
+  pthread_cond_broadcast(&s->changed);
+  for (uint32_t i = 0; i < c->nodes; i++)
+    real_cluster_end(&s->node[i]);
+  pthread_mutex_unlock(&s->lock);
+  for (uint32_t i = 0; i < s->clients; i++) {
+    pthread_join(s->client[i]->thread, NULL);
+    free(s->client[i]);
+  }
+  real_cluster_remove(s);
+  pthread_mutex_destroy(&s->lock);
+  pthread_cond_destroy(&s->changed);
+  chi_config_free(&s->config);
+  free(s->modules);
+  free(s->node);
+  free(s);
+}
+
+static int real_cluster_open(struct cluster_spec *spec, const chi_module *const *modules,
+                             uint32_t count, chi_cluster **out, chi_error *err)
+{
+  struct real_cluster_wait wait = {.why = "the nodes do not come up"};
+  struct real_cluster *s;
+  int rc = CHI_OK;
+  if (spec->nodes > REAL_CLUSTER_NODES)
+    return error_set(err, CHI_ERANGE, "%u nodes on this host: at most %u", spec->nodes,
+                     REAL_CLUSTER_NODES);
+  if (spec->latency_ns || spec->bandwidth)
+    return error_set(err, CHI_ENOTSUP, "latency and bandwidth of a real network cannot be set");
+  s = real_cluster_new(spec, modules, count, real_cluster_local());
+  if (!s)
+    return error_set(err, CHI_ENOMEM, "no memory, or no directory in /tmp");
+  real_cluster_configure(s);
+  if (spec->watch)
+    spec->watch->opened(spec->watch->arg, &s->base);
+  if (!s->modules && !real_cluster_write_hosts(s))
+    rc = error_set(err, CHI_EIO, "cannot write to %s: %m", s->dir);
+  for (uint32_t i = 0; i < spec->up && rc == CHI_OK; i++)
+    rc = real_cluster_start(s, i, err);
+  if (rc == CHI_OK) {
+    rc = real_cluster_run(&s->base, real_cluster_has_met, &wait, REAL_CLUSTER_START_NS);
+    rc = rc == CHI_OK ? rc : error_set(err, rc, "%s", wait.why);
+  }
+  for (uint32_t i = 0; i < spec->up && rc == CHI_OK; i++)
+    if (!real_cluster_is_up(&s->base, i))
+      rc = error_set(err, CHI_ENODAEMON, "node %u has ended; standard error says why", i);
+  if (rc != CHI_OK)
+    real_cluster_close(&s->base);
+  else
+    *out = &s->base;
+  return rc;
+}
+
+/* ---- stop ------------------------------------------------------------------------------------ */
+
+/* Asks a process to stop with so much grace. */
+static int real_cluster_ask_to_stop(const char *instance, uint32_t grace_ms)
+{
+  chi_client *client = NULL;
+  chi_queue *queue = NULL;
+  struct chi_admin_stop_runtime *t = NULL;
+  int rc = chi_client_open(instance, &client, NULL);
+  if (rc == CHI_OK)
+    rc = chi_queue_open(client, &queue, NULL);
+  if (rc == CHI_OK && !(t = CHI_NEW(queue, chi_admin_stop_runtime)))
+    rc = CHI_ENOMEM;
+  if (rc == CHI_OK) {
+    t->task.pool = CHI_ADMIN_POOL;
+    t->grace_period_ms = grace_ms;
+    rc = chi_run(queue, t);
+    chi_task_free(queue, t);
+  }
+  chi_queue_close(queue);
+  chi_client_close(client);
+  return rc;
+}
+
+static int real_cluster_stop_one(struct real_cluster *s, uint32_t node, uint32_t grace_ms)
+{
+  struct real_cluster_node *n = &s->node[node];
+  uint64_t end = real_cluster_clock() +
+                 REAL_CLUSTER_PHASES * (grace_ms * UINT64_C(1000000) + REAL_CLUSTER_STOP_NS);
+  int rc, status = 0;
+  if (n->here) {
+    rc = chi_node_close(n->here, grace_ms);
+    n->here = rc == CHI_OK ? NULL : n->here;
+    return rc;
+  }
+  if (n->pid <= 0)
+    return CHI_OK;
+  rc = real_cluster_ask_to_stop(n->instance, grace_ms);
+  while (waitpid(n->pid, &status, WNOHANG) == 0) {
+    if (rc != CHI_OK && rc != CHI_ESHUTDOWN)
+      return rc;
+    if (real_cluster_clock() > end)
+      return CHI_EBUSY;
+    nanosleep(&(struct timespec){0, REAL_CLUSTER_LOOK_NS}, NULL);
+  }
+  n->pid = 0;
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? CHI_OK : CHI_EBUSY;
+}
+
+static int real_cluster_stop(chi_cluster *c, uint32_t node, uint32_t grace_ms)
+{
+  struct real_cluster *s = real_cluster_of(c);
+  int rc = CHI_OK;
+  for (uint32_t i = 0; i < c->nodes; i++) {
+    int one = node == i || node == CHI_CLUSTER_ALL ? real_cluster_stop_one(s, i, grace_ms) : CHI_OK;
+    rc = rc == CHI_OK ? one : rc;
+  }
+  return rc;
+}
+
+/* ---- clients --------------------------------------------------------------------------------- */
+
+/* Attaches when there is somebody to attach to. NULL: it is not to run. */
+static chi_client *real_cluster_attach(struct real_cluster_client *k)
+{
+  struct real_cluster *s = k->cluster;
+  chi_client *handle = NULL;
+  for (;;) {
+    int rc = chi_client_open(real_cluster_instance(s, k->node), &handle, NULL);
+    pthread_mutex_lock(&s->lock);
+    bool go = rc == CHI_OK && !k->killed && !s->closing;
+    bool over = k->killed || s->closing;
+    if (go) {
+      k->handle = handle;
+      k->state = REAL_CLUSTER_RUNS;
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (go)
+      return handle;
+    if (rc == CHI_OK)
+      chi_client_close(handle);
+    if (over)
+      return NULL;
+    nanosleep(&(struct timespec){0, REAL_CLUSTER_LOOK_NS}, NULL);
+  }
+}
+
+static void real_cluster_ended(struct real_cluster_client *k)
+{
+  struct real_cluster *s = k->cluster;
+  pthread_mutex_lock(&s->lock);
+  if (k->state != REAL_CLUSTER_ENDED)
+    s->clients_left--;
+  k->state = REAL_CLUSTER_ENDED;
+  k->handle = NULL;
+  pthread_mutex_unlock(&s->lock);
+}
+
+static void *real_cluster_main(void *arg)
+{
+  struct real_cluster_client *k = arg;
+  chi_client *handle = real_cluster_attach(k);
+  if (handle)
+    k->body(&k->cluster->base, handle, k->arg);
+  real_cluster_ended(k);
+  chi_client_close(handle);
+  return NULL;
+}
+
+static int real_cluster_client(chi_cluster *c, uint32_t node, chi_cluster_body *body, void *arg)
+{
+  struct real_cluster *s = real_cluster_of(c);
+  struct real_cluster_client *k = calloc(1, sizeof(*k));
+  int rc = CHI_ERANGE;
+  if (s->running && node != s->self) {
+    free(k);
+    return CHI_ENOTSUP;
+  }
+  if (!k)
+    return CHI_ENOMEM;
+  *k = (struct real_cluster_client){.cluster = s, .node = node, .body = body, .arg = arg};
+  pthread_mutex_lock(&s->lock);
+  if (s->clients < REAL_CLUSTER_CLIENTS && !s->closing) {
+    rc = pthread_create(&k->thread, NULL, real_cluster_main, k) == 0 ? CHI_OK : CHI_ENOMEM;
+    if (rc == CHI_OK) {
+      s->client[s->clients] = k;
+      s->clients_left++;
+      rc = (int)++s->clients;
+    }
+  }
+  pthread_mutex_unlock(&s->lock);
+  if (rc < 0)
+    free(k);
+  return rc;
+}
+
+/* While the handle is held, its current connection is held, too. */
+static void real_cluster_hang_up(chi_client *handle)
+{
+  latch_lock(&handle->latch);
+  if (handle->current)
+    real_link_hang_up(handle->current->link);
+  latch_unlock(&handle->latch);
+}
+
+/* A thread can't be killed: its connection is cut, so that all it waits for ends. Who hasn't begun
+ * doesn't. */
+static bool real_cluster_cut(struct real_cluster_client *k)
+{
+  struct real_cluster *s = k->cluster;
+  pthread_mutex_lock(&s->lock);
+  k->killed = true;
+  if (k->state == REAL_CLUSTER_WAITS) {
+    k->state = REAL_CLUSTER_ENDED;
+    s->clients_left--;
+  }
+  if (k->state == REAL_CLUSTER_RUNS)
+    real_cluster_hang_up(k->handle);
+  bool ended = k->state == REAL_CLUSTER_ENDED;
+  pthread_mutex_unlock(&s->lock);
+  return ended;
+}
+
+static void real_cluster_client_kill(chi_cluster *c, uint32_t number)
+{
+  struct real_cluster *s = real_cluster_of(c);
+  uint64_t end = real_cluster_clock() + REAL_CLUSTER_START_NS;
+  if (number == 0 || number > s->clients)
+    return;
+  while (!real_cluster_cut(s->client[number - 1])) {
+    if (c->running) /* who asks holds what it needs to end */
+      return;
+    if (real_cluster_clock() > end) {
+      chi_cluster_fail(c, "kill", "client %u does not end though its connection is cut", number);
+      return;
+    }
+    nanosleep(&(struct timespec){0, REAL_CLUSTER_LOOK_NS}, NULL);
+  }
+}
+
+static bool real_cluster_client_ended(const chi_cluster *c, uint32_t number)
+{
+  struct real_cluster *s = real_cluster_of(c);
+  pthread_mutex_lock(&s->lock);
+  bool ended = number == 0         ? s->clients_left == 0
+               : number <= s->clients ? s->client[number - 1]->state == REAL_CLUSTER_ENDED
+                                      : true;
+  pthread_mutex_unlock(&s->lock);
+  return ended;
+}
+
+/* ---- faults ---------------------------------------------------------------------------------- */
+
+/* What a signal, or a start, can do. CHI_ENOTSUP: this can't be done. */
+static int real_cluster_do(struct real_cluster *s, chi_fault kind, uint32_t a, int64_t value,
+                           bool *done)
+{
+  struct real_cluster_node *n = &s->node[a];
+  bool up = real_cluster_is_up(&s->base, a);
+  switch (kind) {
+  case CHI_FAULT_START:
+    *done = !up;
+    return up ? CHI_OK : real_cluster_start(s, a, NULL);
+  case CHI_FAULT_STOP:
+    *done = up;
+    return up ? real_cluster_stop_one(s, a, value > 0 ? (uint32_t)value : 0) : CHI_OK;
+  case CHI_FAULT_KILL:
+    *done = up;
+    if (up && !s->modules)
+      real_cluster_end(n);
+    return s->modules ? CHI_ENOTSUP : CHI_OK;
+  case CHI_FAULT_PAUSE:
+  case CHI_FAULT_RESUME:
+    *done = up && n->paused != (kind == CHI_FAULT_PAUSE);
+    n->paused = kind == CHI_FAULT_PAUSE;
+    real_cluster_signal(n, n->paused ? SIGSTOP : SIGCONT);
+    return s->modules ? CHI_ENOTSUP : CHI_OK;
+  default:
+    return CHI_ENOTSUP;
+  }
+}
+
+static int real_cluster_calm(struct real_cluster *s)
+{
+  bool done;
+  for (uint32_t i = 0; i < s->base.nodes; i++) {
+    int rc = CHI_OK;
+    if (s->node[i].paused)
+      rc = real_cluster_do(s, CHI_FAULT_RESUME, i, 0, &done);
+    if (rc == CHI_OK)
+      rc = real_cluster_do(s, CHI_FAULT_START, i, 0, &done);
+    if (rc != CHI_OK)
+      return rc;
+  }
+  return CHI_OK;
+}
+
+static int real_cluster_fault(chi_cluster *c, chi_fault kind, uint32_t a, uint32_t b,
+                              int64_t value)
+{
+  struct real_cluster *s = real_cluster_of(c);
+  bool done = kind == CHI_FAULT_CALM;
+  (void)b;
+  pthread_mutex_lock(&s->lock);
+  int rc = done ? real_cluster_calm(s) : real_cluster_do(s, kind, a, value, &done);
+  if (rc == CHI_OK && done)
+    s->faults[kind]++;
+  pthread_mutex_unlock(&s->lock);
+  return rc;
+}
+
+static uint64_t real_cluster_fault_count(const chi_cluster *c, chi_fault kind)
+{
+  return real_cluster_of(c)->faults[kind];
+}
+
+/* ---- whole again ----------------------------------------------------------------------------- */
+
+static int real_cluster_is_settled(chi_cluster *c, void *arg)
+{
+  struct real_cluster_wait *wait = arg;
+  const char *missing;
+  if (!real_cluster_client_ended(c, 0)) {
+    snprintf(wait->why, sizeof(wait->why), "clients have not ended");
+    return 0;
+  }
+  if (!real_cluster_has_met(c, arg))
+    return 0;
+  missing = cluster_missing(c);
+  if (missing)
+    snprintf(wait->why, sizeof(wait->why), "\"%s\" does not hold", missing);
+  return !missing;
+}
+
+static int real_cluster_settle(chi_cluster *c, uint64_t limit_ns)
+{
+  struct real_cluster_wait wait = {.settled = true};
+  int rc = c->kind->fault ? real_cluster_fault(c, CHI_FAULT_CALM, 0, 0, 0) : CHI_OK;
+  if (rc == CHI_OK)
+    rc = real_cluster_run(c, real_cluster_is_settled, &wait, limit_ns);
+  if (rc == CHI_ETIMEOUT)
+    chi_cluster_fail(c, "liveness", "%s", wait.why);
+  if (rc == CHI_OK)
+    cluster_holds(c, CHI_CHECK_SETTLED);
+  return c->failed ? CHI_ECANCELLED : rc;
+}
+
+static uint64_t real_cluster_nothing(const chi_cluster *c)
+{
+  (void)c;
+  return 0;
+}
+
+static void real_cluster_story(chi_cluster *c, chi_put_fn *put, void *arg)
+{
+  (void)c;
+  (void)put;
+  (void)arg;
+}
+
+/* ---- a cluster that runs --------------------------------------------------------------------- */
+
+/* The nodes of the file, and which of them is here. An error of the file has no other place. */
+static int real_cluster_read(struct cluster_spec *spec, uint32_t *self, chi_error *err)
+{
+  static const char nothing[] = "/dev/null";
+  chi_error why = {0};
+  size_t skip = 0;
+  int rc = CHI_EINVAL;
+  if (!*spec->path || strlen(spec->path) >= sizeof(spec->config.hostfile))
+    return error_set(err, rc, "hostfile: expected the path of a file");
+  memcpy(spec->config.hostfile, spec->path, strlen(spec->path) + 1);
+  rc = chi_config_load(&spec->config, nothing, NULL, NULL, &why);
+  if (strncmp(why.text, nothing, sizeof(nothing) - 1) == 0)
+    skip = sizeof(nothing) - 1 + strspn(why.text + sizeof(nothing) - 1, ": ");
+  if (rc != CHI_OK)
+    return error_set(err, rc, "%s", why.text + skip);
+  spec->nodes = spec->config.host_count;
+  return real_host_find(&spec->config, self, err);
+}
+
+static int real_cluster_join(struct cluster_spec *spec, const chi_module *const *modules,
+                             uint32_t count, chi_cluster **out, chi_error *err)
+{
+  struct real_cluster_wait wait = {.why = "the daemon on this host does not answer"};
+  struct real_cluster *s;
+  uint32_t self;
+  int rc = real_cluster_read(spec, &self, err);
+  (void)modules;
+  if (rc != CHI_OK)
+    return rc;
+  if (count)
+    return error_set(err, CHI_ENOTSUP, "a cluster that runs has its own modules");
+  s = real_cluster_new(spec, NULL, 0, real_cluster_hostfile());
+  if (!s)
+    return error_set(err, CHI_ENOMEM, "no memory, or no directory in /tmp");
+  s->running = true;
+  s->self = self;
+  if (spec->watch)
+    spec->watch->opened(spec->watch->arg, &s->base);
+  rc = real_cluster_run(&s->base, real_cluster_has_met, &wait, REAL_CLUSTER_START_NS);
+  if (rc == CHI_OK) {
+    *out = &s->base;
+    return rc;
+  }
+  real_cluster_close(&s->base);
+  return error_set(err, rc, "%s", wait.why);
+}
+
+/* As the node on this host sees it. */
+static bool real_cluster_is_seen(const chi_cluster *c, uint32_t node)
+{
+  struct real_cluster *s = real_cluster_of(c);
+  struct real_cluster_view view = {.json = malloc(REAL_CLUSTER_JSON)};
+  char alive[64];
+  bool seen = view.json && real_cluster_ask(NULL, &view) == CHI_OK;
+  snprintf(alive, sizeof(alive), "{\"id\":%u,\"state\":\"alive\"", node);
+  seen = seen && (node == s->self || strstr(view.json, alive));
+  free(view.json);
+  return seen;
+}
+
+static int real_cluster_stays(chi_cluster *c, uint32_t node, uint32_t grace_ms)
+{
+  (void)c;
+  (void)node;
+  (void)grace_ms;
+  return CHI_ENOTSUP;
+}
+
+CHI_PRIVATE const struct cluster_kind *real_cluster_hostfile(void)
+{
+  static const struct cluster_kind kind = {
+      .name = "hostfile",
+      .open = real_cluster_join,
+      .close = real_cluster_close,
+      .is_up = real_cluster_is_seen,
+      .client = real_cluster_client,
+      .client_kill = real_cluster_client_kill,
+      .client_ended = real_cluster_client_ended,
+      .use = real_cluster_use,
+      .run = real_cluster_run,
+      .settle = real_cluster_settle,
+      .stop = real_cluster_stays,
+      .now = real_cluster_now,
+      .hash = real_cluster_nothing,
+      .events = real_cluster_nothing,
+      .story = real_cluster_story,
+      .guard = real_cluster_guard,
+  };
+  return &kind;
+}
+
+CHI_PRIVATE const struct cluster_kind *real_cluster_local(void)
+{
+  static const struct cluster_kind kind = {
+      .name = "local",
+      .open = real_cluster_open,
+      .close = real_cluster_close,
+      .is_up = real_cluster_is_up,
+      .client = real_cluster_client,
+      .client_kill = real_cluster_client_kill,
+      .client_ended = real_cluster_client_ended,
+      .use = real_cluster_use,
+      .run = real_cluster_run,
+      .settle = real_cluster_settle,
+      .stop = real_cluster_stop,
+      .fault = real_cluster_fault,
+      .fault_count = real_cluster_fault_count,
+      .now = real_cluster_now,
+      .hash = real_cluster_nothing,
+      .events = real_cluster_nothing,
+      .story = real_cluster_story,
+      .guard = real_cluster_guard,
+  };
+  return &kind;
+}
+
+#undef REAL_CLUSTER_START_NS
+#undef REAL_CLUSTER_STOP_NS
+#undef REAL_CLUSTER_PHASES
+#undef REAL_CLUSTER_LOOK_NS
+#undef REAL_CLUSTER_ASK_NS
+#undef REAL_CLUSTER_CLIENTS
+#undef REAL_CLUSTER_NODES
+#undef REAL_CLUSTER_JSON
+#undef REAL_CLUSTER_GRACE_MS
+
+#endif
+#endif /* CHI_OMIT_REAL */
 
 /* ---- sources/real_node.c ---- */
 #ifndef CHI_OMIT_REAL
@@ -26865,16 +28139,15 @@ void real_spin_slept(struct real_spin *s, uint64_t took)
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include <zmq.h>
 
 #define REAL_NET_MESSAGES 64u  /* received in a turn, before others get theirs */
 #define REAL_NET_NEWS 64u      /* of one monitor, likewise */
 #define REAL_NET_ENDPOINT 320u /* "tcp://[HOST]:PORT" with its NUL */
-#define REAL_NET_DOORS 8u      /* addresses of one's own name that are bound */
 #define REAL_NET_TICK_S 0.1    /* what could not be done is tried again */
 #define REAL_NET_TICKS_MAX 10u /* until a connection that broke is tried again, at most */
-#define REAL_NET_SHUT_TICKS 10u
 #define REAL_NET_QUIET_NS 1000000000u /* between two complaints */
 #define REAL_NET_LOOKUP_NS 2000000000u /* names are tried at the start for so long */
 
@@ -26932,9 +28205,7 @@ struct real_net {
   bool changed;               /* some peer's state is to be told */
   struct inbox sent;          /* parcels that no frame of is read any more */
   int sent_fd;
-  char door[REAL_NET_DOORS][REAL_NET_ENDPOINT]; /* where it is bound */
-  uint32_t doors, shut;                         /* ticks until they are opened again */
-  uint32_t guests;                              /* connections to us */
+  uint32_t guests; /* connections to us */
   uint64_t complained;
 };
 
@@ -27037,18 +28308,20 @@ static void *real_net_monitor(struct real_net *n, void *socket, const char *name
   return news;
 }
 
-/* The next event of a monitor, whose address isn't looked at; 0: none. */
-static int real_net_event(void *news)
+/* The next event of a monitor and its value; 0: none. The address isn't looked at. */
+static int real_net_event(void *news, int *value)
 {
-  struct {
-    uint16_t event;
-    unsigned char value[4];
-  } first;
+  unsigned char first[6];
   char address[REAL_NET_ENDPOINT];
-  if (zmq_recv(news, &first, sizeof first, ZMQ_DONTWAIT) < (int)sizeof first.event)
+  uint16_t event;
+  int32_t number;
+  if (zmq_recv(news, first, sizeof first, ZMQ_DONTWAIT) < (int)sizeof first)
     return 0;
   zmq_recv(news, address, sizeof address, ZMQ_DONTWAIT);
-  return first.event;
+  memcpy(&event, first, sizeof event);
+  memcpy(&number, first + sizeof event, sizeof number);
+  *value = number;
+  return event;
 }
 
 static void real_net_endpoint(char *text, const char *host, uint32_t port)
@@ -27093,8 +28366,10 @@ static void real_net_part(struct real_net_peer *p)
 /* What the monitor has to say. */
 static void real_net_hear(struct real_net_peer *p)
 {
-  int event = 0;
-  for (uint32_t i = 0; i < REAL_NET_NEWS && p->news && (event = real_net_event(p->news)); i++) {
+  int event = 0, value;
+  for (uint32_t i = 0; i < REAL_NET_NEWS && p->news; i++) {
+    if ((event = real_net_event(p->news, &value)) == 0)
+      return;
     if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
       p->up = true;
       p->next = 1;
@@ -27153,45 +28428,33 @@ static bool real_net_dial(struct real_net_peer *p)
 
 /* ---- our own door ---------------------------------------------------------------------------- */
 
-/* Who opens so many connections is nobody we know. Those that are there stay; new ones are refused
- * for a moment, so that neither memory nor descriptors run out. */
-static void real_net_shut(struct real_net *n, const char *why)
+/* Hangs up on one who was accepted. The descriptor is ZeroMQ's and may be another's by now: then
+ * one of another port is left alone, and one of this port came as late. */
+static void real_net_refuse(const struct real_net *n, int fd)
 {
-  if (n->shut)
-    return;
-  real_net_complain(n, why);
-  for (uint32_t i = 0; i < n->doors; i++)
-    zmq_unbind(n->in, n->door[i]);
-  n->shut = REAL_NET_SHUT_TICKS;
-  real_net_wait(n);
+  struct sockaddr_storage own;
+  socklen_t size = sizeof own;
+  char port[16];
+  if (getsockname(fd, (struct sockaddr *)&own, &size) == 0 &&
+      getnameinfo((struct sockaddr *)&own, size, NULL, 0, port, sizeof port, NI_NUMERICSERV) == 0 &&
+      strtoul(port, NULL, 10) == n->port)
+    shutdown(fd, SHUT_RDWR);
 }
 
-static void real_net_open_again(struct real_net *n)
-{
-  for (uint32_t i = 0; i < n->doors; i++) {
-    if (zmq_bind(n->in, n->door[i]) == 0)
-      continue;
-    real_net_complain(n, "cannot listen to other nodes; trying again");
-    while (i-- > 0)
-      zmq_unbind(n->in, n->door[i]);
-    n->shut = REAL_NET_SHUT_TICKS;
-    return;
-  }
-}
-
+/* Who comes when so many are there is nobody we know; so neither memory nor descriptors run out. */
 static void real_net_count_guests(struct real_net *n)
 {
-  int event = 0;
-  while ((event = real_net_event(n->in_news))) { /* as many as there were connections */
-    if (event == ZMQ_EVENT_ACCEPTED)
-      n->guests++;
-    else if (event == ZMQ_EVENT_DISCONNECTED)
+  int fd = -1, event = 0;
+  for (uint32_t i = 0; i < REAL_NET_NEWS && (event = real_net_event(n->in_news, &fd)); i++) {
+    if (event == ZMQ_EVENT_ACCEPT_FAILED)
+      real_net_complain(n, "cannot accept other nodes: out of descriptors or memory");
+    if (event == ZMQ_EVENT_DISCONNECTED)
       n->guests -= n->guests > 0;
-    else
-      real_net_shut(n, "cannot accept other nodes: out of descriptors; trying again");
+    if (event != ZMQ_EVENT_ACCEPTED || ++n->guests <= 2 * n->count + REAL_NET_STRANGERS)
+      continue;
+    real_net_refuse(n, fd);
+    real_net_complain(n, "refused a connection of another node: there are too many");
   }
-  if (n->guests > 2 * n->count + REAL_NET_STRANGERS)
-    real_net_shut(n, "too many connections from other nodes; refusing more for a while");
 }
 
 static void real_net_on_guest(struct ev_loop *ev, ev_io *io, int events)
@@ -27229,14 +28492,9 @@ static int real_net_bad_door(const struct real_net *n, const char *host, int err
 static int real_net_open_door(struct real_net *n, int family, const char *host)
 {
   char endpoint[REAL_NET_ENDPOINT];
-  size_t size = REAL_NET_ENDPOINT;
   real_net_endpoint(endpoint, host, n->port);
   real_net_set(n->in, ZMQ_IPV6, family == AF_INET6);
-  if (zmq_bind(n->in, endpoint) != 0)
-    return zmq_errno();
-  if (zmq_getsockopt(n->in, ZMQ_LAST_ENDPOINT, n->door[n->doors], &size) == 0)
-    n->doors++;
-  return 0;
+  return zmq_bind(n->in, endpoint) == 0 ? 0 : zmq_errno();
 }
 
 /* Listens at every address that our own name has: others may know us by any of them. */
@@ -27245,20 +28503,22 @@ static int real_net_open_doors(struct real_net *n, chi_error *err)
   const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
   struct addrinfo *all = NULL;
   char host[NI_MAXHOST] = "", missed[NI_MAXHOST] = "";
+  uint32_t doors = 0;
   int missed_error = 0, rc = getaddrinfo(n->hosts[n->self].address, NULL, &hints, &all);
   if (rc != 0)
     return real_net_bad_name(n, gai_strerror(rc), err);
-  for (const struct addrinfo *a = all; a && n->doors < REAL_NET_DOORS; a = a->ai_next) {
+  for (const struct addrinfo *a = all; a; a = a->ai_next) {
     if (getnameinfo(a->ai_addr, a->ai_addrlen, host, sizeof host, NULL, 0, NI_NUMERICHOST) != 0)
       continue;
     int error = real_net_open_door(n, a->ai_family, host);
+    doors += error == 0;
     if (error == 0 || (missed_error && error != EADDRINUSE))
       continue;
     missed_error = error;
     memcpy(missed, host, sizeof missed);
   }
   freeaddrinfo(all);
-  if (n->doors > 0 && missed_error != EADDRINUSE)
+  if (doors > 0 && missed_error != EADDRINUSE)
     return CHI_OK;
   return missed_error ? real_net_bad_door(n, missed, missed_error, err)
                       : real_net_bad_name(n, "no address", err);
@@ -27271,8 +28531,6 @@ static void real_net_on_tick(struct ev_loop *ev, ev_timer *timer, int events)
   struct real_net *n = timer->data;
   bool waiting = false;
   (void)events;
-  if (n->shut && --n->shut == 0)
-    real_net_open_again(n);
   for (uint32_t i = 0; i < n->count; i++) {
     struct real_net_peer *p = &n->peer[i];
     if (i == n->self || p->out)
@@ -27284,7 +28542,7 @@ static void real_net_on_tick(struct ev_loop *ev, ev_timer *timer, int events)
       waiting = true;
     }
   }
-  if (!waiting && !n->shut)
+  if (!waiting)
     ev_timer_stop(ev, timer);
 }
 
@@ -27619,10 +28877,8 @@ void real_net_unbind(struct real_env *r)
 #undef REAL_NET_MESSAGES
 #undef REAL_NET_NEWS
 #undef REAL_NET_ENDPOINT
-#undef REAL_NET_DOORS
 #undef REAL_NET_TICK_S
 #undef REAL_NET_TICKS_MAX
-#undef REAL_NET_SHUT_TICKS
 #undef REAL_NET_QUIET_NS
 #undef REAL_NET_LOOKUP_NS
 #undef REAL_NET_SEND_QUEUE
@@ -28560,6 +29816,11 @@ static int real_link_open(struct env *env, const char *instance, env_link *out, 
   pthread_mutex_init(&l->calling, NULL);
   *out = (env_link)(intptr_t)l;
   return CHI_OK;
+}
+
+void real_link_hang_up(env_link link)
+{
+  shutdown(real_link_of(link)->fd, SHUT_RDWR);
 }
 
 static void real_link_shut(struct env *env, env_link link)
@@ -34085,6 +35346,17 @@ CHI_PRIVATE void sim_net_split(struct sim_net *net, uint64_t mask)
   sim_net_review_all(net);
 }
 
+/* A whole network has no connections that one side only believes in. */
+static void sim_net_end_dead(struct sim_net *net)
+{
+  for (uint32_t from = 0; from < net->port_count; from++) {
+    const struct sim_net_port *port = net->port[from];
+    for (uint32_t to = 0; port && to < port->pair_count; to++)
+      if (port->pair[to].up && port->pair[to].dead)
+        sim_net_drop(net, from, to, true);
+  }
+}
+
 CHI_PRIVATE void sim_net_heal(struct sim_net *net)
 {
   for (uint32_t i = 0; i < net->port_count; i++) {
@@ -34099,6 +35371,7 @@ CHI_PRIVATE void sim_net_heal(struct sim_net *net)
       port->side = 0;
     }
   }
+  sim_net_end_dead(net);
   sim_net_review_all(net);
 }
 
@@ -34700,6 +35973,13 @@ CHI_PRIVATE void sim_io_fini(struct sim_io *io)
 #define SIM_PARTY_OLD 0x5a
 #define SIM_PARTY_LARGE 16384u /* blocks from this on have pages of their own */
 #define SIM_PARTY_MARKED 2048u /* bytes of such a block that are filled with the above */
+#if defined(__SANITIZE_ADDRESS__)
+#define SIM_PARTY_WATCHED true /* it knows better who touches what was given back */
+#elif defined(__has_feature)
+#define SIM_PARTY_WATCHED __has_feature(address_sanitizer)
+#else
+#define SIM_PARTY_WATCHED false
+#endif
 
 /* ---- tables ------------------------------------------------------------------------------- */
 
@@ -34785,6 +36065,42 @@ static void sim_party_block_free(struct sim_party_block *block)
   }
 }
 
+/* Nobody may write to what was given back: it is kept for a while, and looked at. */
+static void sim_party_former_free(struct sim_party *party, struct sim_party_block *block)
+{
+  const unsigned char *bytes;
+  size_t at = 0;
+  if (!block)
+    return;
+  bytes = (const unsigned char *)(block + 1);
+  while (at < block->size && bytes[at] == SIM_PARTY_OLD)
+    at++;
+  if (at < block->size)
+    sim_world_fail(party->world, party->node, "memory that was given back was written to");
+  sim_party_block_free(block);
+}
+
+static void sim_party_former_add(struct sim_party *party, struct sim_party_block *block)
+{
+  struct sim_party_block **place = &party->former[party->former_next++ % SIM_PARTY_FORMER];
+  if (block->size >= SIM_PARTY_LARGE || SIM_PARTY_WATCHED) {
+    sim_party_block_free(block);
+    return;
+  }
+  memset(block + 1, SIM_PARTY_OLD, block->size);
+  block->party = NULL;
+  sim_party_former_free(party, *place);
+  *place = block;
+}
+
+static void sim_party_former_clear(struct sim_party *party)
+{
+  for (uint32_t i = 0; i < SIM_PARTY_FORMER; i++) {
+    sim_party_former_free(party, party->former[i]);
+    party->former[i] = NULL;
+  }
+}
+
 static void *sim_party_env_get(void *arg, size_t size)
 {
   struct sim_party *party = arg;
@@ -34820,7 +36136,7 @@ static void sim_party_env_put(void *arg, void *p, size_t size)
   CHI_ASSERT(block->party == arg); /* given back twice, or to somebody else */
   CHI_ASSERT(block->size == size);
   sim_party_unlink(block);
-  sim_party_block_free(block);
+  sim_party_former_add(arg, block);
 }
 
 /* ---- stacks ------------------------------------------------------------------------------- */
@@ -35076,8 +36392,9 @@ CHI_PRIVATE void sim_party_check(struct sim_party *party, const char *when)
               {"links", sim_party_table_used(&party->links)}};
   for (size_t i = 0; i < CHI_COUNT(held); i++)
     if (held[i].count)
-      sim_world_fail(party->world, party->node, "leak %s: %llu %s (%llu bytes of memory in all)",
-                     when, (unsigned long long)held[i].count, held[i].what,
+      sim_world_fail(party->world, party->node,
+                     "leak %s, node %u: %llu %s (%llu bytes of memory in all)", when, party->node,
+                     (unsigned long long)held[i].count, held[i].what,
                      (unsigned long long)party->block_bytes);
 }
 
@@ -35101,6 +36418,7 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
     party->blocks = block->next;
     sim_party_block_free(block);
   }
+  sim_party_former_clear(party);
   for (uint32_t i = 0; i < party->stacks.count; i++)
     if (party->stacks.item[i])
       sim_party_stack_free(party->stacks.item[i]);
@@ -35118,6 +36436,7 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
 #undef SIM_PARTY_OLD
 #undef SIM_PARTY_LARGE
 #undef SIM_PARTY_MARKED
+#undef SIM_PARTY_WATCHED
 #endif /* CHI_OMIT_SIM */
 
 /* ---- sim/sim_thread.c ---- */

@@ -739,6 +739,17 @@ CHI_PRIVATE void sim_net_split(struct sim_net *net, uint64_t mask)
   sim_net_review_all(net);
 }
 
+/* A whole network has no connections that one side only believes in. */
+static void sim_net_end_dead(struct sim_net *net)
+{
+  for (uint32_t from = 0; from < net->port_count; from++) {
+    const struct sim_net_port *port = net->port[from];
+    for (uint32_t to = 0; port && to < port->pair_count; to++)
+      if (port->pair[to].up && port->pair[to].dead)
+        sim_net_drop(net, from, to, true);
+  }
+}
+
 CHI_PRIVATE void sim_net_heal(struct sim_net *net)
 {
   for (uint32_t i = 0; i < net->port_count; i++) {
@@ -753,6 +764,7 @@ CHI_PRIVATE void sim_net_heal(struct sim_net *net)
       port->side = 0;
     }
   }
+  sim_net_end_dead(net);
   sim_net_review_all(net);
 }
 

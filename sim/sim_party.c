@@ -8,6 +8,13 @@
 #define SIM_PARTY_OLD 0x5a
 #define SIM_PARTY_LARGE 16384u /* blocks from this on have pages of their own */
 #define SIM_PARTY_MARKED 2048u /* bytes of such a block that are filled with the above */
+#if defined(__SANITIZE_ADDRESS__)
+#define SIM_PARTY_WATCHED true /* it knows better who touches what was given back */
+#elif defined(__has_feature)
+#define SIM_PARTY_WATCHED __has_feature(address_sanitizer)
+#else
+#define SIM_PARTY_WATCHED false
+#endif
 
 /* ---- tables ------------------------------------------------------------------------------- */
 
@@ -93,6 +100,42 @@ static void sim_party_block_free(struct sim_party_block *block)
   }
 }
 
+/* Nobody may write to what was given back: it is kept for a while, and looked at. */
+static void sim_party_former_free(struct sim_party *party, struct sim_party_block *block)
+{
+  const unsigned char *bytes;
+  size_t at = 0;
+  if (!block)
+    return;
+  bytes = (const unsigned char *)(block + 1);
+  while (at < block->size && bytes[at] == SIM_PARTY_OLD)
+    at++;
+  if (at < block->size)
+    sim_world_fail(party->world, party->node, "memory that was given back was written to");
+  sim_party_block_free(block);
+}
+
+static void sim_party_former_add(struct sim_party *party, struct sim_party_block *block)
+{
+  struct sim_party_block **place = &party->former[party->former_next++ % SIM_PARTY_FORMER];
+  if (block->size >= SIM_PARTY_LARGE || SIM_PARTY_WATCHED) {
+    sim_party_block_free(block);
+    return;
+  }
+  memset(block + 1, SIM_PARTY_OLD, block->size);
+  block->party = NULL;
+  sim_party_former_free(party, *place);
+  *place = block;
+}
+
+static void sim_party_former_clear(struct sim_party *party)
+{
+  for (uint32_t i = 0; i < SIM_PARTY_FORMER; i++) {
+    sim_party_former_free(party, party->former[i]);
+    party->former[i] = NULL;
+  }
+}
+
 static void *sim_party_env_get(void *arg, size_t size)
 {
   struct sim_party *party = arg;
@@ -128,7 +171,7 @@ static void sim_party_env_put(void *arg, void *p, size_t size)
   CHI_ASSERT(block->party == arg); /* given back twice, or to somebody else */
   CHI_ASSERT(block->size == size);
   sim_party_unlink(block);
-  sim_party_block_free(block);
+  sim_party_former_add(arg, block);
 }
 
 /* ---- stacks ------------------------------------------------------------------------------- */
@@ -384,8 +427,9 @@ CHI_PRIVATE void sim_party_check(struct sim_party *party, const char *when)
               {"links", sim_party_table_used(&party->links)}};
   for (size_t i = 0; i < CHI_COUNT(held); i++)
     if (held[i].count)
-      sim_world_fail(party->world, party->node, "leak %s: %llu %s (%llu bytes of memory in all)",
-                     when, (unsigned long long)held[i].count, held[i].what,
+      sim_world_fail(party->world, party->node,
+                     "leak %s, node %u: %llu %s (%llu bytes of memory in all)", when, party->node,
+                     (unsigned long long)held[i].count, held[i].what,
                      (unsigned long long)party->block_bytes);
 }
 
@@ -409,6 +453,7 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
     party->blocks = block->next;
     sim_party_block_free(block);
   }
+  sim_party_former_clear(party);
   for (uint32_t i = 0; i < party->stacks.count; i++)
     if (party->stacks.item[i])
       sim_party_stack_free(party->stacks.item[i]);
@@ -426,3 +471,4 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
 #undef SIM_PARTY_OLD
 #undef SIM_PARTY_LARGE
 #undef SIM_PARTY_MARKED
+#undef SIM_PARTY_WATCHED

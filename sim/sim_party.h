@@ -31,6 +31,8 @@ struct sim_party_bell {
   const struct sim_party *owner; /* of the sleeper */
 };
 
+#define SIM_PARTY_FORMER 64u
+
 struct sim_party_block;
 
 struct sim_party {
@@ -41,6 +43,8 @@ struct sim_party {
   uint32_t number;               /* of the client; 0: the node itself */
   struct rng random, timing;
   struct sim_party_block *blocks; /* private memory, newest first */
+  struct sim_party_block *former[SIM_PARTY_FORMER]; /* given back last, and not to be touched */
+  uint32_t former_next;
   uint64_t block_count, block_bytes;
   struct sim_party_table stacks, segments, bells, links;
 };

@@ -3,7 +3,6 @@
 
 #include "hash.h"
 
-#define ACCORD_STATES 8u /* a counter is this times the generation, plus the state */
 #define ACCORD_COUNTER_MAX (1ull << 60)
 #define ACCORD_BUCKETS 256u         /* of names */
 #define ACCORD_LIST 200u            /* versions in one record */
@@ -52,11 +51,6 @@ static uint64_t accord_key(chi_pool_id id)
 static bool accord_is_live(const struct accord_item *item)
 {
   return item && item->entry.state <= ACCORD_READY;
-}
-
-static uint64_t accord_generation(const struct accord_item *item)
-{
-  return item->entry.version.counter / ACCORD_STATES;
 }
 
 static int accord_compare(const struct accord_version *x, const struct accord_version *y)
@@ -384,10 +378,10 @@ static uint64_t accord_next_generation(const struct accord *a, const struct acco
   uint64_t hash = accord_name_hash(pool->name), last = 0;
   const struct accord_item *item = accord_get(a, accord_key(pool->id));
   if (item)
-    last = accord_generation(item);
+    last = accord_generation(&item->entry);
   for (item = a->bucket[hash % ACCORD_BUCKETS]; item; item = item->next)
-    if (item->name_hash == hash && accord_generation(item) > last)
-      last = accord_generation(item);
+    if (item->name_hash == hash && accord_generation(&item->entry) > last)
+      last = accord_generation(&item->entry);
   return last + 1;
 }
 
@@ -460,8 +454,8 @@ static void accord_tell(struct accord *a, const struct accord_item *item)
 static bool accord_is_weaker(const struct accord_item *x, const struct accord_item *y)
 {
   const struct accord_version *v = &x->entry.version, *w = &y->entry.version;
-  if (accord_generation(x) != accord_generation(y))
-    return accord_generation(x) < accord_generation(y);
+  if (accord_generation(&x->entry) != accord_generation(&y->entry))
+    return accord_generation(&x->entry) < accord_generation(&y->entry);
   if (v->boot != w->boot)
     return v->boot < w->boot;
   if (v->node != w->node)
@@ -476,7 +470,7 @@ static void accord_contest(struct accord *a, struct accord_item *item)
     return;
   struct accord_item *loser = accord_is_weaker(item, rival) ? item : rival;
   struct accord_version version = loser->entry.version;
-  version.counter = accord_generation(loser) * ACCORD_STATES + (uint64_t)ACCORD_LOST;
+  version.counter = accord_generation(&loser->entry) * ACCORD_STATES + (uint64_t)ACCORD_LOST;
   accord_set(a, loser, &version);
   accord_update(a, loser);
   if (loser == rival)
@@ -501,7 +495,7 @@ static int accord_take(struct accord *a, struct accord_item *item, const struct 
 {
   bool same = item && accord_is_same(&item->entry.pool, &e->pool);
   bool goes_on =
-      same && accord_is_live(item) && accord_generation(item) == e->version.counter / ACCORD_STATES;
+      same && accord_is_live(item) && accord_generation(&item->entry) == accord_generation(e);
   if ((!item || item->complete) && a->open >= ACCORD_MAX)
     return CHI_ERANGE;
   if (!same) {
@@ -936,7 +930,6 @@ void accord_reborn(struct accord *a, uint64_t boot)
   a->opt.boot = boot;
 }
 
-#undef ACCORD_STATES
 #undef ACCORD_COUNTER_MAX
 #undef ACCORD_BUCKETS
 #undef ACCORD_LIST

@@ -31,6 +31,7 @@
 #include "alloc.h"
 #include "wire.h"
 
+#define ACCORD_STATES 8u        /* a counter is this times the generation, plus the state */
 #define ACCORD_MAX 4096u        /* entries, incomplete tombstones included */
 #define ACCORD_REMEMBERED 256u  /* complete tombstones beside them */
 #define ACCORD_PARAMS 2048u     /* bytes of parameters, as in chi_admin_get_or_create_pool */
@@ -72,6 +73,11 @@ struct accord_entry {
   uint32_t move_count;
   struct accord_move *move; /* by index */
 };
+
+CHI_INLINE uint64_t accord_generation(const struct accord_entry *e)
+{
+  return e->version.counter / ACCORD_STATES;
+}
 
 struct accord;
 struct accord_options {

@@ -201,6 +201,7 @@ static int chi_admin_migrate_run(chi_ctx *ctx, struct admin *self, struct chi_ad
 
 static void admin_sum_settle(struct admin_settle *sum, const struct admin_settle *one)
 {
+  sum->verdict = one->verdict > sum->verdict ? one->verdict : sum->verdict;
   if (sum->code != CHI_OK || one->code == CHI_OK)
     return;
   sum->code = one->code;
@@ -244,8 +245,8 @@ static int admin_aggregate(uint32_t method, void *into, const void *from)
   M(S, chi_admin_find_pool)                                                                        \
   M(S, chi_admin_describe)                                                                         \
   M(S, chi_admin_migrate)                                                                          \
-  M(S, admin_settle)                                                                               \
-  M(S, admin_adopt)
+  M(S, admin_settle, METHOD_OF_NODES)                                                              \
+  M(S, admin_adopt, METHOD_OF_NODES)
 CHI_METHODS(admin, ADMIN_METHODS)
 
 static const chi_module admin_definition = {

@@ -10,18 +10,26 @@
 #include "session.h"
 
 /* An entry of the pool table on its way to every node, in a task: whoever takes it follows it
- * before it answers. code is that of the first container that has something to tell. */
+ * before it answers. code is that of the first container that has something to tell; verdict the
+ * worst, an enum admin_verdict. */
 #define ADMIN_SETTLE(X, T)                                                                         \
   X(T, IN, str, mod_name, 256) X(T, IN, str, pool_name, 1024) X(T, IN, str, params, 2048, "\n")    \
   X(T, IN, pool, pool_id) X(T, IN, u32, containers) X(T, IN, u32, state) X(T, IN, u32, node)       \
   X(T, IN, u64, boot) X(T, IN, u64, counter) X(T, OUT, i32, code) X(T, OUT, u32, container)        \
-  X(T, OUT, str, error_message, 400)
+  X(T, OUT, u32, verdict) X(T, OUT, str, error_message, 400)
 CHI_TASK(admin_settle, 21, ADMIN_SETTLE)
 
 /* A container on its way to where this is run, with its state. */
 #define ADMIN_ADOPT(X, T)                                                                          \
   X(T, IN, pool, pool_id) X(T, IN, u32, container) X(T, IN, u64, epoch) X(T, IN, bulk, state)
 CHI_TASK(admin_adopt, 23, ADMIN_ADOPT)
+
+/* What a node that knows more than an entry says of it. */
+enum admin_verdict {
+  ADMIN_TAKEN,
+  ADMIN_BEATEN,  /* id or name belong to another pool */
+  ADMIN_OUTDATED /* the id has been given to later pools since */
+};
 
 /* What admin works on; belongs to the network worker. */
 struct admin_host {
@@ -95,6 +103,8 @@ CHI_PRIVATE int admin_migrate_here(chi_ctx *ctx, struct admin_host *host,
 CHI_PRIVATE int admin_adopt_here(chi_ctx *ctx, struct admin_host *host, struct admin_adopt *t);
 /* Makes the pool's map what the table of all nodes says. */
 CHI_PRIVATE void admin_apply_moves(chi_ctx *ctx, struct admin_host *host, struct pool *pool);
+/* The same for a pool that isn't in use yet, before its containers are created. CHI_ENOMEM. */
+CHI_PRIVATE int admin_first_places(struct admin_host *host, struct pool *pool);
 CHI_PRIVATE void admin_move_methods(struct admin_host *host);
 
 /* A method of the node's own, in no module's table: run gets what was passed to admin_start. */

@@ -111,7 +111,9 @@ static int admin_tell_move(chi_ctx *ctx, struct admin_host *host, chi_pool_id id
 /* Tells the workers, and waits until no task is in the container any more. */
 static void admin_empty(chi_ctx *ctx, struct admin_host *host, struct container *c)
 {
+  mark_set(&c->leaving, 1);
   admin_publish(ctx, host->directory);
+  worker_cancel_changed(ctx->worker); /* periodic tasks end */
   for (uint64_t ns = 200000; !directory_settled(host->directory) || pool_container_active(c) != 0;
        ns = ns < 50000000 ? ns * 2 : ns)
     ctx_pause(ctx, ns);
@@ -220,6 +222,23 @@ void admin_apply_moves(chi_ctx *ctx, struct admin_host *host, struct pool *p)
   host->changed(host->arg);
 }
 
+int admin_first_places(struct admin_host *host, struct pool *p)
+{
+  const struct accord_entry *e = accord_find(host->accord, p->id);
+  int rc = CHI_OK;
+  for (uint32_t i = 0; e && i < e->move_count && rc == CHI_OK; i++) {
+    const struct accord_move *m = &e->move[i];
+    struct container *c = NULL;
+    if (m->index >= p->map->count || p->map->at[m->index].node == m->node)
+      continue;
+    if (m->node == host->crew->node)
+      rc = pool_container_open(host->crew->alloc, p, m->index, &c);
+    if (rc == CHI_OK)
+      rc = pool_move(host->crew->alloc, p, m->index, m->node, c);
+  }
+  return rc;
+}
+
 /* ---- at the target */
 
 static int admin_take_in(chi_ctx *ctx, struct admin_host *host, struct pool *p,
@@ -251,6 +270,8 @@ int admin_adopt_here(chi_ctx *ctx, struct admin_host *host, struct admin_adopt *
 {
   if (!ctx->key_seq || !host->accord)
     return CHI_EACCES;
+  if (mark_get(&host->crew->draining)) /* its state would be lost */
+    return CHI_ESHUTDOWN;
   struct pool *p = directory_find(host->directory, t->pool_id);
   const struct accord_entry *e = accord_find(host->accord, t->pool_id);
   if (!p || p->state != POOL_READY || !e || t->container >= p->map->count)
@@ -311,7 +332,10 @@ static int admin_move_checked(chi_ctx *ctx, struct admin_host *host, struct pool
   bool gone = rc == CHI_OK || rc == CHI_EUNKNOWN || rc == CHI_EEXIST;
   if (gone) /* if the target loses it before all nodes know, it is to begin anew there */
     admin_tell_move(ctx, host, p->id, &(struct accord_move){index, node, epoch});
-  admin_place(ctx, host, p, index, gone ? node : self, gone ? NULL : c);
+  mark_set(&c->leaving, gone);
+  /* It may have moved on by now, even back to here: then its place is not for us to say. */
+  if (admin_epoch(accord_find(host->accord, p->id), index) <= epoch)
+    admin_place(ctx, host, p, index, gone ? node : self, gone ? NULL : c);
   admin_publish(ctx, host->directory);
   host->changed(host->arg);
   if (gone)

@@ -7,10 +7,14 @@
 #include "admin.h"
 #include "ctx.h"
 #include "error.h"
+#include "hash.h"
 
 #include <stdio.h>
 
-#define ADMIN_PARAMS_MAX 64u /* fields of a module's parameters */
+#define ADMIN_PARAMS_MAX 64u       /* fields of a module's parameters */
+#define ADMIN_AGAIN_NS 1000000000u /* until what failed for want of memory is tried again */
+#define ADMIN_LOOKS 10000          /* a millisecond apart, for what others know of an id */
+#define ADMIN_ATTEMPTS 4           /* to create a pool above what others know of its id */
 
 /* ---- what runs in a container on behalf of its pool */
 
@@ -230,12 +234,54 @@ static bool admin_is_leaving(const struct admin_host *host, const char *name, ch
   return p != NULL;
 }
 
+/* Ends a container of a pool that has been retired. */
+void admin_end_container(chi_ctx *ctx, struct admin_host *host, struct container *c)
+{
+  int rc = admin_run_in(ctx, c, &host->destroy);
+  while (rc == CHI_ENOMEM || rc == CHI_EBUSY) {
+    ctx_pause(ctx, 10000000);
+    rc = admin_run_in(ctx, c, &host->destroy);
+  }
+  while (pool_container_active(c) != 0)
+    ctx_pause(ctx, 200000);
+}
+
+/* Those of the first `count` containers that are here. */
+static void admin_end_containers(chi_ctx *ctx, struct admin_host *host, struct pool *p,
+                                 uint32_t count)
+{
+  for (uint32_t i = 0; i < count; i++)
+    if (p->map->at[i].here)
+      admin_end_container(ctx, host, p->map->at[i].here);
+}
+
+/* Takes the place in the table of all nodes that is its own. */
+static int admin_enter(struct admin_host *host, struct pool *p)
+{
+  const struct accord_entry *e = p->shared ? accord_find(host->accord, p->id) : NULL;
+  const char *module = p->module->def->name;
+  if (!e)
+    return CHI_OK;
+  p->version[0] = accord_generation(e);
+  p->version[1] = hash_bytes(module, strlen(module), 0);
+  return admin_first_places(host, p);
+}
+
+/* Takes over p. */
 static int admin_make_pool(chi_ctx *ctx, struct admin_host *host, struct pool *p, chi_error *err)
 {
+  int rc = admin_enter(host, p);
+  if (rc != CHI_OK) {
+    pool_close(host->crew->alloc, p);
+    return error_set(err, rc, "no memory for a pool");
+  }
   directory_add(host->directory, p);
   admin_publish(ctx, host->directory);
   admin_trace(host, p);
-  int rc = admin_run_in(ctx, &p->container, &host->create);
+  uint32_t made = 0;
+  for (; made < p->map->count && rc == CHI_OK; made++)
+    if (p->map->at[made].here)
+      rc = admin_run_in(ctx, p->map->at[made].here, &host->create);
   if (rc == CHI_OK) {
     admin_publish_ready(ctx, host->directory, p);
     admin_unpark(host, p);
@@ -248,6 +294,7 @@ static int admin_make_pool(chi_ctx *ctx, struct admin_host *host, struct pool *p
   error_set(err, rc, "pool %s: create of module %s failed: %s", p->name, p->module->def->name,
             rc > 0 ? "a code of its own" : chi_status_text(rc));
   admin_retire(ctx, host, p, POOL_FAILED);
+  admin_end_containers(ctx, host, p, made - 1);
   admin_forget(host, p);
   return rc;
 }
@@ -264,14 +311,15 @@ static int admin_same_definition(const struct pool *there, const struct pool *as
   return CHI_OK;
 }
 
-/* True if this task was called, over however many others, by one that runs in the pool: to wait for
- * the pool would be to wait for oneself. */
-static bool admin_called_from(const chi_ctx *ctx, const struct pool *p)
+/* True if this task was called, over however many others, by one that runs in the pool, and be it
+ * over other nodes: to wait for the pool would be to wait for oneself. */
+static bool admin_called_from(const chi_ctx *ctx, const struct admin_host *host,
+                              const struct pool *p)
 {
   const chi_ctx *c = ctx->parent;
   while (c && c->container->pool != p)
     c = c->parent;
-  return c != NULL;
+  return c || fleet_called_from(host->fleet, ctx->root, p);
 }
 
 /* The pool of that name, or of that id, once it is no longer in creation; NULL: none. */
@@ -290,7 +338,7 @@ static struct pool *admin_existing(chi_ctx *ctx, struct admin_host *host, const 
         return NULL;
       continue;
     }
-    if (admin_called_from(ctx, p)) {
+    if (admin_called_from(ctx, host, p)) {
       *rc = CHI_EDEADLOCK;
       return NULL;
     }
@@ -303,18 +351,6 @@ static struct pool *admin_existing(chi_ctx *ctx, struct admin_host *host, const 
   }
 }
 
-/* Ends a container of a pool that has been retired. */
-void admin_end_container(chi_ctx *ctx, struct admin_host *host, struct container *c)
-{
-  int rc = admin_run_in(ctx, c, &host->destroy);
-  while (rc == CHI_ENOMEM || rc == CHI_EBUSY) {
-    ctx_pause(ctx, 10000000);
-    rc = admin_run_in(ctx, c, &host->destroy);
-  }
-  while (pool_container_active(c) != 0)
-    ctx_pause(ctx, 200000);
-}
-
 static void admin_destroy_here(chi_ctx *ctx, struct admin_host *host, struct pool *p,
                                enum pool_state state)
 {
@@ -322,9 +358,7 @@ static void admin_destroy_here(chi_ctx *ctx, struct admin_host *host, struct poo
   log_write(&host->crew->log, CHI_LOG_INFO, "%s pool %u.%u (%s)",
             state == POOL_FAILED ? "closing" : "destroying", p->id.major, p->id.minor, p->name);
   admin_retire(ctx, host, p, state);
-  for (uint32_t i = 0; i < p->map->count; i++)
-    if (p->map->at[i].here)
-      admin_end_container(ctx, host, p->map->at[i].here);
+  admin_end_containers(ctx, host, p, p->map->count);
   admin_forget(host, p);
 }
 
@@ -360,10 +394,12 @@ static void admin_settle_fill(struct admin_settle *t, const struct accord_entry 
 
 /* Has every node that is there follow the entry, now; the others will find it themselves. Returns
  * the first code by container. */
-static int admin_spread(chi_ctx *ctx, struct admin_host *host, chi_pool_id id, chi_error *err)
+static int admin_spread(chi_ctx *ctx, struct admin_host *host, chi_pool_id id,
+                        enum admin_verdict *verdict, chi_error *err)
 {
   const struct accord_entry *e = accord_find(host->accord, id);
   struct admin_settle *t = e ? chi_subtask_new(ctx, &admin_settle_type) : NULL;
+  *verdict = ADMIN_TAKEN;
   if (!t)
     return CHI_OK; /* it spreads by itself, only later */
   admin_settle_fill(t, e);
@@ -372,6 +408,7 @@ static int admin_spread(chi_ctx *ctx, struct admin_host *host, chi_pool_id id, c
   t->task.flags = TASK_PROMPT;
   chi_call(ctx, t);
   int rc = chi_subtask_done(ctx, t) ? t->code : CHI_OK;
+  *verdict = chi_subtask_done(ctx, t) ? (enum admin_verdict)t->verdict : ADMIN_TAKEN;
   if (rc != CHI_OK)
     error_set(err, rc, "container %u of pool %s: %s", t->container, t->pool_name,
               t->error_message);
@@ -415,18 +452,21 @@ static int admin_open_pool(struct admin_host *host, const char *mod_name, const 
   return rc;
 }
 
-/* Whether the pool that is here is the one of the entry. */
-static bool admin_is_built(struct admin_host *host, const struct pool *p,
-                           const struct admin_entry *e)
+/* CHI_OK: the pool that is here is the one of the entry, and not one before it; CHI_ECONFLICT: it
+ * isn't; CHI_ENOMEM: who knows. */
+static int admin_compare(struct admin_host *host, const struct pool *p,
+                         const struct admin_entry *e)
 {
   struct pool *asked = NULL;
-  if (strcmp(p->name, e->name) != 0 || !p->shared ||
-      admin_open_pool(host, e->module, e->name, e->params, p->id, e->entry.pool.containers, &asked,
-                      NULL) != CHI_OK)
-    return false;
-  bool same = admin_same_definition(p, asked, NULL) == CHI_OK;
+  if (strcmp(p->name, e->name) != 0 || p->version[0] != accord_generation(&e->entry))
+    return CHI_ECONFLICT;
+  int rc = admin_open_pool(host, e->module, e->name, e->params, p->id, e->entry.pool.containers,
+                           &asked, NULL);
+  if (rc != CHI_OK)
+    return rc == CHI_ENOMEM ? rc : CHI_ECONFLICT;
+  rc = admin_same_definition(p, asked, NULL);
   pool_close(host->crew->alloc, asked);
-  return same;
+  return rc;
 }
 
 static int admin_build(chi_ctx *ctx, struct admin_host *host, const struct admin_entry *e,
@@ -450,6 +490,10 @@ static bool admin_follow_step(chi_ctx *ctx, struct admin_host *host, chi_pool_id
 {
   struct pool *p = directory_find(host->directory, id);
   bool known = admin_entry_copy(accord_find(host->accord, id), e);
+  if (known && e->entry.pool.containers != host->crew->nodes) {
+    *rc = CHI_ECORRUPT;
+    return true;
+  }
   if (p && p->state == POOL_CREATING) {
     *rc = chi_event_wait(ctx, &p->created, 50000000);
     return *rc != CHI_OK && *rc != CHI_ETIMEOUT;
@@ -464,12 +508,14 @@ static bool admin_follow_step(chi_ctx *ctx, struct admin_host *host, chi_pool_id
   else if (p && known && !admin_is_live(&e->entry))
     admin_destroy_here(ctx, host, p,
                        e->entry.state == ACCORD_DESTROYED ? POOL_DESTROYED : POOL_FAILED);
-  else if (p && known && !admin_is_built(host, p, e)) {
-    admin_destroy_here(ctx, host, p, POOL_FAILED);
-    return false;
-  } else if (p && known)
-    admin_apply_moves(ctx, host, p);
-  else if (known && admin_is_live(&e->entry)) {
+  else if (p && known) {
+    *rc = admin_compare(host, p, e);
+    if (*rc == CHI_OK)
+      admin_apply_moves(ctx, host, p);
+    else if (*rc == CHI_ECONFLICT)
+      admin_destroy_here(ctx, host, p, POOL_FAILED);
+    return *rc != CHI_ECONFLICT;
+  } else if (known && admin_is_live(&e->entry)) {
     *rc = admin_build(ctx, host, e, err);
     return *rc != CHI_OK; /* its containers may have moved already */
   }
@@ -480,16 +526,34 @@ static bool admin_follow_step(chi_ctx *ctx, struct admin_host *host, chi_pool_id
 static int admin_follow(chi_ctx *ctx, struct admin_host *host, chi_pool_id id, chi_error *err)
 {
   struct admin_entry *e = chi_alloc(ctx, sizeof *e);
-  if (!e)
+  if (!e) {
+    host->follow_at = chi_now(ctx) + ADMIN_AGAIN_NS;
     return error_set(err, CHI_ENOMEM, "no memory");
+  }
   int rc = CHI_OK;
   while (!admin_follow_step(ctx, host, id, e, &rc, err) && chi_cancelled(ctx) == CHI_OK)
     ;
   if (rc != CHI_OK)
     log_write(&host->crew->log, CHI_LOG_WARNING, "pool %u.%u (%s): no container here: %s",
               id.major, id.minor, e->name, err->code ? err->text : chi_status_text(rc));
+  if (rc == CHI_ENOMEM)
+    host->follow_at = chi_now(ctx) + ADMIN_AGAIN_NS;
   chi_free(ctx, e, sizeof *e);
   return rc;
+}
+
+/* What the table here knows better than an entry that wants to be followed. */
+static enum admin_verdict admin_judge(const struct accord_entry *e, const struct admin_settle *t)
+{
+  if (!e || t->state > ACCORD_READY)
+    return ADMIN_TAKEN;
+  uint64_t generation = t->counter / ACCORD_STATES;
+  bool ended = e->state == ACCORD_DESTROYED || e->state == ACCORD_FAILED;
+  if (accord_generation(e) > generation || (accord_generation(e) == generation && ended))
+    return ADMIN_OUTDATED;
+  bool same = strcmp(e->pool.name, t->pool_name) == 0 &&
+              strcmp(e->pool.module, t->mod_name) == 0 && strcmp(e->pool.params, t->params) == 0;
+  return e->state == ACCORD_LOST || !same ? ADMIN_BEATEN : ADMIN_TAKEN;
 }
 
 int admin_settle_here(chi_ctx *ctx, struct admin_host *host, struct admin_settle *t)
@@ -502,8 +566,15 @@ int admin_settle_here(chi_ctx *ctx, struct admin_host *host, struct admin_settle
       .state = (enum accord_state)t->state};
   chi_error err = {0};
   t->container = host->crew->node;
-  t->code = t->state <= ACCORD_LOST ? accord_learn(host->accord, &entry) : CHI_ECORRUPT;
+  bool sound = t->state <= ACCORD_LOST && t->containers == host->crew->nodes;
+  t->verdict = ADMIN_TAKEN;
+  t->code = sound ? accord_learn(host->accord, &entry) : CHI_ECORRUPT;
   if (t->code == CHI_OK)
+    t->verdict = admin_judge(accord_find(host->accord, t->pool_id), t);
+  const struct pool *p = directory_find(host->directory, t->pool_id);
+  if (t->code == CHI_OK && t->state > ACCORD_READY && p && admin_called_from(ctx, host, p))
+    t->code = CHI_EDEADLOCK; /* the pool is seen to when that one has ended */
+  else if (t->code == CHI_OK && !mark_get(&host->crew->draining)) /* else: as if it were away */
     t->code = admin_follow(ctx, host, t->pool_id, &err);
   snprintf(t->error_message, sizeof t->error_message, "%s",
            err.code ? err.text : chi_status_text(t->code));
@@ -587,13 +658,40 @@ static int admin_known(struct admin_host *host, const char *name, chi_pool_id *i
   return CHI_OK;
 }
 
+/* The entry is worth nothing: its pool goes, and the table here learns of what beats it. */
+static int admin_give_way(chi_ctx *ctx, struct admin_host *host, const struct accord_pool *what,
+                          struct accord_version version, enum admin_verdict verdict,
+                          chi_error *err)
+{
+  const struct accord_entry *e = NULL;
+  int rc = CHI_OK;
+  for (int looks = 0; rc == CHI_OK && looks < ADMIN_LOOKS; looks++) {
+    e = accord_find(host->accord, what->id);
+    if (!e || e->state == ACCORD_LOST || e->version.boot != version.boot ||
+        e->version.node != version.node || e->version.counter != version.counter)
+      break;
+    rc = chi_sleep(ctx, 1000000);
+  }
+  struct pool *p = directory_find(host->directory, what->id);
+  if (p && p->state == POOL_READY && p->shared && verdict == ADMIN_OUTDATED &&
+      p->version[0] == version.counter / ACCORD_STATES)
+    admin_destroy_here(ctx, host, p, POOL_FAILED);
+  if (rc != CHI_OK)
+    return rc;
+  return error_set(err, verdict == ADMIN_OUTDATED ? CHI_EVERSION : CHI_ECONFLICT,
+                   "pool %s was created elsewhere, too, and otherwise", what->name);
+}
+
 /* Its own container is there: all others, and the table. */
 static int admin_finish_shared(chi_ctx *ctx, struct admin_host *host,
                                const struct accord_pool *what, struct accord_version version,
                                int rc, chi_error *err)
 {
+  enum admin_verdict verdict = ADMIN_TAKEN;
   if (rc == CHI_OK)
-    rc = admin_spread(ctx, host, what->id, err);
+    rc = admin_spread(ctx, host, what->id, &verdict, err);
+  if (verdict != ADMIN_TAKEN)
+    return admin_give_way(ctx, host, what, version, verdict, err);
   const struct accord_entry *e = accord_find(host->accord, what->id);
   if (!e || e->state != ACCORD_CREATING || e->version.counter != version.counter ||
       e->version.node != version.node || e->version.boot != version.boot)
@@ -604,7 +702,7 @@ static int admin_finish_shared(chi_ctx *ctx, struct admin_host *host,
   struct pool *p = directory_find(host->directory, what->id);
   if (p && p->state == POOL_READY)
     admin_destroy_here(ctx, host, p, POOL_FAILED);
-  admin_spread(ctx, host, what->id, NULL);
+  admin_spread(ctx, host, what->id, &verdict, NULL);
   return rc;
 }
 
@@ -625,8 +723,8 @@ static int admin_make_shared(chi_ctx *ctx, struct admin_host *host, struct pool 
   return admin_finish_shared(ctx, host, &what, version, rc, err);
 }
 
-int admin_create_pool(chi_ctx *ctx, struct admin_host *host, const struct admin_wanted *w,
-                      chi_pool_id *id, bool *created, chi_error *err)
+static int admin_try_create(chi_ctx *ctx, struct admin_host *host, const struct admin_wanted *w,
+                            chi_pool_id *id, bool *created, chi_error *err)
 {
   *created = false;
   bool shared = host->accord && strcmp(w->pool_query, "local") != 0;
@@ -662,17 +760,29 @@ int admin_create_pool(chi_ctx *ctx, struct admin_host *host, const struct admin_
                 : admin_make_pool(ctx, host, p, err);
 }
 
+/* A node that has forgotten, or not yet heard, what became of the id begins again above it. */
+int admin_create_pool(chi_ctx *ctx, struct admin_host *host, const struct admin_wanted *w,
+                      chi_pool_id *id, bool *created, chi_error *err)
+{
+  int rc = CHI_EVERSION;
+  for (int attempt = 0; rc == CHI_EVERSION && attempt < ADMIN_ATTEMPTS; attempt++) {
+    *err = (chi_error){0};
+    rc = admin_try_create(ctx, host, w, id, created, err);
+  }
+  return rc;
+}
+
 /* ---- destroying */
 
-static int admin_may_destroy(const chi_ctx *ctx, const struct pool *p, chi_pool_id id,
-                             chi_error *err)
+static int admin_may_destroy(const chi_ctx *ctx, const struct admin_host *host,
+                             const struct pool *p, chi_pool_id id, chi_error *err)
 {
   if (pool_id_equal(id, CHI_ADMIN_POOL))
     return error_set(err, CHI_EINVAL, "the admin pool stays");
   if (!p || p->state != POOL_READY)
     return error_set(err, p ? CHI_EBUSY : CHI_ENOENT, "no pool %u.%u is ready here", id.major,
                      id.minor);
-  if (admin_called_from(ctx, p))
+  if (admin_called_from(ctx, host, p))
     return error_set(err, CHI_EDEADLOCK, "pool %u.%u would wait for its own task", id.major,
                      id.minor);
   return CHI_OK;
@@ -681,7 +791,7 @@ static int admin_may_destroy(const chi_ctx *ctx, const struct pool *p, chi_pool_
 int admin_destroy_pool(chi_ctx *ctx, struct admin_host *host, chi_pool_id id, chi_error *err)
 {
   struct pool *p = directory_find(host->directory, id);
-  int rc = admin_may_destroy(ctx, p, id, err);
+  int rc = admin_may_destroy(ctx, host, p, id, err);
   if (rc != CHI_OK)
     return rc;
   bool shared = p->shared;
@@ -692,7 +802,8 @@ int admin_destroy_pool(chi_ctx *ctx, struct admin_host *host, chi_pool_id id, ch
       return error_set(err, rc, "pool %u.%u: %s", id.major, id.minor, chi_status_text(rc));
   }
   admin_destroy_here(ctx, host, p, POOL_DESTROYED);
-  return shared ? admin_spread(ctx, host, id, err) : CHI_OK;
+  enum admin_verdict verdict;
+  return shared ? admin_spread(ctx, host, id, &verdict, err) : CHI_OK;
 }
 
 void admin_destroy_all(chi_ctx *ctx, struct admin_host *host)
@@ -774,3 +885,6 @@ void admin_pool_methods(struct admin_host *host)
 #undef ADMIN_FOLLOW
 #undef ADMIN_NODE
 #undef ADMIN_PARAMS_MAX
+#undef ADMIN_AGAIN_NS
+#undef ADMIN_ATTEMPTS
+#undef ADMIN_LOOKS

@@ -35,6 +35,9 @@ CHI_PRIVATE void chi_assert_failed(const char *cond, const char *file, int line)
 /* A small function in a header: not every file, nor every build, has a use for it. */
 #define CHI_INLINE static inline __attribute__((unused))
 
+/* A function that is not made part of its callers: what they do most of the time would suffer. */
+#define CHI_APART __attribute__((noinline))
+
 #define CHI_LIKELY(cond) __builtin_expect(!!(cond), 1)
 #define CHI_UNLIKELY(cond) __builtin_expect(!!(cond), 0)
 #define CHI_COUNT(array) (sizeof(array) / sizeof((array)[0]))

@@ -595,7 +595,11 @@ int chi_pool_destroy(chi_queue *queue, chi_pool_id id, chi_error *err);
 /* ---- built-in modules ------------------------------------------------------------------- */
 
 /* admin: pool 1.0, named "admin", on every node. */
+#ifdef __cplusplus
+#define CHI_ADMIN_POOL (chi_pool_id{1, 0})
+#else
 #define CHI_ADMIN_POOL ((chi_pool_id){1, 0})
+#endif
 
 /* Get-or-create: by name, then by id; 0.0 is refused. params: one NAME=VALUE a line. pool_query
  * "local": a pool of this node alone, with one container; else of all nodes, with one on each.
@@ -628,7 +632,8 @@ CHI_TASK(chi_admin_find_pool, 19, CHI_ADMIN_FIND_POOL)
 CHI_TASK(chi_admin_describe, 20, CHI_ADMIN_DESCRIBE)
 /* Moves a container of a pool to another node, with its state; to be asked of the node where it is
  * now. CHI_ENOTSUP: its module has no save and load; CHI_EUNKNOWN: the target was lost, and perhaps
- * the container with it; after other errors it is where it was. */
+ * the container with it; after other errors it is where it was. Its periodic tasks end with
+ * CHI_ECANCELLED. */
 #define CHI_ADMIN_MIGRATE(X, T)                                                                    \
   X(T, IN, pool, pool_id) X(T, IN, u32, container) X(T, IN, u32, node)                             \
   X(T, OUT, str, error_message, 400)
@@ -712,8 +717,14 @@ typedef struct chi_cluster chi_cluster;
  *   sim:       nodes=3, seed=1, up=NODES (how many start at once; the others with
  *              CHI_FAULT_START), and the keys of the configuration without their section, as in
  *              docs/configuration.md: heartbeat_interval=100ms, neighborhood_size=2, ...
- *   local:     processes on this host; not there yet
- *   hostfile:  an existing cluster; not there yet
+ *   local:     real nodes on this host, at addresses 127.0.0.1 and up: nodes, up, and the keys of
+ *              the configuration (port: a free one). With modules they live in this process; else
+ *              each is a process of the program chimaera ($CHIMAERA, or as found), with the modules
+ *              of $CHI_MODULE_PATH. Of the faults there are stop, start and calm, and of processes
+ *              kill, pause and resume.
+ *   hostfile:  "hostfile:PATH", a cluster that runs: clients are those of the daemon on this host.
+ * Where nodes are real, time is: clients run as threads beside the test and are killed by cutting
+ * their connection, a predicate is asked now and then, there is no hash and no story.
  * The modules must outlive it. CHI_EINVAL: spec has a fault, which *err names; CHI_ENOTSUP: this
  * build has no such kind; what a node failed with. */
 int chi_cluster_open(const char *spec, const chi_module *const *modules, uint32_t count,

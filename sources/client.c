@@ -382,15 +382,11 @@ static int client_queue_move(chi_queue *q)
   return CHI_OK;
 }
 
-int client_queue_check(chi_queue *q)
+int client_queue_renew(chi_queue *q)
 {
-  chi_client *c = q->client;
-  if (CHI_UNLIKELY(!mark_get(c->env->alive)))
+  if (!mark_get(q->client->env->alive))
     return client_fail(q, CHI_EFORKED, NULL);
-  struct client_link *l = q->memory->link;
-  if (CHI_LIKELY(mark_get(&c->current) == l && !mark_get(&l->dead) && q->slot))
-    return CHI_OK;
-  if (mark_get(&c->current) == l) {
+  if (mark_get(&q->client->current) == q->memory->link) {
     client_queue_fail_all(q);
     return client_fail(q, CHI_ESHUTDOWN, NULL);
   }
@@ -468,7 +464,8 @@ void *chi_task_new(chi_queue *q, const chi_type *type)
       client_fail(q, rc, NULL);
     return NULL;
   }
-  memset(p, 0, type->size);
+  for (uint64_t at = 0; at < type->size; at += CHI_CACHE_LINE) /* what it lies in is whole lines */
+    memset((char *)p + at, 0, CHI_CACHE_LINE);
   ((chi_task *)p)->method = type->id;
   return p;
 }

@@ -86,10 +86,19 @@ struct chi_client {
   struct client_link *current;
 };
 
+CHI_PRIVATE int client_fail(chi_queue *q, int code, const char *text);
+/* What client_queue_check does with a queue that isn't as it should be. */
+CHI_PRIVATE int client_queue_renew(chi_queue *q);
 /* CHI_OK if the queue may be used now: the process is the one that opened it, and the queue is on
  * the client's current connection (it moves there if need be). */
-CHI_PRIVATE int client_queue_check(chi_queue *q);
-CHI_PRIVATE int client_fail(chi_queue *q, int code, const char *text);
+CHI_INLINE int client_queue_check(chi_queue *q)
+{
+  const chi_client *c = q->client;
+  const struct client_link *l = q->memory->link;
+  bool good = mark_get(c->env->alive) && mark_get(&c->current) == l && !mark_get(&l->dead) &&
+              q->slot;
+  return CHI_LIKELY(good) ? CHI_OK : client_queue_renew(q);
+}
 /* Ends everything under way on a dead connection with CHI_ESHUTDOWN. */
 CHI_PRIVATE void client_queue_fail_all(chi_queue *q);
 CHI_PRIVATE void client_queue_reset(chi_queue *q);

@@ -64,7 +64,7 @@ static void client_done_add(chi_queue *q, uint32_t i)
   q->calls += s->done != NULL;
 }
 
-static void client_done_drop(chi_queue *q, uint32_t i)
+static inline void client_done_drop(chi_queue *q, uint32_t i)
 {
   struct client_slot *s = &q->slot[i];
   CHI_ASSERT(s->state == CLIENT_DONE);
@@ -81,7 +81,7 @@ static void client_done_drop(chi_queue *q, uint32_t i)
 }
 
 /* Frees a task's memory, wherever it came from. */
-static int client_put_back(chi_queue *q, void *task)
+static inline int client_put_back(chi_queue *q, void *task)
 {
   int rc = CHI_EINVAL;
   for (struct client_memory *m = q->memory; m && rc != CHI_OK; m = m->next)
@@ -96,18 +96,22 @@ static void client_trace(const chi_queue *q, enum env_trace what, uint32_t i, ui
     env->trace(env, what, q->memory->link->boot, ((uint64_t)q->id << 32) | i, c);
 }
 
-static void client_complete(chi_queue *q, uint32_t i)
+CHI_APART static void client_complete_forgotten(chi_queue *q, uint32_t i)
+{
+  void *task = q->slot[i].task;
+  client_slot_give(q, i);
+  client_put_back(q, task);
+}
+
+static inline void client_complete(chi_queue *q, uint32_t i)
 {
   struct client_slot *s = &q->slot[i];
   q->flying--;
   client_trace(q, ENV_TRACE_DONE, i, (uint64_t)(int64_t)((chi_task *)s->task)->rc);
-  if (!s->forget) {
+  if (CHI_UNLIKELY(s->forget))
+    client_complete_forgotten(q, i);
+  else
     client_done_add(q, i);
-    return;
-  }
-  void *task = s->task;
-  client_slot_give(q, i);
-  client_put_back(q, task);
 }
 
 /* The header stays shared between the caches of both sides where nothing in it changes. */
@@ -148,6 +152,8 @@ void client_queue_fail_all(chi_queue *q)
 /* Callbacks may submit, free and wait themselves: each is taken off the list first. */
 static void client_run_callbacks(chi_queue *q)
 {
+  if (CHI_LIKELY(q->calls == 0))
+    return;
   for (uint32_t i = q->done_first; q->calls > 0 && i != CLIENT_NO_SLOT;) {
     struct client_slot s = q->slot[i];
     uint32_t next = s.next;
@@ -214,9 +220,8 @@ static int client_put(chi_queue *q, void *task, chi_done_fn *done, void *arg, ui
 static void client_ring(chi_queue *q, uint32_t lanes)
 {
   struct client_link *l = q->memory->link;
-  for (uint32_t k = 0; k < LANE_KINDS; k++) {
-    if (!(lanes >> k & 1))
-      continue;
+  for (; lanes; lanes &= lanes - 1) {
+    uint32_t k = (uint32_t)__builtin_ctz(lanes);
     /* A home that changes after this look is rung by whoever changes it. */
     uint32_t home = lane_home(q->board, (enum lane_kind)k);
     if (home < l->workers && bell_wanted_after_fence(&l->page->worker[home], &q->rung[home]))
@@ -387,21 +392,12 @@ static int client_wait_check(chi_queue *q)
   return q->slot ? CHI_OK : rc;
 }
 
-int chi_wait(chi_queue *q, void *task, uint64_t timeout_ns)
+/* Waits until the task in slot i has completed. */
+static int client_wait_for(chi_queue *q, const void *task, uint32_t i, uint64_t timeout_ns)
 {
-  int rc = client_wait_check(q);
-  if (rc != CHI_OK)
-    return rc;
-  client_pump(q);
-  uint32_t i = client_slot_of(q, task);
-  if (i == CLIENT_NO_SLOT)
-    return ((chi_task *)task)->id ? ((chi_task *)task)->rc
-                                  : client_fail(q, CHI_EINVAL, "the task was not submitted");
-  if (q->slot[i].forget || q->slot[i].done)
-    return client_fail(q, CHI_EINVAL, "the task answers by callback, or not at all");
-  uint64_t until = q->slot[i].state == CLIENT_DONE ? 0 : client_until(q, timeout_ns);
+  uint64_t until = client_until(q, timeout_ns);
   while (q->slot[i].state == CLIENT_FLYING) {
-    rc = client_await(q, until);
+    int rc = client_await(q, until);
     if (q->slot[i].state == CLIENT_DONE)
       break;
     if (rc == CHI_ETIMEOUT)
@@ -410,6 +406,28 @@ int chi_wait(chi_queue *q, void *task, uint64_t timeout_ns)
     if (!q->slot || client_slot_of(q, task) != i) /* they may do anything with the queue */
       return client_fail(q, CHI_ESTALE, "a callback took the task's result");
   }
+  return CHI_OK;
+}
+
+int chi_wait(chi_queue *q, void *task, uint64_t timeout_ns)
+{
+  int rc = client_wait_check(q);
+  if (rc != CHI_OK)
+    return rc;
+  uint32_t i = client_slot_of(q, task);
+  if (i != CLIENT_NO_SLOT && q->slot[i].state == CLIENT_FLYING) {
+    client_pump(q);
+    i = client_slot_of(q, task);
+  }
+  if (i == CLIENT_NO_SLOT)
+    return ((chi_task *)task)->id ? ((chi_task *)task)->rc
+                                  : client_fail(q, CHI_EINVAL, "the task was not submitted");
+  if (q->slot[i].forget || q->slot[i].done)
+    return client_fail(q, CHI_EINVAL, "the task answers by callback, or not at all");
+  if (q->slot[i].state == CLIENT_FLYING)
+    rc = client_wait_for(q, task, i, timeout_ns);
+  if (rc != CHI_OK)
+    return rc;
   client_done_drop(q, i);
   rc = ((chi_task *)task)->rc;
   client_run_callbacks(q);

@@ -3,6 +3,9 @@
 #include "config.h"
 #include "error.h"
 #include "sim_cluster.h"
+#ifndef CHI_OMIT_REAL
+#include "real_cluster.h"
+#endif
 #include "units.h"
 
 #include <stdarg.h>
@@ -23,6 +26,12 @@ static const struct cluster_kind *cluster_kind_of(const char *name)
 #ifndef CHI_OMIT_SIM
   if (strcmp(name, "sim") == 0)
     return sim_cluster_kind();
+#endif
+#ifndef CHI_OMIT_REAL
+  if (strcmp(name, "local") == 0)
+    return real_cluster_local();
+  if (strcmp(name, "hostfile") == 0)
+    return real_cluster_hostfile();
 #endif
   (void)name;
   return NULL;
@@ -142,10 +151,14 @@ static int cluster_open_kind(const char *name, const char *keys, struct cluster_
                              chi_error *err)
 {
   const struct cluster_kind *kind = cluster_kind_of(name);
-  int rc = strcmp(name, "hostfile") == 0 ? CHI_OK : cluster_pairs(keys, cluster_key, s, err);
+  int rc = CHI_OK;
+  if (strcmp(name, "hostfile") == 0)
+    s->path = keys;
+  else
+    rc = cluster_pairs(keys, cluster_key, s, err);
   if (rc == CHI_OK && !kind)
     rc = error_set(err, CHI_ENOTSUP, "clusters of kind \"%s\" are not in this build", name);
-  if (rc == CHI_OK)
+  if (rc == CHI_OK && !s->path)
     rc = cluster_hosts(s, err);
   return rc ? rc : kind->open(s, modules, count, out, err);
 }
@@ -277,6 +290,8 @@ static int cluster_do(chi_cluster *c, uint32_t node, struct cluster_errand *e)
     return error_set(e->err, CHI_ENODAEMON, "node %u isn't up", node);
   e->rc = CHI_ESHUTDOWN;
   e->number = chi_cluster_client(c, node, cluster_errand_body, e);
+  if (e->number < 0)
+    return error_set(e->err, e->number, "%s", chi_status_text(e->number));
   rc = chi_cluster_run_until(c, cluster_errand_is_done, e, limit + CLUSTER_SLACK_NS);
   if (rc == CHI_OK)
     return e->rc;
@@ -566,11 +581,20 @@ static void cluster_say_failure(const chi_failure *f, chi_put_fn *put, void *arg
               f->text);
 }
 
+static void cluster_guard(chi_cluster *c, bool enter)
+{
+  if (c->kind->guard)
+    c->kind->guard(c, enter);
+}
+
 void chi_cluster_fail(chi_cluster *c, const char *check, const char *fmt, ...)
 {
   va_list args;
-  if (c->failed || (c->counts && !c->counts(c->counts_arg, check)))
+  cluster_guard(c, true);
+  if (c->failed || (c->counts && !c->counts(c->counts_arg, check))) {
+    cluster_guard(c, false);
     return;
+  }
   c->failed = true;
   c->failure.event = chi_cluster_events(c);
   c->failure.time = chi_cluster_now(c);
@@ -580,6 +604,7 @@ void chi_cluster_fail(chi_cluster *c, const char *check, const char *fmt, ...)
   va_end(args);
   if (c->put)
     cluster_say_failure(&c->failure, c->put, c->put_arg);
+  cluster_guard(c, false);
 }
 
 const chi_failure *chi_cluster_failure(const chi_cluster *c)
@@ -636,9 +661,16 @@ static void cluster_tell(struct cluster_property *p, bool holds)
   }
 }
 
+static void cluster_told(chi_cluster *c, const char *name, enum cluster_claim claim, bool holds)
+{
+  cluster_guard(c, true);
+  cluster_tell(cluster_property_of(c, name, claim), holds);
+  cluster_guard(c, false);
+}
+
 int chi_always(chi_cluster *c, const char *name, int holds)
 {
-  cluster_tell(cluster_property_of(c, name, CLUSTER_ALWAYS), holds);
+  cluster_told(c, name, CLUSTER_ALWAYS, holds);
   if (!holds)
     chi_cluster_fail(c, name, "it does not hold");
   return holds;
@@ -646,7 +678,7 @@ int chi_always(chi_cluster *c, const char *name, int holds)
 
 int chi_sometimes(chi_cluster *c, const char *name, int holds)
 {
-  cluster_tell(cluster_property_of(c, name, CLUSTER_SOMETIMES), holds);
+  cluster_told(c, name, CLUSTER_SOMETIMES, holds);
   return holds;
 }
 
@@ -709,7 +741,7 @@ static uint32_t cluster_report_properties(const chi_cluster *c, chi_put_fn *put,
     never += p->held == 0;
     cluster_say(put, arg, "%s \"%s\": held %llu of %llu times%s\n", words[p->claim], p->name,
                 (unsigned long long)p->held, (unsigned long long)p->told,
-                p->held ? "" : ", never reached");
+                p->held ? "" : ", never held");
   }
   return never;
 }

@@ -14,6 +14,7 @@ struct cluster_spec {
   uint64_t latency_ns, bandwidth; /* of the network between nodes, bytes a second; 0: as it is */
   chi_config config;              /* of every node, with as many hosts; open may take it away */
   const struct cluster_watch *watch; /* NULL: nobody */
+  const char *path; /* of the hostfile of a cluster that is there; then nothing else is set */
 };
 
 /* Who wants to know of a cluster before anything happens in it. */
@@ -53,6 +54,9 @@ struct cluster_kind {
   uint64_t (*events)(const chi_cluster *c);
   void (*story)(chi_cluster *c, chi_put_fn *put, void *arg);
   void (*report)(const chi_cluster *c, chi_put_fn *put, void *arg); /* lines of its own; NULL */
+  /* Where clients run at the same time as the test: holds the others off what is shared, while one
+   * is inside, which may enter again. NULL: they don't. */
+  void (*guard)(chi_cluster *c, bool enter);
 };
 
 struct cluster_check {

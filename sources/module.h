@@ -9,6 +9,7 @@
 
 #define MODULE_METHOD_IDS 256u /* method ids are below this */
 #define MODULE_OWN_METHODS 10u /* ids below are the system's */
+#define METHOD_OF_NODES 0x100u /* flag of a method that clients may not call */
 #define METHOD_UNCOUNTED UINT32_MAX /* index of a method that is in no module's table */
 
 struct method {

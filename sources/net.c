@@ -292,6 +292,19 @@ uint64_t net_step(struct net *n, uint64_t now)
   return n->draining && !n->given_up && n->drain_at < next ? n->drain_at : next;
 }
 
+bool net_called_from(const struct net *n, uint64_t root, const struct pool *pool)
+{
+  for (const struct net_call *call = n->calls; call; call = call->next) {
+    if (call->run || call->ctx->root != root)
+      continue;
+    const chi_ctx *up = call->ctx->origin == TASK_FROM_CLIENT ? call->ctx : call->ctx->parent;
+    for (; up; up = up->parent)
+      if (up->container->pool == pool)
+        return true;
+  }
+  return false;
+}
+
 uint32_t net_calls_of(const struct net *n, const struct method *method)
 {
   uint32_t count = 0;

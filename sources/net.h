@@ -87,6 +87,10 @@ enum net_trace {
   NET_TRACE_ABORTED      /* what a peer no longer waits for was cancelled */
 };
 
+/* Whether a call of this lock group is under way that waits for its end in vain if the pool is
+ * waited for: the client's own task for the pool, or one that was called, over however many others
+ * of this node, by one that runs in it. */
+CHI_PRIVATE bool net_called_from(const struct net *n, uint64_t root, const struct pool *pool);
 /* Calls under way of tasks of this node for that method. */
 CHI_PRIVATE uint32_t net_calls_of(const struct net *n, const struct method *method);
 

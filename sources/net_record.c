@@ -117,7 +117,8 @@ static void net_failures_read(struct wire_in *in, struct net_failures *f)
   f->asked = wire_get_u32(in);
   f->failed = wire_get_u32(in);
   f->listed = wire_get_u8(in);
-  if (f->listed > NET_FAILED || f->listed > f->failed || f->failed > f->asked) {
+  if (f->listed > NET_FAILED || f->listed > f->failed || f->failed > f->asked ||
+      (f->failed > 0 && f->listed == 0)) {
     f->listed = 0;
     wire_in_fail(in);
   }

@@ -379,11 +379,17 @@ static int net_run_admit(struct net_run *run, const struct pool_entry *e, struct
   return rc;
 }
 
+/* It is for a pool that is to follow the one here. */
 static bool net_request_is_ahead(const struct net_request *r, const struct pool *pool)
 {
-  if (!pool->shared || r->version[0] == pool->version[0])
-    return pool->shared && r->version[1] > pool->version[1];
-  return r->version[0] > pool->version[0];
+  return pool->shared && r->version[0] > pool->version[0];
+}
+
+/* It is for a former pool with this id, or for another one that was given it at the same time. */
+static bool net_request_is_stray(const struct net_request *r, const struct pool *pool)
+{
+  return r->version[0] != 0 &&
+         (r->version[0] != pool->version[0] || r->version[1] != pool->version[1]);
 }
 
 enum net_verdict { NET_ADMIT, NET_PARK, NET_REFUSE };
@@ -400,6 +406,9 @@ static enum net_verdict net_run_judge(const struct net_run *run, const struct po
   if (!e || e->state == POOL_CREATING || net_request_is_ahead(r, e->pool))
     return NET_PARK;
   if (e->state != POOL_READY)
+    return NET_REFUSE;
+  *rc = CHI_ECONFLICT;
+  if (net_request_is_stray(r, e->pool))
     return NET_REFUSE;
   *rc = CHI_ENOMETHOD;
   if (!module_method(e->pool->module, r->method))

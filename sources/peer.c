@@ -388,8 +388,8 @@ void peer_raise(struct peer_set *s, uint64_t boot)
     return;
   log_write(s->log, CHI_LOG_INFO, "node %u: a higher boot of this node is known; it begins anew",
             s->self);
-  /* Not the very next one: a life that took it and died before anybody knew would be followed by one
-   * that takes it again. */
+  /* Not the very next one: a life that took it and died before anybody knew would be followed by
+   * one that takes it again. */
   s->boot = boot + 1 + (s->life & PEER_BOOT_GAP);
   for (uint32_t i = 0; i < s->count; i++) {
     s->peer[i].confirmed = s->peer[i].met = false;

@@ -222,28 +222,36 @@ uint64_t pool_bucket_end(uint32_t bucket)
   return bucket % 2 ? power * 2 : power + power / 2;
 }
 
+CHI_APART static bool pool_figures_open(const struct alloc *alloc, const struct container *c,
+                                        struct pool_tally *t)
+{
+  struct pool_figures *fresh =
+      alloc_zero(alloc, c->pool->module->count * sizeof(struct pool_figures));
+  mark_set(&t->figures, fresh);
+  return fresh != NULL;
+}
+
+CHI_APART static void pool_count_time(struct pool_figures *f, uint64_t ns)
+{
+  tally_add(&f->sampled, 1);
+  tally_add(&f->sampled_ns, ns);
+  tally_add(&f->bucket[pool_bucket(ns)], 1);
+}
+
 void pool_count(const struct alloc *alloc, struct container *c, uint32_t worker,
                 const struct method *method, int rc, uint64_t ns)
 {
   struct pool_tally *t = &c->tally[worker];
   if (method->index == METHOD_UNCOUNTED)
     return;
-  if (!t->figures) {
-    size_t size = c->pool->module->count * sizeof(struct pool_figures);
-    struct pool_figures *fresh = alloc_zero(alloc, size);
-    if (!fresh)
-      return; /* figures are not worth failing a task for */
-    mark_set(&t->figures, fresh);
-  }
+  if (CHI_UNLIKELY(!t->figures) && !pool_figures_open(alloc, c, t))
+    return; /* figures are not worth failing a task for */
   struct pool_figures *f = &t->figures[method->index];
   tally_add(&f->count, 1);
   if (rc != CHI_OK)
     tally_add(&f->errors, 1);
-  if (ns == 0)
-    return;
-  tally_add(&f->sampled, 1);
-  tally_add(&f->sampled_ns, ns);
-  tally_add(&f->bucket[pool_bucket(ns)], 1);
+  if (CHI_UNLIKELY(ns > 0))
+    pool_count_time(f, ns);
 }
 
 static void pool_figures_add(const struct container *c, uint32_t method, struct pool_figures *out)

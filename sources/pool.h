@@ -32,6 +32,7 @@ struct container {
   struct pool *pool;
   uint32_t index; /* among the pool's containers, over all nodes */
   bool parallel;
+  uint32_t leaving; /* atomic: on its way to another node, periodic tasks end */
   struct gate gate;
   void *state;
   struct pool_tally *tally; /* by worker */
@@ -57,7 +58,7 @@ struct pool {
   void *params; /* module->def->params->size bytes, or NULL */
   uint32_t workers;
   bool shared;          /* of all nodes: in the table they agree on; else of this node alone */
-  uint64_t version[2];  /* of the entry in that table */
+  uint64_t version[2];  /* in that table: generation, and hash of the module's name; or 0 */
   struct pool_map *map, *maps; /* now; all there have been */
   struct container container;  /* the one that was made here at first, if any was */
   struct container *more;      /* those that moved here */

@@ -516,6 +516,11 @@ static int real_link_open(struct env *env, const char *instance, env_link *out, 
   return CHI_OK;
 }
 
+void real_link_hang_up(env_link link)
+{
+  shutdown(real_link_of(link)->fd, SHUT_RDWR);
+}
+
 static void real_link_shut(struct env *env, env_link link)
 {
   struct real_link *l = real_link_of(link);

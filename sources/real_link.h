@@ -58,6 +58,8 @@ CHI_PRIVATE int64_t real_link_take(int fd, void *message, size_t room);
 
 /* Adds the operations on links of a client. */
 CHI_PRIVATE void real_link_bind(struct real_env *r);
+/* Ends the connection as if the node had, from any thread; link_shut is still to come. */
+CHI_PRIVATE void real_link_hang_up(env_link link);
 
 #endif
 #endif

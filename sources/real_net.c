@@ -17,16 +17,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include <zmq.h>
 
 #define REAL_NET_MESSAGES 64u  /* received in a turn, before others get theirs */
 #define REAL_NET_NEWS 64u      /* of one monitor, likewise */
 #define REAL_NET_ENDPOINT 320u /* "tcp://[HOST]:PORT" with its NUL */
-#define REAL_NET_DOORS 8u      /* addresses of one's own name that are bound */
 #define REAL_NET_TICK_S 0.1    /* what could not be done is tried again */
 #define REAL_NET_TICKS_MAX 10u /* until a connection that broke is tried again, at most */
-#define REAL_NET_SHUT_TICKS 10u
 #define REAL_NET_QUIET_NS 1000000000u /* between two complaints */
 #define REAL_NET_LOOKUP_NS 2000000000u /* names are tried at the start for so long */
 
@@ -84,9 +83,7 @@ struct real_net {
   bool changed;               /* some peer's state is to be told */
   struct inbox sent;          /* parcels that no frame of is read any more */
   int sent_fd;
-  char door[REAL_NET_DOORS][REAL_NET_ENDPOINT]; /* where it is bound */
-  uint32_t doors, shut;                         /* ticks until they are opened again */
-  uint32_t guests;                              /* connections to us */
+  uint32_t guests; /* connections to us */
   uint64_t complained;
 };
 
@@ -189,18 +186,20 @@ static void *real_net_monitor(struct real_net *n, void *socket, const char *name
   return news;
 }
 
-/* The next event of a monitor, whose address isn't looked at; 0: none. */
-static int real_net_event(void *news)
+/* The next event of a monitor and its value; 0: none. The address isn't looked at. */
+static int real_net_event(void *news, int *value)
 {
-  struct {
-    uint16_t event;
-    unsigned char value[4];
-  } first;
+  unsigned char first[6];
   char address[REAL_NET_ENDPOINT];
-  if (zmq_recv(news, &first, sizeof first, ZMQ_DONTWAIT) < (int)sizeof first.event)
+  uint16_t event;
+  int32_t number;
+  if (zmq_recv(news, first, sizeof first, ZMQ_DONTWAIT) < (int)sizeof first)
     return 0;
   zmq_recv(news, address, sizeof address, ZMQ_DONTWAIT);
-  return first.event;
+  memcpy(&event, first, sizeof event);
+  memcpy(&number, first + sizeof event, sizeof number);
+  *value = number;
+  return event;
 }
 
 static void real_net_endpoint(char *text, const char *host, uint32_t port)
@@ -245,8 +244,10 @@ static void real_net_part(struct real_net_peer *p)
 /* What the monitor has to say. */
 static void real_net_hear(struct real_net_peer *p)
 {
-  int event = 0;
-  for (uint32_t i = 0; i < REAL_NET_NEWS && p->news && (event = real_net_event(p->news)); i++) {
+  int event = 0, value;
+  for (uint32_t i = 0; i < REAL_NET_NEWS && p->news; i++) {
+    if ((event = real_net_event(p->news, &value)) == 0)
+      return;
     if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
       p->up = true;
       p->next = 1;
@@ -305,45 +306,33 @@ static bool real_net_dial(struct real_net_peer *p)
 
 /* ---- our own door ---------------------------------------------------------------------------- */
 
-/* Who opens so many connections is nobody we know. Those that are there stay; new ones are refused
- * for a moment, so that neither memory nor descriptors run out. */
-static void real_net_shut(struct real_net *n, const char *why)
+/* Hangs up on one who was accepted. The descriptor is ZeroMQ's and may be another's by now: then
+ * one of another port is left alone, and one of this port came as late. */
+static void real_net_refuse(const struct real_net *n, int fd)
 {
-  if (n->shut)
-    return;
-  real_net_complain(n, why);
-  for (uint32_t i = 0; i < n->doors; i++)
-    zmq_unbind(n->in, n->door[i]);
-  n->shut = REAL_NET_SHUT_TICKS;
-  real_net_wait(n);
+  struct sockaddr_storage own;
+  socklen_t size = sizeof own;
+  char port[16];
+  if (getsockname(fd, (struct sockaddr *)&own, &size) == 0 &&
+      getnameinfo((struct sockaddr *)&own, size, NULL, 0, port, sizeof port, NI_NUMERICSERV) == 0 &&
+      strtoul(port, NULL, 10) == n->port)
+    shutdown(fd, SHUT_RDWR);
 }
 
-static void real_net_open_again(struct real_net *n)
-{
-  for (uint32_t i = 0; i < n->doors; i++) {
-    if (zmq_bind(n->in, n->door[i]) == 0)
-      continue;
-    real_net_complain(n, "cannot listen to other nodes; trying again");
-    while (i-- > 0)
-      zmq_unbind(n->in, n->door[i]);
-    n->shut = REAL_NET_SHUT_TICKS;
-    return;
-  }
-}
-
+/* Who comes when so many are there is nobody we know; so neither memory nor descriptors run out. */
 static void real_net_count_guests(struct real_net *n)
 {
-  int event = 0;
-  while ((event = real_net_event(n->in_news))) { /* as many as there were connections */
-    if (event == ZMQ_EVENT_ACCEPTED)
-      n->guests++;
-    else if (event == ZMQ_EVENT_DISCONNECTED)
+  int fd = -1, event = 0;
+  for (uint32_t i = 0; i < REAL_NET_NEWS && (event = real_net_event(n->in_news, &fd)); i++) {
+    if (event == ZMQ_EVENT_ACCEPT_FAILED)
+      real_net_complain(n, "cannot accept other nodes: out of descriptors or memory");
+    if (event == ZMQ_EVENT_DISCONNECTED)
       n->guests -= n->guests > 0;
-    else
-      real_net_shut(n, "cannot accept other nodes: out of descriptors; trying again");
+    if (event != ZMQ_EVENT_ACCEPTED || ++n->guests <= 2 * n->count + REAL_NET_STRANGERS)
+      continue;
+    real_net_refuse(n, fd);
+    real_net_complain(n, "refused a connection of another node: there are too many");
   }
-  if (n->guests > 2 * n->count + REAL_NET_STRANGERS)
-    real_net_shut(n, "too many connections from other nodes; refusing more for a while");
 }
 
 static void real_net_on_guest(struct ev_loop *ev, ev_io *io, int events)
@@ -381,14 +370,9 @@ static int real_net_bad_door(const struct real_net *n, const char *host, int err
 static int real_net_open_door(struct real_net *n, int family, const char *host)
 {
   char endpoint[REAL_NET_ENDPOINT];
-  size_t size = REAL_NET_ENDPOINT;
   real_net_endpoint(endpoint, host, n->port);
   real_net_set(n->in, ZMQ_IPV6, family == AF_INET6);
-  if (zmq_bind(n->in, endpoint) != 0)
-    return zmq_errno();
-  if (zmq_getsockopt(n->in, ZMQ_LAST_ENDPOINT, n->door[n->doors], &size) == 0)
-    n->doors++;
-  return 0;
+  return zmq_bind(n->in, endpoint) == 0 ? 0 : zmq_errno();
 }
 
 /* Listens at every address that our own name has: others may know us by any of them. */
@@ -397,20 +381,22 @@ static int real_net_open_doors(struct real_net *n, chi_error *err)
   const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
   struct addrinfo *all = NULL;
   char host[NI_MAXHOST] = "", missed[NI_MAXHOST] = "";
+  uint32_t doors = 0;
   int missed_error = 0, rc = getaddrinfo(n->hosts[n->self].address, NULL, &hints, &all);
   if (rc != 0)
     return real_net_bad_name(n, gai_strerror(rc), err);
-  for (const struct addrinfo *a = all; a && n->doors < REAL_NET_DOORS; a = a->ai_next) {
+  for (const struct addrinfo *a = all; a; a = a->ai_next) {
     if (getnameinfo(a->ai_addr, a->ai_addrlen, host, sizeof host, NULL, 0, NI_NUMERICHOST) != 0)
       continue;
     int error = real_net_open_door(n, a->ai_family, host);
+    doors += error == 0;
     if (error == 0 || (missed_error && error != EADDRINUSE))
       continue;
     missed_error = error;
     memcpy(missed, host, sizeof missed);
   }
   freeaddrinfo(all);
-  if (n->doors > 0 && missed_error != EADDRINUSE)
+  if (doors > 0 && missed_error != EADDRINUSE)
     return CHI_OK;
   return missed_error ? real_net_bad_door(n, missed, missed_error, err)
                       : real_net_bad_name(n, "no address", err);
@@ -423,8 +409,6 @@ static void real_net_on_tick(struct ev_loop *ev, ev_timer *timer, int events)
   struct real_net *n = timer->data;
   bool waiting = false;
   (void)events;
-  if (n->shut && --n->shut == 0)
-    real_net_open_again(n);
   for (uint32_t i = 0; i < n->count; i++) {
     struct real_net_peer *p = &n->peer[i];
     if (i == n->self || p->out)
@@ -436,7 +420,7 @@ static void real_net_on_tick(struct ev_loop *ev, ev_timer *timer, int events)
       waiting = true;
     }
   }
-  if (!waiting && !n->shut)
+  if (!waiting)
     ev_timer_stop(ev, timer);
 }
 
@@ -771,10 +755,8 @@ void real_net_unbind(struct real_env *r)
 #undef REAL_NET_MESSAGES
 #undef REAL_NET_NEWS
 #undef REAL_NET_ENDPOINT
-#undef REAL_NET_DOORS
 #undef REAL_NET_TICK_S
 #undef REAL_NET_TICKS_MAX
-#undef REAL_NET_SHUT_TICKS
 #undef REAL_NET_QUIET_NS
 #undef REAL_NET_LOOKUP_NS
 #undef REAL_NET_SEND_QUEUE

@@ -1,9 +1,10 @@
 /* real_net.h - the other nodes, over ZeroMQ: net_open, net_send, net_reset and net_close of a node.
  *
  * Each node binds a PULL socket at its own address and has one PUSH socket for each other node: a
- * connection carries messages one way, and the handshake lets nothing be taken for a node that
- * isn't one. Order, whole messages and queues with an end are ZeroMQ's. A PUSH socket lives as long
- * as its connection: when that is gone, so is all that waited for it, and a new socket tries.
+ * connection carries messages one way, and no reply has to find its way back through it, since
+ * messages name their sender. Order, whole messages and bounded queues are ZeroMQ's. A PUSH socket
+ * lives as long as its connection: when that is gone, so is all that waited for it, and a new
+ * socket tries.
  *
  * Everything happens on the network worker's thread, but for the release of bulk frames, which
  * ZeroMQ's own thread tells; it goes through an inbox. */

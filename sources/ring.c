@@ -42,11 +42,6 @@ struct ring_node *inbox_take(struct inbox *b)
   return oldest;
 }
 
-bool inbox_empty(const struct inbox *b)
-{
-  return atomic_get(&b->top) == NULL;
-}
-
 void ring_push(struct ring_list *l, struct ring_node *n)
 {
   n->next = NULL;
@@ -60,10 +55,8 @@ void ring_push(struct ring_list *l, struct ring_node *n)
   latch_unlock(&l->latch);
 }
 
-struct ring_node *ring_pop(struct ring_list *l)
+struct ring_node *ring_pop_first(struct ring_list *l)
 {
-  if (ring_empty(l))
-    return NULL;
   latch_lock(&l->latch);
   struct ring_node *n = l->head;
   if (n) {
@@ -74,11 +67,6 @@ struct ring_node *ring_pop(struct ring_list *l)
   }
   latch_unlock(&l->latch);
   return n;
-}
-
-bool ring_empty(const struct ring_list *l)
-{
-  return atomic_get(&l->count) == 0;
 }
 
 uint32_t ring_splice(struct ring_list *to, struct ring_list *from)

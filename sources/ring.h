@@ -32,7 +32,10 @@ struct inbox {
 CHI_PRIVATE bool inbox_push(struct inbox *b, struct ring_node *n);
 /* All that was sent, oldest first, or NULL. */
 CHI_PRIVATE struct ring_node *inbox_take(struct inbox *b);
-CHI_PRIVATE bool inbox_empty(const struct inbox *b);
+CHI_INLINE bool inbox_empty(const struct inbox *b)
+{
+  return atomic_get(&b->top) == NULL;
+}
 
 /* First in, first out; any worker may push, pop, or take everything (take-over). */
 struct ring_list {
@@ -42,8 +45,16 @@ struct ring_list {
 };
 
 CHI_PRIVATE void ring_push(struct ring_list *l, struct ring_node *n);
-CHI_PRIVATE struct ring_node *ring_pop(struct ring_list *l); /* NULL: empty */
-CHI_PRIVATE bool ring_empty(const struct ring_list *l);
+CHI_PRIVATE struct ring_node *ring_pop_first(struct ring_list *l); /* NULL: empty */
+CHI_INLINE bool ring_empty(const struct ring_list *l)
+{
+  return atomic_get(&l->count) == 0;
+}
+/* The same, without the latch where there is nothing. */
+CHI_INLINE struct ring_node *ring_pop(struct ring_list *l)
+{
+  return ring_empty(l) ? NULL : ring_pop_first(l);
+}
 /* Appends everything of `from` to `to`; returns how many. */
 CHI_PRIVATE uint32_t ring_splice(struct ring_list *to, struct ring_list *from);
 

@@ -436,12 +436,13 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
   rt->drain_look = now + RUNTIME_DRAIN_NS;
   if (rt->stop_at == 0)
     rt->stop_at = now + rt->stop_grace;
-  if (!rt->closing_pools && runtime_work_left(rt) == 0) {
+  bool idle = runtime_work_left(rt) == 0 && fleet_idle(&rt->fleet);
+  if (!rt->closing_pools && idle) {
     runtime_close_pools(rt);
     rt->stop_at = now + runtime_patience(rt);
     return;
   }
-  if (rt->closed_pools && runtime_work_left(rt) == 0 && fleet_idle(&rt->fleet)) {
+  if (rt->closed_pools && idle) {
     session_end_all(&rt->sessions);
     rt->sessions.tend_at = 0;
     if (session_tend(&rt->sessions, now) == UINT64_MAX && directory_settled(&rt->directory)) {
@@ -453,7 +454,7 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
   if (now < rt->stop_at)
     return;
   rt->stop_at = now + runtime_patience(rt);
-  if (rt->state == RUNTIME_DRAINING && !rt->closing_pools) {
+  if (rt->state == RUNTIME_DRAINING) {
     runtime_set_state(rt, RUNTIME_CANCELLING);
     mark_set(&rt->crew.cancel_all, 1);
     fleet_drain(&rt->fleet, now);

@@ -14,6 +14,7 @@ struct shm_span {
   uint8_t class, index;
   uint16_t spans; /* of a large allocation */
   uint16_t free, slots;
+  uint32_t size, inverse; /* of a slot; see shm_inverse */
   uint64_t vacant[SHM_WORDS];
 };
 
@@ -29,14 +30,9 @@ struct shm_lease {
 
 void *shm_resolve(const struct shm_table *t, uint64_t ref, uint64_t size)
 {
-  uint64_t number = ref >> 40, offset = ref & ((1ull << 40) - 1);
-  if (number == 0 || number > t->room || (offset & 7) != 0)
-    return NULL;
-  const struct shm_chunk *c = &t->chunk[number - 1];
-  uint64_t room = atomic_get_acquire(&c->size);
-  if (room == 0 || size > room || offset > room - size)
-    return NULL;
-  return c->base + offset;
+  uint64_t room = 0;
+  void *p = shm_resolve_room(t, ref, &room);
+  return size <= room ? p : NULL;
 }
 
 void shm_publish(struct shm_table *t, uint32_t chunk, void *base, uint64_t size)
@@ -70,19 +66,12 @@ static uint32_t shm_class_size(uint32_t class)
   return (class - 22) * 4096;
 }
 
-/* n / (class size / 64) without a division: exact for n below 1024, a span's worth of lines. */
-static uint32_t shm_slot_of(uint32_t class, uint32_t n)
+/* For slots of that size: n * inverse >> 20 is the slot in which line n of a span lies, without a
+ * division; exact for n below 1024, a span's worth of lines. */
+static uint32_t shm_inverse(uint32_t size)
 {
-#define SHM_UNIT(units) (((1u << 20) + (units)-1) / (units))
-  static const uint32_t inverse[SHM_CLASSES] = {
-      SHM_UNIT(1),   SHM_UNIT(2),   SHM_UNIT(3),   SHM_UNIT(4),   SHM_UNIT(5),   SHM_UNIT(6),
-      SHM_UNIT(7),   SHM_UNIT(8),   SHM_UNIT(9),   SHM_UNIT(10),  SHM_UNIT(11),  SHM_UNIT(12),
-      SHM_UNIT(13),  SHM_UNIT(14),  SHM_UNIT(15),  SHM_UNIT(16),  SHM_UNIT(20),  SHM_UNIT(24),
-      SHM_UNIT(28),  SHM_UNIT(32),  SHM_UNIT(40),  SHM_UNIT(48),  SHM_UNIT(56),  SHM_UNIT(64),
-      SHM_UNIT(128), SHM_UNIT(192), SHM_UNIT(256), SHM_UNIT(320), SHM_UNIT(384), SHM_UNIT(448),
-      SHM_UNIT(512)};
-#undef SHM_UNIT
-  return n * inverse[class] >> 20;
+  uint32_t lines = size / 64;
+  return ((1u << 20) + lines - 1) / lines;
 }
 
 void shm_arena_init(struct shm_arena *a, const struct alloc *alloc, enum shm_kind kind,
@@ -99,6 +88,7 @@ void shm_arena_fini(struct shm_arena *a)
   a->lease = NULL;
   a->lease_count = a->lease_room = a->idle = 0;
   a->last = NULL;
+  a->fresh_at = NULL;
   memset(a->partial, 0, sizeof a->partial);
 }
 
@@ -287,14 +277,16 @@ static char *shm_span_base(const struct shm_span *s)
   return s->lease->base + (uint64_t)s->index * SHM_SPAN_SIZE;
 }
 
-static int shm_span_open(struct shm_arena *a, uint32_t class)
+CHI_APART static int shm_span_open(struct shm_arena *a, uint32_t class)
 {
   struct shm_span *s = NULL;
   int rc = shm_spans_get(a, 1, &s);
   if (rc != CHI_OK)
     return rc;
   s->class = (uint8_t)class;
-  s->slots = s->free = (uint16_t)(SHM_SPAN_SIZE / shm_class_size(class));
+  s->size = shm_class_size(class);
+  s->inverse = shm_inverse(s->size);
+  s->slots = s->free = (uint16_t)(SHM_SPAN_SIZE / s->size);
   for (uint32_t i = 0; i < SHM_WORDS; i++) {
     uint32_t left = s->slots > i * 64 ? s->slots - i * 64u : 0;
     s->vacant[i] = left >= 64 ? UINT64_MAX : (1ull << left) - 1;
@@ -326,15 +318,15 @@ static int shm_small_get(struct shm_arena *a, uint32_t class, void **out, uint64
   }
   if (--s->free == 0)
     shm_partial_drop(a, s);
-  uint32_t size = shm_class_size(class);
-  uint64_t offset = (uint64_t)s->index * SHM_SPAN_SIZE + (uint64_t)slot * size;
-  a->used += size;
-  *out = s->lease->base + offset;
-  *ref = shm_ref(s->lease->chunk, offset);
+  uint64_t offset = (uint64_t)s->index * SHM_SPAN_SIZE + (uint64_t)slot * s->size;
+  a->used += s->size;
+  a->fresh_at = *out = s->lease->base + offset;
+  a->fresh_ref = *ref = shm_ref(s->lease->chunk, offset);
+  a->fresh_room = s->size;
   return CHI_OK;
 }
 
-static int shm_large_get(struct shm_arena *a, uint64_t size, void **out, uint64_t *ref)
+CHI_APART static int shm_large_get(struct shm_arena *a, uint64_t size, void **out, uint64_t *ref)
 {
   struct shm_span *s = NULL;
   uint32_t n = SHM_SPANS;
@@ -371,11 +363,8 @@ int shm_get(struct shm_arena *a, uint64_t size, void **out, uint64_t *ref)
 }
 
 /* The lease that an address lies in, or NULL. */
-static struct shm_lease *shm_lease_find(struct shm_arena *a, const char *p)
+CHI_APART static struct shm_lease *shm_lease_search(struct shm_arena *a, const char *p)
 {
-  struct shm_lease *l = a->last;
-  if (l && p >= l->base && p < l->base + l->size)
-    return l;
   uint32_t low = 0, high = a->lease_count;
   while (low < high) {
     uint32_t middle = low + (high - low) / 2;
@@ -386,7 +375,7 @@ static struct shm_lease *shm_lease_find(struct shm_arena *a, const char *p)
   }
   if (low == 0)
     return NULL;
-  l = a->lease[low - 1];
+  struct shm_lease *l = a->lease[low - 1];
   if (p >= l->base + l->size)
     return NULL;
   a->last = l;
@@ -394,36 +383,31 @@ static struct shm_lease *shm_lease_find(struct shm_arena *a, const char *p)
 }
 
 /* The span and slot of an allocation that starts at p; NULL if none does. */
-static struct shm_span *shm_locate(struct shm_arena *a, const void *p, uint32_t *slot)
+static inline struct shm_span *shm_locate(struct shm_arena *a, const void *p, uint32_t *slot)
 {
-  struct shm_lease *l = shm_lease_find(a, p);
+  struct shm_lease *l = a->last;
+  if (CHI_UNLIKELY(!l || (uintptr_t)p - (uintptr_t)l->base >= l->size))
+    l = shm_lease_search(a, p);
   if (!l)
     return NULL;
-  uint64_t offset = (uint64_t)((const char *)p - l->base);
+  uint64_t offset = (uintptr_t)p - (uintptr_t)l->base;
   if (offset >= SHM_CHUNK_SIZE)
     return NULL;
   struct shm_span *s = &l->span[offset / SHM_SPAN_SIZE];
   uint32_t inside = (uint32_t)(offset % SHM_SPAN_SIZE);
   *slot = 0;
-  if (s->class == SHM_CLASS_LARGE)
-    return inside == 0 ? s : NULL;
-  if (s->class >= SHM_CLASSES)
+  if (CHI_UNLIKELY(s->class >= SHM_CLASSES))
+    return s->class == SHM_CLASS_LARGE && inside == 0 ? s : NULL;
+  uint32_t at = inside / 64 * s->inverse >> 20;
+  if (at * s->size != inside || at >= s->slots || (s->vacant[at / 64] >> (at % 64) & 1))
     return NULL;
-  uint32_t size = shm_class_size(s->class);
-  *slot = shm_slot_of(s->class, inside / 64);
-  if (*slot * size != inside || *slot >= s->slots || (s->vacant[*slot / 64] >> (*slot % 64) & 1))
-    return NULL;
+  *slot = at;
   return s;
 }
 
-static void shm_small_put(struct shm_arena *a, struct shm_span *s, uint32_t slot)
+/* All slots of a span are free. */
+CHI_APART static void shm_span_rest(struct shm_arena *a, struct shm_span *s)
 {
-  a->used -= shm_class_size(s->class);
-  s->vacant[slot / 64] |= 1ull << (slot % 64);
-  if (s->free++ == 0)
-    shm_partial_add(a, s);
-  if (s->free < s->slots)
-    return;
   struct shm_lease *l = s->lease;
   /* The last span of a class stays open: a task allocated and freed in turn costs no set-up. */
   if (a->partial[s->class] == s && !s->next) {
@@ -436,24 +420,41 @@ static void shm_small_put(struct shm_arena *a, struct shm_span *s, uint32_t slot
   shm_spans_give(a, l, s->index, 1);
 }
 
+static void shm_large_put(struct shm_arena *a, struct shm_span *s)
+{
+  struct shm_lease *l = s->lease;
+  a->used -= l->size > SHM_CHUNK_SIZE ? l->size : (uint64_t)s->spans * SHM_SPAN_SIZE;
+  shm_spans_give(a, l, s->index, s->spans);
+}
+
 int shm_put(struct shm_arena *a, void *p)
 {
   uint32_t slot = 0;
   struct shm_span *s = shm_locate(a, p, &slot);
   if (!s)
     return CHI_EINVAL;
-  if (s->class == SHM_CLASS_LARGE) {
-    struct shm_lease *l = s->lease;
-    a->used -= l->size > SHM_CHUNK_SIZE ? l->size : (uint64_t)s->spans * SHM_SPAN_SIZE;
-    shm_spans_give(a, l, s->index, s->spans);
-  } else {
-    shm_small_put(a, s, slot);
+  if (CHI_UNLIKELY(s->class == SHM_CLASS_LARGE)) {
+    shm_large_put(a, s);
+    return CHI_OK;
   }
+  if (p == a->fresh_at)
+    a->fresh_at = NULL;
+  a->used -= s->size;
+  s->vacant[slot / 64] |= 1ull << (slot % 64);
+  if (CHI_UNLIKELY(s->free++ == 0))
+    shm_partial_add(a, s);
+  if (CHI_UNLIKELY(s->free == s->slots))
+    shm_span_rest(a, s);
   return CHI_OK;
 }
 
 int shm_find(struct shm_arena *a, const void *p, uint64_t *ref, uint64_t *room)
 {
+  if (p == a->fresh_at && p) {
+    *ref = a->fresh_ref;
+    *room = a->fresh_room;
+    return CHI_OK;
+  }
   uint32_t slot = 0;
   struct shm_span *s = shm_locate(a, p, &slot);
   if (!s)
@@ -461,7 +462,7 @@ int shm_find(struct shm_arena *a, const void *p, uint64_t *ref, uint64_t *room)
   uint64_t offset = (uint64_t)((const char *)p - s->lease->base);
   *ref = shm_ref(s->lease->chunk, offset);
   if (s->class != SHM_CLASS_LARGE)
-    *room = shm_class_size(s->class);
+    *room = s->size;
   else
     *room = s->lease->size > SHM_CHUNK_SIZE ? s->lease->size : (uint64_t)s->spans * SHM_SPAN_SIZE;
   return CHI_OK;

@@ -34,6 +34,21 @@ struct shm_table {
   struct shm_chunk *chunk;
   uint32_t room;
 };
+/* The memory of a ref, and how many bytes there are from it to the end of its chunk; NULL, and 0,
+ * if there is no such chunk or the ref is not aligned to 8. Any worker. */
+CHI_INLINE void *shm_resolve_room(const struct shm_table *t, uint64_t ref, uint64_t *room)
+{
+  uint64_t index = (ref >> 40) - 1, offset = ref & ((1ull << 40) - 1); /* of none: beyond all */
+  *room = 0;
+  if (index >= t->room || (offset & 7) != 0)
+    return NULL;
+  const struct shm_chunk *c = &t->chunk[index];
+  uint64_t size = atomic_get_acquire(&c->size);
+  if (size == 0 || offset > size)
+    return NULL;
+  *room = size - offset;
+  return c->base + offset;
+}
 /* The memory of a ref, or NULL if [ref, ref + size) is not all inside one chunk or not aligned to
  * 8. Any worker. */
 CHI_PRIVATE void *shm_resolve(const struct shm_table *t, uint64_t ref, uint64_t size);
@@ -59,6 +74,8 @@ struct shm_arena {
   struct shm_lease **lease;              /* sorted by base */
   uint32_t lease_count, lease_room, idle; /* idle: leases with nothing in use */
   struct shm_lease *last;                /* the one found last */
+  const void *fresh_at; /* small memory handed out last, until it is given back: often the next */
+  uint64_t fresh_ref, fresh_room; /* that is looked for */
   uint64_t used;                         /* bytes handed out, rounded to slots */
 };
 

@@ -73,38 +73,39 @@ struct chi_ctx {
   chi_task *task; /* private copy */
   uint32_t size;  /* bytes of record and copy together, as allocated */
   uint8_t origin, state, wait, depth;
-  int32_t cancel;    /* CHI_ECANCELLED asked by the parent or the node: atomic, any worker */
-  int32_t wait_rc;   /* what the wait returns */
-  uint64_t id;       /* of this task among all of the node's run: for traces */
-  uint64_t root;     /* lock group: the id of the task at the root */
-  uint64_t deadline; /* UINT64_MAX: none */
-  struct worker_fiber *fiber; /* while blocked */
-  struct heap_entry timer;
-  chi_ctx *blocked_next, *blocked_prev; /* the worker's list of blocked tasks */
 
   struct queue *queue; /* of the client's task at the root; NULL below a task of the node */
   uint32_t slot, tag;
-  chi_task *shared; /* the client's own task */
+  chi_task *shared;  /* the client's own task */
+  uint64_t id;       /* of this task among all of the node's run: for traces */
+  uint64_t root;     /* lock group: the id of the task at the root */
+  uint64_t deadline; /* UINT64_MAX: none */
+  int32_t cancel;    /* CHI_ECANCELLED asked by the parent or the node: atomic, any worker */
+  int32_t wait_rc;   /* what the wait returns */
+  uint32_t running;  /* subtasks not completed: parent's worker only */
+  bool ended;        /* a subtask that isn't under way: parent's worker only */
+  bool slow;         /* estimated to belong on a slow worker */
+  bool shielded;     /* is not cancelled */
+  bool resolved;     /* container and method are set: no look-up at submission */
+  chi_ctx *parent, *child;    /* subtasks, newest first: parent's worker only */
+  const chi_ctx *awaited;     /* the subtask waited for; NULL: all */
+  const struct pool_map *map; /* NODE_REMOTE: of its pool; the containers it is for, see first */
+  uint64_t key_seq;           /* of a task known to several nodes; 0: known here alone */
+  void *sync;                 /* lock or event waited for */
+  void *sync_hold;            /* memory for the hold of a reader that waits */
+  struct heap_entry timer;
 
-  chi_ctx *parent, *child, *sibling; /* subtasks, newest first: parent's worker only */
-  uint32_t running;                  /* subtasks not completed: parent's worker only */
-  bool ended;                        /* a subtask that isn't under way: parent's worker only */
-  const chi_ctx *awaited;            /* the subtask waited for; NULL: all */
-
-  void *sync;                        /* lock or event waited for */
-  chi_ctx *sync_next, *sync_prev;    /* its list of waiters: under its latch */
-  uint32_t sync_mode;
-  void *sync_hold;                   /* memory for the hold of a reader that waits */
-  void (*call_done)(chi_ctx *ctx);   /* TASK_FROM_NODE: on the network worker */
+  /* A new record has these as they happen to be: who makes use of one sets it before. */
+  chi_ctx *sibling;                     /* of parent's children */
+  uint32_t first, count;                /* where there is a map */
+  uint64_t key_boot;                    /* where there is a key: where the task began, and for */
+  uint32_t key_node, key_index;         /* which container this is */
+  void (*call_done)(chi_ctx *ctx);      /* TASK_FROM_NODE: on the network worker */
   void *call_arg;
-  bool slow;                         /* estimated to belong on a slow worker */
-  bool shielded;                     /* is not cancelled */
-  bool resolved;                     /* container and method are set: no look-up at submission */
-
-  const struct pool_map *map; /* NODE_REMOTE: of its pool; the containers it is for */
-  uint32_t first, count;
-  uint32_t key_node, key_index; /* of a task known to several nodes: where it began, for which */
-  uint64_t key_boot, key_seq;   /* container; key_seq 0: known here alone */
+  struct worker_fiber *fiber;           /* while blocked */
+  chi_ctx *blocked_next, *blocked_prev; /* the worker's list of blocked tasks */
+  chi_ctx *sync_next, *sync_prev;       /* its list of waiters: under its latch */
+  uint32_t sync_mode;
 };
 
 /* A lane entry on its way to the network worker. */
@@ -120,7 +121,7 @@ struct task_raw {
 #define TASK_RUNS 12
 struct task_plan {
   const chi_type *type;
-  bool plain;         /* scalars only: one memcpy in */
+  bool plain;         /* scalars only, in whole words: copied in as such */
   uint32_t out_count; /* runs of OUT scalars, merged; UINT32_MAX: field by field */
   struct {
     uint32_t offset, size;
@@ -140,6 +141,16 @@ CHI_PRIVATE void task_copy_out(const struct task_plan *plan, const chi_task *cop
 
 CHI_PRIVATE void task_list_push(struct task_list *l, chi_ctx *ctx); /* through node.next */
 CHI_PRIVATE chi_ctx *task_list_pop(struct task_list *l);
+
+/* Zeroes what of a new record is zero. In lines, which become a few wide stores each: as a whole it
+ * would be a loop in microcode. */
+CHI_INLINE void task_zero(chi_ctx *ctx)
+{
+  char *at = (char *)ctx, *end = (char *)&ctx->sibling;
+  for (; end - at > 64; at += 64)
+    memset(at, 0, 64);
+  memset(end - 64, 0, 64);
+}
 
 /* A record is followed by its private copy. */
 #define TASK_RECORD ((sizeof(chi_ctx) + 63) / 64 * 64)

@@ -14,17 +14,17 @@ static void worker_trace(const struct worker *w, int what, const chi_ctx *ctx, u
     w->crew->env->trace(w->crew->env, what, w->index, ctx->id, c);
 }
 
-static void worker_trace_cost(const struct worker *w, const chi_ctx *ctx)
+CHI_APART static void worker_trace_cost(const struct worker *w, const chi_ctx *ctx)
 {
-  if (CHI_UNLIKELY(w->crew->env->trace && ctx->method->def->compute_us))
+  if (ctx->method->def->compute_us)
     worker_trace(w, ENV_TRACE_COST, ctx, ctx->method->def->compute_us * UINT64_C(1000));
 }
 
-static void worker_trace_key(const struct worker *w, const chi_ctx *ctx)
+CHI_APART static void worker_trace_begin(const struct worker *w, const chi_ctx *ctx)
 {
+  worker_trace(w, ENV_TRACE_BEGIN, ctx, ctx->task->method);
   /* The body of a periodic one begins again and again, as it should. */
-  if (CHI_UNLIKELY(ctx->key_seq != 0) && w->crew->env->trace &&
-      !(ctx->task->flags & CHI_TASK_PERIODIC))
+  if (ctx->key_seq != 0 && !(ctx->task->flags & CHI_TASK_PERIODIC))
     w->crew->env->trace(w->crew->env, ENV_TRACE_KEY,
                         (uint64_t)ctx->key_node << 32 | ctx->key_index, ctx->key_seq,
                         ctx->key_boot);
@@ -319,7 +319,7 @@ static void worker_resume(struct worker *w, chi_ctx *ctx)
 
 /* ---- running a body */
 
-static void worker_learn(struct worker *w, chi_ctx *ctx, uint64_t ns)
+CHI_APART static void worker_learn(struct worker *w, chi_ctx *ctx, uint64_t ns)
 {
   struct method *m = (struct method *)(uintptr_t)ctx->method;
   const chi_task *t = ctx->task;
@@ -333,10 +333,10 @@ static void worker_learn(struct worker *w, chi_ctx *ctx, uint64_t ns)
 }
 
 /* What is left of a task's subtasks is waited for: their memory is its own. */
-static void worker_join(chi_ctx *ctx)
+CHI_APART static void worker_join(chi_ctx *ctx)
 {
   ctx->awaited = NULL;
-  if (ctx->running > 0 && worker_cancelled(ctx) == CHI_OK) /* else nobody wakes it for that again */
+  if (worker_cancelled(ctx) == CHI_OK) /* else nobody wakes it for that again */
     worker_block(ctx, TASK_WAIT_SUBTASK, UINT64_MAX);
   if (ctx->running == 0)
     return;
@@ -347,7 +347,7 @@ static void worker_join(chi_ctx *ctx)
   CHI_ASSERT(ctx->running == 0);
 }
 
-static void worker_free_children(struct worker *w, chi_ctx *ctx)
+CHI_APART static void worker_free_children(struct worker *w, chi_ctx *ctx)
 {
   while (ctx->child) {
     chi_ctx *sub = ctx->child;
@@ -356,20 +356,23 @@ static void worker_free_children(struct worker *w, chi_ctx *ctx)
   }
 }
 
-/* Aims the task elsewhere if the module wants it there. */
-static int worker_schedule(chi_ctx *ctx)
+/* Asks the module where a dynamic task is to run, and aims it elsewhere if it says so. */
+CHI_APART static int worker_schedule(chi_ctx *ctx)
 {
   const struct pool *pool = ctx->container->pool;
   const chi_module *def = pool->module->def;
-  if (ctx->task->query.mode != CHI_QUERY_DYNAMIC || !def->schedule || ctx->key_seq)
+  if (!def->schedule || ctx->key_seq)
+    return CHI_OK;
+  const struct pool_entry *entry = pool_table_find(ctx->worker->table, pool->id);
+  if (!entry || entry->pool != pool) /* it is being closed */
     return CHI_OK;
   chi_query query = {.mode = CHI_QUERY_LOCAL};
   int rc = def->schedule(ctx, ctx->container->state, ctx->task, &query);
   struct route route;
   if (rc == CHI_OK)
-    rc = route_resolve(&query, pool->map, ctx->worker->crew->node, &route);
+    rc = route_resolve(&query, entry->map, ctx->worker->crew->node, &route);
   if (rc == CHI_OK && route.here != ctx->container)
-    worker_aim(ctx, pool->map, route.first, route.count);
+    worker_aim(ctx, entry->map, route.first, route.count);
   return rc;
 }
 
@@ -381,16 +384,19 @@ static void worker_run(struct worker *w, chi_ctx *ctx)
   ctx->state = TASK_RUNNING;
   int rc = worker_cancelled(ctx);
   uint64_t begun = 0, ns = 0;
+  bool traced = env->trace != NULL;
   if (rc == CHI_OK) {
     w->running = ctx;
     mark_set(&w->inside, 1);
-    worker_trace(w, ENV_TRACE_BEGIN, ctx, ctx->task->method);
-    worker_trace_key(w, ctx);
+    if (CHI_UNLIKELY(traced))
+      worker_trace_begin(w, ctx);
     uint32_t switches = w->switches;
     if ((w->sample++ & 15) == 0)
       begun = env->clock(env);
-    worker_trace_cost(w, ctx);
-    rc = worker_schedule(ctx);
+    if (CHI_UNLIKELY(traced))
+      worker_trace_cost(w, ctx);
+    if (CHI_UNLIKELY(ctx->task->query.mode == CHI_QUERY_DYNAMIC))
+      rc = worker_schedule(ctx);
     if (rc == CHI_OK && !ctx->map)
       rc = ctx->method->def->run(ctx, ctx->container->state, ctx->task);
     if (begun) {
@@ -400,7 +406,8 @@ static void worker_run(struct worker *w, chi_ctx *ctx)
       if (switches == w->switches) /* else it says how long the task took, not what it cost */
         worker_learn(w, ctx, ns);
     }
-    worker_join(ctx);
+    if (CHI_UNLIKELY(ctx->running > 0))
+      worker_join(ctx);
     w->running = NULL;
     mark_set(&w->inside, 0);
   }
@@ -427,18 +434,23 @@ void worker_begin(struct worker *w, chi_ctx *ctx)
 
 /* ---- the end of a task */
 
-/* A periodic task rests until its next run; false: it has ended. */
-static bool worker_rest(struct worker *w, chi_ctx *ctx, int *rc)
+/* Periodic tasks end when the node stops, or what they run in is taken away. */
+static bool worker_is_doomed(const struct worker *w, const chi_ctx *ctx)
 {
-  if (!(ctx->task->flags & CHI_TASK_PERIODIC) || *rc != CHI_OK)
-    return false;
-  *rc = worker_cancelled(ctx);
-  if (*rc == CHI_OK && (mark_get(&w->crew->draining) || mark_get(&ctx->container->pool->doomed)))
-    *rc = CHI_ECANCELLED;
-  if (*rc == CHI_OK)
-    *rc = heap_reserve(&w->timer, (w->timer.count / 1024 + 1) * 1024 + WORKER_FIBERS * 2 + 1);
-  if (*rc != CHI_OK)
-    return false;
+  return mark_get(&w->crew->draining) || mark_get(&ctx->container->pool->doomed) ||
+         mark_get(&ctx->container->leaving);
+}
+
+/* A periodic task rests until its next run; else the code that it ends with. */
+CHI_APART static int worker_rest(struct worker *w, chi_ctx *ctx)
+{
+  int rc = worker_cancelled(ctx);
+  if (rc == CHI_OK && worker_is_doomed(w, ctx))
+    rc = CHI_ECANCELLED;
+  if (rc == CHI_OK)
+    rc = heap_reserve(&w->timer, (w->timer.count / 1024 + 1) * 1024 + WORKER_FIBERS * 2 + 1);
+  if (rc != CHI_OK)
+    return rc;
   worker_free_children(w, ctx);
   ctx->state = TASK_RESTING;
   ctx->worker = w;
@@ -446,7 +458,7 @@ static bool worker_rest(struct worker *w, chi_ctx *ctx, int *rc)
   uint64_t next = w->now + ctx->task->period_us * 1000ull;
   worker_blocked_add(w, ctx);
   worker_timer_set(w, ctx, next < ctx->deadline ? next : ctx->deadline);
-  return true;
+  return CHI_OK;
 }
 
 static void worker_subtask_done(struct worker *w, chi_ctx *sub)
@@ -461,7 +473,7 @@ static void worker_subtask_done(struct worker *w, chi_ctx *sub)
     worker_wake(w, parent, CHI_OK);
 }
 
-static void worker_finish_subtask(struct worker *w, chi_ctx *ctx)
+CHI_APART static void worker_finish_subtask(struct worker *w, chi_ctx *ctx)
 {
   if (!ctx->parent)
     worker_record_free(w, ctx);
@@ -473,7 +485,7 @@ static void worker_finish_subtask(struct worker *w, chi_ctx *ctx)
   }
 }
 
-static void worker_finish_call(struct worker *w, chi_ctx *ctx)
+CHI_APART static void worker_finish_call(struct worker *w, chi_ctx *ctx)
 {
   ctx->node.kind = NODE_CALL;
   if (w->kind == WORKER_NETWORK)
@@ -482,7 +494,7 @@ static void worker_finish_call(struct worker *w, chi_ctx *ctx)
     worker_send(w, &w->crew->worker[w->crew->count - 1], &ctx->node);
 }
 
-static void worker_complete(struct worker *w, chi_ctx *ctx, int rc)
+static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc)
 {
   ctx->task->rc = rc;
   worker_trace(w, ENV_TRACE_COMPLETE, ctx, (uint64_t)(int64_t)rc);
@@ -503,11 +515,15 @@ static void worker_complete(struct worker *w, chi_ctx *ctx, int rc)
   }
 }
 
-static void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
+static inline void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
 {
-  if (worker_rest(w, ctx, &rc))
-    return;
-  worker_free_children(w, ctx);
+  if (CHI_UNLIKELY(ctx->task->flags & CHI_TASK_PERIODIC) && rc == CHI_OK) {
+    rc = worker_rest(w, ctx);
+    if (rc == CHI_OK)
+      return;
+  }
+  if (CHI_UNLIKELY(ctx->child != NULL))
+    worker_free_children(w, ctx);
   worker_complete(w, ctx, rc);
 }
 
@@ -632,8 +648,7 @@ static void worker_look_for_cancelled(struct worker *w)
     next = ctx->blocked_next;
     int rc = worker_cancelled(ctx);
     bool rests = ctx->state == TASK_RESTING;
-    if (rests && rc == CHI_OK && (mark_get(&w->crew->draining) ||
-                                  mark_get(&ctx->container->pool->doomed)))
+    if (rests && rc == CHI_OK && worker_is_doomed(w, ctx))
       rc = CHI_ECANCELLED;
     if (rc == CHI_OK)
       continue;
@@ -705,16 +720,12 @@ static void worker_drop_lane(struct worker *w, uint32_t at)
   count_add(&l->holders, (uint32_t)-1); /* it may be freed from here on */
 }
 
-static bool worker_take_from_lanes(struct worker *w)
+CHI_APART static bool worker_take_from_lanes(struct worker *w)
 {
   for (uint32_t n = w->lane_count; n > 0; n--) {
     if (w->lane_at >= w->lane_count)
       w->lane_at = 0;
     struct queue_lane *l = w->lane[w->lane_at];
-    if (mark_get(&l->home) != w->index || mark_get(&l->closed)) {
-      worker_drop_lane(w, w->lane_at);
-      continue;
-    }
     if (lane_ready(&l->in) && worker_accept(w, l)) {
       if (++w->lane_run >= 8) {
         w->lane_run = 0;
@@ -722,13 +733,17 @@ static bool worker_take_from_lanes(struct worker *w)
       }
       return true;
     }
+    if (mark_get(&l->home) != w->index || mark_get(&l->closed)) {
+      worker_drop_lane(w, w->lane_at);
+      continue;
+    }
     w->lane_run = 0;
     w->lane_at++;
   }
   return false;
 }
 
-static bool worker_take_from_queue(struct worker *w)
+static inline bool worker_take_from_queue(struct worker *w)
 {
   struct ring_node *n = ring_pop(&w->queue);
   if (n)
@@ -736,7 +751,7 @@ static bool worker_take_from_queue(struct worker *w)
   return n != NULL;
 }
 
-static bool worker_go_on(struct worker *w)
+static inline bool worker_go_on(struct worker *w)
 {
   struct heap_entry *due = heap_top(&w->timer);
   if (due && due->time <= w->now) {
@@ -749,7 +764,7 @@ static bool worker_go_on(struct worker *w)
   return ctx != NULL;
 }
 
-static bool worker_take_urgent(struct worker *w)
+static inline bool worker_take_urgent(struct worker *w)
 {
   if (w->io_flight > 0 && worker_io_reap(w))
     return true;
@@ -760,15 +775,15 @@ static bool worker_take_urgent(struct worker *w)
 }
 
 /* Neither lanes nor what other workers send may starve the other. */
-static bool worker_take_new(struct worker *w)
+static inline bool worker_take_new(struct worker *w)
 {
   uint32_t full = !worker_may_begin(w, 0);
   if (CHI_UNLIKELY(full != w->full))
     mark_set(&w->full, full);
   if (full) /* taken in, though not begun: cancellations are among them */
     return worker_take_from_lanes(w);
-  if (w->beat & 8)
-    return worker_take_from_queue(w) || worker_take_from_lanes(w);
+  if ((w->beat & 8) && worker_take_from_queue(w))
+    return true;
   return worker_take_from_lanes(w) || worker_take_from_queue(w);
 }
 
@@ -784,14 +799,12 @@ static bool worker_turn(struct worker *w)
     return true;
   }
   /* What comes back again and again comes first, but not always. */
-  switch (w->beat & 7) {
-  case 0:
-    return worker_take_new(w) || worker_take_urgent(w) || worker_go_on(w);
-  case 1:
-    return worker_take_urgent(w) || worker_go_on(w) || worker_take_new(w);
-  default:
-    return worker_go_on(w) || worker_take_urgent(w) || worker_take_new(w);
-  }
+  uint32_t turn = w->beat & 7;
+  if (turn == 0 && worker_take_new(w))
+    return true;
+  if (turn <= 1 && worker_take_urgent(w))
+    return true;
+  return worker_go_on(w) || worker_take_urgent(w) || worker_take_new(w);
 }
 
 /* Runs on whichever fiber is free; always exactly one is inside, or on its way out. */

@@ -11,6 +11,7 @@
 #include "pool.h"
 #include "queue.h"
 #include "ring.h"
+#include "route.h"
 #include "task.h"
 
 enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
@@ -91,6 +92,7 @@ struct worker {
   bool more;
   struct pool_table *table;
   const struct pool_entry *last; /* found last */
+  struct route local;            /* what is local to this node in it; nothing is if here is NULL */
   struct queue_lane **lane;
   uint32_t lane_count, lane_room, lane_at, lane_run;
   struct ring_node *adopt; /* lanes for which there was no memory yet */

@@ -6,10 +6,7 @@
 
 static uint32_t worker_record_class(uint32_t size)
 {
-  uint32_t class = 0;
-  while (class < WORKER_RECORDS && (512u << class) < size)
-    class++;
-  return class;
+  return size <= 512 ? 0 : 23 - (uint32_t)__builtin_clz(size - 1);
 }
 
 chi_ctx *worker_record(struct worker *w, uint32_t task_size)
@@ -29,7 +26,9 @@ chi_ctx *worker_record(struct worker *w, uint32_t task_size)
     ctx = alloc_get(w->crew->alloc, size);
   if (!ctx)
     return NULL;
-  *ctx = (chi_ctx){.size = size, .deadline = UINT64_MAX, .timer.index = 0};
+  task_zero(ctx);
+  ctx->size = size;
+  ctx->deadline = UINT64_MAX;
   ctx->task = (chi_task *)(void *)((char *)ctx + TASK_RECORD);
   return ctx;
 }
@@ -47,7 +46,7 @@ void worker_record_free(struct worker *w, chi_ctx *ctx)
   }
 }
 
-static void worker_refuse(struct worker *w, const struct task_raw *raw, int rc)
+CHI_APART static void worker_refuse(struct worker *w, const struct task_raw *raw, int rc)
 {
   struct worker_crew *crew = w->crew;
   struct queue *q = raw->queue;
@@ -64,7 +63,7 @@ static void worker_refuse(struct worker *w, const struct task_raw *raw, int rc)
 }
 
 /* The network worker knows every pool, and keeps what waits for one in creation. */
-static void worker_forward(struct worker *w, const struct task_raw *entry)
+CHI_APART static void worker_forward(struct worker *w, const struct task_raw *entry)
 {
   struct worker_crew *crew = w->crew;
   struct task_raw *raw = alloc_get(crew->alloc, sizeof *raw);
@@ -92,12 +91,29 @@ static bool worker_is_slow(const struct method *m, const chi_task *header)
   return ns * (tally_get(&m->weight) >> 3) >> 7 >= WORKER_SLOW_NS;
 }
 
+CHI_APART static void worker_find_pool(struct worker *w, chi_pool_id id)
+{
+  static const chi_query local = {.mode = CHI_QUERY_LOCAL};
+  w->last = pool_table_find(w->table, id);
+  w->local.here = NULL;
+  if (w->last)
+    route_resolve(&local, w->last->map, w->crew->node, &w->local);
+}
+
 static const struct pool_entry *worker_pool(struct worker *w, chi_pool_id id)
 {
-  if (!w->last || !pool_id_equal(w->last->id, id))
-    w->last = pool_table_find(w->table, id);
+  if (CHI_UNLIKELY(!w->last || !pool_id_equal(w->last->id, id)))
+    worker_find_pool(w, id);
   return w->last;
 }
+
+/* A task as a client hands it in. */
+struct worker_offer {
+  const struct task_raw *raw;
+  chi_task *shared;
+  uint64_t room;   /* bytes from there to the end of the chunk */
+  chi_task header; /* read once */
+};
 
 static int worker_check_header(const chi_task *header)
 {
@@ -108,23 +124,22 @@ static int worker_check_header(const chi_task *header)
   return CHI_OK;
 }
 
-/* Makes the record of a task whose pool is ready. */
-static int worker_prepare(struct worker *w, const struct task_raw *raw, const chi_task *header,
-                          const struct pool_entry *entry, chi_ctx **out)
+/* Makes the record of a task whose pool is ready; it is the one found last. */
+static int worker_prepare(struct worker *w, const struct worker_offer *offer, struct method *m,
+                          chi_ctx **out)
 {
+  const struct task_raw *raw = offer->raw;
+  const chi_task *header = &offer->header;
   struct queue *q = raw->queue;
-  struct pool *pool = entry->pool;
-  const struct pool_map *map = entry->map;
-  struct method *m = module_method(pool->module, header->method);
-  if (!m)
-    return CHI_ENOMETHOD;
+  const struct pool_map *map = w->last->map;
+  if (m->def->flags & METHOD_OF_NODES)
+    return CHI_EACCES;
   uint32_t size = m->plan.type->size;
-  chi_task *shared = shm_resolve(q->table, raw->ref, size);
-  if (!shared)
+  if (size > offer->room)
     return CHI_ECORRUPT;
-  struct route route;
+  struct route route = w->local;
   int rc = worker_check_header(header);
-  if (rc == CHI_OK)
+  if (rc == CHI_OK && (header->query.mode != CHI_QUERY_LOCAL || !route.here))
     rc = route_resolve(&header->query, map, w->crew->node, &route);
   if (rc != CHI_OK)
     return rc;
@@ -133,18 +148,18 @@ static int worker_prepare(struct worker *w, const struct task_raw *raw, const ch
     return CHI_ENOMEM;
   if (!m->plan.plain)
     memset(ctx->task, 0, size);
-  rc = task_copy_in(&m->plan, q->table, header, shared, ctx->task);
+  rc = task_copy_in(&m->plan, q->table, header, offer->shared, ctx->task);
   if (rc != CHI_OK) {
     worker_record_free(w, ctx);
     return rc;
   }
-  ctx->container = route.here ? route.here : &pool->container;
+  ctx->container = route.here ? route.here : &w->last->pool->container;
   if (!route.here || (header->flags & CHI_TASK_FORCE_NET))
     worker_aim(ctx, map, route.first, route.count);
   ctx->method = m;
   ctx->origin = TASK_FROM_CLIENT;
   ctx->queue = q;
-  ctx->shared = shared;
+  ctx->shared = offer->shared;
   ctx->slot = raw->slot;
   ctx->tag = raw->tag;
   ctx->id = ((uint64_t)q->id << 32) | raw->tag;
@@ -159,26 +174,29 @@ static int worker_prepare(struct worker *w, const struct task_raw *raw, const ch
 static void worker_accept_task(struct worker *w, const struct task_raw *raw)
 {
   struct queue *q = raw->queue;
-  const chi_task *shared = shm_resolve(q->table, raw->ref, sizeof *shared);
-  if (!shared || raw->slot >= q->depth) {
+  struct worker_offer offer;
+  offer.raw = raw;
+  offer.shared = shm_resolve_room(q->table, raw->ref, &offer.room);
+  if (offer.room < sizeof offer.header || raw->slot >= q->depth) {
     worker_refuse(w, raw, CHI_ECORRUPT);
     return;
   }
-  chi_task header;
-  memcpy(&header, shared, sizeof header);
-  header.rc = CHI_OK;
-  bool admin = pool_id_equal(header.pool, CHI_ADMIN_POOL);
+  chi_task *header = &offer.header;
+  *header = *offer.shared;
+  header->rc = CHI_OK;
+  bool admin = pool_id_equal(header->pool, CHI_ADMIN_POOL);
   if (mark_get(&w->crew->draining) && !admin) {
     worker_refuse(w, raw, CHI_ESHUTDOWN);
     return;
   }
-  const struct pool_entry *entry = worker_pool(w, header.pool);
+  const struct pool_entry *entry = worker_pool(w, header->pool);
   if (!entry || entry->state != POOL_READY || (admin && w->kind != WORKER_NETWORK)) {
     worker_forward(w, raw);
     return;
   }
   chi_ctx *ctx = NULL;
-  int rc = worker_prepare(w, raw, &header, entry, &ctx);
+  struct method *m = module_method(entry->pool->module, header->method);
+  int rc = m ? worker_prepare(w, &offer, m, &ctx) : CHI_ENOMETHOD;
   if (rc != CHI_OK) {
     worker_refuse(w, raw, rc);
     return;
@@ -187,7 +205,7 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
   tally_add(&ctx->container->tally[w->index].active, 1);
   if (w->crew->env->trace)
     w->crew->env->trace(w->crew->env, ENV_TRACE_DISPATCH, w->index, ctx->id,
-                        ((uint64_t)header.pool.major << 16) | header.method);
+                        ((uint64_t)header->pool.major << 16) | header->method);
   bool here = w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin;
   if (here && !ctx->map && worker_may_begin(w, 0))
     worker_begin(w, ctx);
@@ -196,7 +214,8 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
 }
 
 /* The task has been taken from the same lane before, and perhaps ended since. */
-static void worker_accept_cancel(struct worker *w, struct queue *q, uint64_t slot, uint32_t tag)
+CHI_APART static void worker_accept_cancel(struct worker *w, struct queue *q, uint64_t slot,
+                                           uint32_t tag)
 {
   if (queue_cancel(q, slot, tag))
     worker_cancel_changed(w);
@@ -207,8 +226,8 @@ static void worker_accept_cancel(struct worker *w, struct queue *q, uint64_t slo
  * the line behind it, where fields are, to be written, too. */
 static void worker_fetch(const struct queue_lane *l)
 {
-  uint64_t ref = lane_ahead(&l->in, WORKER_AHEAD);
-  const char *task = ref ? shm_resolve(l->queue->table, ref, 2 * CHI_CACHE_LINE) : NULL;
+  uint64_t room = 0, ref = lane_ahead(&l->in, WORKER_AHEAD);
+  const char *task = shm_resolve_room(l->queue->table, ref, &room);
   if (!task)
     return;
   __builtin_prefetch(task);

@@ -164,8 +164,8 @@ static void task_client_run(const struct bench_daemon *d, struct task_clients *a
   cli_disconnect(&link);
 }
 
-/* The round trip of `clients` processes at the same time, reckoned as for mailboxes: their time over
- * the round trips of all; 0: one failed. *slowest grows to the mean of the slowest client. */
+/* The round trip of `clients` processes at the same time, reckoned as for mailboxes: their time
+ * over the round trips of all; 0: one failed. *slowest grows to the mean of the slowest client. */
 static double task_clients_latency(const struct bench_daemon *d, uint32_t clients, uint64_t ns,
                                    double *slowest)
 {

@@ -118,6 +118,7 @@ static void simulate_story(void *arg, const char *text)
 {
   (void)arg;
   fputs(text, stdout);
+  fflush(stdout); /* a method may end the process */
 }
 
 static void simulate_keep(void *arg, const struct sim_trace_event *e)

@@ -83,6 +83,7 @@ static const struct {
   const char *from, *to;
 } upward[] = {
     {"cluster", "sim_cluster"}, /* which kinds of clusters there are */
+    {"cluster", "real_cluster"},
 };
 
 /* Words that may not stay in a file; written in halves so that this file passes. */

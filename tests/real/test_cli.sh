@@ -349,7 +349,8 @@ stops_while_starting "$CHIMAERA" stop 100
 # ---- which node of the hostfile ----------------------------------------------------------------
 
 printf '127.0.0.1\n127.0.0.2\n' >"$temp/hosts"
-sed "s|{port: $port}|{port: $port, hostfile: $temp/hosts}|" "$temp/node.yaml" >"$temp/two.yaml"
+sed "s|{port: $port}|{port: $port, hostfile: $temp/hosts, wait_for_restart: 200ms}|" \
+  "$temp/node.yaml" >"$temp/two.yaml"
 chi start --config "$temp/two.yaml" --detach
 want 1 'several nodes .* 0 (127.0.0.1), 1 (127.0.0.2); say which it is by --node or CHI_NODE'
 chi start --config "$temp/two.yaml" --detach --node 2
@@ -364,8 +365,10 @@ CHI_NODE=0 chi start --config "$temp/two.yaml" --detach --node 1
 want 0 '^chimaera: ready'
 chi status
 want 0 '  node 1  serving'
+chi call 1.0 flush --query physical:0
+want 1 'CHI_EUNREACHABLE'
 chi call ram get_stats --query physical:0
-want 1 'CHI_EUNREACHABLE\|unreachable'
+want 1 'CHI_ENOENT'
 chi call ram get_stats --query physical:1
 want 0
 chi stop

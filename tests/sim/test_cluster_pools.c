@@ -244,3 +244,48 @@ TEST(cluster_container_moves_with_its_state)
   TOWN_NEEDS_NET;
   each_seed(moves);
 }
+
+/* Moves container 0 to node 0 whenever it is here; *arg: how often that was CHI_OK. */
+static void sends_back(chi_cluster *cluster, chi_client *client, void *arg)
+{
+  chi_queue *queue = NULL;
+  struct chi_admin_migrate *move;
+  if (chi_queue_open(client, &queue, NULL) != CHI_OK)
+    return;
+  move = CHI_NEW(queue, chi_admin_migrate);
+  for (int i = 0; move && i < 40; i++) {
+    move->task.pool = CHI_ADMIN_POOL;
+    move->pool_id = TOWN_POOL;
+    move->node = 0;
+    *(int *)arg += chi_run(queue, move) == CHI_OK;
+    chi_cluster_sleep(cluster, 50000);
+  }
+  chi_queue_close(queue);
+}
+
+static void moves_back_at_once(uint64_t seed)
+{
+  struct town t;
+  int back = 0;
+  struct town_where w = {.task = town_task(CHI_QUERY_ID, 0, 0)};
+  struct chi_admin_migrate move = {.task = {.pool = CHI_ADMIN_POOL}, .pool_id = TOWN_POOL};
+  CHECK_STR(town_seed(&t, seed, "nodes=2"), "");
+  CHECK_INT(town_call(&t, 1, &town_where_type, &w), CHI_OK);
+  CHECK(chi_cluster_client(t.cluster, 1, sends_back, &back) > 0);
+  move.node = 1;
+  CHECK_INT(town_call(&t, 0, &chi_admin_migrate_type, &move), CHI_OK);
+  CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_LONG), CHI_OK);
+  CHECK(back > 0);
+  CHECK_INT(town_call(&t, 1, &town_where_type, &w), CHI_OK);
+  CHECK_INT(w.node, 0);
+  CHECK_INT(w.runs, 2);
+  CHECK_STR(town_end(&t), "");
+}
+
+/* Regression: the source learned late that its container had arrived, and dropped the one that was
+ * back already. */
+TEST(cluster_container_moves_there_and_back)
+{
+  TOWN_NEEDS_NET;
+  each_seed(moves_back_at_once);
+}

@@ -316,7 +316,7 @@ TEST(sim_party_counts_what_it_holds)
   CHECK_INT(env->bell_open(env, &bell), CHI_OK);
   CHECK_STR(world.failure, "");
   sim_party_check(&party, "here");
-  CHECK_STR(world.failure, "leak here: 1 pieces of memory (100 bytes of memory in all)");
+  CHECK_STR(world.failure, "leak here, node 3: 1 pieces of memory (100 bytes of memory in all)");
   world.failure[0] = '\0';
   alloc_put(&env->alloc, p, 100);
   env->stack_close(env, &stack);

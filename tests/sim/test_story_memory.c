@@ -250,7 +250,7 @@ TEST(story_leak_of_a_module_is_told)
   sim_client(p.s.sim, 0, loses, &p);
   bool idle = sim_run_idle(p.s.sim, LONG);
   CHECK_STR(story_end(&p.s),
-            "leak of a stopped node: 1 pieces of memory (123 bytes of memory in all)");
+            "leak of a stopped node, node 0: 1 pieces of memory (123 bytes of memory in all)");
   CHECK_INT(rc, CHI_OK);
   CHECK(idle && p.s.told == 1);
 }

@@ -124,6 +124,8 @@ TEST(net_answer_fields_are_checked)
   CHECK(!net_answer_round(&a, 0, &b));
   a = good, a.failures.failed = 2; /* three are listed */
   CHECK(!net_answer_round(&a, 0, &b));
+  a = good, a.failures.listed = 0; /* three have failed, and none is named */
+  CHECK(!net_answer_round(&a, 0, &b));
   a = good, a.failures.item[1].rc = 0;
   CHECK(!net_answer_round(&a, 0, &b));
   a = good, a.failures.item[1].container = 0;

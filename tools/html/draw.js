@@ -402,7 +402,7 @@ class Diagram {
     pen.lineTo(x, this.height);
     pen.stroke();
     pen.setLineDash([]);
-    this.drawFlag(`${this.run.failure.check} fails here`, x);
+    this.drawFlag(`check \u201c${this.run.failure.check}\u201d fails here`, x);
   }
 
   drawFlag(text, x) {

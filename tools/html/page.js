@@ -52,7 +52,7 @@ class Page {
     const {check, why, event} = this.run.failure, button = put('button', `Show event #${event}`);
     button.id = 'showFailure';
     button.addEventListener('click', () => this.showFailure());
-    get('failure').append(put('b', `${check} failed`), put('span', why), button);
+    get('failure').append(put('b', `check \u201c${check}\u201d failed`), put('span', why), button);
     get('failure').hidden = false;
   }
 

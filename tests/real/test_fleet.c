@@ -1,0 +1,401 @@
+/* test_fleet.c - several daemons on loopback addresses: tasks between them, and bad days. */
+#include "daemon.h"
+#include "modules/calc.h"
+#include "station.h"
+#include "test.h"
+
+#include <arpa/inet.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#define NODES 3
+#define MET_MS (15000 * SLOW)
+#define WAIT_NS (20 * SLOW * SECOND_NS)
+#define BULK_MOST (16u << 20)
+
+/* Daemons that are one cluster, and a client of each. */
+struct town {
+  struct daemon node[NODES];
+  struct seat seat[NODES];
+  uint32_t count, port;
+  char dir[64];
+};
+
+static bool town_make(struct town *t, uint32_t count)
+{
+  static uint32_t number;
+  char hosts[256] = "", yaml[1024];
+  *t = (struct town){.count = count, .port = station_port()};
+  for (uint32_t i = 0; i < count; i++)
+    snprintf(hosts + strlen(hosts), sizeof(hosts) - strlen(hosts), "127.0.0.%u\n", i + 1);
+  if (!scratch_make(t->dir) || !scratch_write(t->dir, "hosts", hosts))
+    return false;
+  snprintf(yaml, sizeof(yaml),
+           "networking: {port: %u, hostfile: %s/hosts, wait_for_restart: 3s, "
+           "wait_for_restart_poll_period: 50ms}\n"
+           "runtime: {heartbeat_interval: %ums, task_timeout: 3s}\n"
+           "memory: {main_segment_size: 128M, client_data_segment_size: 256M, "
+           "runtime_data_segment_size: 256M}\n",
+           t->port, t->dir, 200 * SLOW);
+  number++;
+  for (uint32_t i = 0; i < count; i++) {
+    if (!daemon_make(&t->node[i], yaml))
+      return false;
+    snprintf(t->node[i].instance, sizeof(t->node[i].instance), "chi-town-%d-%u-%u:%u",
+             (int)getpid(), number, i, t->port);
+  }
+  return true;
+}
+
+/* The empty text, or what is wrong. */
+static const char *town_start(struct town *t, uint32_t i)
+{
+  char number[16];
+  snprintf(number, sizeof(number), "%u", i);
+  setenv("CHI_NODE", number, 1);
+  const char *said = daemon_start(&t->node[i]);
+  unsetenv("CHI_NODE");
+  if (said[0])
+    return said;
+  return seat_open(&t->seat[i], t->node[i].instance) == CHI_OK ? "" : "no client";
+}
+
+static void town_kill(struct town *t, uint32_t i)
+{
+  seat_close(&t->seat[i]);
+  daemon_kill(&t->node[i]);
+}
+
+static void town_free(struct town *t)
+{
+  for (uint32_t i = 0; i < t->count; i++) {
+    seat_close(&t->seat[i]);
+    daemon_free(&t->node[i]);
+  }
+  scratch_remove(t->dir);
+}
+
+/* Adds on node b, asked on node a. */
+static int town_add(struct town *t, uint32_t a, uint32_t b, uint64_t *sum)
+{
+  struct calc_add *task = SEAT_NEW(&t->seat[a], calc_add);
+  if (!task)
+    return CHI_ENOMEM;
+  task->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = b};
+  task->a = 40;
+  task->b = b;
+  int rc = chi_run(t->seat[a].queue, task);
+  *sum = task->sum;
+  chi_task_free(t->seat[a].queue, task);
+  return rc;
+}
+
+/* Whether each reaches each. */
+static bool town_has_met(struct town *t)
+{
+  uint64_t sum = 0;
+  for (uint32_t a = 0; a < t->count; a++)
+    for (uint32_t b = 0; b < t->count; b++)
+      if (town_add(t, a, b, &sum) != CHI_OK || sum != 40 + b)
+        return false;
+  return true;
+}
+
+/* Nodes with TEST_POOL on all of them. The empty text, or what is wrong. */
+static const char *town_open(struct town *t, uint32_t count)
+{
+  if (!town_make(t, count))
+    return "cannot be made";
+  for (uint32_t i = 0; i < count; i++) {
+    const char *said = town_start(t, i);
+    if (said[0])
+      return said;
+  }
+  if (seat_pool(&t->seat[0], "calc", NULL, NULL) != CHI_OK)
+    return "no pool";
+  return EVENTUALLY(MET_MS, town_has_met(t)) ? "" : "they don't meet";
+}
+
+/* ---- tasks ----------------------------------------------------------------------------------- */
+
+/* Runs `chimaera call` on a node; its exit status, and what it says. */
+static int town_call(const struct town *t, uint32_t i, const char *words, char *said, size_t room)
+{
+  char line[PATH_MAX + 400], program[PATH_MAX + 16];
+  const char *given = getenv("CHIMAERA");
+  snprintf(program, sizeof(program), "%s/../chimaera", daemon_modules());
+  snprintf(line, sizeof(line), "timeout 60 %s call --instance %s %s 2>&1", given ? given : program,
+           t->node[i].instance, words);
+  FILE *f = popen(line, "r");
+  size_t n = f ? fread(said, 1, room - 1, f) : 0;
+  said[n] = '\0';
+  int status = f ? pclose(f) : -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST(every_kind_of_query_is_answered_from_every_node)
+{
+  static const char *const queries[] = {"local",  "id:0",      "id:2",       "hash:7",
+                                        "hash:8", "range:0:3", "range:1:2",  "broadcast",
+                                        "dynamic", "physical:0", "physical:2"};
+  static struct town t;
+  char words[128], said[1024];
+  CHECK_STR(town_open(&t, 3), "");
+  for (uint32_t node = 0; node < 3; node++) {
+    for (size_t i = 0; i < CHI_COUNT(queries); i++) {
+      snprintf(words, sizeof(words), "--query %s test add a=20 b=22", queries[i]);
+      CHECK_INT(town_call(&t, node, words, said, sizeof(said)), 0);
+      CHECK(strstr(said, "\"sum\":42"));
+    }
+  }
+  CHECK_INT(town_call(&t, 1, "--query physical:3 test add a=1 b=1", said, sizeof(said)), 1);
+  town_free(&t);
+}
+
+/* A pool that is made on one node is there on all, and each container counts for itself. */
+TEST(a_broadcast_runs_once_on_each_node)
+{
+  static struct town t;
+  CHECK_STR(town_open(&t, 3), "");
+  for (uint64_t round = 1; round <= 20; round++) {
+    struct calc_count *all = SEAT_NEW(&t.seat[round % 3], calc_count);
+    CHECK(all);
+    all->task.query = (chi_query){.mode = CHI_QUERY_BROADCAST};
+    CHECK_INT(chi_run(t.seat[round % 3].queue, all), CHI_OK);
+    chi_task_free(t.seat[round % 3].queue, all);
+  }
+  for (uint32_t i = 0; i < 3; i++) {
+    struct calc_count *one = SEAT_NEW(&t.seat[i], calc_count);
+    CHECK(one);
+    CHECK_INT(chi_run(t.seat[i].queue, one), CHI_OK);
+    CHECK_INT(one->count, 21);
+    chi_task_free(t.seat[i].queue, one);
+  }
+  town_free(&t);
+}
+
+/* Sends `size` bytes from node a to node b and back; what is wrong with them. */
+static const char *town_shift(struct town *t, uint32_t a, uint32_t b, uint64_t size)
+{
+  struct seat *s = &t->seat[a];
+  struct calc_shift *task = SEAT_NEW(s, calc_shift);
+  const char *wrong = "no memory";
+  if (task && chi_bulk_alloc(s->queue, size, &task->from) == CHI_OK &&
+      chi_bulk_alloc(s->queue, size, &task->to) == CHI_OK) {
+    task->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = b};
+    task->add = 7;
+    memcpy(task->from.data, station_bulk(), size);
+    memset(task->to.data, 0, size);
+    int rc = chi_run(s->queue, task);
+    wrong = rc != CHI_OK ? chi_status_name(rc) : task->to.size != size ? "its size" : "";
+    const unsigned char *to = task->to.data;
+    for (uint64_t i = 0; !wrong[0] && i < size; i++)
+      if (to[i] != (unsigned char)(station_bulk()[i] + 7))
+        wrong = "its bytes";
+  }
+  if (task) {
+    chi_bulk_free(s->queue, &task->from);
+    chi_bulk_free(s->queue, &task->to);
+    chi_task_free(s->queue, task);
+  }
+  return wrong;
+}
+
+TEST(bulk_of_any_size_goes_there_and_comes_back)
+{
+  static struct town t;
+  CHECK_STR(town_open(&t, 2), "");
+  for (uint64_t size = 1; size <= BULK_MOST; size *= 4) {
+    CHECK_STR(town_shift(&t, 0, 1, size), "");
+    CHECK_STR(town_shift(&t, 1, 0, size - size / 3), "");
+  }
+  CHECK_STR(town_shift(&t, 1, 0, BULK_MOST), "");
+  CHECK_STR(town_shift(&t, 0, 1, 4097), "");
+  town_free(&t);
+}
+
+/* Many at a time, as many as there is room for. */
+TEST(a_stream_of_tasks_loses_and_repeats_nothing)
+{
+  static struct town t;
+  enum { STREAM = 3000, WINDOW = 256 };
+  struct calc_count *task[WINDOW];
+  uint64_t most = 0, ended = 0;
+  CHECK_STR(town_open(&t, 2), "");
+  chi_queue *queue = t.seat[0].queue;
+  for (uint32_t i = 0; i < STREAM + WINDOW; i++) {
+    struct calc_count **at = &task[i % WINDOW];
+    if (i >= WINDOW) {
+      CHECK_INT(chi_wait(queue, *at, WAIT_NS), CHI_OK);
+      most = (*at)->count > most ? (*at)->count : most;
+      ended++;
+      chi_task_free(queue, *at);
+    }
+    if (i >= STREAM)
+      continue;
+    *at = SEAT_NEW(&t.seat[0], calc_count);
+    CHECK(*at);
+    (*at)->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = 1};
+    CHECK_INT(chi_submit(queue, *at), CHI_OK);
+  }
+  CHECK_INT(ended, STREAM);
+  CHECK_INT(most, STREAM);
+  town_free(&t);
+}
+
+TEST(a_cluster_that_runs_is_joined_and_left_as_it_is)
+{
+  static struct town t;
+  char text[512], path[128], name[96];
+  chi_error err = {0};
+  chi_cluster *c = NULL;
+  struct calc_add add = {.a = 1, .b = 2};
+  CHECK_STR(town_open(&t, 3), "");
+  snprintf(name, sizeof(name), "%.*s", (int)strcspn(t.node[1].instance, ":"), t.node[1].instance);
+  snprintf(text, sizeof(text), "networking: {port: %u}\nshared_memory: {main_segment_name: %s}\n",
+           t.port, name);
+  CHECK(scratch_write(t.dir, "client.yaml", text));
+  snprintf(path, sizeof(path), "%s/client.yaml", t.dir);
+  setenv("CHI_SERVER_CONF", path, 1);
+  setenv("CHI_NODE", "1", 1);
+  snprintf(path, sizeof(path), "hostfile:%s/hosts", t.dir);
+  int rc = chi_cluster_open(path, NULL, 0, &c, &err);
+  unsetenv("CHI_NODE");
+  CHECK_STR(err.text, "");
+  CHECK_INT(rc, CHI_OK);
+  CHECK_INT(chi_cluster_nodes(c), 3);
+  for (uint32_t i = 0; i < 3; i++)
+    CHECK_INT(chi_cluster_is_up(c, i), 1);
+  add.task.pool = TEST_POOL;
+  add.task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = 2};
+  CHECK_INT(chi_cluster_call(c, 1, &calc_add_type, &add, WAIT_NS), CHI_OK);
+  CHECK_INT(add.sum, 3);
+  CHECK_INT(chi_cluster_call(c, 0, &calc_add_type, &add, WAIT_NS), CHI_ENOTSUP);
+  CHECK_INT(chi_cluster_stop(c, 0, 100), CHI_ENOTSUP);
+  CHECK_INT(chi_cluster_fault(c, CHI_FAULT_KILL, 0, 0, 0), CHI_ENOTSUP);
+  CHECK_INT(chi_cluster_settle(c, WAIT_NS), CHI_OK);
+  chi_cluster_close(c);
+  unsetenv("CHI_SERVER_CONF");
+  CHECK(town_has_met(&t));
+  town_free(&t);
+}
+
+/* ---- bad days -------------------------------------------------------------------------------- */
+
+TEST(who_is_killed_is_told_and_found_again)
+{
+  static struct town t;
+  uint64_t sum = 0;
+  CHECK_STR(town_open(&t, 3), "");
+  struct calc_later *under_way = SEAT_NEW(&t.seat[0], calc_later);
+  CHECK(under_way);
+  under_way->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = 1};
+  under_way->ns = 600 * SECOND_NS;
+  CHECK_INT(chi_submit(t.seat[0].queue, under_way), CHI_OK);
+  pause_ns(300 * MS_NS);
+  town_kill(&t, 1);
+  uint64_t begun = now_ns();
+  CHECK_INT(chi_wait(t.seat[0].queue, under_way, WAIT_NS), CHI_EUNKNOWN);
+  CHECK(now_ns() - begun < 10 * SLOW * SECOND_NS);
+  chi_task_free(t.seat[0].queue, under_way);
+  begun = now_ns();
+  CHECK_INT(town_add(&t, 0, 1, &sum), CHI_EUNREACHABLE);
+  CHECK(now_ns() - begun < 10 * SLOW * SECOND_NS);
+  CHECK_INT(town_add(&t, 0, 2, &sum), CHI_OK);
+  CHECK_STR(town_start(&t, 1), "");
+  CHECK(EVENTUALLY(MET_MS, town_has_met(&t)));
+  /* So fast that nobody has missed it. */
+  town_kill(&t, 2);
+  CHECK_STR(town_start(&t, 2), "");
+  CHECK(EVENTUALLY(MET_MS, town_has_met(&t)));
+  town_free(&t);
+}
+
+TEST(who_is_frozen_is_told_and_goes_on_where_it_was)
+{
+  static struct town t;
+  uint64_t sum = 0;
+  CHECK_STR(town_open(&t, 2), "");
+  kill(t.node[1].pid, SIGSTOP);
+  uint64_t begun = now_ns();
+  int rc = town_add(&t, 0, 1, &sum);
+  CHECK(rc == CHI_EUNREACHABLE || rc == CHI_EUNKNOWN || rc == CHI_ETIMEOUT);
+  CHECK(now_ns() - begun < 10 * SLOW * SECOND_NS);
+  CHECK_INT(town_add(&t, 0, 0, &sum), CHI_OK);
+  kill(t.node[1].pid, SIGCONT);
+  CHECK(EVENTUALLY(MET_MS, town_has_met(&t)));
+  town_free(&t);
+}
+
+TEST(strangers_at_the_port_disturb_nobody)
+{
+  static struct town t;
+  struct sockaddr_in to = {.sin_family = AF_INET};
+  int fd[200];
+  char junk[3000];
+  uint64_t sum = 0;
+  CHECK_STR(town_open(&t, 2), "");
+  to.sin_port = htons((uint16_t)t.port);
+  inet_pton(AF_INET, "127.0.0.2", &to.sin_addr);
+  for (uint32_t i = 0; i < CHI_COUNT(fd); i++) {
+    for (uint32_t k = 0; k < sizeof(junk); k++)
+      junk[k] = (char)((i * 2654435761u + k * 40503u) >> 7);
+    fd[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK_INT(connect(fd[i], (struct sockaddr *)&to, sizeof(to)), 0);
+    send(fd[i], junk, i * 15 % sizeof(junk), MSG_NOSIGNAL);
+    if (i % 3 == 0)
+      shutdown(fd[i], SHUT_WR);
+    CHECK_INT(town_add(&t, 0, 1, &sum), CHI_OK);
+    CHECK_INT(town_add(&t, 1, 0, &sum), CHI_OK);
+  }
+  for (uint32_t i = 0; i < CHI_COUNT(fd); i++)
+    close(fd[i]);
+  CHECK_INT(town_add(&t, 0, 1, &sum), CHI_OK);
+  town_free(&t);
+}
+
+TEST(a_second_daemon_in_the_same_place_does_not_start)
+{
+  static struct town t;
+  static struct daemon twice;
+  CHECK_STR(town_open(&t, 2), "");
+  twice = t.node[1];
+  snprintf(twice.instance, sizeof(twice.instance), "chi-twice-%d:%u", (int)getpid(), t.port);
+  setenv("CHI_NODE", "1", 1);
+  CHECK(daemon_spawn(&twice));
+  unsetenv("CHI_NODE");
+  CHECK_INT(daemon_wait(&twice, MET_MS), 1);
+  CHECK(strstr(twice.said, "at 127.0.0.2 is in use; is another daemon running there?"));
+  town_free(&t);
+}
+
+TEST(a_cluster_that_stops_stops)
+{
+  static struct town t;
+  CHECK_STR(town_open(&t, 3), "");
+  for (uint32_t i = 0; i < 3; i++) {
+    seat_close(&t.seat[i]);
+    CHECK_INT(daemon_stop(&t.node[i]), 0);
+  }
+  town_free(&t);
+}
+
+TEST(an_idle_cluster_uses_next_to_nothing)
+{
+  static struct town t;
+  struct figures before[3], after[3];
+  const uint64_t ns = 4 * SECOND_NS;
+  CHECK_STR(town_open(&t, 3), "");
+  pause_ns(SECOND_NS);
+  for (uint32_t i = 0; i < 3; i++)
+    CHECK(figures_of_process(t.node[i].pid, &before[i]));
+  pause_ns(ns);
+  for (uint32_t i = 0; i < 3; i++) {
+    CHECK(figures_of_process(t.node[i].pid, &after[i]));
+    /* Its heart beats five times as often as usual here. */
+    CHECK(after[i].cpu_ns - before[i].cpu_ns <= SLOW * ns * 2 / 100);
+  }
+  town_free(&t);
+}

@@ -1,0 +1,78 @@
+/* books.h - what a sweep knows of a run from outside, and holds the nodes to.
+ *
+ * Every task has a token. Its body tells that it begins, its client how it ended: a body that runs
+ * twice, one that runs although it "certainly did not", a success that never ran are failures.
+ * Every container has a life, from its creation on, and is a copy of it, which ends where another
+ * node goes on with the state: its counter goes up by one at a time, whoever has it, and nothing
+ * happens in a copy that has been ended. */
+#ifndef BOOKS_H
+#define BOOKS_H
+
+#include "base.h"
+
+#include <stdbool.h>
+
+#define BOOKS_POOLS 64u
+#define BOOKS_NODES 8u
+
+struct books_task {
+  uint64_t ran;   /* a bit for each container */
+  uint64_t begun; /* by the cluster's clock */
+  int32_t rc;
+  bool ended;
+  bool loose; /* may run more than once */
+  bool many;  /* is for several containers */
+};
+
+/* A pool that one client has made, and perhaps destroyed. */
+struct books_pool {
+  chi_pool_id id;
+  char name[32];
+  uint32_t node;
+  int created, destroyed; /* codes; 1: not asked for */
+  bool fought;            /* others want the name, too */
+};
+
+struct books {
+  chi_cluster *cluster;
+  bool quiet;  /* nothing goes wrong in this run: everything succeeds, and in time */
+  bool loaded; /* bodies use CPU, and hold others up */
+  bool gentle; /* nothing but what is to be overcome: everything succeeds */
+  struct books_task *task;
+  uint32_t tasks, task_room;
+  uint64_t *life; /* the counter of each life */
+  uint32_t lives, life_room;
+  uint8_t *copy; /* 1: it is used; 2: it has ended */
+  uint32_t copies, copy_room;
+  struct books_pool pool[BOOKS_POOLS];
+  uint32_t pools;
+  uint64_t moves;                 /* containers that have moved */
+  uint64_t stopping[BOOKS_NODES]; /* when a node was asked to stop, and runs nothing new; 0 */
+};
+
+/* The books of this process: methods have no other way to them. */
+extern struct books *books_now;
+
+void books_open(struct books *b);
+void books_close(struct books *b);
+void books_fail(const char *check, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* A client is about to submit a task; its token, from 1. */
+uint64_t books_submit(bool loose, bool many);
+/* Its body begins in that container, on that node. */
+void books_begin(uint64_t token, uint32_t container, uint32_t node);
+/* It has ended, and every container that is asked for must have run if all was well. */
+void books_end(uint64_t token, int rc);
+
+uint32_t books_new_life(void);
+/* The counter of a life has got to this value. */
+void books_count(uint32_t life, uint64_t value);
+uint32_t books_new_copy(void);
+/* Something happens in a copy; or it is ended. */
+void books_touch(uint32_t copy);
+void books_end_copy(uint32_t copy);
+
+/* A place for another pool; NULL: there are enough. */
+struct books_pool *books_new_pool(chi_pool_id id, uint32_t node, const char *name);
+
+#endif

@@ -1,0 +1,355 @@
+/* folk.c - the module that sweeps use: its bodies keep the books, and check on each other. */
+#include "folk.h"
+#include "books.h"
+
+#include <string.h>
+
+#define MS UINT64_C(1000000)
+
+struct folk {
+  uint32_t life, copy, inside;
+  uint64_t value, lost, found;
+  chi_mutex mutex;
+  chi_rwlock rwlock;
+  uint64_t holder, writer; /* the groups that have the mutex, and the lock to write */
+  uint32_t held, writes, readers;
+};
+
+static void enter(chi_ctx *ctx, struct folk *self, uint64_t token)
+{
+  books_touch(self->copy);
+  self->inside++;
+  if (token)
+    books_begin(token, chi_self_container(ctx), chi_self_node(ctx));
+}
+
+static int leave(struct folk *self, int rc)
+{
+  books_touch(self->copy);
+  self->inside--;
+  return rc;
+}
+
+/* ---- methods -------------------------------------------------------------------------------- */
+
+static int folk_add_run(chi_ctx *ctx, struct folk *self, struct folk_add *t)
+{
+  int rc;
+  enter(ctx, self, t->token);
+  if (t->cpu)
+    chi_cluster_cpu(books_now->cluster, t->cpu);
+  rc = t->ns ? chi_sleep(ctx, t->ns) : CHI_OK;
+  if (rc == CHI_OK) {
+    books_count(self->life, ++self->value);
+    t->node = chi_self_node(ctx);
+    t->container = chi_self_container(ctx);
+    t->life = self->life;
+    t->value = self->value;
+  }
+  return leave(self, rc);
+}
+
+static int folk_again_run(chi_ctx *ctx, struct folk *self, struct folk_again *t)
+{
+  enter(ctx, self, t->token);
+  t->node = chi_self_node(ctx);
+  t->container = chi_self_container(ctx);
+  return leave(self, t->ns ? chi_sleep(ctx, t->ns) : CHI_OK);
+}
+
+static int folk_roll_run(chi_ctx *ctx, struct folk *self, struct folk_roll *t)
+{
+  enter(ctx, self, t->token);
+  t->one_count = 1;
+  t->one[0].container = chi_self_container(ctx);
+  t->one[0].life = self->life;
+  return leave(self, t->ns ? chi_sleep(ctx, t->ns) : CHI_OK);
+}
+
+static int folk_bulk_run(chi_ctx *ctx, struct folk *self, struct folk_bulk *t)
+{
+  const uint8_t *from = t->from.data;
+  uint8_t *to = t->to.data;
+  enter(ctx, self, t->token);
+  if (t->to.size < t->from.size)
+    return leave(self, CHI_ETOOBIG);
+  for (uint64_t i = 0; i < t->from.size; i++)
+    to[i] = (uint8_t)(from[i] + 1);
+  t->to.size = t->from.size;
+  return leave(self, CHI_OK);
+}
+
+/* ---- locks */
+
+static int lock(chi_ctx *ctx, struct folk *self, uint32_t mode)
+{
+  if (mode == 0)
+    return chi_mutex_lock(ctx, &self->mutex, 0);
+  return mode == 1 ? chi_rwlock_rdlock(ctx, &self->rwlock, 0)
+                   : chi_rwlock_wrlock(ctx, &self->rwlock, 0);
+}
+
+/* Whether nobody else is inside; and from now on, we are. */
+static void locked(struct folk *self, const struct folk_lock *t)
+{
+  if (t->mode == 0 && self->held++ > 0 && self->holder != t->group)
+    books_fail("locks", "two groups have one mutex");
+  if (t->mode > 0 && self->writes > 0 && self->writer != t->group)
+    books_fail("locks", "a group has a lock that another one writes under");
+  if (t->mode == 2 && self->writes == 0 && self->readers > 0)
+    books_fail("locks", "a group writes while others read");
+  if (t->mode == 0)
+    self->holder = t->group;
+  if (t->mode == 2)
+    self->writer = t->group;
+  self->writes += t->mode == 2;
+  self->readers += t->mode == 1 && self->writes == 0;
+}
+
+static void unlock(chi_ctx *ctx, struct folk *self, const struct folk_lock *t, bool read)
+{
+  int rc;
+  if (t->mode == 0 && self->holder != t->group)
+    books_fail("locks", "another group has taken a mutex");
+  self->held -= t->mode == 0;
+  self->writes -= t->mode == 2;
+  self->readers -= read;
+  rc = t->mode == 0 ? chi_mutex_unlock(ctx, &self->mutex) : chi_rwlock_unlock(ctx, &self->rwlock);
+  if (rc != CHI_OK)
+    books_fail("locks", "who has a lock cannot give it back");
+}
+
+/* The same group once more: it passes. Readers of their own don't come in the way. */
+static void relock(chi_ctx *ctx, const struct folk_lock *t)
+{
+  const chi_type *type = t->via ? &folk_via_type : &folk_lock_type;
+  struct folk_lock *sub = t->depth == 0 ? chi_subtask_new(ctx, type) : NULL;
+  if (!sub)
+    return;
+  sub->task.pool = chi_self_pool(ctx);
+  sub->task.query.mode = CHI_QUERY_ID;
+  sub->task.query.a = t->via ? t->via - 1 : chi_self_container(ctx);
+  sub->group = t->group;
+  sub->mode = t->mode;
+  sub->depth = 1;
+  sub->back = chi_self_container(ctx);
+  chi_call(ctx, sub);
+}
+
+static int folk_lock_run(chi_ctx *ctx, struct folk *self, struct folk_lock *t)
+{
+  bool read;
+  int rc;
+  enter(ctx, self, t->token);
+  rc = lock(ctx, self, t->mode);
+  if (rc != CHI_OK)
+    return leave(self, rc);
+  read = t->mode == 1 && self->writes == 0;
+  locked(self, t);
+  rc = t->ns ? chi_sleep(ctx, t->ns) : CHI_OK;
+  if (rc == CHI_OK)
+    relock(ctx, t);
+  unlock(ctx, self, t, read);
+  return leave(self, rc);
+}
+
+static int folk_via_run(chi_ctx *ctx, struct folk *self, struct folk_via *t)
+{
+  struct folk_lock *sub = chi_subtask_new(ctx, &folk_lock_type);
+  enter(ctx, self, 0);
+  if (!sub)
+    return leave(self, CHI_ENOMEM);
+  sub->task.pool = chi_self_pool(ctx);
+  sub->task.query = (chi_query){.mode = CHI_QUERY_ID, .a = t->back};
+  sub->group = t->group;
+  sub->mode = t->mode;
+  sub->depth = 1;
+  return leave(self, chi_call(ctx, sub));
+}
+
+static int folk_meddle_run(chi_ctx *ctx, struct folk *self, struct folk_meddle *t)
+{
+  enter(ctx, self, t->token);
+  if (chi_mutex_unlock(ctx, &self->mutex) != CHI_EINVAL ||
+      chi_rwlock_unlock(ctx, &self->rwlock) != CHI_EINVAL)
+    books_fail("locks", "a group gives back what another one has taken");
+  return leave(self, CHI_OK);
+}
+
+/* ---- time and subtasks */
+
+static int folk_sleep_run(chi_ctx *ctx, struct folk *self, struct folk_sleep *t)
+{
+  uint64_t now;
+  int rc;
+  enter(ctx, self, t->token);
+  rc = chi_sleep(ctx, t->ns);
+  now = chi_cluster_now(books_now->cluster);
+  if (t->until && now > t->until && t->from != chi_self_node(ctx) && books_now->quiet &&
+      !books_now->loaded)
+    books_fail("in time", "a body is told %llu us after the time that it is to end",
+               (unsigned long long)(now - t->until) / 1000);
+  return leave(self, rc);
+}
+
+static void forget_one(chi_ctx *ctx, uint64_t token)
+{
+  struct folk_add *add = chi_subtask_new(ctx, &folk_add_type);
+  if (!add)
+    return;
+  add->task.pool = chi_self_pool(ctx);
+  add->task.flags = CHI_TASK_FORGET;
+  add->task.query.mode = CHI_QUERY_LOCAL;
+  add->token = token;
+  chi_subtask_submit(ctx, add);
+}
+
+static int folk_ask_run(chi_ctx *ctx, struct folk *self, struct folk_ask *t)
+{
+  struct folk_sleep *rest = chi_subtask_new(ctx, &folk_sleep_type);
+  struct folk_add *sub = chi_subtask_new(ctx, &folk_add_type);
+  int rc;
+  enter(ctx, self, t->token);
+  if (!sub || !rest)
+    return leave(self, CHI_ENOMEM);
+  rest->task.pool = sub->task.pool = chi_self_pool(ctx);
+  rest->task.query = (chi_query){.mode = CHI_QUERY_ID, .a = chi_self_container(ctx)};
+  rest->ns = 2 * MS;
+  chi_subtask_submit(ctx, rest);
+  if (t->forgotten)
+    forget_one(ctx, t->forgotten);
+  sub->task.query = (chi_query){.mode = CHI_QUERY_ID, .a = t->whom};
+  sub->token = t->sub;
+  rc = chi_call(ctx, sub);
+  if (chi_subtask_done(ctx, sub))
+    books_end(t->sub, sub->task.rc);
+  return leave(self, rc == CHI_OK ? CHI_OK : 1); /* this one did run */
+}
+
+static int folk_news_run(chi_ctx *ctx, struct folk *self, struct folk_news *t)
+{
+  enter(ctx, self, 0);
+  t->node = chi_self_node(ctx);
+  t->life = self->life;
+  t->value = self->value;
+  t->lost = self->lost;
+  t->found = self->found;
+  return leave(self, CHI_OK);
+}
+
+#define FOLK_METHODS(M, S)                                                                         \
+  M(S, folk_add)                                                                                   \
+  M(S, folk_again, CHI_METHOD_IDEMPOTENT)                                                          \
+  M(S, folk_roll)                                                                                  \
+  M(S, folk_bulk)                                                                                  \
+  M(S, folk_lock)                                                                                  \
+  M(S, folk_via)                                                                                   \
+  M(S, folk_meddle)                                                                                \
+  M(S, folk_sleep)                                                                                 \
+  M(S, folk_ask)                                                                                   \
+  M(S, folk_news)
+CHI_METHODS(folk, FOLK_METHODS)
+
+/* ---- containers ----------------------------------------------------------------------------- */
+
+static int folk_create(chi_ctx *ctx, void *state, const void *params)
+{
+  struct folk *self = state;
+  (void)params;
+  self->life = books_new_life();
+  self->copy = books_new_copy();
+  return chi_sleep(ctx, MS / 2);
+}
+
+static void folk_destroy(chi_ctx *ctx, void *state)
+{
+  struct folk *self = state;
+  (void)ctx;
+  if (self->inside)
+    books_fail("state", "a container is ended with %u tasks inside", self->inside);
+  books_end_copy(self->copy);
+}
+
+static int folk_schedule(chi_ctx *ctx, void *self, const void *task, chi_query *query)
+{
+  uint32_t a = ((const chi_task *)task)->query.a;
+  (void)self;
+  *query = (chi_query){.mode = CHI_QUERY_ID, .a = a % chi_node_count(ctx)};
+  return CHI_OK;
+}
+
+static int folk_aggregate(uint32_t method, void *into, const void *from)
+{
+  struct folk_roll *all = into;
+  const struct folk_roll *more = from;
+  if (method != folk_roll_type.id)
+    return CHI_OK;
+  if (all->one_count + more->one_count > FOLK_MOST)
+    return CHI_ETOOBIG;
+  memcpy(all->one + all->one_count, more->one, more->one_count * sizeof(more->one[0]));
+  all->one_count += more->one_count;
+  return CHI_OK;
+}
+
+static void folk_node_failure(chi_ctx *ctx, void *state, uint32_t node)
+{
+  (void)ctx, (void)node;
+  ((struct folk *)state)->lost++;
+}
+
+static void folk_recover(chi_ctx *ctx, void *state, uint32_t node)
+{
+  (void)ctx, (void)node;
+  ((struct folk *)state)->found++;
+}
+
+/* What travels: the locks are free, and nobody is inside. */
+struct saved {
+  uint64_t value, lost, found;
+  uint32_t life, mark;
+};
+
+static int64_t folk_save(chi_ctx *ctx, void *state, void *data, uint64_t room)
+{
+  const struct folk *self = state;
+  struct saved saved = {self->value, self->lost, self->found, self->life, 0x5eed};
+  (void)ctx;
+  books_touch(self->copy);
+  if (self->inside)
+    books_fail("state", "a container is saved with %u tasks inside", self->inside);
+  if (room >= sizeof(saved))
+    memcpy(data, &saved, sizeof(saved));
+  return sizeof(saved);
+}
+
+static int folk_load(chi_ctx *ctx, void *state, const void *params, const void *data, uint64_t size)
+{
+  struct folk *self = state;
+  struct saved saved;
+  (void)ctx, (void)params;
+  if (size != sizeof(saved))
+    return CHI_ECORRUPT;
+  memcpy(&saved, data, sizeof(saved));
+  if (saved.mark != 0x5eed)
+    books_fail("state", "a container's state has changed on its way");
+  self->value = saved.value;
+  self->lost = saved.lost;
+  self->found = saved.found;
+  self->life = saved.life;
+  self->copy = books_new_copy();
+  books_now->moves++;
+  return chi_sleep(ctx, MS / 4);
+}
+
+const chi_module folk_module = {.version = CHI_MODULE_VERSION,
+                                .name = "folk",
+                                .state_size = sizeof(struct folk),
+                                .methods = folk_methods,
+                                .create = folk_create,
+                                .destroy = folk_destroy,
+                                .schedule = folk_schedule,
+                                .aggregate = folk_aggregate,
+                                .node_failure = folk_node_failure,
+                                .recover = folk_recover,
+                                .save = folk_save,
+                                .load = folk_load};

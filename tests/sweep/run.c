@@ -1,0 +1,497 @@
+/* run.c - one run of a sweep: a storm, an audit, a device without power, a node that is missed. */
+#include "run.h"
+#include "sim/bdev_shadow.h"
+#include "folk.h"
+#include "sim_cluster.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MS UINT64_C(1000000)
+#define SECOND UINT64_C(1000000000)
+#define CALLS_END (60 * SECOND) /* no single call of the audit lasts longer */
+#define STORM_BEGINS SECOND     /* after the start; the cluster stands by then */
+#define DEVICE ((chi_pool_id){900, 0})
+#define UNITS 64u
+#define HANDS 3u
+#define STATE_DEAD 3 /* enum member_state */
+
+struct run {
+  const struct run_case *c;
+  chi_cluster *cluster;
+  struct books books;
+  struct actor actor[ACTOR_KINDS * 8];
+  struct shadow *shadow;
+  struct rng rng;
+  chi_error err;
+};
+
+/* ---- what is drawn -------------------------------------------------------------------------- */
+
+/* One node lives through it all: with the last that knows of them, pools would be gone. */
+static void spare(struct sim_plan *plan, uint32_t node)
+{
+  for (uint32_t i = plan->count; i-- > 0;) {
+    const struct sim_plan_entry *e = &plan->entry[i];
+    bool ends = e->kind == SIM_PLAN_CRASH || e->kind == SIM_PLAN_KILL || e->kind == SIM_PLAN_STOP;
+    if (ends && e->a == node)
+      sim_plan_remove(plan, i);
+  }
+}
+
+/* Much of a few kinds, of those that a task is to get over. */
+static void draw_gentle(struct sim_plan_limits *limits, struct rng *rng)
+{
+  static const enum sim_plan_kind kinds[] = {SIM_PLAN_DROP, SIM_PLAN_HALF, SIM_PLAN_LOSE,
+                                             SIM_PLAN_SNAP, SIM_PLAN_CLOG, SIM_PLAN_FULL,
+                                             SIM_PLAN_SLOW, SIM_PLAN_CUT};
+  limits->kinds = 0;
+  for (int i = 0; i < 3; i++)
+    limits->kinds |= UINT64_C(1) << kinds[rng_below(rng, CHI_COUNT(kinds))];
+  limits->per_kind = 3 + (uint32_t)rng_below(rng, 10);
+  limits->outage_ns = 700 * MS;
+  limits->swarm = false;
+}
+
+static void draw_plan(struct run_case *c, struct rng *rng)
+{
+  static const uint64_t outages[] = {200 * MS, 600 * MS, 3 * SECOND};
+  struct sim_plan_limits limits;
+  sim_plan_limits(&limits, c->nodes, STORM_BEGINS, STORM_BEGINS + (1 + rng_below(rng, 3)) * SECOND);
+  limits.outage_ns = outages[rng_below(rng, 3)];
+  limits.per_kind = 1 + (uint32_t)rng_below(rng, 3);
+  limits.down = 1 + (uint32_t)rng_below(rng, c->nodes - 1);
+  limits.kinds = (UINT64_C(1) << SIM_PLAN_CALM) - 1;
+  if (rng_below(rng, 4))
+    limits.kinds &= ~(UINT64_C(1) << SIM_PLAN_MEMORY);
+  limits.swarm = rng_below(rng, 4) != 0;
+  if (c->gentle)
+    draw_gentle(&limits, rng);
+  if (sim_plan_generate(&c->plan, c->seed, &limits) != CHI_OK)
+    abort();
+  spare(&c->plan, (uint32_t)rng_below(rng, c->nodes));
+}
+
+void run_draw(struct run_case *c, uint64_t seed)
+{
+  struct rng rng;
+  rng_seed(&rng, seed, 11, 12);
+  memset(c, 0, sizeof(*c));
+  c->seed = seed;
+  c->nodes = 2 + (uint32_t)rng_below(&rng, 4);
+  c->neighborhood = 1 + (uint32_t)rng_below(&rng, 5);
+  c->acts = 5 + (uint32_t)rng_below(&rng, 30);
+  c->kinds = (1u << ACTOR_KINDS) - 1;
+  if (rng_below(&rng, 2))
+    c->kinds &= (uint32_t)rng_below(&rng, 1u << ACTOR_KINDS) | 1u << rng_below(&rng, ACTOR_KINDS);
+  c->quiet = rng_below(&rng, 4) == 0;
+  c->loaded = rng_below(&rng, 2) == 0;
+  c->gentle = !c->quiet && rng_below(&rng, 3) == 0;
+  if (c->quiet) /* few, so that nobody is woken up by what others do */
+    c->kinds = 1u << rng_below(&rng, ACTOR_KINDS) |
+               1u << (c->loaded ? ACTOR_CALLS : rng_below(&rng, ACTOR_KINDS));
+  c->device = rng_below(&rng, 2) == 0;
+  c->coda = rng_below(&rng, 2) == 0;
+  c->leave = rng_below(&rng, 3) == 0;
+  /* A container that is to move waits for those inside, and they for it if they call back. */
+  if (c->gentle && rng_below(&rng, 2))
+    c->kinds &= ~(1u << ACTOR_LOCKS | 1u << ACTOR_ASKS);
+  else if (c->quiet || c->gentle)
+    c->kinds &= ~(1u << ACTOR_MOVES);
+  if (!c->quiet)
+    draw_plan(c, &rng);
+}
+
+void run_free(struct run_case *c)
+{
+  sim_plan_free(&c->plan);
+}
+
+uint32_t run_faults(const struct sim_plan *plan)
+{
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < plan->count; i++) {
+    enum sim_plan_kind k = plan->entry[i].kind;
+    int64_t value = plan->entry[i].value;
+    bool ends = k == SIM_PLAN_JOIN || k == SIM_PLAN_REJOIN || k == SIM_PLAN_HEAL ||
+                k == SIM_PLAN_RESUME || k == SIM_PLAN_START || k == SIM_PLAN_CALM ||
+                (k == SIM_PLAN_SLOW && value == 100);
+    if (value == 0 && (k == SIM_PLAN_CLOG || k == SIM_PLAN_FULL || k == SIM_PLAN_DRIFT ||
+                       k == SIM_PLAN_MEMORY || k == SIM_PLAN_SPLIT))
+      ends = true;
+    count += !ends;
+  }
+  return count;
+}
+
+/* ---- the setting ---------------------------------------------------------------------------- */
+
+/* Nobody gives up soon: all must succeed. Nor does a heartbeat wake anybody up by chance. */
+static bool is_slow(const struct run_case *c)
+{
+  return c->gentle || c->quiet;
+}
+
+static bool failed(const struct run *r)
+{
+  return chi_cluster_failure(r->cluster) != NULL;
+}
+
+static int call(struct run *r, uint32_t node, const chi_type *type, void *task)
+{
+  return chi_cluster_call(r->cluster, node, type, task, CALLS_END);
+}
+
+/* Makes the cluster whole, and waits until nobody takes a dead connection for alive any more. */
+static void calm_down(struct run *r)
+{
+  chi_cluster_settle(r->cluster, 60 * SECOND);
+  chi_cluster_run_for(r->cluster, 3 * SECOND);
+  chi_cluster_settle(r->cluster, 60 * SECOND);
+}
+
+static void open_device(struct run *r)
+{
+  static char keys[2][16] = {"capacity", "bdev_type"}, values[2][8] = {"256K", "file"};
+  const chi_param params[] = {{keys[0], values[0], 0, 0}, {keys[1], values[1], 0, 0}};
+  chi_pool_id id = DEVICE;
+  r->shadow = shadow_open(r->c->seed, UNITS, HANDS);
+  r->shadow->lenient = r->c->plan.count > 0; /* disks may still have a fault in store */
+  if (chi_cluster_pool_create(r->cluster, 0, "bdev", "device", params, 2, &id, &r->err) != CHI_OK)
+    books_fail("opening", "the device: %s", r->err.text);
+}
+
+static bool open_run(struct run *r, chi_put_fn *story, void *arg)
+{
+  const chi_module *modules[] = {&folk_module};
+  const struct run_case *c = r->c;
+  chi_pool_id id = FOLK_POOL;
+  char spec[300];
+  snprintf(spec, sizeof(spec), "sim:nodes=%u,seed=%llu,neighborhood_size=%u,%s", c->nodes,
+           (unsigned long long)c->seed, c->neighborhood,
+           is_slow(c) ? "heartbeat_interval=2s,task_timeout=12s,wait_for_restart=12s"
+                      : "heartbeat_interval=100ms,task_timeout=2s,wait_for_restart=1s");
+  if (chi_cluster_open(spec, modules, 1, &r->cluster, &r->err) != CHI_OK)
+    return false;
+  r->books.cluster = r->cluster;
+  r->books.quiet = c->quiet;
+  r->books.gentle = c->gentle;
+  r->books.loaded = c->loaded;
+  chi_cluster_story(r->cluster, story, arg);
+  if (chi_cluster_pool_create(r->cluster, 0, "folk", "folk", NULL, 0, &id, &r->err) != CHI_OK)
+    books_fail("opening", "the pool: %s", r->err.text);
+  if (c->device)
+    open_device(r);
+  return true;
+}
+
+static void start_actors(struct run *r, uint32_t kinds)
+{
+  uint32_t next = 0;
+  for (uint32_t node = 0; node < r->c->nodes; node++) {
+    for (uint32_t kind = 0; kind < ACTOR_KINDS; kind++) {
+      struct actor *a = &r->actor[next];
+      if (!(kinds >> kind & 1))
+        continue;
+      *a = (struct actor){.books = &r->books,
+                          .kind = (enum actor_kind)kind,
+                          .node = node,
+                          .nodes = r->c->nodes,
+                          .acts = r->c->acts};
+      rng_seed(&a->rng, r->c->seed, 20 + node, kind);
+      chi_cluster_client(r->cluster, node, actor_body, a);
+      next++;
+    }
+  }
+}
+
+static void storm(struct run *r)
+{
+  uint64_t now = chi_cluster_now(r->cluster), begins = SECOND + STORM_BEGINS - 200 * MS;
+  if (sim_cluster_schedule(r->cluster, &r->c->plan) != CHI_OK)
+    books_fail("opening", "no memory for the plan");
+  if (now < begins)
+    chi_cluster_run_for(r->cluster, begins - now);
+  start_actors(r, r->c->kinds);
+  calm_down(r);
+  r->books.quiet = r->books.gentle = false;
+}
+
+/* ---- the audit: all is whole, so all nodes must agree --------------------------------------- */
+
+static void audit_roll(struct run *r, uint32_t from, chi_pool_id pool, const char *what)
+{
+  struct folk_roll t = {.task = {.pool = pool, .query = {.mode = CHI_QUERY_BROADCAST}}};
+  t.token = books_submit(false, true);
+  int rc = call(r, from, &folk_roll_type, &t);
+  if (rc != CHI_OK || t.one_count != r->c->nodes)
+    books_fail("audit", "%s: node %u gets %s from %u of %u containers", what, from,
+               chi_status_name(rc), t.one_count, r->c->nodes);
+}
+
+static void audit_place(struct run *r, uint32_t container)
+{
+  struct folk_news first = {.task = {.rc = 1}};
+  for (uint32_t from = 0; from < r->c->nodes && !failed(r); from++) {
+    struct folk_news t = {.task = {.pool = FOLK_POOL, .query = {CHI_QUERY_ID, container, 0, 0}}};
+    int rc = call(r, from, &folk_news_type, &t);
+    if (rc != CHI_OK)
+      books_fail("audit", "container %u: node %u gets %s", container, from, chi_status_name(rc));
+    else if (first.task.rc == CHI_OK && (first.node != t.node || first.life != t.life))
+      books_fail("audit", "container %u is on node %u (life %u), and on node %u (life %u)",
+                 container, first.node, first.life, t.node, t.life);
+    first = t;
+  }
+}
+
+static bool lives_were_lost(struct run *r)
+{
+  return chi_cluster_fault_count(r->cluster, CHI_FAULT_CRASH) +
+             chi_cluster_fault_count(r->cluster, CHI_FAULT_KILL) +
+             chi_cluster_fault_count(r->cluster, CHI_FAULT_STOP) >
+         0;
+}
+
+static void audit_pool(struct run *r, const struct books_pool *p)
+{
+  chi_pool_id id = {0, 0};
+  for (uint32_t from = 0; from < r->c->nodes && !failed(r); from++) {
+    struct chi_admin_find_pool t = {.task = {.pool = CHI_ADMIN_POOL}};
+    snprintf(t.pool_name, sizeof(t.pool_name), "%s", p->name);
+    int rc = call(r, from, &chi_admin_find_pool_type, &t);
+    chi_pool_id seen = rc == CHI_OK ? t.pool_id : (chi_pool_id){0, 0};
+    if (rc != CHI_OK && rc != CHI_ENOENT)
+      books_fail("audit", "looking for \"%s\" on node %u: %s", p->name, from, chi_status_name(rc));
+    if (from > 0 && (seen.major != id.major || seen.minor != id.minor))
+      books_fail("audit", "\"%s\" is pool %u.%u on node %u, and %u.%u on node %u", p->name,
+                 id.major, id.minor, from - 1, seen.major, seen.minor, from);
+    id = seen;
+  }
+  if (id.major && p->destroyed == CHI_OK)
+    books_fail("audit", "\"%s\" was destroyed, and is there again", p->name);
+  if (!id.major && p->created == CHI_OK && p->destroyed == 1 && !lives_were_lost(r) &&
+      (!p->fought || is_slow(r->c)))
+    books_fail("audit", "\"%s\" was made, and is not there", p->name);
+  if (id.major && !failed(r))
+    audit_roll(r, p->id.minor % r->c->nodes, id, p->name);
+}
+
+static void audit(struct run *r)
+{
+  for (uint32_t i = 0; i < r->c->nodes && !failed(r); i++) {
+    audit_roll(r, i, FOLK_POOL, "the pool of all");
+    audit_place(r, i);
+  }
+  for (uint32_t i = 0; i < r->books.pools && !failed(r); i++)
+    audit_pool(r, &r->books.pool[i]);
+}
+
+/* ---- a device loses power ------------------------------------------------------------------- */
+
+struct hand {
+  struct shadow *shadow;
+  uint32_t actor;
+  bool judges;
+  chi_queue *queue;
+};
+
+static void *hand_task_new(void *arg, const chi_type *type)
+{
+  return chi_task_new(((struct hand *)arg)->queue, type);
+}
+
+static void hand_task_free(void *arg, void *task)
+{
+  chi_task_free(((struct hand *)arg)->queue, task);
+}
+
+static int hand_bulk_new(void *arg, uint64_t size, chi_bulk *bulk)
+{
+  return chi_bulk_alloc(((struct hand *)arg)->queue, size, bulk);
+}
+
+static void hand_bulk_free(void *arg, chi_bulk *bulk)
+{
+  chi_bulk_free(((struct hand *)arg)->queue, bulk);
+}
+
+static int hand_run(void *arg, void *task)
+{
+  return chi_run(((struct hand *)arg)->queue, task);
+}
+
+static void hand_body(chi_cluster *cluster, chi_client *client, void *arg)
+{
+  struct hand *hand = arg;
+  const struct shadow_port port = {hand,          hand_task_new,  hand_task_free,
+                                   hand_bulk_new, hand_bulk_free, hand_run};
+  (void)cluster;
+  if (chi_queue_open(client, &hand->queue, NULL) != CHI_OK)
+    return;
+  if (hand->judges)
+    shadow_recover(hand->shadow, &port, DEVICE, false);
+  else
+    shadow_act(hand->shadow, &port, DEVICE, hand->actor, 3000);
+  chi_queue_close(hand->queue);
+}
+
+static void device_round(struct run *r, uint32_t node)
+{
+  struct hand hands[HANDS], judge = {.shadow = r->shadow, .judges = true};
+  for (uint32_t i = 0; i < HANDS; i++) {
+    hands[i] = (struct hand){.shadow = r->shadow, .actor = i};
+    chi_cluster_client(r->cluster, node, hand_body, &hands[i]);
+  }
+  chi_cluster_run_for(r->cluster, MS + rng_below(&r->rng, 60 * MS));
+  chi_cluster_fault(r->cluster, CHI_FAULT_CRASH, node, 0, 0);
+  if (chi_cluster_run_idle(r->cluster, CALLS_END) == CHI_ETIMEOUT)
+    books_fail("P5", "a client of a node without power hangs");
+  calm_down(r);
+  chi_cluster_client(r->cluster, node, hand_body, &judge);
+  if (chi_cluster_run_idle(r->cluster, CALLS_END) == CHI_ETIMEOUT)
+    books_fail("P5", "who compares hangs");
+  if (r->shadow->wrong[0])
+    books_fail("P5", "%s", r->shadow->wrong);
+}
+
+/* ---- a node is missed ----------------------------------------------------------------------- */
+
+static void look_at_news(struct run *r, struct folk_news *news, uint32_t but)
+{
+  for (uint32_t i = 0; i < r->c->nodes && !failed(r); i++) {
+    news[i] = (struct folk_news){.task = {.pool = FOLK_POOL, .query = {CHI_QUERY_ID, i, 0, 0}}};
+    if (i != but)
+      call(r, i, &folk_news_type, &news[i]);
+  }
+}
+
+/* Containers that live on were told. */
+static void compare_news(struct run *r, const struct folk_news *before,
+                         const struct folk_news *after, uint32_t who, bool found)
+{
+  for (uint32_t i = 0; i < r->c->nodes; i++) {
+    const struct folk_news *b = &before[i], *a = &after[i];
+    if (i == who || b->task.rc != CHI_OK || a->task.rc != CHI_OK || b->life != a->life)
+      continue;
+    if (found ? a->found == b->found : a->lost == b->lost)
+      books_fail("news", "container %u is not told that node %u %s", i, who,
+                 found ? "is back" : "is lost");
+  }
+}
+
+static void look_for_dead(struct run *r, uint32_t who)
+{
+  const struct sim_check *check = sim_cluster_check(r->cluster);
+  for (uint32_t i = 0; i < r->c->nodes; i++)
+    if (i != who && check->node[i].state && check->node[i].state[who] != STATE_DEAD)
+      books_fail("news", "node %u does not take node %u, which is no more, for dead", i, who);
+}
+
+/* Whoever is there answers a call to all, soon. */
+static void roll_without(struct run *r, uint32_t who, const struct folk_news *news)
+{
+  struct folk_roll t = {.task = {.pool = FOLK_POOL, .query = {.mode = CHI_QUERY_BROADCAST}}};
+  uint64_t began = chi_cluster_now(r->cluster);
+  uint32_t there = 0, from = (who + 1) % r->c->nodes;
+  t.token = books_submit(false, true);
+  int rc = call(r, from, &folk_roll_type, &t);
+  for (uint32_t i = 0; i < r->c->nodes; i++)
+    there += i != who && news[i].task.rc == CHI_OK && news[i].node != who;
+  if (rc == CHI_OK && there < r->c->nodes - 1)
+    books_fail("news", "a call to all succeeds without node %u", who);
+  if (chi_cluster_now(r->cluster) - began > (is_slow(r->c) ? 30 : 6) * SECOND)
+    books_fail("news", "a call to all takes long without node %u", who);
+}
+
+static void coda(struct run *r)
+{
+  struct folk_news before[8], after[8];
+  uint32_t who = (uint32_t)rng_below(&r->rng, r->c->nodes);
+  look_at_news(r, before, who);
+  chi_cluster_fault(r->cluster, CHI_FAULT_CRASH, who, 0, 0);
+  chi_cluster_run_for(r->cluster, (is_slow(r->c) ? 90 : 6) * SECOND);
+  if (failed(r))
+    return;
+  look_for_dead(r, who);
+  look_at_news(r, after, who);
+  compare_news(r, before, after, who, false);
+  if (!failed(r))
+    roll_without(r, who, after);
+  calm_down(r);
+  look_at_news(r, before, who);
+  compare_news(r, after, before, who, true);
+  audit(r);
+}
+
+/* ---- a node stops while others work with it ------------------------------------------------- */
+
+static void leave(struct run *r)
+{
+  uint32_t who = (uint32_t)rng_below(&r->rng, r->c->nodes);
+  start_actors(r, 1u << ACTOR_CALLS | 1u << ACTOR_GATHERS | 1u << ACTOR_CHANGES);
+  chi_cluster_run_for(r->cluster, 30 * MS + rng_below(&r->rng, 100 * MS));
+  r->books.stopping[who] = chi_cluster_now(r->cluster);
+  if (chi_cluster_stop(r->cluster, who, 200) == CHI_EBUSY)
+    books_fail("stop", "a node does not stop under load");
+  if (chi_cluster_now(r->cluster) - r->books.stopping[who] > 2 * SECOND)
+    books_fail("stop", "a node does not stop in time");
+  r->books.stopping[who] = 0;
+  calm_down(r);
+}
+
+/* ---- all of it ------------------------------------------------------------------------------ */
+
+static void take_result(struct run *r, struct run_result *out)
+{
+  const chi_failure *f = r->cluster ? chi_cluster_failure(r->cluster) : NULL;
+  const struct sim_check *check = r->cluster ? sim_cluster_check(r->cluster) : NULL;
+  if (!r->cluster) {
+    snprintf(out->check, sizeof(out->check), "opening");
+    snprintf(out->text, sizeof(out->text), "%s", r->err.text);
+    return;
+  }
+  if (f) {
+    snprintf(out->check, sizeof(out->check), "%s", f->check);
+    snprintf(out->text, sizeof(out->text), "%s", f->text);
+  }
+  out->time = chi_cluster_now(r->cluster);
+  out->events = chi_cluster_events(r->cluster);
+  out->hash = chi_cluster_hash(r->cluster);
+  for (int i = 0; i < CHI_FAULT_KINDS; i++)
+    out->fault[i] = chi_cluster_fault_count(r->cluster, i);
+  memcpy(out->net, check->net, sizeof(out->net));
+  memcpy(out->code, check->code, sizeof(out->code));
+  out->submitted = check->submitted;
+  out->moves = r->books.moves;
+  out->pools = r->books.pools;
+}
+
+void run_do(const struct run_case *c, struct run_result *out, chi_put_fn *story, void *arg)
+{
+  static struct run run;
+  struct run *r = &run;
+  memset(r, 0, sizeof(*r));
+  memset(out, 0, sizeof(*out));
+  r->c = c;
+  rng_seed(&r->rng, c->seed, 13, 14);
+  books_open(&r->books);
+  if (open_run(r, story, arg)) {
+    storm(r);
+    audit(r);
+    if (c->device && !failed(r))
+      device_round(r, c->nodes - 1);
+    if (c->coda && !failed(r))
+      coda(r);
+    if (c->leave && !failed(r))
+      leave(r);
+    if (!failed(r) && chi_cluster_stop(r->cluster, CHI_CLUSTER_ALL, 100) == CHI_EBUSY)
+      books_fail("stop", "a node does not stop");
+  }
+  take_result(r, out);
+  if (r->shadow)
+    shadow_close(r->shadow);
+  chi_cluster_close(r->cluster);
+  books_close(&r->books);
+  out->ended = true;
+}

@@ -1,0 +1,194 @@
+/* shrink.c - makes a run that fails smaller while the same check fails. */
+#include "shrink.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define HANGS 20 /* seconds after which a run hangs; most take less than one */
+
+/* ---- a run in a process of its own ---------------------------------------------------------- */
+
+int shrink_start(const struct run_case *c, struct run_result *shared, int log)
+{
+  int child;
+  memset(shared, 0, sizeof(*shared));
+  if (ftruncate(log, 0) != 0 || lseek(log, 0, SEEK_SET) != 0)
+    abort();
+  fflush(stdout);
+  child = fork();
+  if (child < 0)
+    abort();
+  if (child > 0)
+    return child;
+  dup2(log, STDERR_FILENO);
+  alarm(HANGS);
+  run_do(c, shared, NULL, NULL);
+  _exit(0);
+}
+
+/* The first line that it has said. */
+static void last_words(char *text, size_t size, int log)
+{
+  ssize_t n = pread(log, text, size - 1, 0);
+  text[n > 0 ? n : 0] = '\0';
+  text[strcspn(text, "\n")] = '\0';
+}
+
+void shrink_ended(struct run_result *shared, int status, int log)
+{
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && shared->ended)
+    return;
+  const char *name = "exit";
+  if (WIFSIGNALED(status))
+    name = WTERMSIG(status) == SIGABRT   ? "assertion"
+           : WTERMSIG(status) == SIGALRM ? "hang"
+           : WTERMSIG(status) == SIGSEGV ? "memory fault"
+                                         : "signal";
+  snprintf(shared->check, sizeof(shared->check), "%s", name);
+  last_words(shared->text, sizeof(shared->text), log);
+}
+
+void shrink_try(const struct run_case *c, struct run_result *r)
+{
+  struct run_result *shared =
+      mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  FILE *log = tmpfile();
+  int status = 0;
+  if (shared == MAP_FAILED || !log)
+    abort();
+  int child = shrink_start(c, shared, fileno(log));
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+    ;
+  shrink_ended(shared, status, fileno(log));
+  *r = *shared;
+  fclose(log);
+  munmap(shared, sizeof(*shared));
+}
+
+/* ---- smaller -------------------------------------------------------------------------------- */
+
+struct shrink {
+  struct run_case *best;
+  struct run_result *result;
+  char check[64];
+  uint32_t runs;
+  time_t until;
+};
+
+/* Takes what fails in the same way; frees what doesn't. */
+static bool take(struct shrink *s, struct run_case *c)
+{
+  struct run_result r;
+  if (time(NULL) >= s->until) {
+    run_free(c);
+    return false;
+  }
+  s->runs++;
+  shrink_try(c, &r);
+  if (strcmp(r.check, s->check) != 0) {
+    run_free(c);
+    return false;
+  }
+  run_free(s->best);
+  *s->best = *c;
+  *s->result = r;
+  return true;
+}
+
+static struct run_case copy_of(const struct shrink *s)
+{
+  struct run_case c = *s->best;
+  c.plan = (struct sim_plan){0};
+  if (sim_plan_copy(&c.plan, &s->best->plan) != CHI_OK)
+    abort();
+  return c;
+}
+
+/* What speaks of nodes that aren't there any more goes. */
+static void fewer_nodes(struct shrink *s)
+{
+  for (uint32_t nodes = 2; nodes < s->best->nodes; nodes++) {
+    struct run_case c = copy_of(s);
+    c.nodes = nodes;
+    for (uint32_t i = c.plan.count; i-- > 0;)
+      if (c.plan.entry[i].a >= nodes ||
+          (c.plan.entry[i].b >= nodes && c.plan.entry[i].kind != SIM_PLAN_DISK &&
+           c.plan.entry[i].kind != SIM_PLAN_DELAY))
+        sim_plan_remove(&c.plan, i);
+    if (take(s, &c))
+      return;
+  }
+}
+
+/* Pieces of the plan, each half as long as those before. */
+static void fewer_faults(struct shrink *s)
+{
+  for (uint32_t piece = s->best->plan.count; piece > 0; piece /= 2) {
+    uint32_t at = 0;
+    while (at < s->best->plan.count) {
+      struct run_case c = copy_of(s);
+      for (uint32_t i = 0; i < piece && at < c.plan.count; i++)
+        sim_plan_remove(&c.plan, at);
+      if (!take(s, &c))
+        at += piece;
+    }
+  }
+}
+
+static void fewer_clients(struct shrink *s)
+{
+  struct run_case c;
+  if (s->best->coda) {
+    c = copy_of(s);
+    c.coda = false;
+    take(s, &c);
+  }
+  if (s->best->leave) {
+    c = copy_of(s);
+    c.leave = false;
+    take(s, &c);
+  }
+  for (uint32_t kind = 0; kind < ACTOR_KINDS; kind++) {
+    if (!(s->best->kinds >> kind & 1))
+      continue;
+    c = copy_of(s);
+    c.kinds &= ~(1u << kind);
+    take(s, &c);
+  }
+  if (s->best->device) {
+    c = copy_of(s);
+    c.device = false;
+    take(s, &c);
+  }
+}
+
+static void fewer_acts(struct shrink *s)
+{
+  for (bool less = true; less && s->best->acts > 1;) {
+    struct run_case c = copy_of(s);
+    c.acts /= 2;
+    less = take(s, &c);
+  }
+}
+
+uint32_t shrink_case(struct run_case *c, struct run_result *r, uint32_t seconds)
+{
+  struct shrink s = {.best = c, .result = r, .until = time(NULL) + (time_t)seconds};
+  uint32_t before;
+  snprintf(s.check, sizeof(s.check), "%s", r->check);
+  do {
+    before = s.best->plan.count + s.best->nodes * 1000;
+    fewer_faults(&s);
+    fewer_nodes(&s);
+    fewer_clients(&s);
+    fewer_acts(&s);
+  } while (s.best->plan.count + s.best->nodes * 1000 < before && time(NULL) < s.until);
+  return s.runs;
+}
