@@ -338,7 +338,7 @@ real_programs()
 }
 
 # Where everything is slow: some of the many runs of the exhaustive tests.
-thin='env CORNER_STRIDE=20011'
+few=CORNER_STRIDE=20011
 
 part_modular()
 {
@@ -359,15 +359,15 @@ part_onefile()
 
 part_address()
 {
-  build CC=gcc SAN=address,undefined AMALGAM=0 tests && suites gcc-address-undefined $thin
+  build CC=gcc SAN=address,undefined AMALGAM=0 tests && suites gcc-address-undefined env "$few"
   build CC=gcc SAN=address,undefined AMALGAM=0 real && real_programs gcc-address-undefined
-  build CC=clang SAN=address,undefined tests && suites clang-address-undefined-amalgam $thin
+  build CC=clang SAN=address,undefined tests && suites clang-address-undefined-amalgam env "$few"
 }
 
 part_thread()
 {
   # The sanitizer's shadow memory doesn't fit every random address layout.
-  set -- $thin TSAN_OPTIONS=halt_on_error=1
+  set -- env "$few" TSAN_OPTIONS=halt_on_error=1
   ! setarch -R true 2>/dev/null || set -- setarch -R "$@"
   build CC=clang SAN=thread AMALGAM=0 tests && suites clang-thread "$@"
 }
@@ -376,7 +376,7 @@ part_valgrind()
 {
   build tests || return
   limit=900
-  run 'sim stories' $thin STORY_SEEDS=1 valgrind -q --error-exitcode=9 --leak-check=full \
+  run 'sim stories' env "$few" STORY_SEEDS=1 valgrind -q --error-exitcode=9 --leak-check=full \
     build/gcc-amalgam/test-sim
 }
 
@@ -384,7 +384,7 @@ part_valgrind()
 hashes_of()
 {
   for stories in story cluster; do
-    STORY_HASH=1 STORY_SEEDS=3 $thin "build/$1/test-sim" $stories | grep '^hash ' || return
+    env STORY_HASH=1 STORY_SEEDS=3 "$few" "build/$1/test-sim" $stories | grep '^hash ' || return
   done
 }
 
@@ -426,7 +426,7 @@ part_sweep()
 
 part_hostile()
 {
-  build HOSTILE=1 AMALGAM=0 tests && suites gcc-hostile $thin
+  build HOSTILE=1 AMALGAM=0 tests && suites gcc-hostile env "$few"
 }
 
 part_real()

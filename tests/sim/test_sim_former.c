@@ -25,7 +25,7 @@ static void give_back(bool write, char text[100])
     p[99] = 1;
   for (uint32_t i = 0; i < SIM_PARTY_FORMER; i++)
     alloc_put(&party.env.alloc, alloc_get(&party.env.alloc, 50), 50);
-  snprintf(text, 100, "%s", world.failure);
+  snprintf(text, 100, "%.99s", world.failure);
   sim_party_fini(&party);
   sim_world_fini(&world);
 }
