@@ -875,6 +875,7 @@ struct client_slot {
   uint32_t tag;
   uint8_t state, lane; /* enum client_slot_state, enum lane_kind */
   bool forget;
+  bool quit; /* it was abandoned when its lane had no room for the cancellation */
 };
 
 #define CLIENT_NO_SLOT UINT32_MAX
@@ -896,6 +897,7 @@ struct chi_queue {
   uint32_t slot_used, slot_free; /* slots ever used; first free one */
   uint32_t done_first, done_last, flying;
   uint32_t calls; /* done ones that have a callback */
+  uint32_t quits; /* cancellations that wait for room in their lanes */
   uint64_t window; /* how long to spin before sleeping, nanoseconds */
   uint32_t fruitless;
   bool armed;
@@ -6670,7 +6672,7 @@ int chi_pool_destroy(chi_queue *q, chi_pool_id id, chi_error *err)
 
 void client_queue_reset(chi_queue *q)
 {
-  q->slot_used = q->flying = q->calls = 0;
+  q->slot_used = q->flying = q->calls = q->quits = 0;
   q->slot_free = q->done_first = q->done_last = CLIENT_NO_SLOT;
   q->window = q->memory->link->spin_ns;
   q->fruitless = 0;
@@ -6755,6 +6757,8 @@ static void client_trace(const chi_queue *q, enum env_trace what, uint32_t i, ui
 CHI_APART static void client_complete_forgotten(chi_queue *q, uint32_t i)
 {
   void *task = q->slot[i].task;
+  q->quits -= q->slot[i].quit;
+  q->slot[i].quit = false;
   client_slot_give(q, i);
   client_put_back(q, task);
 }
@@ -6778,6 +6782,37 @@ static void client_set_rc(chi_task *task, int32_t rc)
 }
 
 /* Takes in all completions that have arrived. */
+/* Wakes the workers that serve these lanes, if they sleep. */
+static void client_ring(chi_queue *q, uint32_t lanes)
+{
+  struct client_link *l = q->memory->link;
+  for (; lanes; lanes &= lanes - 1) {
+    uint32_t k = (uint32_t)__builtin_ctz(lanes);
+    /* A home that changes after this look is rung by whoever changes it. */
+    uint32_t home = lane_home(q->board, (enum lane_kind)k);
+    if (home < l->workers && bell_wanted_after_fence(&l->page->worker[home], &q->rung[home]))
+      l->env->bell_ring(l->env, l->bell[home]);
+  }
+}
+
+/* What could not be cancelled when it was abandoned. */
+CHI_APART static void client_send_quits(chi_queue *q)
+{
+  uint32_t lanes = 0;
+  for (uint32_t i = 0; i < q->slot_used && q->quits > 0; i++) {
+    struct client_slot *s = &q->slot[i];
+    if (!s->quit)
+      continue;
+    if (!lane_put(&q->out[s->lane], LANE_CANCEL, i, s->tag))
+      break;
+    s->quit = false;
+    q->quits--;
+    lanes |= 1u << s->lane;
+  }
+  if (lanes)
+    client_ring(q, lanes);
+}
+
 static void client_pump(chi_queue *q)
 {
   struct lane_done d;
@@ -6790,6 +6825,8 @@ static void client_pump(chi_queue *q)
     client_set_rc(q->slot[d.slot].task, d.rc);
     client_complete(q, d.slot);
   }
+  if (CHI_UNLIKELY(q->quits > 0))
+    client_send_quits(q);
 }
 
 void client_queue_fail_all(chi_queue *q)
@@ -6870,19 +6907,6 @@ static int client_put(chi_queue *q, void *task, chi_done_fn *done, void *arg, ui
   client_trace(q, ENV_TRACE_SUBMIT, i, ((uint64_t)t->pool.major << 16) | t->method);
   *lanes |= 1u << lane;
   return CHI_OK;
-}
-
-/* Wakes the workers that serve these lanes, if they sleep. */
-static void client_ring(chi_queue *q, uint32_t lanes)
-{
-  struct client_link *l = q->memory->link;
-  for (; lanes; lanes &= lanes - 1) {
-    uint32_t k = (uint32_t)__builtin_ctz(lanes);
-    /* A home that changes after this look is rung by whoever changes it. */
-    uint32_t home = lane_home(q->board, (enum lane_kind)k);
-    if (home < l->workers && bell_wanted_after_fence(&l->page->worker[home], &q->rung[home]))
-      l->env->bell_ring(l->env, l->bell[home]);
-  }
 }
 
 static int client_submit(chi_queue *q, void *task, chi_done_fn *done, void *arg)
@@ -7208,7 +7232,11 @@ int chi_abandon(chi_queue *q, void *task)
   if (i == CLIENT_NO_SLOT || q->slot[i].state == CLIENT_DONE)
     return chi_task_free(q, task);
   q->slot[i].forget = true;
-  chi_cancel(q, task); /* if it can't be asked to end now, it ends by itself */
+  int rc = chi_cancel(q, task);
+  if (rc != CHI_EBUSY)
+    return rc;
+  q->slot[i].quit = true; /* to be asked to end by one of the next calls */
+  q->quits++;
   return CHI_OK;
 }
 

@@ -48,6 +48,7 @@ struct client_slot {
   uint32_t tag;
   uint8_t state, lane; /* enum client_slot_state, enum lane_kind */
   bool forget;
+  bool quit; /* it was abandoned when its lane had no room for the cancellation */
 };
 
 #define CLIENT_NO_SLOT UINT32_MAX
@@ -69,6 +70,7 @@ struct chi_queue {
   uint32_t slot_used, slot_free; /* slots ever used; first free one */
   uint32_t done_first, done_last, flying;
   uint32_t calls; /* done ones that have a callback */
+  uint32_t quits; /* cancellations that wait for room in their lanes */
   uint64_t window; /* how long to spin before sleeping, nanoseconds */
   uint32_t fruitless;
   bool armed;
