@@ -44,6 +44,14 @@ CHI_PRIVATE void chi_assert_failed(const char *cond, const char *file, int line)
 
 #define CHI_LIKELY(cond) __builtin_expect(!!(cond), 1)
 #define CHI_UNLIKELY(cond) __builtin_expect(!!(cond), 0)
+/* Brings a cache line near before it is needed: to be read, or to be written, for which it must be
+ * taken from the other CPUs. Any address will do. */
+#define CHI_FETCH(p) __builtin_prefetch(p)
+#if defined(__x86_64__) /* without an option of their own the compilers fetch it for reading only */
+#define CHI_FETCH_TO_WRITE(p) __asm__ volatile("prefetchw %0" : : "m"(*(const char *)(p)))
+#else
+#define CHI_FETCH_TO_WRITE(p) __builtin_prefetch(p, 1)
+#endif
 #define CHI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define CHI_CACHE_LINE 64
 #define CHI_CONTAINER_OF(ptr, type, member)                                                        \
@@ -87,6 +95,13 @@ void chi_interleave_pause(void);
 #define atomic_set(p, v) CHI_ATOMIC_SET(p, v, __ATOMIC_RELAXED)
 #define atomic_set_release(p, v) CHI_ATOMIC_SET(p, v, __ATOMIC_RELEASE)
 #define atomic_swap(p, v) (CHI_ATOMIC_DRAIN(p), __atomic_exchange_n((p), (v), __ATOMIC_ACQ_REL))
+/* The same, and a full fence. */
+#if defined(__x86_64__) || defined(__i386__)
+#define atomic_swap_fenced(p, v)                                                                   \
+  (CHI_ATOMIC_DRAIN(p), __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST))
+#else
+#define atomic_swap_fenced(p, v) (atomic_fence(), atomic_swap(p, v))
+#endif
 #define atomic_add(p, v) (CHI_ATOMIC_DRAIN(p), __atomic_fetch_add((p), (v), __ATOMIC_ACQ_REL))
 /* On failure *expected receives the value found. */
 #define atomic_cas(p, expected, v)                                                                 \
@@ -510,8 +525,12 @@ CHI_PRIVATE void bell_withdraw(struct bell_word *b);
 /* After publishing: true if the sleeper must be rung. *last is the announcement that was answered
  * last, kept by this ringer or, atomically, by several that ring the same bell. */
 CHI_PRIVATE bool bell_wanted(const struct bell_word *b, uint32_t *last);
-/* The same for a ringer that has fenced since it published. */
+/* The same for a ringer that has fenced since it published, by bell_fence or otherwise. */
 CHI_PRIVATE bool bell_wanted_after_fence(const struct bell_word *b, uint32_t *last);
+CHI_INLINE void bell_fence(void)
+{
+  atomic_fence();
+}
 
 #endif
 
@@ -576,14 +595,21 @@ enum lane_kind { LANE_FAST, LANE_SLOW, LANE_NETWORK, LANE_KINDS };
 enum lane_op { LANE_RUN, LANE_CANCEL };
 
 #ifndef LANE_ENTRIES
-#define LANE_ENTRIES 1024u /* of one submission ring: four pages */
+#define LANE_ENTRIES 1024u /* of one submission ring: eight pages */
 #endif
 
 struct lane_entry {
-  uint64_t ref;  /* of the task in shared memory */
-  uint32_t slot; /* echoed by the completion; the tag of the task for LANE_CANCEL */
-  uint32_t turn; /* lap * 2 + op; where it was taken out: its tag */
+  uint64_t ref;    /* of the task in shared memory */
+  uint64_t pool;   /* brief: lane_pool of its pool */
+  uint32_t method; /* brief: of its method */
+  uint32_t brief;  /* not 0: all else in its header is zero, so that it need not be looked at */
+  uint32_t slot;   /* echoed by the completion; the tag of the task for LANE_CANCEL */
+  uint32_t turn;   /* lap * 2 + op; where it was taken out: its tag */
 };
+CHI_INLINE uint64_t lane_pool(chi_pool_id id)
+{
+  return (uint64_t)id.major << 32 | id.minor;
+}
 
 struct lane_done {
   uint32_t slot;
@@ -623,6 +649,10 @@ CHI_PRIVATE void lane_out_init(struct lane_out *o, struct lane_desk *desk,
                                const struct lane_board *board, enum lane_kind kind);
 /* False: full. */
 CHI_PRIVATE bool lane_put(struct lane_out *o, enum lane_op op, uint64_t ref, uint32_t slot);
+/* The same for a task whose header has a pool and a method, and else is zero: then its memory stays
+ * in the cache of who wrote it, but for the fields. */
+CHI_PRIVATE bool lane_put_brief(struct lane_out *o, uint64_t ref, uint32_t slot, uint64_t pool,
+                                uint32_t method);
 /* The tag of what was put last: names an entry among all lanes of a queue; never 0. Both sides
  * know it from the entry's place, so that it need not be written anywhere. */
 CHI_PRIVATE uint32_t lane_tag(const struct lane_out *o, enum lane_kind kind);
@@ -678,6 +708,7 @@ struct latch {
 };
 
 CHI_PRIVATE void latch_lock(struct latch *l);
+/* True: held, and all that was written before is seen before anything that is read from here on. */
 CHI_PRIVATE bool latch_try(struct latch *l);
 CHI_PRIVATE void latch_unlock(struct latch *l);
 
@@ -733,6 +764,11 @@ struct gate {
 
 /* True: entered. False: n is queued, to be returned by somebody's gate_leave. */
 CHI_PRIVATE bool gate_enter(struct gate *g, struct ring_node *n);
+/* Nobody is queued; for who is inside, a hint. */
+CHI_INLINE bool gate_alone(const struct gate *g)
+{
+  return atomic_get(&g->state) == 1;
+}
 /* The node that is inside now, or NULL. */
 CHI_PRIVATE struct ring_node *gate_leave(struct gate *g);
 
@@ -1232,13 +1268,46 @@ struct task_plan {
 /* CHI_EINVAL (with *err) if a declaration is impossible: sizes, kinds, bounds, alignment,
  * overlaps, of its fields and of those inside elements. */
 CHI_PRIVATE int task_plan_init(struct task_plan *plan, const chi_type *type, chi_error *err);
-/* Copies header and IN fields of `shared` into the zeroed `copy` and validates them. Bulk fields
- * are resolved through the client's table. CHI_ECORRUPT. */
-CHI_PRIVATE int task_copy_in(const struct task_plan *plan, const struct shm_table *table,
-                             const chi_task *header, const chi_task *shared, chi_task *copy);
+/* The fields of a struct that isn't plain, one by one; of the OUT fields where they aren't runs. */
+CHI_PRIVATE int task_fields_in(const chi_type *type, const struct shm_table *table,
+                               const chi_task *shared, chi_task *copy);
+CHI_PRIVATE void task_fields_out(const chi_type *type, const chi_task *copy, chi_task *shared);
+
+#define TASK_WORD 8u /* bytes; a struct that a compiler laid out has whole ones */
+
+/* Copies header and IN fields of `shared` into `copy` and validates them; zeroes it before if the
+ * struct isn't plain. Bulk fields are resolved through the client's table. CHI_ECORRUPT. */
+CHI_INLINE int task_copy_in(const struct task_plan *plan, const struct shm_table *table,
+                            const chi_task *header, const chi_task *shared, chi_task *copy)
+{
+  if (!plan->plain) {
+    memset(copy, 0, plan->type->size);
+    *copy = *header;
+    return task_fields_in(plan->type, table, shared, copy);
+  }
+  *copy = *header;
+  /* A few words, most of the time: quicker than a call. */
+  for (uint32_t at = sizeof *copy; at < plan->type->size; at += TASK_WORD)
+    memcpy((char *)copy + at, (const char *)shared + at, TASK_WORD);
+  return CHI_OK;
+}
+
 /* Writes OUT fields back. The code travels with the completion. */
-CHI_PRIVATE void task_copy_out(const struct task_plan *plan, const chi_task *copy,
-                               chi_task *shared);
+CHI_INLINE void task_copy_out(const struct task_plan *plan, const chi_task *copy, chi_task *shared)
+{
+  if (CHI_UNLIKELY(plan->out_count == UINT32_MAX)) {
+    task_fields_out(plan->type, copy, shared);
+    return;
+  }
+  for (uint32_t i = 0; i < plan->out_count; i++) {
+    char *to = (char *)shared + plan->out[i].offset;
+    const char *from = (const char *)copy + plan->out[i].offset;
+    if (plan->out[i].size == TASK_WORD)
+      memcpy(to, from, TASK_WORD);
+    else
+      memcpy(to, from, plan->out[i].size);
+  }
+}
 
 CHI_PRIVATE void task_list_push(struct task_list *l, chi_ctx *ctx); /* through node.next */
 CHI_PRIVATE chi_ctx *task_list_pop(struct task_list *l);
@@ -1543,6 +1612,7 @@ CHI_PRIVATE int accord_learn(struct accord *a, const struct accord_entry *entry)
 
 #define MODULE_METHOD_IDS 256u /* method ids are below this */
 #define MODULE_OWN_METHODS 10u /* ids below are the system's */
+#define METHOD_SLOW_NS 50000u  /* tasks estimated at this or more belong on slow workers */
 #define METHOD_OF_NODES 0x100u /* flag of a method that clients may not call */
 #define METHOD_UNCOUNTED UINT32_MAX /* index of a method that is in no module's table */
 
@@ -1577,6 +1647,15 @@ CHI_PRIVATE void module_free_all(struct module_list *l);
 CHI_INLINE struct method *module_method(struct module *m, uint32_t id)
 {
   return id < MODULE_METHOD_IDS && m->by_id[id] ? &m->method[m->by_id[id] - 1] : NULL;
+}
+
+/* Declared cost, corrected by measurement: a lower bound of nothing, good to tell 5 us from 50. */
+CHI_INLINE bool method_is_slow(const struct method *m, uint64_t compute_us, uint64_t io_size)
+{
+  uint64_t us = compute_us ? compute_us : m->def->compute_us;
+  uint64_t size = io_size < (1ull << 40) ? io_size : 1ull << 40;
+  uint64_t ns = size / 4 + us * 1000 + 5000;
+  return ns * (tally_get(&m->weight) >> 3) >> 7 >= METHOD_SLOW_NS;
 }
 
 #endif
@@ -1861,6 +1940,10 @@ struct queue {
 /* Completes what was submitted under `slot`, and wakes the client if it sleeps. Any worker. The
  * last access to the queue for this task: it may be freed thereafter. */
 CHI_PRIVATE void queue_complete(struct queue *q, uint32_t worker, uint32_t slot, int32_t rc);
+/* The same in two halves, for a worker that has a fence of its own, a latch, in between: the client
+ * can see the completion after the first, and is woken by the second. */
+CHI_PRIVATE void queue_answer(struct queue *q, uint32_t slot, int32_t rc);
+CHI_PRIVATE void queue_wake_after_fence(struct queue *q, uint32_t worker);
 /* An entry that asks for no answer has been dealt with. */
 CHI_PRIVATE void queue_forget(struct queue *q, uint32_t worker);
 /* The slot is that of the task with this tag from now on. Under the latch of the task's lane, since
@@ -1902,12 +1985,12 @@ CHI_PRIVATE int route_resolve(const chi_query *query, const struct pool_map *map
 
 enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
 
-#define WORKER_SLOW_NS 50000u   /* tasks estimated at this or more belong on slow workers */
 #define WORKER_FIBERS 1024u     /* tasks begun and not ended, per worker */
 #define WORKER_RESERVE 64u      /* more of them for each level of subtasks */
 #define WORKER_DEPTH 16u        /* levels of subtasks */
 #define WORKER_SPARES 32u       /* stacks kept for the next burst, per worker */
 #define WORKER_RECORDS 8u       /* size classes of records: 512 << class */
+#define WORKER_ROW 16u          /* tasks of one lane that are run in a row */
 #define WORKER_LOOKS 5u         /* that find one worker busy and another idle before a lane moves */
 #define WORKER_STUCK_NS 20000000u /* a method this long in one go loses its worker's other work */
 
@@ -1974,7 +2057,12 @@ struct worker {
   uint32_t busy_looks, idle_looks; /* network worker: so many in a row found it so */
   /* its own */
   uint64_t now, cancel_seen, ids;
-  uint32_t budget, sample, switches;
+  uint32_t budget, sample, switches, turn;
+  /* Between two pieces of work of a turn: a client's queue that was answered and is to be woken; a
+   * container that a task has left but for its gate, and for its place among those that are
+   * active: often the next task is for the same. */
+  struct queue *owed;
+  struct container *kept;
   bool more;
   struct pool_table *table;
   const struct pool_entry *last; /* found last */
@@ -2076,10 +2164,31 @@ CHI_PRIVATE void worker_io_start(struct worker *w, struct worker_io *wio);
 CHI_PRIVATE bool worker_io_reap(struct worker *w);
 /* Whether a body of that depth may be begun: there is a fiber to go on with if it blocks. */
 CHI_PRIVATE bool worker_may_begin(struct worker *w, uint32_t depth);
-/* Takes one entry from a lane and deals with it; false: there was none. */
-CHI_PRIVATE bool worker_accept(struct worker *w, struct queue_lane *lane);
+/* Takes entries from the next lane that has some and deals with them, a few in a row; false: none
+ * has. Lanes that have another home now are dropped on the way. */
+CHI_PRIVATE bool worker_take_from_lanes(struct worker *w);
+/* A lane whose home this worker is, and those for which there was no memory when they came. */
+CHI_PRIVATE void worker_adopt(struct worker *w, struct queue_lane *lane);
+CHI_PRIVATE void worker_adopt_waiting(struct worker *w);
 /* Enters the container's gate and runs the body to its end or first block. The worker's stack. */
 CHI_PRIVATE void worker_begin(struct worker *w, chi_ctx *ctx);
+/* The same for a task that has just been taken, for which nobody can have asked anything yet: it is
+ * counted among the container's active ones, too. */
+CHI_PRIVATE void worker_begin_fresh(struct worker *w, chi_ctx *ctx);
+/* Wakes the client that is owed that; after a fence. */
+CHI_INLINE void worker_pay_after_fence(struct worker *w)
+{
+  struct queue *q = w->owed;
+  w->owed = NULL;
+  if (q)
+    queue_wake_after_fence(q, w->index);
+}
+/* Somebody may be waiting for more than lanes: messages, cancellations, what became ready. */
+CHI_INLINE bool worker_is_wanted(const struct worker *w)
+{
+  return !inbox_empty(&w->inbox) || w->ready.head || !ring_empty(&w->urgent) || w->io_flight > 0 ||
+         mark_get(&w->crew->cancel_epoch) != w->cancel_seen;
+}
 
 /* The running task whose stack or guard holds the address, or NULL. Signal-safe. */
 CHI_PRIVATE const chi_ctx *worker_fault(const struct worker *w, const void *address);
@@ -4010,9 +4119,9 @@ struct real_thread {
   uint64_t now;      /* the clock, at the end of the last step or later */
   uint64_t polled;   /* network worker: when it last looked at its sockets */
   bool ring_watched; /* network worker: its loop wakes for its files */
-  bool at_once;      /* the last work was there at the first look */
   bool gather;       /* tasks come in a stream */
   uint32_t tries;    /* steps until letting them gather is tried again */
+  uint32_t patience; /* how many those will be after one more try that didn't pay */
 };
 
 /* All threads of a node. Set the first six, the rest to 0. */
@@ -6665,7 +6774,8 @@ int chi_pool_destroy(chi_queue *q, chi_pool_id id, chi_error *err)
 #define CLIENT_WAKE_NS 50000u /* of a sleep that is spent on waking up */
 #define CLIENT_TURNS 64u      /* the least that a window gives way before it closes */
 #define CLIENT_STREAM 8u      /* so many tasks under way are a stream */
-#define CLIENT_GATHER 16u     /* pauses that let completions gather */
+#define CLIENT_GATHER 64u     /* pauses that let completions gather, one for each under way */
+#define CLIENT_FETCH 32u      /* so many results are brought near when they have arrived */
 #define CLIENT_LISTEN_NS 100000000ull /* between two looks at the link by a program that polls */
 
 /* ---- slots */
@@ -6816,12 +6926,12 @@ CHI_APART static void client_send_quits(chi_queue *q)
 static void client_pump(chi_queue *q)
 {
   struct lane_done d;
-  while (lane_done_pop(&q->done, &d)) {
+  for (uint32_t n = 0; lane_done_pop(&q->done, &d); n++) {
     if (d.slot >= q->slot_used || q->slot[d.slot].state != CLIENT_FLYING)
       continue;
     /* The program reads the result, and writes there again when the memory is used again. */
-    __builtin_prefetch(q->slot[d.slot].task, 1);
-    __builtin_prefetch((char *)q->slot[d.slot].task + CHI_CACHE_LINE, 1);
+    if (n < CLIENT_FETCH) /* more would only drive each other out */
+      CHI_FETCH_TO_WRITE((char *)q->slot[d.slot].task + CHI_CACHE_LINE);
     client_set_rc(q->slot[d.slot].task, d.rc);
     client_complete(q, d.slot);
   }
@@ -6861,6 +6971,14 @@ static void client_run_callbacks(chi_queue *q)
 
 /* ---- submission */
 
+/* Nothing but pool and method is set: a quick task for this node, unless it is the admin's. */
+static inline bool client_is_brief(const chi_task *t)
+{
+  uint32_t rest = t->query.mode | t->query.a | t->query.b | t->query.c | t->flags | t->compute_us |
+                  t->deadline_ms | t->period_us;
+  return (rest | t->io_size) == 0 && t->pool.major != CHI_ADMIN_POOL.major;
+}
+
 static enum lane_kind client_choose_lane(const chi_queue *q, const chi_task *t)
 {
   uint32_t mode = t->query.mode;
@@ -6891,14 +7009,17 @@ static int client_put(chi_queue *q, void *task, chi_done_fn *done, void *arg, ui
   if (t->id != i + 1u)
     t->id = i + 1u;
   client_set_rc(t, CHI_OK);
-  enum lane_kind lane = client_choose_lane(q, t);
+  bool brief = client_is_brief(t);
+  enum lane_kind lane = brief ? LANE_FAST : client_choose_lane(q, t);
   q->slot[i] = (struct client_slot){.task = task,
                                     .done = done,
                                     .arg = arg,
                                     .state = CLIENT_FLYING,
                                     .lane = (uint8_t)lane,
                                     .forget = (t->flags & CHI_TASK_FORGET) != 0};
-  if (!lane_put(&q->out[lane], LANE_RUN, ref, i)) {
+  bool put = brief ? lane_put_brief(&q->out[lane], ref, i, lane_pool(t->pool), t->method)
+                   : lane_put(&q->out[lane], LANE_RUN, ref, i);
+  if (!put) {
     client_slot_give(q, i);
     return client_fail(q, CHI_EBUSY, "the lane is full");
   }
@@ -6987,7 +7108,8 @@ static void client_listen(chi_queue *q)
 static bool client_glance(const chi_queue *q)
 {
   /* With many under way, some may gather: else both sides fight over one cache line. */
-  for (uint32_t i = 0; q->flying >= CLIENT_STREAM && i < CLIENT_GATHER; i++)
+  uint32_t gather = q->flying < CLIENT_GATHER ? q->flying : CLIENT_GATHER;
+  for (uint32_t i = 0; q->flying >= CLIENT_STREAM && i < gather; i++)
     atomic_pause();
   for (uint32_t i = 0; i < CLIENT_PAUSES; i++) {
     if (lane_done_ready(&q->done))
@@ -7292,6 +7414,7 @@ int chi_queue_arm(chi_queue *q)
 #undef CLIENT_TURNS
 #undef CLIENT_STREAM
 #undef CLIENT_GATHER
+#undef CLIENT_FETCH
 #undef CLIENT_LISTEN_NS
 #undef CLIENT_WAKE_NS
 
@@ -12471,7 +12594,7 @@ static int ctx_resolve(chi_ctx *ctx, chi_ctx *sub)
   sub->method = m;
   uint64_t us = t->compute_us ? t->compute_us : m->def->compute_us;
   uint64_t size = t->io_size < (1ull << 40) ? t->io_size : 1ull << 40;
-  sub->slow = size / 4 + us * 1000 + 5000 >= WORKER_SLOW_NS;
+  sub->slow = size / 4 + us * 1000 + 5000 >= METHOD_SLOW_NS;
   return CHI_OK;
 }
 
@@ -15494,13 +15617,6 @@ static void net_run_on_done(chi_ctx *ctx)
 
 /* ---- admission */
 
-static bool net_run_is_slow(const struct method *m, const chi_task *t)
-{
-  uint64_t us = t->compute_us ? t->compute_us : m->def->compute_us;
-  uint64_t size = t->io_size < (1ull << 40) ? t->io_size : 1ull << 40;
-  return (size / 4 + us * 1000 + 5000) * (tally_get(&m->weight) >> 3) >> 7 >= WORKER_SLOW_NS;
-}
-
 static void net_run_header(const struct net_request *r, chi_task *t)
 {
   t->pool = r->pool;
@@ -15529,7 +15645,7 @@ static void net_run_context(struct net_run *run, struct container *c)
   ctx->key_index = r->first;
   ctx->call_done = net_run_on_done;
   ctx->call_arg = run;
-  ctx->slow = net_run_is_slow(ctx->method, ctx->task);
+  ctx->slow = method_is_slow(ctx->method, ctx->task->compute_us, ctx->task->io_size);
   if (r->remaining != 0 && r->remaining < UINT64_MAX - run->arrived)
     ctx->deadline = run->arrived + r->remaining;
 }
@@ -16445,7 +16561,7 @@ void directory_on_notice(struct directory *d, struct pool_notice *n)
 #define WORKER_RETRY_NS 10000000u /* until a lane for which there was no memory is tried again */
 
 static void worker_loop(void *arg);
-static void worker_finish(struct worker *w, chi_ctx *ctx, int rc);
+static void worker_finish(struct worker *w, chi_ctx *ctx, int rc, bool kept);
 
 static void worker_trace(const struct worker *w, int what, const chi_ctx *ctx, uint64_t c)
 {
@@ -16614,6 +16730,36 @@ static void worker_leave(struct worker *w, struct container *c)
   struct ring_node *n = c->parallel ? NULL : gate_leave(&c->gate);
   if (n)
     worker_granted(w, n);
+}
+
+static void worker_count_out(const struct worker *w, struct container *c)
+{
+  uint64_t *active = &c->tally[w->index].active;
+  mark_set(active, *active - 1); /* whoever sees the last one end sees all it did */
+}
+
+/* Leaves the container that was kept for a task that might have come. */
+CHI_APART static void worker_unkeep(struct worker *w)
+{
+  struct container *c = w->kept;
+  w->kept = NULL;
+  worker_leave(w, c);
+  worker_count_out(w, c); /* it may be gone from here on */
+}
+
+CHI_APART static void worker_pay(struct worker *w)
+{
+  bell_fence();
+  worker_pay_after_fence(w);
+}
+
+/* At the end of a piece of work: nothing is kept, nothing is owed. */
+static inline void worker_settle(struct worker *w)
+{
+  if (w->kept)
+    worker_unkeep(w);
+  if (w->owed)
+    worker_pay(w);
 }
 
 /* ---- cancellation */
@@ -16815,13 +16961,23 @@ CHI_APART static int worker_schedule(chi_ctx *ctx)
   return rc;
 }
 
-/* Inside the gate, on the loop's stack. When the body blocks, this call stays behind with it. */
-static void worker_run(struct worker *w, chi_ctx *ctx)
+/* When its body has ended: nobody waits for its container, nor will be woken by its end but the
+ * client, who is at a distance. */
+static bool worker_may_keep(const chi_ctx *ctx)
+{
+  const struct container *c = ctx->container;
+  return ctx->origin == TASK_FROM_CLIENT && !(ctx->task->flags & CHI_TASK_PERIODIC) &&
+         (c->parallel || gate_alone(&c->gate));
+}
+
+/* Inside the gate, on the loop's stack; rc: what is known of it before. When the body blocks, this
+ * call stays behind with it. */
+static inline void worker_run(struct worker *w, chi_ctx *ctx, int rc)
 {
   struct env *env = w->crew->env;
+  CHI_ASSERT(!w->kept && !w->owed);
   ctx->worker = w;
   ctx->state = TASK_RUNNING;
-  int rc = worker_cancelled(ctx);
   uint64_t begun = 0, ns = 0;
   bool traced = env->trace != NULL;
   if (rc == CHI_OK) {
@@ -16856,18 +17012,47 @@ static void worker_run(struct worker *w, chi_ctx *ctx)
     return;
   }
   pool_count(w->crew->alloc, ctx->container, w->index, ctx->method, rc, ns);
-  worker_leave(w, ctx->container);
-  worker_finish(w, ctx, rc);
+  bool kept = worker_may_keep(ctx);
+  if (kept)
+    w->kept = ctx->container;
+  else
+    worker_leave(w, ctx->container);
+  worker_finish(w, ctx, rc, kept);
+}
+
+static void worker_run_unless_cancelled(struct worker *w, chi_ctx *ctx)
+{
+  ctx->worker = w;
+  worker_run(w, ctx, worker_cancelled(ctx));
 }
 
 /* Everything but the gate has been seen to: the worker has a fiber to go on with. */
 void worker_begin(struct worker *w, chi_ctx *ctx)
 {
   CHI_ASSERT(w->spares > 0);
+  worker_settle(w);
   ctx->state = TASK_QUEUED;
   ctx->node.kind = NODE_TASK;
   if (ctx->container->parallel || gate_enter(&ctx->container->gate, &ctx->node))
-    worker_run(w, ctx);
+    worker_run_unless_cancelled(w, ctx);
+}
+
+void worker_begin_fresh(struct worker *w, chi_ctx *ctx)
+{
+  struct container *c = ctx->container;
+  CHI_ASSERT(w->spares > 0 && !w->owed);
+  bool inside = w->kept == c;
+  if (inside) {
+    w->kept = NULL;
+  } else {
+    if (w->kept)
+      worker_unkeep(w);
+    tally_add(&c->tally[w->index].active, 1);
+    ctx->node.kind = NODE_TASK;
+    inside = c->parallel || gate_enter(&c->gate, &ctx->node);
+  }
+  if (inside)
+    worker_run(w, ctx, CHI_OK);
 }
 
 /* ---- the end of a task */
@@ -16932,15 +17117,16 @@ CHI_APART static void worker_finish_call(struct worker *w, chi_ctx *ctx)
     worker_send(w, &w->crew->worker[w->crew->count - 1], &ctx->node);
 }
 
-static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc)
+/* kept: its place in the container is kept for another. */
+static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc, bool kept)
 {
   ctx->task->rc = rc;
   worker_trace(w, ENV_TRACE_COMPLETE, ctx, (uint64_t)(int64_t)rc);
   if (ctx->origin == TASK_FROM_CLIENT)
     task_copy_out(&ctx->method->plan, ctx->task, ctx->shared);
   tally_add(&w->ended, 1);
-  uint64_t *active = &ctx->container->tally[w->index].active;
-  mark_set(active, *active - 1); /* whoever sees the last one end sees all it did */
+  if (!kept)
+    worker_count_out(w, ctx->container);
   if (ctx->origin == TASK_FROM_PARENT) {
     worker_finish_subtask(w, ctx);
   } else if (ctx->origin == TASK_FROM_NODE) {
@@ -16949,11 +17135,14 @@ static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc)
     struct queue *q = ctx->queue;
     uint32_t slot = ctx->slot;
     worker_record_free(w, ctx);
-    queue_complete(q, w->index, slot, rc);
+    if (w->owed)
+      worker_pay(w);
+    queue_answer(q, slot, rc);
+    w->owed = q;
   }
 }
 
-static inline void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
+static inline void worker_finish(struct worker *w, chi_ctx *ctx, int rc, bool kept)
 {
   if (CHI_UNLIKELY(ctx->task->flags & CHI_TASK_PERIODIC) && rc == CHI_OK) {
     rc = worker_rest(w, ctx);
@@ -16962,55 +17151,18 @@ static inline void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
   }
   if (CHI_UNLIKELY(ctx->child != NULL))
     worker_free_children(w, ctx);
-  worker_complete(w, ctx, rc);
+  worker_complete(w, ctx, rc, kept);
 }
 
 void worker_end(struct worker *network, chi_ctx *ctx, int rc)
 {
   CHI_ASSERT(network->kind == WORKER_NETWORK);
-  worker_complete(network, ctx, rc);
+  worker_complete(network, ctx, rc, false);
+  if (network->owed) /* perhaps no step follows, or a body is running */
+    worker_pay(network);
 }
 
 /* ---- one piece of work */
-
-static void worker_adopt(struct worker *w, struct queue_lane *l)
-{
-  for (uint32_t i = 0; i < w->lane_count; i++) {
-    if (w->lane[i] == l) {
-      mark_set(&l->moving, 0);
-      count_add(&l->holders, (uint32_t)-1);
-      return;
-    }
-  }
-  if (w->lane_count == w->lane_room) {
-    uint32_t room = w->lane_room ? w->lane_room * 2 : 16;
-    struct queue_lane **bigger = alloc_get(w->crew->alloc, room * sizeof(void *));
-    if (!bigger) {
-      l->node.next = w->adopt;
-      w->adopt = &l->node;
-      return;
-    }
-    if (w->lane_count)
-      memcpy(bigger, w->lane, w->lane_count * sizeof(void *));
-    alloc_put(w->crew->alloc, w->lane, w->lane_room * sizeof(void *));
-    w->lane = bigger;
-    w->lane_room = room;
-  }
-  w->lane[w->lane_count] = l;
-  mark_set(&w->lane_count, w->lane_count + 1);
-  mark_set(&l->moving, 0);
-}
-
-static void worker_adopt_waiting(struct worker *w)
-{
-  struct ring_node *n = w->adopt;
-  w->adopt = NULL;
-  while (n) {
-    struct ring_node *next = n->next;
-    worker_adopt(w, CHI_CONTAINER_OF(n, struct queue_lane, node));
-    n = next;
-  }
-}
 
 static void worker_switch_table(struct worker *w, struct pool_notice *notice)
 {
@@ -17068,7 +17220,7 @@ static void worker_end_rest(struct worker *w, chi_ctx *ctx, int rc)
   tally_add(&w->resting, (uint64_t)-1);
   ctx->state = TASK_QUEUED;
   if (rc != CHI_OK)
-    worker_finish(w, ctx, rc);
+    worker_finish(w, ctx, rc, false);
   else if (worker_may_begin(w, ctx->depth))
     worker_begin(w, ctx);
   else {
@@ -17130,12 +17282,12 @@ static void worker_take_node(struct worker *w, struct ring_node *n)
     break;
   case NODE_GRANTED:
     if (worker_may_begin(w, ctx->depth)) {
-      worker_run(w, ctx);
+      worker_run_unless_cancelled(w, ctx);
       break;
     }
     worker_leave(w, ctx->container);
     if (ctx->depth > 0) {
-      worker_finish(w, ctx, CHI_EBUSY);
+      worker_finish(w, ctx, CHI_EBUSY, false);
       break;
     }
     ctx->node.kind = NODE_TASK; /* waits for a fiber, outside */
@@ -17146,39 +17298,8 @@ static void worker_take_node(struct worker *w, struct ring_node *n)
     if (worker_may_begin(w, ctx->depth))
       worker_begin(w, ctx);
     else
-      worker_finish(w, ctx, CHI_EBUSY);
+      worker_finish(w, ctx, CHI_EBUSY, false);
   }
-}
-
-static void worker_drop_lane(struct worker *w, uint32_t at)
-{
-  struct queue_lane *l = w->lane[at];
-  mark_set(&w->lane_count, w->lane_count - 1);
-  w->lane[at] = w->lane[w->lane_count];
-  count_add(&l->holders, (uint32_t)-1); /* it may be freed from here on */
-}
-
-CHI_APART static bool worker_take_from_lanes(struct worker *w)
-{
-  for (uint32_t n = w->lane_count; n > 0; n--) {
-    if (w->lane_at >= w->lane_count)
-      w->lane_at = 0;
-    struct queue_lane *l = w->lane[w->lane_at];
-    if (lane_ready(&l->in) && worker_accept(w, l)) {
-      if (++w->lane_run >= 8) {
-        w->lane_run = 0;
-        w->lane_at++;
-      }
-      return true;
-    }
-    if (mark_get(&l->home) != w->index || mark_get(&l->closed)) {
-      worker_drop_lane(w, w->lane_at);
-      continue;
-    }
-    w->lane_run = 0;
-    w->lane_at++;
-  }
-  return false;
 }
 
 static inline bool worker_take_from_queue(struct worker *w)
@@ -17220,14 +17341,14 @@ static inline bool worker_take_new(struct worker *w)
     mark_set(&w->full, full);
   if (full) /* taken in, though not begun: cancellations are among them */
     return worker_take_from_lanes(w);
-  if ((w->beat & 8) && worker_take_from_queue(w))
+  if ((w->turn & 8) && worker_take_from_queue(w))
     return true;
   return worker_take_from_lanes(w) || worker_take_from_queue(w);
 }
 
 static bool worker_turn(struct worker *w)
 {
-  tally_add(&w->beat, 1);
+  w->turn++;
   if (!inbox_empty(&w->inbox)) {
     worker_mail(w);
     return true;
@@ -17237,7 +17358,7 @@ static bool worker_turn(struct worker *w)
     return true;
   }
   /* What comes back again and again comes first, but not always. */
-  uint32_t turn = w->beat & 7;
+  uint32_t turn = w->turn & 7;
   if (turn == 0 && worker_take_new(w))
     return true;
   if (turn <= 1 && worker_take_urgent(w))
@@ -17254,7 +17375,9 @@ static void worker_loop(void *arg)
     w->more = true;
     while (w->budget > 0 && w->more) {
       w->budget--;
+      tally_add(&w->beat, 1);
       w->more = worker_turn(w);
+      worker_settle(w);
     }
     CHI_ASSERT(w->fiber == f);
     fiber_switch(&f->fiber, &w->host);
@@ -17376,9 +17499,7 @@ void worker_close(struct worker *w)
 #undef WORKER_RETRY_NS
 
 /* ---- sources/worker_accept.c ---- */
-/* worker_accept.c - from a lane entry to a task: the one place where a client's memory is read. */
-
-#define WORKER_AHEAD 4u /* entries between the one taken and the one whose task is fetched */
+/* worker_accept.c - lanes, and from an entry to a task: the one place to read a client's memory. */
 
 static uint32_t worker_record_class(uint32_t size)
 {
@@ -17458,15 +17579,6 @@ CHI_APART static void worker_forward(struct worker *w, const struct task_raw *en
   worker_ring(w, network);
 }
 
-/* Declared cost, corrected by measurement: a lower bound of nothing, good to tell 5 us from 50. */
-static bool worker_is_slow(const struct method *m, const chi_task *header)
-{
-  uint64_t us = header->compute_us ? header->compute_us : m->def->compute_us;
-  uint64_t size = header->io_size < (1ull << 40) ? header->io_size : 1ull << 40;
-  uint64_t ns = size / 4 + us * 1000 + 5000;
-  return ns * (tally_get(&m->weight) >> 3) >> 7 >= WORKER_SLOW_NS;
-}
-
 CHI_APART static void worker_find_pool(struct worker *w, chi_pool_id id)
 {
   static const chi_query local = {.mode = CHI_QUERY_LOCAL};
@@ -17500,6 +17612,22 @@ static int worker_check_header(const chi_task *header)
   return CHI_OK;
 }
 
+static inline chi_ctx *worker_record_of(struct worker *w, struct queue *q, struct method *m,
+                                        uint32_t slot, uint32_t tag)
+{
+  chi_ctx *ctx = worker_record(w, m->plan.type->size);
+  if (!ctx)
+    return NULL;
+  ctx->method = m;
+  ctx->origin = TASK_FROM_CLIENT;
+  ctx->queue = q;
+  ctx->slot = slot;
+  ctx->tag = tag;
+  ctx->id = ((uint64_t)q->id << 32) | tag;
+  ctx->root = ctx->id ^ w->crew->salt;
+  return ctx;
+}
+
 /* Makes the record of a task whose pool is ready; it is the one found last. */
 static int worker_prepare(struct worker *w, const struct worker_offer *offer, struct method *m,
                           chi_ctx **out)
@@ -17519,11 +17647,9 @@ static int worker_prepare(struct worker *w, const struct worker_offer *offer, st
     rc = route_resolve(&header->query, map, w->crew->node, &route);
   if (rc != CHI_OK)
     return rc;
-  chi_ctx *ctx = worker_record(w, size);
+  chi_ctx *ctx = worker_record_of(w, q, m, raw->slot, raw->tag);
   if (!ctx)
     return CHI_ENOMEM;
-  if (!m->plan.plain)
-    memset(ctx->task, 0, size);
   rc = task_copy_in(&m->plan, q->table, header, offer->shared, ctx->task);
   if (rc != CHI_OK) {
     worker_record_free(w, ctx);
@@ -17532,19 +17658,19 @@ static int worker_prepare(struct worker *w, const struct worker_offer *offer, st
   ctx->container = route.here ? route.here : &w->last->pool->container;
   if (!route.here || (header->flags & CHI_TASK_FORCE_NET))
     worker_aim(ctx, map, route.first, route.count);
-  ctx->method = m;
-  ctx->origin = TASK_FROM_CLIENT;
-  ctx->queue = q;
   ctx->shared = offer->shared;
-  ctx->slot = raw->slot;
-  ctx->tag = raw->tag;
-  ctx->id = ((uint64_t)q->id << 32) | raw->tag;
-  ctx->root = ctx->id ^ w->crew->salt;
   if (header->deadline_ms)
     ctx->deadline = w->now + header->deadline_ms * 1000000ull;
-  ctx->slow = worker_is_slow(m, header);
+  ctx->slow = method_is_slow(m, header->compute_us, header->io_size);
   *out = ctx;
   return CHI_OK;
+}
+
+static void worker_trace_dispatch(const struct worker *w, const chi_ctx *ctx)
+{
+  if (CHI_UNLIKELY(w->crew->env->trace != NULL))
+    w->crew->env->trace(w->crew->env, ENV_TRACE_DISPATCH, w->index, ctx->id,
+                        ((uint64_t)ctx->task->pool.major << 16) | ctx->task->method);
 }
 
 static void worker_accept_task(struct worker *w, const struct task_raw *raw)
@@ -17579,9 +17705,7 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
   }
   tally_add(&w->accepted, 1);
   tally_add(&ctx->container->tally[w->index].active, 1);
-  if (w->crew->env->trace)
-    w->crew->env->trace(w->crew->env, ENV_TRACE_DISPATCH, w->index, ctx->id,
-                        ((uint64_t)header->pool.major << 16) | header->method);
+  worker_trace_dispatch(w, ctx);
   bool here = w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin;
   if (here && !ctx->map && worker_may_begin(w, 0))
     worker_begin(w, ctx);
@@ -17598,22 +17722,56 @@ CHI_APART static void worker_accept_cancel(struct worker *w, struct queue *q, ui
   queue_forget(q, w->index);
 }
 
-/* Fetches the memory of a task that comes soon, while others are dealt with: the header to be read,
- * the line behind it, where fields are, to be written, too. */
+/* Fetches the memory of the tasks that are there, while the first of them is dealt with: of most,
+ * only the line behind the header is needed, where fields are, to be written, too. It looks no
+ * further than the first entry that isn't there yet: that line is just being written. */
 static void worker_fetch(const struct queue_lane *l)
 {
-  uint64_t room = 0, ref = lane_ahead(&l->in, WORKER_AHEAD);
-  const char *task = shm_resolve_room(l->queue->table, ref, &room);
-  if (!task)
-    return;
-  __builtin_prefetch(task);
-  __builtin_prefetch(task + CHI_CACHE_LINE, 1);
+  uint64_t room = 0, ref = 0;
+  for (uint32_t i = 0; i < WORKER_ROW && (ref = lane_ahead(&l->in, i)) != 0; i++) {
+    const char *task = shm_resolve_room(l->queue->table, ref, &room);
+    if (task)
+      CHI_FETCH_TO_WRITE(task + CHI_CACHE_LINE);
+  }
 }
 
-bool worker_accept(struct worker *w, struct queue_lane *l)
+/* A task of which its entry says everything but the fields, and for which nothing but running it is
+ * to be done: the usual one. False: it is not, or something is wrong with it. */
+static bool worker_accept_brief(struct worker *w, struct queue *q, const struct lane_entry *e)
 {
-  struct lane_entry e;
-  enum lane_op op = LANE_RUN;
+  const chi_task header = {.pool = {(uint32_t)(e->pool >> 32), (uint32_t)e->pool},
+                           .method = e->method};
+  const struct pool_entry *p = worker_pool(w, header.pool);
+  if (!p || p->state != POOL_READY || !w->local.here || w->kind != WORKER_FAST ||
+      mark_get(&w->crew->draining) || mark_get(&q->gone))
+    return false;
+  struct method *m = module_method(p->pool->module, e->method);
+  if (!m || (m->def->flags & METHOD_OF_NODES) || method_is_slow(m, 0, 0) ||
+      !worker_may_begin(w, 0))
+    return false;
+  uint64_t room = 0;
+  chi_task *shared = shm_resolve_room(q->table, e->ref, &room);
+  if (room < m->plan.type->size || e->slot >= q->depth)
+    return false;
+  chi_ctx *ctx = worker_record_of(w, q, m, e->slot, e->turn);
+  if (!ctx)
+    return false;
+  if (task_copy_in(&m->plan, q->table, &header, shared, ctx->task) != CHI_OK) {
+    worker_record_free(w, ctx);
+    return false;
+  }
+  ctx->container = w->local.here;
+  ctx->shared = shared;
+  tally_add(&w->accepted, 1);
+  worker_trace_dispatch(w, ctx);
+  worker_begin_fresh(w, ctx);
+  return true;
+}
+
+/* Takes one entry; false: there is none, or it is not for this worker to take. */
+static inline bool worker_take(struct worker *w, struct queue_lane *l, struct lane_entry *e,
+                               enum lane_op *op)
+{
   struct queue *q = l->queue;
   if (!latch_try(&l->latch))
     return false;
@@ -17622,20 +17780,76 @@ bool worker_accept(struct worker *w, struct queue_lane *l)
    * within what accumulates between two looks. */
   if (taken && (l->in.head & 63) == 63 && queue_in_flight(q) > q->depth + 64)
     taken = false;
-  taken = taken && lane_take(&l->in, &e, &op);
-  if (taken && op == LANE_RUN && e.slot < q->depth)
-    queue_hold(q, e.slot, e.turn);
+  taken = taken && lane_take(&l->in, e, op);
+  if (taken && *op == LANE_RUN && e->slot < q->depth)
+    queue_hold(q, e->slot, e->turn);
   latch_unlock(&l->latch);
-  if (!taken)
+  worker_pay_after_fence(w);
+  return taken;
+}
+
+static inline bool worker_accept_one(struct worker *w, struct queue_lane *l)
+{
+  struct lane_entry e = {0};
+  enum lane_op op = LANE_RUN;
+  struct queue *q = l->queue;
+  if (!worker_take(w, l, &e, &op))
     return false;
-  worker_fetch(l);
   if (op == LANE_CANCEL) {
     worker_accept_cancel(w, q, e.ref, e.slot);
-  } else {
+  } else if (!e.brief || !worker_accept_brief(w, q, &e)) {
     struct task_raw raw = {.queue = q, .ref = e.ref, .slot = e.slot, .tag = e.turn};
     worker_accept_task(w, &raw);
   }
   return true;
+}
+
+static uint32_t worker_accept(struct worker *w, struct queue_lane *l)
+{
+  uint32_t n = 0, switches = w->switches;
+  worker_fetch(l);
+  while (worker_accept_one(w, l)) {
+    /* If a body blocked, others have had this stack in between, and the lane may be gone. */
+    if (++n == WORKER_ROW || w->budget == 0 || switches != w->switches || worker_is_wanted(w) ||
+        !lane_ready(&l->in))
+      break;
+    w->budget--;
+    tally_add(&w->beat, 1);
+  }
+  return n;
+}
+
+static void worker_drop_lane(struct worker *w, uint32_t at)
+{
+  struct queue_lane *l = w->lane[at];
+  mark_set(&w->lane_count, w->lane_count - 1);
+  w->lane[at] = w->lane[w->lane_count];
+  count_add(&l->holders, (uint32_t)-1); /* it may be freed from here on */
+}
+
+bool worker_take_from_lanes(struct worker *w)
+{
+  for (uint32_t n = w->lane_count; n > 0; n--) {
+    if (w->lane_at >= w->lane_count)
+      w->lane_at = 0;
+    struct queue_lane *l = w->lane[w->lane_at];
+    uint32_t run = lane_ready(&l->in) ? worker_accept(w, l) : 0;
+    if (run > 0) {
+      w->lane_run += run;
+      if (w->lane_run >= WORKER_ROW) {
+        w->lane_run = 0;
+        w->lane_at++;
+      }
+      return true;
+    }
+    if (mark_get(&l->home) != w->index || mark_get(&l->closed)) {
+      worker_drop_lane(w, w->lane_at);
+      continue;
+    }
+    w->lane_run = 0;
+    w->lane_at++;
+  }
+  return false;
 }
 
 void worker_accept_raw(struct worker *w, struct task_raw *raw)
@@ -17652,7 +17866,46 @@ void worker_refuse_raw(struct worker *w, struct task_raw *raw, int rc)
   worker_refuse(w, &copy, rc);
 }
 
-#undef WORKER_AHEAD
+/* ---- which lanes are served here */
+
+void worker_adopt(struct worker *w, struct queue_lane *l)
+{
+  for (uint32_t i = 0; i < w->lane_count; i++) {
+    if (w->lane[i] == l) {
+      mark_set(&l->moving, 0);
+      count_add(&l->holders, (uint32_t)-1);
+      return;
+    }
+  }
+  if (w->lane_count == w->lane_room) {
+    uint32_t room = w->lane_room ? w->lane_room * 2 : 16;
+    struct queue_lane **bigger = alloc_get(w->crew->alloc, room * sizeof(void *));
+    if (!bigger) {
+      l->node.next = w->adopt;
+      w->adopt = &l->node;
+      return;
+    }
+    if (w->lane_count)
+      memcpy(bigger, w->lane, w->lane_count * sizeof(void *));
+    alloc_put(w->crew->alloc, w->lane, w->lane_room * sizeof(void *));
+    w->lane = bigger;
+    w->lane_room = room;
+  }
+  w->lane[w->lane_count] = l;
+  mark_set(&w->lane_count, w->lane_count + 1);
+  mark_set(&l->moving, 0);
+}
+
+void worker_adopt_waiting(struct worker *w)
+{
+  struct ring_node *n = w->adopt;
+  w->adopt = NULL;
+  while (n) {
+    struct ring_node *next = n->next;
+    worker_adopt(w, CHI_CONTAINER_OF(n, struct queue_lane, node));
+    n = next;
+  }
+}
 
 /* ---- sources/worker_io.c ---- */
 /* worker_io.c - file operations of tasks: here, or on a slow worker if they would block. */
@@ -18918,11 +19171,21 @@ CHI_PRIVATE bool fiber_holds(const struct fiber *f, const void *address)
 
 void queue_complete(struct queue *q, uint32_t worker, uint32_t slot, int32_t rc)
 {
-  if (!mark_get(&q->gone)) {
+  queue_answer(q, slot, rc);
+  bell_fence();
+  queue_wake_after_fence(q, worker);
+}
+
+void queue_answer(struct queue *q, uint32_t slot, int32_t rc)
+{
+  if (!mark_get(&q->gone))
     lane_done_push(&q->done, slot, rc);
-    if (bell_wanted(&q->desk->client, &q->rung))
-      q->env->bell_ring(q->env, q->bell);
-  }
+}
+
+void queue_wake_after_fence(struct queue *q, uint32_t worker)
+{
+  if (!mark_get(&q->gone) && bell_wanted_after_fence(&q->desk->client, &q->rung))
+    q->env->bell_ring(q->env, q->bell);
   queue_forget(q, worker);
 }
 
@@ -18962,6 +19225,8 @@ uint32_t queue_in_flight(const struct queue *q)
 /* ---- sources/lane.c ---- */
 /* lane.c - submission and completion rings in memory shared between a client and the daemon. */
 
+#define LANE_AHEAD 8u /* entries between the one written and the one whose line is fetched */
+
 /* Laps count from 1, so that zeroed memory holds no entry; with the index wrapping at 2^32 a lap
  * number comes again only after every entry has been rewritten. */
 static uint32_t lane_turn(uint32_t index, enum lane_op op)
@@ -18994,18 +19259,47 @@ void lane_out_init(struct lane_out *o, struct lane_desk *desk, const struct lane
   *o = (struct lane_out){.entry = desk->entry[kind], .taken = &board->taken[kind].value};
 }
 
-bool lane_put(struct lane_out *o, enum lane_op op, uint64_t ref, uint32_t slot)
+/* The entry to be written next, or NULL: full. */
+static inline struct lane_entry *lane_vacant(struct lane_out *o)
 {
   if (o->tail - o->taken_seen >= LANE_ENTRIES) {
     o->taken_seen = atomic_get_acquire(o->taken);
     if (o->tail - o->taken_seen >= LANE_ENTRIES)
-      return false;
+      return NULL;
   }
-  struct lane_entry *e = &o->entry[o->tail % LANE_ENTRIES];
+  CHI_FETCH_TO_WRITE(&o->entry[(o->tail + LANE_AHEAD) % LANE_ENTRIES]);
+  return &o->entry[o->tail % LANE_ENTRIES];
+}
+
+static inline void lane_publish(struct lane_out *o, struct lane_entry *e, enum lane_op op,
+                                uint64_t ref, uint32_t slot)
+{
   atomic_set(&e->ref, ref);
   atomic_set(&e->slot, slot);
   atomic_set_release(&e->turn, lane_turn(o->tail, op));
   o->tail++;
+}
+
+bool lane_put(struct lane_out *o, enum lane_op op, uint64_t ref, uint32_t slot)
+{
+  struct lane_entry *e = lane_vacant(o);
+  if (!e)
+    return false;
+  atomic_set(&e->brief, 0);
+  lane_publish(o, e, op, ref, slot);
+  return true;
+}
+
+bool lane_put_brief(struct lane_out *o, uint64_t ref, uint32_t slot, uint64_t pool,
+                    uint32_t method)
+{
+  struct lane_entry *e = lane_vacant(o);
+  if (!e)
+    return false;
+  atomic_set(&e->pool, pool);
+  atomic_set(&e->method, method);
+  atomic_set(&e->brief, 1);
+  lane_publish(o, e, LANE_RUN, ref, slot);
   return true;
 }
 
@@ -19041,6 +19335,7 @@ bool lane_done_pop(struct lane_done_out *o, struct lane_done *out)
   if (!lane_done_ready(o))
     return false;
   const struct lane_done *d = &o->ring[o->head & o->mask];
+  CHI_FETCH(&o->ring[(o->head + 2 * LANE_AHEAD) & o->mask]);
   *out = (struct lane_done){.slot = atomic_get(&d->slot), .rc = atomic_get(&d->rc)};
   o->head++;
   return true;
@@ -19077,6 +19372,9 @@ bool lane_take(struct lane_in *in, struct lane_entry *out, enum lane_op *op)
   if (turn >> 1 != lane_turn(head, LANE_RUN) >> 1)
     return false;
   *out = (struct lane_entry){.ref = atomic_get(&e->ref),
+                             .pool = atomic_get(&e->pool),
+                             .method = atomic_get(&e->method),
+                             .brief = atomic_get(&e->brief),
                              .slot = atomic_get(&e->slot),
                              .turn = lane_tag_of(head, in->kind)};
   *op = (enum lane_op)(turn & 1);
@@ -19095,10 +19393,13 @@ void lane_done_push(struct lane_done_in *in, uint32_t slot, int32_t rc)
 {
   uint32_t index = atomic_add(&in->tail, 1);
   struct lane_done *d = &in->ring[index & in->mask];
+  CHI_FETCH_TO_WRITE(&in->ring[(index + LANE_AHEAD) & in->mask]);
   atomic_set(&d->slot, slot);
   atomic_set(&d->rc, rc);
   atomic_set_release(&d->turn, (index >> in->shift) + 1);
 }
+
+#undef LANE_AHEAD
 
 /* ---- sources/bell.c ---- */
 /* bell.c - waking without loss: the words by which a sleeper tells that it must be rung. */
@@ -22159,7 +22460,6 @@ static bool task_kind_is_scalar(uint8_t kind)
   return kind >= CHI_KIND_u8 && kind <= CHI_KIND_pool;
 }
 
-#define TASK_WORD 8u          /* bytes; a struct that a compiler laid out has whole ones */
 #define TASK_NESTED 4         /* levels of objects inside elements */
 #define TASK_FIELDS_MAX 4096u /* of a struct: each is compared with each */
 
@@ -22393,26 +22693,14 @@ static int task_field_in(const chi_field *f, const struct shm_table *table, cons
   return CHI_OK;
 }
 
-CHI_APART static int task_fields_in(const chi_type *type, const struct shm_table *table,
-                                    const chi_task *shared, chi_task *copy)
+int task_fields_in(const chi_type *type, const struct shm_table *table, const chi_task *shared,
+                   chi_task *copy)
 {
   for (uint32_t i = 0; i < type->field_count; i++) {
     int rc = task_field_in(&type->fields[i], table, (const char *)shared, (char *)copy);
     if (rc != CHI_OK)
       return rc;
   }
-  return CHI_OK;
-}
-
-int task_copy_in(const struct task_plan *plan, const struct shm_table *table,
-                 const chi_task *header, const chi_task *shared, chi_task *copy)
-{
-  *copy = *header;
-  if (!plan->plain)
-    return task_fields_in(plan->type, table, shared, copy);
-  /* A few words, most of the time: quicker than a call. */
-  for (uint32_t at = sizeof *copy; at < plan->type->size; at += TASK_WORD)
-    memcpy((char *)copy + at, (const char *)shared + at, TASK_WORD);
   return CHI_OK;
 }
 
@@ -22436,28 +22724,11 @@ static void task_field_out(const chi_field *f, const char *from, char *to)
   }
 }
 
-CHI_APART static void task_fields_out(const chi_type *type, const chi_task *copy,
-                                      chi_task *shared)
+void task_fields_out(const chi_type *type, const chi_task *copy, chi_task *shared)
 {
   for (uint32_t i = 0; i < type->field_count; i++)
     if (type->fields[i].dir & CHI_DIR_OUT)
       task_field_out(&type->fields[i], (const char *)copy, (char *)shared);
-}
-
-void task_copy_out(const struct task_plan *plan, const chi_task *copy, chi_task *shared)
-{
-  if (plan->out_count == UINT32_MAX) {
-    task_fields_out(plan->type, copy, shared);
-    return;
-  }
-  for (uint32_t i = 0; i < plan->out_count; i++) {
-    char *to = (char *)shared + plan->out[i].offset;
-    const char *from = (const char *)copy + plan->out[i].offset;
-    if (plan->out[i].size == TASK_WORD)
-      memcpy(to, from, TASK_WORD);
-    else
-      memcpy(to, from, plan->out[i].size);
-  }
 }
 
 void task_list_push(struct task_list *l, chi_ctx *ctx)
@@ -22481,7 +22752,6 @@ chi_ctx *task_list_pop(struct task_list *l)
   return ctx;
 }
 
-#undef TASK_WORD
 #undef TASK_NESTED
 #undef TASK_FIELDS_MAX
 
@@ -26295,7 +26565,7 @@ void latch_lock(struct latch *l)
 
 bool latch_try(struct latch *l)
 {
-  return atomic_get(&l->held) == 0 && atomic_swap(&l->held, 1) == 0;
+  return atomic_get(&l->held) == 0 && atomic_swap_fenced(&l->held, 1) == 0;
 }
 
 void latch_unlock(struct latch *l)
@@ -27756,9 +28026,11 @@ int chi_client_open(const char *instance, chi_client **out, chi_error *err)
 
 #define REAL_THREAD_BUDGET 64u        /* pieces of work in a step, for one look at the clock */
 #define REAL_THREAD_PAUSES 72         /* 1 to 5 us, depending on the processor */
-#define REAL_THREAD_TRY 64u           /* steps between tries to let tasks gather */
+#define REAL_THREAD_TRY 64u           /* steps between tries to let tasks gather, at first */
+#define REAL_THREAD_TRY_MAX 4096u     /* and where it never pays */
 #define REAL_THREAD_TURNS 64          /* the least that a window gives way before it closes */
-#define REAL_THREAD_GATHER 16         /* pauses in which they do */
+#define REAL_THREAD_GATHER 64         /* pauses in which they do */
+#define REAL_THREAD_FEW 4u            /* in a step, that are worth them */
 #define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
 #define REAL_THREAD_ALT_SIZE 65536u   /* of the stack on which a memory fault is handled */
 
@@ -27882,19 +28154,22 @@ static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
 }
 
 /* When tasks come in a stream, it pays to let some gather before the next look: else both sides
- * fight over the one cache line where the next will be. Whether it pays shows in how many a step
- * finds; where single ones come at once it is tried now and then. */
+ * fight over the one cache line where the next will be, and each transfer costs as much as a task.
+ * Whether it pays shows in how many a step finds; where single ones come it is tried now and
+ * then. */
 static void real_thread_pace(struct real_thread *t, uint64_t done)
 {
-  if (done > 1) {
+  if (done >= REAL_THREAD_FEW) {
     t->gather = true;
+    t->patience = t->tries = REAL_THREAD_TRY;
   } else if (t->gather) {
     t->gather = false;
-    t->tries = REAL_THREAD_TRY;
+    t->tries = t->patience;
+    t->patience = t->patience < REAL_THREAD_TRY_MAX ? t->patience * 2 : REAL_THREAD_TRY_MAX;
   } else if (t->tries > 0) {
     t->tries--;
   } else {
-    t->gather = t->at_once;
+    t->gather = true;
   }
 }
 
@@ -27903,13 +28178,10 @@ static bool real_thread_spin(struct real_thread *t, uint64_t deadline)
   for (int i = 0; t->gather && i < REAL_THREAD_GATHER; i++)
     atomic_pause();
   for (int i = 0; i < REAL_THREAD_PAUSES; i++) {
-    if (real_thread_look(t)) {
-      t->at_once = i == 0;
+    if (real_thread_look(t))
       return true;
-    }
     atomic_pause();
   }
-  t->at_once = false;
   return t->spin.window > 0 && real_thread_yield(t, deadline);
 }
 
@@ -28044,7 +28316,8 @@ static int real_thread_create_all(struct real_thread_crew *crew, uint32_t count)
   real_thread_block_signals(&before);
   while (crew->count < count) {
     struct real_thread *t = &crew->thread[crew->count];
-    *t = (struct real_thread){.crew = crew, .worker = crew->count};
+    *t = (struct real_thread){
+        .crew = crew, .worker = crew->count, .patience = REAL_THREAD_TRY};
     real_spin_init(&t->spin, crew->spin_window_ns);
     rc = pthread_create(&t->id, NULL, real_thread_main, t);
     if (rc != 0)
@@ -28105,6 +28378,8 @@ bool real_thread_inside(const struct real_thread_crew *crew)
 #undef REAL_THREAD_BUDGET
 #undef REAL_THREAD_PAUSES
 #undef REAL_THREAD_TRY
+#undef REAL_THREAD_TRY_MAX
+#undef REAL_THREAD_FEW
 #undef REAL_THREAD_TURNS
 #undef REAL_THREAD_GATHER
 #undef REAL_THREAD_POLL_NS

@@ -35,6 +35,13 @@ void chi_interleave_pause(void);
 #define atomic_set(p, v) CHI_ATOMIC_SET(p, v, __ATOMIC_RELAXED)
 #define atomic_set_release(p, v) CHI_ATOMIC_SET(p, v, __ATOMIC_RELEASE)
 #define atomic_swap(p, v) (CHI_ATOMIC_DRAIN(p), __atomic_exchange_n((p), (v), __ATOMIC_ACQ_REL))
+/* The same, and a full fence. */
+#if defined(__x86_64__) || defined(__i386__)
+#define atomic_swap_fenced(p, v)                                                                   \
+  (CHI_ATOMIC_DRAIN(p), __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST))
+#else
+#define atomic_swap_fenced(p, v) (atomic_fence(), atomic_swap(p, v))
+#endif
 #define atomic_add(p, v) (CHI_ATOMIC_DRAIN(p), __atomic_fetch_add((p), (v), __ATOMIC_ACQ_REL))
 /* On failure *expected receives the value found. */
 #define atomic_cas(p, expected, v)                                                                 \

@@ -40,6 +40,14 @@ CHI_PRIVATE void chi_assert_failed(const char *cond, const char *file, int line)
 
 #define CHI_LIKELY(cond) __builtin_expect(!!(cond), 1)
 #define CHI_UNLIKELY(cond) __builtin_expect(!!(cond), 0)
+/* Brings a cache line near before it is needed: to be read, or to be written, for which it must be
+ * taken from the other CPUs. Any address will do. */
+#define CHI_FETCH(p) __builtin_prefetch(p)
+#if defined(__x86_64__) /* without an option of their own the compilers fetch it for reading only */
+#define CHI_FETCH_TO_WRITE(p) __asm__ volatile("prefetchw %0" : : "m"(*(const char *)(p)))
+#else
+#define CHI_FETCH_TO_WRITE(p) __builtin_prefetch(p, 1)
+#endif
 #define CHI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define CHI_CACHE_LINE 64
 #define CHI_CONTAINER_OF(ptr, type, member)                                                        \

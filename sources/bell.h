@@ -20,7 +20,11 @@ CHI_PRIVATE void bell_withdraw(struct bell_word *b);
 /* After publishing: true if the sleeper must be rung. *last is the announcement that was answered
  * last, kept by this ringer or, atomically, by several that ring the same bell. */
 CHI_PRIVATE bool bell_wanted(const struct bell_word *b, uint32_t *last);
-/* The same for a ringer that has fenced since it published. */
+/* The same for a ringer that has fenced since it published, by bell_fence or otherwise. */
 CHI_PRIVATE bool bell_wanted_after_fence(const struct bell_word *b, uint32_t *last);
+CHI_INLINE void bell_fence(void)
+{
+  atomic_fence();
+}
 
 #endif

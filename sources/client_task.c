@@ -7,7 +7,8 @@
 #define CLIENT_WAKE_NS 50000u /* of a sleep that is spent on waking up */
 #define CLIENT_TURNS 64u      /* the least that a window gives way before it closes */
 #define CLIENT_STREAM 8u      /* so many tasks under way are a stream */
-#define CLIENT_GATHER 16u     /* pauses that let completions gather */
+#define CLIENT_GATHER 64u     /* pauses that let completions gather, one for each under way */
+#define CLIENT_FETCH 32u      /* so many results are brought near when they have arrived */
 #define CLIENT_LISTEN_NS 100000000ull /* between two looks at the link by a program that polls */
 
 /* ---- slots */
@@ -158,12 +159,12 @@ CHI_APART static void client_send_quits(chi_queue *q)
 static void client_pump(chi_queue *q)
 {
   struct lane_done d;
-  while (lane_done_pop(&q->done, &d)) {
+  for (uint32_t n = 0; lane_done_pop(&q->done, &d); n++) {
     if (d.slot >= q->slot_used || q->slot[d.slot].state != CLIENT_FLYING)
       continue;
     /* The program reads the result, and writes there again when the memory is used again. */
-    __builtin_prefetch(q->slot[d.slot].task, 1);
-    __builtin_prefetch((char *)q->slot[d.slot].task + CHI_CACHE_LINE, 1);
+    if (n < CLIENT_FETCH) /* more would only drive each other out */
+      CHI_FETCH_TO_WRITE((char *)q->slot[d.slot].task + CHI_CACHE_LINE);
     client_set_rc(q->slot[d.slot].task, d.rc);
     client_complete(q, d.slot);
   }
@@ -203,6 +204,14 @@ static void client_run_callbacks(chi_queue *q)
 
 /* ---- submission */
 
+/* Nothing but pool and method is set: a quick task for this node, unless it is the admin's. */
+static inline bool client_is_brief(const chi_task *t)
+{
+  uint32_t rest = t->query.mode | t->query.a | t->query.b | t->query.c | t->flags | t->compute_us |
+                  t->deadline_ms | t->period_us;
+  return (rest | t->io_size) == 0 && t->pool.major != CHI_ADMIN_POOL.major;
+}
+
 static enum lane_kind client_choose_lane(const chi_queue *q, const chi_task *t)
 {
   uint32_t mode = t->query.mode;
@@ -233,14 +242,17 @@ static int client_put(chi_queue *q, void *task, chi_done_fn *done, void *arg, ui
   if (t->id != i + 1u)
     t->id = i + 1u;
   client_set_rc(t, CHI_OK);
-  enum lane_kind lane = client_choose_lane(q, t);
+  bool brief = client_is_brief(t);
+  enum lane_kind lane = brief ? LANE_FAST : client_choose_lane(q, t);
   q->slot[i] = (struct client_slot){.task = task,
                                     .done = done,
                                     .arg = arg,
                                     .state = CLIENT_FLYING,
                                     .lane = (uint8_t)lane,
                                     .forget = (t->flags & CHI_TASK_FORGET) != 0};
-  if (!lane_put(&q->out[lane], LANE_RUN, ref, i)) {
+  bool put = brief ? lane_put_brief(&q->out[lane], ref, i, lane_pool(t->pool), t->method)
+                   : lane_put(&q->out[lane], LANE_RUN, ref, i);
+  if (!put) {
     client_slot_give(q, i);
     return client_fail(q, CHI_EBUSY, "the lane is full");
   }
@@ -329,7 +341,8 @@ static void client_listen(chi_queue *q)
 static bool client_glance(const chi_queue *q)
 {
   /* With many under way, some may gather: else both sides fight over one cache line. */
-  for (uint32_t i = 0; q->flying >= CLIENT_STREAM && i < CLIENT_GATHER; i++)
+  uint32_t gather = q->flying < CLIENT_GATHER ? q->flying : CLIENT_GATHER;
+  for (uint32_t i = 0; q->flying >= CLIENT_STREAM && i < gather; i++)
     atomic_pause();
   for (uint32_t i = 0; i < CLIENT_PAUSES; i++) {
     if (lane_done_ready(&q->done))
@@ -634,5 +647,6 @@ int chi_queue_arm(chi_queue *q)
 #undef CLIENT_TURNS
 #undef CLIENT_STREAM
 #undef CLIENT_GATHER
+#undef CLIENT_FETCH
 #undef CLIENT_LISTEN_NS
 #undef CLIENT_WAKE_NS

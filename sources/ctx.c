@@ -192,7 +192,7 @@ static int ctx_resolve(chi_ctx *ctx, chi_ctx *sub)
   sub->method = m;
   uint64_t us = t->compute_us ? t->compute_us : m->def->compute_us;
   uint64_t size = t->io_size < (1ull << 40) ? t->io_size : 1ull << 40;
-  sub->slow = size / 4 + us * 1000 + 5000 >= WORKER_SLOW_NS;
+  sub->slow = size / 4 + us * 1000 + 5000 >= METHOD_SLOW_NS;
   return CHI_OK;
 }
 

@@ -1,6 +1,8 @@
 /* lane.c - submission and completion rings in memory shared between a client and the daemon. */
 #include "lane.h"
 
+#define LANE_AHEAD 8u /* entries between the one written and the one whose line is fetched */
+
 /* Laps count from 1, so that zeroed memory holds no entry; with the index wrapping at 2^32 a lap
  * number comes again only after every entry has been rewritten. */
 static uint32_t lane_turn(uint32_t index, enum lane_op op)
@@ -33,18 +35,47 @@ void lane_out_init(struct lane_out *o, struct lane_desk *desk, const struct lane
   *o = (struct lane_out){.entry = desk->entry[kind], .taken = &board->taken[kind].value};
 }
 
-bool lane_put(struct lane_out *o, enum lane_op op, uint64_t ref, uint32_t slot)
+/* The entry to be written next, or NULL: full. */
+static inline struct lane_entry *lane_vacant(struct lane_out *o)
 {
   if (o->tail - o->taken_seen >= LANE_ENTRIES) {
     o->taken_seen = atomic_get_acquire(o->taken);
     if (o->tail - o->taken_seen >= LANE_ENTRIES)
-      return false;
+      return NULL;
   }
-  struct lane_entry *e = &o->entry[o->tail % LANE_ENTRIES];
+  CHI_FETCH_TO_WRITE(&o->entry[(o->tail + LANE_AHEAD) % LANE_ENTRIES]);
+  return &o->entry[o->tail % LANE_ENTRIES];
+}
+
+static inline void lane_publish(struct lane_out *o, struct lane_entry *e, enum lane_op op,
+                                uint64_t ref, uint32_t slot)
+{
   atomic_set(&e->ref, ref);
   atomic_set(&e->slot, slot);
   atomic_set_release(&e->turn, lane_turn(o->tail, op));
   o->tail++;
+}
+
+bool lane_put(struct lane_out *o, enum lane_op op, uint64_t ref, uint32_t slot)
+{
+  struct lane_entry *e = lane_vacant(o);
+  if (!e)
+    return false;
+  atomic_set(&e->brief, 0);
+  lane_publish(o, e, op, ref, slot);
+  return true;
+}
+
+bool lane_put_brief(struct lane_out *o, uint64_t ref, uint32_t slot, uint64_t pool,
+                    uint32_t method)
+{
+  struct lane_entry *e = lane_vacant(o);
+  if (!e)
+    return false;
+  atomic_set(&e->pool, pool);
+  atomic_set(&e->method, method);
+  atomic_set(&e->brief, 1);
+  lane_publish(o, e, LANE_RUN, ref, slot);
   return true;
 }
 
@@ -80,6 +111,7 @@ bool lane_done_pop(struct lane_done_out *o, struct lane_done *out)
   if (!lane_done_ready(o))
     return false;
   const struct lane_done *d = &o->ring[o->head & o->mask];
+  CHI_FETCH(&o->ring[(o->head + 2 * LANE_AHEAD) & o->mask]);
   *out = (struct lane_done){.slot = atomic_get(&d->slot), .rc = atomic_get(&d->rc)};
   o->head++;
   return true;
@@ -116,6 +148,9 @@ bool lane_take(struct lane_in *in, struct lane_entry *out, enum lane_op *op)
   if (turn >> 1 != lane_turn(head, LANE_RUN) >> 1)
     return false;
   *out = (struct lane_entry){.ref = atomic_get(&e->ref),
+                             .pool = atomic_get(&e->pool),
+                             .method = atomic_get(&e->method),
+                             .brief = atomic_get(&e->brief),
                              .slot = atomic_get(&e->slot),
                              .turn = lane_tag_of(head, in->kind)};
   *op = (enum lane_op)(turn & 1);
@@ -134,7 +169,10 @@ void lane_done_push(struct lane_done_in *in, uint32_t slot, int32_t rc)
 {
   uint32_t index = atomic_add(&in->tail, 1);
   struct lane_done *d = &in->ring[index & in->mask];
+  CHI_FETCH_TO_WRITE(&in->ring[(index + LANE_AHEAD) & in->mask]);
   atomic_set(&d->slot, slot);
   atomic_set(&d->rc, rc);
   atomic_set_release(&d->turn, (index >> in->shift) + 1);
 }
+
+#undef LANE_AHEAD

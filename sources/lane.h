@@ -17,14 +17,21 @@ enum lane_kind { LANE_FAST, LANE_SLOW, LANE_NETWORK, LANE_KINDS };
 enum lane_op { LANE_RUN, LANE_CANCEL };
 
 #ifndef LANE_ENTRIES
-#define LANE_ENTRIES 1024u /* of one submission ring: four pages */
+#define LANE_ENTRIES 1024u /* of one submission ring: eight pages */
 #endif
 
 struct lane_entry {
-  uint64_t ref;  /* of the task in shared memory */
-  uint32_t slot; /* echoed by the completion; the tag of the task for LANE_CANCEL */
-  uint32_t turn; /* lap * 2 + op; where it was taken out: its tag */
+  uint64_t ref;    /* of the task in shared memory */
+  uint64_t pool;   /* brief: lane_pool of its pool */
+  uint32_t method; /* brief: of its method */
+  uint32_t brief;  /* not 0: all else in its header is zero, so that it need not be looked at */
+  uint32_t slot;   /* echoed by the completion; the tag of the task for LANE_CANCEL */
+  uint32_t turn;   /* lap * 2 + op; where it was taken out: its tag */
 };
+CHI_INLINE uint64_t lane_pool(chi_pool_id id)
+{
+  return (uint64_t)id.major << 32 | id.minor;
+}
 
 struct lane_done {
   uint32_t slot;
@@ -64,6 +71,10 @@ CHI_PRIVATE void lane_out_init(struct lane_out *o, struct lane_desk *desk,
                                const struct lane_board *board, enum lane_kind kind);
 /* False: full. */
 CHI_PRIVATE bool lane_put(struct lane_out *o, enum lane_op op, uint64_t ref, uint32_t slot);
+/* The same for a task whose header has a pool and a method, and else is zero: then its memory stays
+ * in the cache of who wrote it, but for the fields. */
+CHI_PRIVATE bool lane_put_brief(struct lane_out *o, uint64_t ref, uint32_t slot, uint64_t pool,
+                                uint32_t method);
 /* The tag of what was put last: names an entry among all lanes of a queue; never 0. Both sides
  * know it from the entry's place, so that it need not be written anywhere. */
 CHI_PRIVATE uint32_t lane_tag(const struct lane_out *o, enum lane_kind kind);

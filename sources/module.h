@@ -9,6 +9,7 @@
 
 #define MODULE_METHOD_IDS 256u /* method ids are below this */
 #define MODULE_OWN_METHODS 10u /* ids below are the system's */
+#define METHOD_SLOW_NS 50000u  /* tasks estimated at this or more belong on slow workers */
 #define METHOD_OF_NODES 0x100u /* flag of a method that clients may not call */
 #define METHOD_UNCOUNTED UINT32_MAX /* index of a method that is in no module's table */
 
@@ -43,6 +44,15 @@ CHI_PRIVATE void module_free_all(struct module_list *l);
 CHI_INLINE struct method *module_method(struct module *m, uint32_t id)
 {
   return id < MODULE_METHOD_IDS && m->by_id[id] ? &m->method[m->by_id[id] - 1] : NULL;
+}
+
+/* Declared cost, corrected by measurement: a lower bound of nothing, good to tell 5 us from 50. */
+CHI_INLINE bool method_is_slow(const struct method *m, uint64_t compute_us, uint64_t io_size)
+{
+  uint64_t us = compute_us ? compute_us : m->def->compute_us;
+  uint64_t size = io_size < (1ull << 40) ? io_size : 1ull << 40;
+  uint64_t ns = size / 4 + us * 1000 + 5000;
+  return ns * (tally_get(&m->weight) >> 3) >> 7 >= METHOD_SLOW_NS;
 }
 
 #endif

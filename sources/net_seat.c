@@ -281,13 +281,6 @@ static void net_run_on_done(chi_ctx *ctx)
 
 /* ---- admission */
 
-static bool net_run_is_slow(const struct method *m, const chi_task *t)
-{
-  uint64_t us = t->compute_us ? t->compute_us : m->def->compute_us;
-  uint64_t size = t->io_size < (1ull << 40) ? t->io_size : 1ull << 40;
-  return (size / 4 + us * 1000 + 5000) * (tally_get(&m->weight) >> 3) >> 7 >= WORKER_SLOW_NS;
-}
-
 static void net_run_header(const struct net_request *r, chi_task *t)
 {
   t->pool = r->pool;
@@ -316,7 +309,7 @@ static void net_run_context(struct net_run *run, struct container *c)
   ctx->key_index = r->first;
   ctx->call_done = net_run_on_done;
   ctx->call_arg = run;
-  ctx->slow = net_run_is_slow(ctx->method, ctx->task);
+  ctx->slow = method_is_slow(ctx->method, ctx->task->compute_us, ctx->task->io_size);
   if (r->remaining != 0 && r->remaining < UINT64_MAX - run->arrived)
     ctx->deadline = run->arrived + r->remaining;
 }

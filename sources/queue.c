@@ -3,11 +3,21 @@
 
 void queue_complete(struct queue *q, uint32_t worker, uint32_t slot, int32_t rc)
 {
-  if (!mark_get(&q->gone)) {
+  queue_answer(q, slot, rc);
+  bell_fence();
+  queue_wake_after_fence(q, worker);
+}
+
+void queue_answer(struct queue *q, uint32_t slot, int32_t rc)
+{
+  if (!mark_get(&q->gone))
     lane_done_push(&q->done, slot, rc);
-    if (bell_wanted(&q->desk->client, &q->rung))
-      q->env->bell_ring(q->env, q->bell);
-  }
+}
+
+void queue_wake_after_fence(struct queue *q, uint32_t worker)
+{
+  if (!mark_get(&q->gone) && bell_wanted_after_fence(&q->desk->client, &q->rung))
+    q->env->bell_ring(q->env, q->bell);
   queue_forget(q, worker);
 }
 

@@ -46,6 +46,10 @@ struct queue {
 /* Completes what was submitted under `slot`, and wakes the client if it sleeps. Any worker. The
  * last access to the queue for this task: it may be freed thereafter. */
 CHI_PRIVATE void queue_complete(struct queue *q, uint32_t worker, uint32_t slot, int32_t rc);
+/* The same in two halves, for a worker that has a fence of its own, a latch, in between: the client
+ * can see the completion after the first, and is woken by the second. */
+CHI_PRIVATE void queue_answer(struct queue *q, uint32_t slot, int32_t rc);
+CHI_PRIVATE void queue_wake_after_fence(struct queue *q, uint32_t worker);
 /* An entry that asks for no answer has been dealt with. */
 CHI_PRIVATE void queue_forget(struct queue *q, uint32_t worker);
 /* The slot is that of the task with this tag from now on. Under the latch of the task's lane, since

@@ -21,9 +21,11 @@
 
 #define REAL_THREAD_BUDGET 64u        /* pieces of work in a step, for one look at the clock */
 #define REAL_THREAD_PAUSES 72         /* 1 to 5 us, depending on the processor */
-#define REAL_THREAD_TRY 64u           /* steps between tries to let tasks gather */
+#define REAL_THREAD_TRY 64u           /* steps between tries to let tasks gather, at first */
+#define REAL_THREAD_TRY_MAX 4096u     /* and where it never pays */
 #define REAL_THREAD_TURNS 64          /* the least that a window gives way before it closes */
-#define REAL_THREAD_GATHER 16         /* pauses in which they do */
+#define REAL_THREAD_GATHER 64         /* pauses in which they do */
+#define REAL_THREAD_FEW 4u            /* in a step, that are worth them */
 #define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
 #define REAL_THREAD_ALT_SIZE 65536u   /* of the stack on which a memory fault is handled */
 
@@ -147,19 +149,22 @@ static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
 }
 
 /* When tasks come in a stream, it pays to let some gather before the next look: else both sides
- * fight over the one cache line where the next will be. Whether it pays shows in how many a step
- * finds; where single ones come at once it is tried now and then. */
+ * fight over the one cache line where the next will be, and each transfer costs as much as a task.
+ * Whether it pays shows in how many a step finds; where single ones come it is tried now and
+ * then. */
 static void real_thread_pace(struct real_thread *t, uint64_t done)
 {
-  if (done > 1) {
+  if (done >= REAL_THREAD_FEW) {
     t->gather = true;
+    t->patience = t->tries = REAL_THREAD_TRY;
   } else if (t->gather) {
     t->gather = false;
-    t->tries = REAL_THREAD_TRY;
+    t->tries = t->patience;
+    t->patience = t->patience < REAL_THREAD_TRY_MAX ? t->patience * 2 : REAL_THREAD_TRY_MAX;
   } else if (t->tries > 0) {
     t->tries--;
   } else {
-    t->gather = t->at_once;
+    t->gather = true;
   }
 }
 
@@ -168,13 +173,10 @@ static bool real_thread_spin(struct real_thread *t, uint64_t deadline)
   for (int i = 0; t->gather && i < REAL_THREAD_GATHER; i++)
     atomic_pause();
   for (int i = 0; i < REAL_THREAD_PAUSES; i++) {
-    if (real_thread_look(t)) {
-      t->at_once = i == 0;
+    if (real_thread_look(t))
       return true;
-    }
     atomic_pause();
   }
-  t->at_once = false;
   return t->spin.window > 0 && real_thread_yield(t, deadline);
 }
 
@@ -309,7 +311,8 @@ static int real_thread_create_all(struct real_thread_crew *crew, uint32_t count)
   real_thread_block_signals(&before);
   while (crew->count < count) {
     struct real_thread *t = &crew->thread[crew->count];
-    *t = (struct real_thread){.crew = crew, .worker = crew->count};
+    *t = (struct real_thread){
+        .crew = crew, .worker = crew->count, .patience = REAL_THREAD_TRY};
     real_spin_init(&t->spin, crew->spin_window_ns);
     rc = pthread_create(&t->id, NULL, real_thread_main, t);
     if (rc != 0)
@@ -370,6 +373,8 @@ bool real_thread_inside(const struct real_thread_crew *crew)
 #undef REAL_THREAD_BUDGET
 #undef REAL_THREAD_PAUSES
 #undef REAL_THREAD_TRY
+#undef REAL_THREAD_TRY_MAX
+#undef REAL_THREAD_FEW
 #undef REAL_THREAD_TURNS
 #undef REAL_THREAD_GATHER
 #undef REAL_THREAD_POLL_NS

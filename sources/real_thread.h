@@ -23,9 +23,9 @@ struct real_thread {
   uint64_t now;      /* the clock, at the end of the last step or later */
   uint64_t polled;   /* network worker: when it last looked at its sockets */
   bool ring_watched; /* network worker: its loop wakes for its files */
-  bool at_once;      /* the last work was there at the first look */
   bool gather;       /* tasks come in a stream */
   uint32_t tries;    /* steps until letting them gather is tried again */
+  uint32_t patience; /* how many those will be after one more try that didn't pay */
 };
 
 /* All threads of a node. Set the first six, the rest to 0. */

@@ -10,7 +10,7 @@ void latch_lock(struct latch *l)
 
 bool latch_try(struct latch *l)
 {
-  return atomic_get(&l->held) == 0 && atomic_swap(&l->held, 1) == 0;
+  return atomic_get(&l->held) == 0 && atomic_swap_fenced(&l->held, 1) == 0;
 }
 
 void latch_unlock(struct latch *l)

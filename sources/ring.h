@@ -13,6 +13,7 @@ struct latch {
 };
 
 CHI_PRIVATE void latch_lock(struct latch *l);
+/* True: held, and all that was written before is seen before anything that is read from here on. */
 CHI_PRIVATE bool latch_try(struct latch *l);
 CHI_PRIVATE void latch_unlock(struct latch *l);
 
@@ -68,6 +69,11 @@ struct gate {
 
 /* True: entered. False: n is queued, to be returned by somebody's gate_leave. */
 CHI_PRIVATE bool gate_enter(struct gate *g, struct ring_node *n);
+/* Nobody is queued; for who is inside, a hint. */
+CHI_INLINE bool gate_alone(const struct gate *g)
+{
+  return atomic_get(&g->state) == 1;
+}
 /* The node that is inside now, or NULL. */
 CHI_PRIVATE struct ring_node *gate_leave(struct gate *g);
 

@@ -8,7 +8,6 @@ static bool task_kind_is_scalar(uint8_t kind)
   return kind >= CHI_KIND_u8 && kind <= CHI_KIND_pool;
 }
 
-#define TASK_WORD 8u          /* bytes; a struct that a compiler laid out has whole ones */
 #define TASK_NESTED 4         /* levels of objects inside elements */
 #define TASK_FIELDS_MAX 4096u /* of a struct: each is compared with each */
 
@@ -242,26 +241,14 @@ static int task_field_in(const chi_field *f, const struct shm_table *table, cons
   return CHI_OK;
 }
 
-CHI_APART static int task_fields_in(const chi_type *type, const struct shm_table *table,
-                                    const chi_task *shared, chi_task *copy)
+int task_fields_in(const chi_type *type, const struct shm_table *table, const chi_task *shared,
+                   chi_task *copy)
 {
   for (uint32_t i = 0; i < type->field_count; i++) {
     int rc = task_field_in(&type->fields[i], table, (const char *)shared, (char *)copy);
     if (rc != CHI_OK)
       return rc;
   }
-  return CHI_OK;
-}
-
-int task_copy_in(const struct task_plan *plan, const struct shm_table *table,
-                 const chi_task *header, const chi_task *shared, chi_task *copy)
-{
-  *copy = *header;
-  if (!plan->plain)
-    return task_fields_in(plan->type, table, shared, copy);
-  /* A few words, most of the time: quicker than a call. */
-  for (uint32_t at = sizeof *copy; at < plan->type->size; at += TASK_WORD)
-    memcpy((char *)copy + at, (const char *)shared + at, TASK_WORD);
   return CHI_OK;
 }
 
@@ -285,28 +272,11 @@ static void task_field_out(const chi_field *f, const char *from, char *to)
   }
 }
 
-CHI_APART static void task_fields_out(const chi_type *type, const chi_task *copy,
-                                      chi_task *shared)
+void task_fields_out(const chi_type *type, const chi_task *copy, chi_task *shared)
 {
   for (uint32_t i = 0; i < type->field_count; i++)
     if (type->fields[i].dir & CHI_DIR_OUT)
       task_field_out(&type->fields[i], (const char *)copy, (char *)shared);
-}
-
-void task_copy_out(const struct task_plan *plan, const chi_task *copy, chi_task *shared)
-{
-  if (plan->out_count == UINT32_MAX) {
-    task_fields_out(plan->type, copy, shared);
-    return;
-  }
-  for (uint32_t i = 0; i < plan->out_count; i++) {
-    char *to = (char *)shared + plan->out[i].offset;
-    const char *from = (const char *)copy + plan->out[i].offset;
-    if (plan->out[i].size == TASK_WORD)
-      memcpy(to, from, TASK_WORD);
-    else
-      memcpy(to, from, plan->out[i].size);
-  }
 }
 
 void task_list_push(struct task_list *l, chi_ctx *ctx)
@@ -330,6 +300,5 @@ chi_ctx *task_list_pop(struct task_list *l)
   return ctx;
 }
 
-#undef TASK_WORD
 #undef TASK_NESTED
 #undef TASK_FIELDS_MAX

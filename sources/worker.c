@@ -6,7 +6,7 @@
 #define WORKER_RETRY_NS 10000000u /* until a lane for which there was no memory is tried again */
 
 static void worker_loop(void *arg);
-static void worker_finish(struct worker *w, chi_ctx *ctx, int rc);
+static void worker_finish(struct worker *w, chi_ctx *ctx, int rc, bool kept);
 
 static void worker_trace(const struct worker *w, int what, const chi_ctx *ctx, uint64_t c)
 {
@@ -175,6 +175,36 @@ static void worker_leave(struct worker *w, struct container *c)
   struct ring_node *n = c->parallel ? NULL : gate_leave(&c->gate);
   if (n)
     worker_granted(w, n);
+}
+
+static void worker_count_out(const struct worker *w, struct container *c)
+{
+  uint64_t *active = &c->tally[w->index].active;
+  mark_set(active, *active - 1); /* whoever sees the last one end sees all it did */
+}
+
+/* Leaves the container that was kept for a task that might have come. */
+CHI_APART static void worker_unkeep(struct worker *w)
+{
+  struct container *c = w->kept;
+  w->kept = NULL;
+  worker_leave(w, c);
+  worker_count_out(w, c); /* it may be gone from here on */
+}
+
+CHI_APART static void worker_pay(struct worker *w)
+{
+  bell_fence();
+  worker_pay_after_fence(w);
+}
+
+/* At the end of a piece of work: nothing is kept, nothing is owed. */
+static inline void worker_settle(struct worker *w)
+{
+  if (w->kept)
+    worker_unkeep(w);
+  if (w->owed)
+    worker_pay(w);
 }
 
 /* ---- cancellation */
@@ -376,13 +406,23 @@ CHI_APART static int worker_schedule(chi_ctx *ctx)
   return rc;
 }
 
-/* Inside the gate, on the loop's stack. When the body blocks, this call stays behind with it. */
-static void worker_run(struct worker *w, chi_ctx *ctx)
+/* When its body has ended: nobody waits for its container, nor will be woken by its end but the
+ * client, who is at a distance. */
+static bool worker_may_keep(const chi_ctx *ctx)
+{
+  const struct container *c = ctx->container;
+  return ctx->origin == TASK_FROM_CLIENT && !(ctx->task->flags & CHI_TASK_PERIODIC) &&
+         (c->parallel || gate_alone(&c->gate));
+}
+
+/* Inside the gate, on the loop's stack; rc: what is known of it before. When the body blocks, this
+ * call stays behind with it. */
+static inline void worker_run(struct worker *w, chi_ctx *ctx, int rc)
 {
   struct env *env = w->crew->env;
+  CHI_ASSERT(!w->kept && !w->owed);
   ctx->worker = w;
   ctx->state = TASK_RUNNING;
-  int rc = worker_cancelled(ctx);
   uint64_t begun = 0, ns = 0;
   bool traced = env->trace != NULL;
   if (rc == CHI_OK) {
@@ -417,19 +457,47 @@ static void worker_run(struct worker *w, chi_ctx *ctx)
     return;
   }
   pool_count(w->crew->alloc, ctx->container, w->index, ctx->method, rc, ns);
-  worker_leave(w, ctx->container);
-  worker_finish(w, ctx, rc);
+  bool kept = worker_may_keep(ctx);
+  if (kept)
+    w->kept = ctx->container;
+  else
+    worker_leave(w, ctx->container);
+  worker_finish(w, ctx, rc, kept);
 }
 
+static void worker_run_unless_cancelled(struct worker *w, chi_ctx *ctx)
+{
+  ctx->worker = w;
+  worker_run(w, ctx, worker_cancelled(ctx));
+}
 
 /* Everything but the gate has been seen to: the worker has a fiber to go on with. */
 void worker_begin(struct worker *w, chi_ctx *ctx)
 {
   CHI_ASSERT(w->spares > 0);
+  worker_settle(w);
   ctx->state = TASK_QUEUED;
   ctx->node.kind = NODE_TASK;
   if (ctx->container->parallel || gate_enter(&ctx->container->gate, &ctx->node))
-    worker_run(w, ctx);
+    worker_run_unless_cancelled(w, ctx);
+}
+
+void worker_begin_fresh(struct worker *w, chi_ctx *ctx)
+{
+  struct container *c = ctx->container;
+  CHI_ASSERT(w->spares > 0 && !w->owed);
+  bool inside = w->kept == c;
+  if (inside) {
+    w->kept = NULL;
+  } else {
+    if (w->kept)
+      worker_unkeep(w);
+    tally_add(&c->tally[w->index].active, 1);
+    ctx->node.kind = NODE_TASK;
+    inside = c->parallel || gate_enter(&c->gate, &ctx->node);
+  }
+  if (inside)
+    worker_run(w, ctx, CHI_OK);
 }
 
 /* ---- the end of a task */
@@ -494,15 +562,16 @@ CHI_APART static void worker_finish_call(struct worker *w, chi_ctx *ctx)
     worker_send(w, &w->crew->worker[w->crew->count - 1], &ctx->node);
 }
 
-static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc)
+/* kept: its place in the container is kept for another. */
+static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc, bool kept)
 {
   ctx->task->rc = rc;
   worker_trace(w, ENV_TRACE_COMPLETE, ctx, (uint64_t)(int64_t)rc);
   if (ctx->origin == TASK_FROM_CLIENT)
     task_copy_out(&ctx->method->plan, ctx->task, ctx->shared);
   tally_add(&w->ended, 1);
-  uint64_t *active = &ctx->container->tally[w->index].active;
-  mark_set(active, *active - 1); /* whoever sees the last one end sees all it did */
+  if (!kept)
+    worker_count_out(w, ctx->container);
   if (ctx->origin == TASK_FROM_PARENT) {
     worker_finish_subtask(w, ctx);
   } else if (ctx->origin == TASK_FROM_NODE) {
@@ -511,11 +580,14 @@ static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc)
     struct queue *q = ctx->queue;
     uint32_t slot = ctx->slot;
     worker_record_free(w, ctx);
-    queue_complete(q, w->index, slot, rc);
+    if (w->owed)
+      worker_pay(w);
+    queue_answer(q, slot, rc);
+    w->owed = q;
   }
 }
 
-static inline void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
+static inline void worker_finish(struct worker *w, chi_ctx *ctx, int rc, bool kept)
 {
   if (CHI_UNLIKELY(ctx->task->flags & CHI_TASK_PERIODIC) && rc == CHI_OK) {
     rc = worker_rest(w, ctx);
@@ -524,55 +596,18 @@ static inline void worker_finish(struct worker *w, chi_ctx *ctx, int rc)
   }
   if (CHI_UNLIKELY(ctx->child != NULL))
     worker_free_children(w, ctx);
-  worker_complete(w, ctx, rc);
+  worker_complete(w, ctx, rc, kept);
 }
 
 void worker_end(struct worker *network, chi_ctx *ctx, int rc)
 {
   CHI_ASSERT(network->kind == WORKER_NETWORK);
-  worker_complete(network, ctx, rc);
+  worker_complete(network, ctx, rc, false);
+  if (network->owed) /* perhaps no step follows, or a body is running */
+    worker_pay(network);
 }
 
 /* ---- one piece of work */
-
-static void worker_adopt(struct worker *w, struct queue_lane *l)
-{
-  for (uint32_t i = 0; i < w->lane_count; i++) {
-    if (w->lane[i] == l) {
-      mark_set(&l->moving, 0);
-      count_add(&l->holders, (uint32_t)-1);
-      return;
-    }
-  }
-  if (w->lane_count == w->lane_room) {
-    uint32_t room = w->lane_room ? w->lane_room * 2 : 16;
-    struct queue_lane **bigger = alloc_get(w->crew->alloc, room * sizeof(void *));
-    if (!bigger) {
-      l->node.next = w->adopt;
-      w->adopt = &l->node;
-      return;
-    }
-    if (w->lane_count)
-      memcpy(bigger, w->lane, w->lane_count * sizeof(void *));
-    alloc_put(w->crew->alloc, w->lane, w->lane_room * sizeof(void *));
-    w->lane = bigger;
-    w->lane_room = room;
-  }
-  w->lane[w->lane_count] = l;
-  mark_set(&w->lane_count, w->lane_count + 1);
-  mark_set(&l->moving, 0);
-}
-
-static void worker_adopt_waiting(struct worker *w)
-{
-  struct ring_node *n = w->adopt;
-  w->adopt = NULL;
-  while (n) {
-    struct ring_node *next = n->next;
-    worker_adopt(w, CHI_CONTAINER_OF(n, struct queue_lane, node));
-    n = next;
-  }
-}
 
 static void worker_switch_table(struct worker *w, struct pool_notice *notice)
 {
@@ -630,7 +665,7 @@ static void worker_end_rest(struct worker *w, chi_ctx *ctx, int rc)
   tally_add(&w->resting, (uint64_t)-1);
   ctx->state = TASK_QUEUED;
   if (rc != CHI_OK)
-    worker_finish(w, ctx, rc);
+    worker_finish(w, ctx, rc, false);
   else if (worker_may_begin(w, ctx->depth))
     worker_begin(w, ctx);
   else {
@@ -692,12 +727,12 @@ static void worker_take_node(struct worker *w, struct ring_node *n)
     break;
   case NODE_GRANTED:
     if (worker_may_begin(w, ctx->depth)) {
-      worker_run(w, ctx);
+      worker_run_unless_cancelled(w, ctx);
       break;
     }
     worker_leave(w, ctx->container);
     if (ctx->depth > 0) {
-      worker_finish(w, ctx, CHI_EBUSY);
+      worker_finish(w, ctx, CHI_EBUSY, false);
       break;
     }
     ctx->node.kind = NODE_TASK; /* waits for a fiber, outside */
@@ -708,39 +743,8 @@ static void worker_take_node(struct worker *w, struct ring_node *n)
     if (worker_may_begin(w, ctx->depth))
       worker_begin(w, ctx);
     else
-      worker_finish(w, ctx, CHI_EBUSY);
+      worker_finish(w, ctx, CHI_EBUSY, false);
   }
-}
-
-static void worker_drop_lane(struct worker *w, uint32_t at)
-{
-  struct queue_lane *l = w->lane[at];
-  mark_set(&w->lane_count, w->lane_count - 1);
-  w->lane[at] = w->lane[w->lane_count];
-  count_add(&l->holders, (uint32_t)-1); /* it may be freed from here on */
-}
-
-CHI_APART static bool worker_take_from_lanes(struct worker *w)
-{
-  for (uint32_t n = w->lane_count; n > 0; n--) {
-    if (w->lane_at >= w->lane_count)
-      w->lane_at = 0;
-    struct queue_lane *l = w->lane[w->lane_at];
-    if (lane_ready(&l->in) && worker_accept(w, l)) {
-      if (++w->lane_run >= 8) {
-        w->lane_run = 0;
-        w->lane_at++;
-      }
-      return true;
-    }
-    if (mark_get(&l->home) != w->index || mark_get(&l->closed)) {
-      worker_drop_lane(w, w->lane_at);
-      continue;
-    }
-    w->lane_run = 0;
-    w->lane_at++;
-  }
-  return false;
 }
 
 static inline bool worker_take_from_queue(struct worker *w)
@@ -782,14 +786,14 @@ static inline bool worker_take_new(struct worker *w)
     mark_set(&w->full, full);
   if (full) /* taken in, though not begun: cancellations are among them */
     return worker_take_from_lanes(w);
-  if ((w->beat & 8) && worker_take_from_queue(w))
+  if ((w->turn & 8) && worker_take_from_queue(w))
     return true;
   return worker_take_from_lanes(w) || worker_take_from_queue(w);
 }
 
 static bool worker_turn(struct worker *w)
 {
-  tally_add(&w->beat, 1);
+  w->turn++;
   if (!inbox_empty(&w->inbox)) {
     worker_mail(w);
     return true;
@@ -799,7 +803,7 @@ static bool worker_turn(struct worker *w)
     return true;
   }
   /* What comes back again and again comes first, but not always. */
-  uint32_t turn = w->beat & 7;
+  uint32_t turn = w->turn & 7;
   if (turn == 0 && worker_take_new(w))
     return true;
   if (turn <= 1 && worker_take_urgent(w))
@@ -816,7 +820,9 @@ static void worker_loop(void *arg)
     w->more = true;
     while (w->budget > 0 && w->more) {
       w->budget--;
+      tally_add(&w->beat, 1);
       w->more = worker_turn(w);
+      worker_settle(w);
     }
     CHI_ASSERT(w->fiber == f);
     fiber_switch(&f->fiber, &w->host);

@@ -16,12 +16,12 @@
 
 enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
 
-#define WORKER_SLOW_NS 50000u   /* tasks estimated at this or more belong on slow workers */
 #define WORKER_FIBERS 1024u     /* tasks begun and not ended, per worker */
 #define WORKER_RESERVE 64u      /* more of them for each level of subtasks */
 #define WORKER_DEPTH 16u        /* levels of subtasks */
 #define WORKER_SPARES 32u       /* stacks kept for the next burst, per worker */
 #define WORKER_RECORDS 8u       /* size classes of records: 512 << class */
+#define WORKER_ROW 16u          /* tasks of one lane that are run in a row */
 #define WORKER_LOOKS 5u         /* that find one worker busy and another idle before a lane moves */
 #define WORKER_STUCK_NS 20000000u /* a method this long in one go loses its worker's other work */
 
@@ -88,7 +88,12 @@ struct worker {
   uint32_t busy_looks, idle_looks; /* network worker: so many in a row found it so */
   /* its own */
   uint64_t now, cancel_seen, ids;
-  uint32_t budget, sample, switches;
+  uint32_t budget, sample, switches, turn;
+  /* Between two pieces of work of a turn: a client's queue that was answered and is to be woken; a
+   * container that a task has left but for its gate, and for its place among those that are
+   * active: often the next task is for the same. */
+  struct queue *owed;
+  struct container *kept;
   bool more;
   struct pool_table *table;
   const struct pool_entry *last; /* found last */
@@ -190,10 +195,31 @@ CHI_PRIVATE void worker_io_start(struct worker *w, struct worker_io *wio);
 CHI_PRIVATE bool worker_io_reap(struct worker *w);
 /* Whether a body of that depth may be begun: there is a fiber to go on with if it blocks. */
 CHI_PRIVATE bool worker_may_begin(struct worker *w, uint32_t depth);
-/* Takes one entry from a lane and deals with it; false: there was none. */
-CHI_PRIVATE bool worker_accept(struct worker *w, struct queue_lane *lane);
+/* Takes entries from the next lane that has some and deals with them, a few in a row; false: none
+ * has. Lanes that have another home now are dropped on the way. */
+CHI_PRIVATE bool worker_take_from_lanes(struct worker *w);
+/* A lane whose home this worker is, and those for which there was no memory when they came. */
+CHI_PRIVATE void worker_adopt(struct worker *w, struct queue_lane *lane);
+CHI_PRIVATE void worker_adopt_waiting(struct worker *w);
 /* Enters the container's gate and runs the body to its end or first block. The worker's stack. */
 CHI_PRIVATE void worker_begin(struct worker *w, chi_ctx *ctx);
+/* The same for a task that has just been taken, for which nobody can have asked anything yet: it is
+ * counted among the container's active ones, too. */
+CHI_PRIVATE void worker_begin_fresh(struct worker *w, chi_ctx *ctx);
+/* Wakes the client that is owed that; after a fence. */
+CHI_INLINE void worker_pay_after_fence(struct worker *w)
+{
+  struct queue *q = w->owed;
+  w->owed = NULL;
+  if (q)
+    queue_wake_after_fence(q, w->index);
+}
+/* Somebody may be waiting for more than lanes: messages, cancellations, what became ready. */
+CHI_INLINE bool worker_is_wanted(const struct worker *w)
+{
+  return !inbox_empty(&w->inbox) || w->ready.head || !ring_empty(&w->urgent) || w->io_flight > 0 ||
+         mark_get(&w->crew->cancel_epoch) != w->cancel_seen;
+}
 
 /* The running task whose stack or guard holds the address, or NULL. Signal-safe. */
 CHI_PRIVATE const chi_ctx *worker_fault(const struct worker *w, const void *address);

@@ -1,8 +1,6 @@
-/* worker_accept.c - from a lane entry to a task: the one place where a client's memory is read. */
+/* worker_accept.c - lanes, and from an entry to a task: the one place to read a client's memory. */
 #include "worker.h"
 #include "route.h"
-
-#define WORKER_AHEAD 4u /* entries between the one taken and the one whose task is fetched */
 
 static uint32_t worker_record_class(uint32_t size)
 {
@@ -82,15 +80,6 @@ CHI_APART static void worker_forward(struct worker *w, const struct task_raw *en
   worker_ring(w, network);
 }
 
-/* Declared cost, corrected by measurement: a lower bound of nothing, good to tell 5 us from 50. */
-static bool worker_is_slow(const struct method *m, const chi_task *header)
-{
-  uint64_t us = header->compute_us ? header->compute_us : m->def->compute_us;
-  uint64_t size = header->io_size < (1ull << 40) ? header->io_size : 1ull << 40;
-  uint64_t ns = size / 4 + us * 1000 + 5000;
-  return ns * (tally_get(&m->weight) >> 3) >> 7 >= WORKER_SLOW_NS;
-}
-
 CHI_APART static void worker_find_pool(struct worker *w, chi_pool_id id)
 {
   static const chi_query local = {.mode = CHI_QUERY_LOCAL};
@@ -124,6 +113,22 @@ static int worker_check_header(const chi_task *header)
   return CHI_OK;
 }
 
+static inline chi_ctx *worker_record_of(struct worker *w, struct queue *q, struct method *m,
+                                        uint32_t slot, uint32_t tag)
+{
+  chi_ctx *ctx = worker_record(w, m->plan.type->size);
+  if (!ctx)
+    return NULL;
+  ctx->method = m;
+  ctx->origin = TASK_FROM_CLIENT;
+  ctx->queue = q;
+  ctx->slot = slot;
+  ctx->tag = tag;
+  ctx->id = ((uint64_t)q->id << 32) | tag;
+  ctx->root = ctx->id ^ w->crew->salt;
+  return ctx;
+}
+
 /* Makes the record of a task whose pool is ready; it is the one found last. */
 static int worker_prepare(struct worker *w, const struct worker_offer *offer, struct method *m,
                           chi_ctx **out)
@@ -143,11 +148,9 @@ static int worker_prepare(struct worker *w, const struct worker_offer *offer, st
     rc = route_resolve(&header->query, map, w->crew->node, &route);
   if (rc != CHI_OK)
     return rc;
-  chi_ctx *ctx = worker_record(w, size);
+  chi_ctx *ctx = worker_record_of(w, q, m, raw->slot, raw->tag);
   if (!ctx)
     return CHI_ENOMEM;
-  if (!m->plan.plain)
-    memset(ctx->task, 0, size);
   rc = task_copy_in(&m->plan, q->table, header, offer->shared, ctx->task);
   if (rc != CHI_OK) {
     worker_record_free(w, ctx);
@@ -156,19 +159,19 @@ static int worker_prepare(struct worker *w, const struct worker_offer *offer, st
   ctx->container = route.here ? route.here : &w->last->pool->container;
   if (!route.here || (header->flags & CHI_TASK_FORCE_NET))
     worker_aim(ctx, map, route.first, route.count);
-  ctx->method = m;
-  ctx->origin = TASK_FROM_CLIENT;
-  ctx->queue = q;
   ctx->shared = offer->shared;
-  ctx->slot = raw->slot;
-  ctx->tag = raw->tag;
-  ctx->id = ((uint64_t)q->id << 32) | raw->tag;
-  ctx->root = ctx->id ^ w->crew->salt;
   if (header->deadline_ms)
     ctx->deadline = w->now + header->deadline_ms * 1000000ull;
-  ctx->slow = worker_is_slow(m, header);
+  ctx->slow = method_is_slow(m, header->compute_us, header->io_size);
   *out = ctx;
   return CHI_OK;
+}
+
+static void worker_trace_dispatch(const struct worker *w, const chi_ctx *ctx)
+{
+  if (CHI_UNLIKELY(w->crew->env->trace != NULL))
+    w->crew->env->trace(w->crew->env, ENV_TRACE_DISPATCH, w->index, ctx->id,
+                        ((uint64_t)ctx->task->pool.major << 16) | ctx->task->method);
 }
 
 static void worker_accept_task(struct worker *w, const struct task_raw *raw)
@@ -203,9 +206,7 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
   }
   tally_add(&w->accepted, 1);
   tally_add(&ctx->container->tally[w->index].active, 1);
-  if (w->crew->env->trace)
-    w->crew->env->trace(w->crew->env, ENV_TRACE_DISPATCH, w->index, ctx->id,
-                        ((uint64_t)header->pool.major << 16) | header->method);
+  worker_trace_dispatch(w, ctx);
   bool here = w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin;
   if (here && !ctx->map && worker_may_begin(w, 0))
     worker_begin(w, ctx);
@@ -222,22 +223,56 @@ CHI_APART static void worker_accept_cancel(struct worker *w, struct queue *q, ui
   queue_forget(q, w->index);
 }
 
-/* Fetches the memory of a task that comes soon, while others are dealt with: the header to be read,
- * the line behind it, where fields are, to be written, too. */
+/* Fetches the memory of the tasks that are there, while the first of them is dealt with: of most,
+ * only the line behind the header is needed, where fields are, to be written, too. It looks no
+ * further than the first entry that isn't there yet: that line is just being written. */
 static void worker_fetch(const struct queue_lane *l)
 {
-  uint64_t room = 0, ref = lane_ahead(&l->in, WORKER_AHEAD);
-  const char *task = shm_resolve_room(l->queue->table, ref, &room);
-  if (!task)
-    return;
-  __builtin_prefetch(task);
-  __builtin_prefetch(task + CHI_CACHE_LINE, 1);
+  uint64_t room = 0, ref = 0;
+  for (uint32_t i = 0; i < WORKER_ROW && (ref = lane_ahead(&l->in, i)) != 0; i++) {
+    const char *task = shm_resolve_room(l->queue->table, ref, &room);
+    if (task)
+      CHI_FETCH_TO_WRITE(task + CHI_CACHE_LINE);
+  }
 }
 
-bool worker_accept(struct worker *w, struct queue_lane *l)
+/* A task of which its entry says everything but the fields, and for which nothing but running it is
+ * to be done: the usual one. False: it is not, or something is wrong with it. */
+static bool worker_accept_brief(struct worker *w, struct queue *q, const struct lane_entry *e)
 {
-  struct lane_entry e;
-  enum lane_op op = LANE_RUN;
+  const chi_task header = {.pool = {(uint32_t)(e->pool >> 32), (uint32_t)e->pool},
+                           .method = e->method};
+  const struct pool_entry *p = worker_pool(w, header.pool);
+  if (!p || p->state != POOL_READY || !w->local.here || w->kind != WORKER_FAST ||
+      mark_get(&w->crew->draining) || mark_get(&q->gone))
+    return false;
+  struct method *m = module_method(p->pool->module, e->method);
+  if (!m || (m->def->flags & METHOD_OF_NODES) || method_is_slow(m, 0, 0) ||
+      !worker_may_begin(w, 0))
+    return false;
+  uint64_t room = 0;
+  chi_task *shared = shm_resolve_room(q->table, e->ref, &room);
+  if (room < m->plan.type->size || e->slot >= q->depth)
+    return false;
+  chi_ctx *ctx = worker_record_of(w, q, m, e->slot, e->turn);
+  if (!ctx)
+    return false;
+  if (task_copy_in(&m->plan, q->table, &header, shared, ctx->task) != CHI_OK) {
+    worker_record_free(w, ctx);
+    return false;
+  }
+  ctx->container = w->local.here;
+  ctx->shared = shared;
+  tally_add(&w->accepted, 1);
+  worker_trace_dispatch(w, ctx);
+  worker_begin_fresh(w, ctx);
+  return true;
+}
+
+/* Takes one entry; false: there is none, or it is not for this worker to take. */
+static inline bool worker_take(struct worker *w, struct queue_lane *l, struct lane_entry *e,
+                               enum lane_op *op)
+{
   struct queue *q = l->queue;
   if (!latch_try(&l->latch))
     return false;
@@ -246,20 +281,76 @@ bool worker_accept(struct worker *w, struct queue_lane *l)
    * within what accumulates between two looks. */
   if (taken && (l->in.head & 63) == 63 && queue_in_flight(q) > q->depth + 64)
     taken = false;
-  taken = taken && lane_take(&l->in, &e, &op);
-  if (taken && op == LANE_RUN && e.slot < q->depth)
-    queue_hold(q, e.slot, e.turn);
+  taken = taken && lane_take(&l->in, e, op);
+  if (taken && *op == LANE_RUN && e->slot < q->depth)
+    queue_hold(q, e->slot, e->turn);
   latch_unlock(&l->latch);
-  if (!taken)
+  worker_pay_after_fence(w);
+  return taken;
+}
+
+static inline bool worker_accept_one(struct worker *w, struct queue_lane *l)
+{
+  struct lane_entry e = {0};
+  enum lane_op op = LANE_RUN;
+  struct queue *q = l->queue;
+  if (!worker_take(w, l, &e, &op))
     return false;
-  worker_fetch(l);
   if (op == LANE_CANCEL) {
     worker_accept_cancel(w, q, e.ref, e.slot);
-  } else {
+  } else if (!e.brief || !worker_accept_brief(w, q, &e)) {
     struct task_raw raw = {.queue = q, .ref = e.ref, .slot = e.slot, .tag = e.turn};
     worker_accept_task(w, &raw);
   }
   return true;
+}
+
+static uint32_t worker_accept(struct worker *w, struct queue_lane *l)
+{
+  uint32_t n = 0, switches = w->switches;
+  worker_fetch(l);
+  while (worker_accept_one(w, l)) {
+    /* If a body blocked, others have had this stack in between, and the lane may be gone. */
+    if (++n == WORKER_ROW || w->budget == 0 || switches != w->switches || worker_is_wanted(w) ||
+        !lane_ready(&l->in))
+      break;
+    w->budget--;
+    tally_add(&w->beat, 1);
+  }
+  return n;
+}
+
+static void worker_drop_lane(struct worker *w, uint32_t at)
+{
+  struct queue_lane *l = w->lane[at];
+  mark_set(&w->lane_count, w->lane_count - 1);
+  w->lane[at] = w->lane[w->lane_count];
+  count_add(&l->holders, (uint32_t)-1); /* it may be freed from here on */
+}
+
+bool worker_take_from_lanes(struct worker *w)
+{
+  for (uint32_t n = w->lane_count; n > 0; n--) {
+    if (w->lane_at >= w->lane_count)
+      w->lane_at = 0;
+    struct queue_lane *l = w->lane[w->lane_at];
+    uint32_t run = lane_ready(&l->in) ? worker_accept(w, l) : 0;
+    if (run > 0) {
+      w->lane_run += run;
+      if (w->lane_run >= WORKER_ROW) {
+        w->lane_run = 0;
+        w->lane_at++;
+      }
+      return true;
+    }
+    if (mark_get(&l->home) != w->index || mark_get(&l->closed)) {
+      worker_drop_lane(w, w->lane_at);
+      continue;
+    }
+    w->lane_run = 0;
+    w->lane_at++;
+  }
+  return false;
 }
 
 void worker_accept_raw(struct worker *w, struct task_raw *raw)
@@ -276,4 +367,43 @@ void worker_refuse_raw(struct worker *w, struct task_raw *raw, int rc)
   worker_refuse(w, &copy, rc);
 }
 
-#undef WORKER_AHEAD
+/* ---- which lanes are served here */
+
+void worker_adopt(struct worker *w, struct queue_lane *l)
+{
+  for (uint32_t i = 0; i < w->lane_count; i++) {
+    if (w->lane[i] == l) {
+      mark_set(&l->moving, 0);
+      count_add(&l->holders, (uint32_t)-1);
+      return;
+    }
+  }
+  if (w->lane_count == w->lane_room) {
+    uint32_t room = w->lane_room ? w->lane_room * 2 : 16;
+    struct queue_lane **bigger = alloc_get(w->crew->alloc, room * sizeof(void *));
+    if (!bigger) {
+      l->node.next = w->adopt;
+      w->adopt = &l->node;
+      return;
+    }
+    if (w->lane_count)
+      memcpy(bigger, w->lane, w->lane_count * sizeof(void *));
+    alloc_put(w->crew->alloc, w->lane, w->lane_room * sizeof(void *));
+    w->lane = bigger;
+    w->lane_room = room;
+  }
+  w->lane[w->lane_count] = l;
+  mark_set(&w->lane_count, w->lane_count + 1);
+  mark_set(&l->moving, 0);
+}
+
+void worker_adopt_waiting(struct worker *w)
+{
+  struct ring_node *n = w->adopt;
+  w->adopt = NULL;
+  while (n) {
+    struct ring_node *next = n->next;
+    worker_adopt(w, CHI_CONTAINER_OF(n, struct queue_lane, node));
+    n = next;
+  }
+}

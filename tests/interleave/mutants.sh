@@ -62,7 +62,7 @@ inside()
 
 bell=sources/bell.c ring=sources/ring.c lane=sources/lane.c client=sources/client_task.c
 worker=sources/worker.c accept=sources/worker_accept.c look=sources/worker_look.c
-sleeps=interleave_bell_two moves=interleave_node_new_home
+sleeps=interleave_bell_two moves=interleave_node_new_home sleepy=interleave_node_round
 
 mutant announce-fence $bell $sleeps "$(inside 'void bell_announce' '{/atomic_fence/d}')" \
   'no fence between announcing and looking once more'
@@ -74,7 +74,7 @@ mutant announce-even $bell $sleeps \
   "$(inside 'void bell_announce' '{s/atomic_set(&b->word, word + 1)/(void)0/;s/CHI_ASSERT.*//}')
   $(inside 'void bell_withdraw' '{s/CHI_ASSERT.*//;s/word + 1/word + 2/}')" \
   'the sleep is not announced'
-mutant put-turn-first $lane $sleeps "$(inside 'bool lane_put' '{
+mutant put-turn-first $lane $sleeps "$(inside 'static inline void lane_publish' '{
     /atomic_set_release(&e->turn/d
     s/^  atomic_set(&e->ref, ref);/  atomic_set_release(\&e->turn, lane_turn(o->tail, op));\n&/
   }')" \
@@ -91,13 +91,14 @@ mutant take-early $lane interleave_lane "$(inside 'bool lane_take' '{
     /atomic_set_release(in->taken/d
     s/^  \*out = /  atomic_set_release(in->taken, head + 1);\n&/}')" \
   'an entry is given back before it was read'
-mutant put-full $lane interleave_lane "$(inside 'bool lane_put' '{s/return false/(void)0/}')" \
+mutant put-full $lane interleave_lane "$(inside 'static inline struct lane_entry \*lane_vacant' \
+  '{s/return NULL/(void)0/}')" \
   'a full lane takes one more'
 mutant home-fence $lane $moves "$(inside 'uint32_t lane_home' '{/atomic_fence/d}')" \
   'no fence between publishing and looking who is home'
 
 mutant latch-two-steps $ring interleave_list \
-  's/atomic_swap(&l->held, 1) == 0/(atomic_set(\&l->held, 1), true)/' \
+  's/atomic_swap_fenced(&l->held, 1) == 0/(atomic_set(\&l->held, 1), true)/' \
   'a latch is taken in two steps'
 mutant inbox-set $ring interleave_inbox "$(inside 'bool inbox_push' '{
     s/while (!atomic_cas(&b->top, &top, n));/while (0);\n  atomic_set(\&b->top, n);/}')" \
@@ -128,15 +129,24 @@ mutant forget-first sources/queue.c interleave_queue_ends "$(inside 'void queue_
     /queue_forget/d
     s/^{/{\n  queue_forget(q, worker);/}')" \
   'a queue is touched after the last of its tasks has ended'
-mutant hold-late $accept interleave_node_cancel "$(inside 'bool worker_accept(' '{
+mutant hold-late $accept interleave_node_cancel "$(inside 'static inline bool worker_take(' '{
     /^  latch_unlock/d
-    s/^  if (taken && op == LANE_RUN.*/  latch_unlock(\&l->latch);\n&/}')" \
+    s/^  if (taken && \*op == LANE_RUN.*/  latch_unlock(\&l->latch);\n&/}')" \
   'a slot is marked after the latch was left'
-mutant accept-unlatched $accept $moves "$(inside 'bool worker_accept(' '{
+mutant accept-unlatched $accept $moves "$(inside 'static inline bool worker_take(' '{
     s/!latch_try(&l->latch)/false/
     /latch_unlock/d}')" \
   'an entry is taken without the latch'
 
+mutant pay-never $worker $sleepy "$(inside 'static inline void worker_settle' '{
+    s/if (w->owed)/if (false)/}')" \
+  'a client is not woken for the last of the completions in a row'
+mutant pay-late $accept $sleepy "$(inside 'static inline bool worker_take(' '{
+    /worker_pay_after_fence/d}')" \
+  'a client is not woken while the next body runs'
+mutant keep-forever $worker interleave_node_pool "$(inside 'static inline void worker_settle' '{
+    s/if (w->kept)/if (false)/}')" \
+  'a container that was kept is never left'
 mutant no-last-look $worker interleave_node_round "$(inside 'bool worker_may_sleep' '{
     s/worker_has_work(w)/false/}')" \
   'a worker sleeps without a last look'
