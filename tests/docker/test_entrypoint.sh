@@ -379,6 +379,12 @@ want 0 'WARNING: CHI_SCHED_WORKER is no variable that is known here, and has no 
   'WARNING: WRP_RUNTIME_CONF has no effect here: let CHI_SERVER_CONF name the file'
 ok test "$(wc -l <"$temp/err")" = 2
 
+# The page names those variables that there are, and no others.
+sed -n "/^settings='/,/'\$/p; /^others='/p" "$entry" | grep -o 'CHI_[A-Z_]*' | sort >"$temp/known"
+grep -o 'CHI_[A-Z_]*' "$here/docker/README.md" | grep -v -x -e CHI_ -e CHI_ENOMEM | sort -u \
+  >"$temp/told"
+ok diff "$temp/known" "$temp/told"
+
 # ---- other commands ----------------------------------------------------------------------------
 
 # The command sees its arguments as they are, and its status is the script's.

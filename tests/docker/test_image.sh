@@ -269,7 +269,7 @@ docker exec -i "$one" sh -c 'cat >pools.yaml' <"$temp/pools.yaml"
 try "$DOCKER" exec "$one" chimaera compose pools.yaml
 want 1 '300.0 bdev disk: created'
 try "$DOCKER" exec "$one" chimaera call disk read block.offset=0 block.size=100663296 \
-  data.size=100663296 data=@/dev/null
+  length=100663296 data=@/dev/null
 want 1
 try "$DOCKER" exec "$one" sh -c 'chimaera status >/dev/null && cat /var/log/chimaera/chimaera.log'
 want 0 'no memory for 268435456 bytes' 'Failed to allocate shared memory segment'
