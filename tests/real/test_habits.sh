@@ -62,7 +62,8 @@ start()
 {
   local i
   : >"$shared/out"
-  env -i PATH="$bin:/usr/bin:/bin" HOME="$shared" "$variable=$conf" chimaera_start_runtime >"$shared/out" 2>&1 </dev/null &
+  env -i PATH="$bin:/usr/bin:/bin" HOME="$shared" "$variable=$conf" chimaera_start_runtime \
+    >"$shared/out" 2>&1 </dev/null &
   pid=$!
   for ((i = 0; i < 600; i++)); do
     ! grep -q '^chimaera: ready: ' "$shared/out" || { right && return 0; }
