@@ -329,6 +329,9 @@ trap '[ -z "$draft" ] || rm -f "$draft"' EXIT
 case ${1:-} in
 '' | -*) set -- chimaera start "$@" ;;
 esac
+case $file in
+-*) file=./$file ;; # not an option of what reads it
+esac
 CHI_SERVER_CONF=$file
 export CHI_SERVER_CONF
 case "${1##*/} ${2:-}" in

@@ -367,6 +367,12 @@ quiet
 enter CHI_SERVER_CONF="$odd/d.yaml" CHI_ZMQ_PORT=x -- chimaera config
 want 1 'ERROR: CHI_ZMQ_PORT: networking.port: expected a whole number from 1 to 65535, found "x"'
 
+cd "$odd" || exit 1
+enter CHI_SERVER_CONF=-n CHI_HOSTFILE=-n -- chimaera config
+want 0 'WARNING: CHI_HOSTFILE specified but file not found: -n'
+ok test -s ./-n
+cd "$here" || exit 1
+
 # Without the program there is no telling what is valid.
 enter PATH=/usr/bin:/bin -- chimaera start
 want 1
