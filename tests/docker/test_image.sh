@@ -15,8 +15,8 @@ temp=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-image-XXXXXX") || exit 1
 name=chimaera-test-$$
 image=${CHIMAERA_IMAGE:-$name}
 passed=0 failed=0 status=0
-CHIMAERA_IMAGE=$image CHIMAERA_PREFIX=$name
-export CHIMAERA_IMAGE CHIMAERA_PREFIX
+CHIMAERA_IMAGE=$image CHIMAERA_PREFIX=$name CHIMAERA_CPUS=$(($(nproc) > 1 ? 2 : 1))
+export CHIMAERA_IMAGE CHIMAERA_PREFIX CHIMAERA_CPUS
 
 docker()
 {
@@ -288,7 +288,7 @@ for n in 1 2 3; do
   ok test "$(look '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$name-node$n")" = \
     172.20.0.$((9 + n))
   ok test "$(look '{{.HostConfig.ShmSize}} {{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}' \
-    "$name-node$n")" = '2147483648 3221225472 2000000000'
+    "$name-node$n")" = "2147483648 3221225472 ${CHIMAERA_CPUS}000000000"
   on $n sh -c 'id -u; grep -h -e CapBnd -e NoNewPrivs /proc/1/status; df -k /dev/shm'
   want 0 10001 $'CapBnd:\t0000000000000000' $'NoNewPrivs:\t1' ' 2097152 '
   on $n touch /usr/file
