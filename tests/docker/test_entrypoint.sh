@@ -18,7 +18,9 @@ entry=$here/docker/entrypoint.sh
 : "${ENTRY_SHELL:=}" # another shell than the one in the script's first line
 PATH=$(cd "$(dirname "$CHIMAERA")" && pwd):$PATH
 temp=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-entry-XXXXXX") || exit 1
-passed=0 failed=0 skipped=0 status=0 pid=
+status=0 pid=
+# shellcheck source=tests/script.sh
+. "$here/tests/script.sh"
 port=$((20000 + $$ % 20000))
 for name in "${!CHI_@}" WRP_RUNTIME_CONF NOTIFY_SOCKET; do
   unset "$name"
@@ -40,22 +42,22 @@ finish()
 }
 trap finish EXIT
 
-wrong()
-{
-  failed=$((failed + 1))
-  echo "FAIL line ${BASH_LINENO[1]}: $*"
-  sed 's/^/  | /' "$temp/out" "$temp/err" 2>/dev/null | head -n 20
-}
-
-right()
-{
-  passed=$((passed + 1))
-}
-
 clear_etc()
 {
   rm -rf "$etc"
   mkdir "$etc"
+}
+
+# What is before -- goes to $set, what is behind it to $rest.
+split()
+{
+  set=()
+  while [ "$1" != -- ]; do
+    set+=("$1")
+    shift
+  done
+  shift
+  rest=("$@")
 }
 
 # Runs the script on a fresh directory: NAME=VALUE... then --, then its arguments.
@@ -67,14 +69,10 @@ enter()
 
 enter_again()
 {
-  local set=()
-  while [ "$1" != -- ]; do
-    set+=("$1")
-    shift
-  done
-  shift
+  split "$@"
   # shellcheck disable=SC2086
-  env "${set[@]}" timeout 60 $ENTRY_SHELL "$entry" "$@" >"$temp/out" 2>"$temp/err" </dev/null
+  env "${set[@]}" timeout 60 $ENTRY_SHELL "$entry" "${rest[@]}" \
+    >"$temp/out" 2>"$temp/err" </dev/null
   status=$?
 }
 
@@ -100,23 +98,6 @@ want()
 quiet()
 {
   if [ -s "$temp/err" ]; then wrong 'something was said'; else right; fi
-}
-
-# The rest is a command that must succeed, or with "not" must fail.
-ok()
-{
-  if "$@" >"$temp/ok" 2>&1; then right; else wrong "$*"; fi
-}
-
-not()
-{
-  ! "$@"
-}
-
-skip()
-{
-  skipped=$((skipped + 1))
-  echo "skipped: $*"
 }
 
 # ---- each variable reaches the daemon's configuration ------------------------------------------
@@ -409,35 +390,28 @@ want 0
 # ---- the daemon --------------------------------------------------------------------------------
 
 # Starts it as a container does; $pid is the process. NAME=VALUE... then --, then arguments.
-serve()
+serve_at_once()
 {
-  local i set=()
-  while [ "$1" != -- ]; do
-    set+=("$1")
-    shift
-  done
-  shift
+  split "$@"
   clear_etc
   : >"$temp/out"
   # shellcheck disable=SC2086
-  env "${set[@]}" CHI_ZMQ_PORT=$port $ENTRY_SHELL "$entry" "$@" >"$temp/out" 2>"$temp/err" \
-    </dev/null &
+  env "${set[@]}" CHI_ZMQ_PORT=$port $ENTRY_SHELL "$entry" "${rest[@]}" \
+    >"$temp/out" 2>"$temp/err" </dev/null &
   pid=$!
+}
+
+# The same, and waits until it is ready.
+serve()
+{
+  local i
+  serve_at_once "$@"
   for ((i = 0; i < 600; i++)); do
     ! grep -q '^chimaera: ready: ' "$temp/out" || return 0
     kill -0 $pid 2>/dev/null || break
     sleep 0.05
   done
   wrong 'the daemon does not start'
-  return 1
-}
-
-serve_at_once()
-{
-  clear_etc
-  # shellcheck disable=SC2086
-  env CHI_ZMQ_PORT=$port $ENTRY_SHELL "$entry" >"$temp/out" 2>"$temp/err" </dev/null &
-  pid=$!
 }
 
 # Waits for its end, which must be near. Sets $status.
@@ -481,7 +455,7 @@ ok grep -q "log file $temp/no/such/log: No such file or directory" "$temp/err"
 
 # Whenever a signal comes, it is heard: by the script, by the program or by the daemon.
 for ms in 00 02 04 06 08 10 12 14 16 18 20 25 30 35 40 50 60 70 80 90; do
-  serve_at_once
+  serve_at_once --
   sleep 0.0$ms
   kill -TERM $pid
   ended
@@ -522,13 +496,8 @@ mounted()
 {
   local mounts=$1
   shift
-  local set=()
-  while [ "$1" != -- ]; do
-    set+=("$1")
-    shift
-  done
-  shift
-  enter_again "${set[@]}" -- unshare -m sh -ec "$mounts; exec \"\$0\" \"\$@\"" "$entry" "$@"
+  split "$@"
+  enter_again "${set[@]}" -- unshare -m sh -ec "$mounts; exec \"\$0\" \"\$@\"" "$entry" "${rest[@]}"
 }
 
 if unshare -m true 2>/dev/null; then
@@ -558,9 +527,4 @@ else
   skip 'mounts: unshare -m as root is needed'
 fi
 
-if [ $skipped = 0 ]; then
-  echo "$passed passed, $failed failed"
-else
-  echo "$passed passed, $failed failed, $skipped skipped"
-fi
-[ $failed = 0 ]
+sum_up

@@ -14,7 +14,9 @@ here=$(cd "$(dirname "$0")/../.." && pwd)
 temp=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-image-XXXXXX") || exit 1
 name=chimaera-test-$$
 image=${CHIMAERA_IMAGE:-$name}
-passed=0 failed=0 status=0
+status=0
+# shellcheck source=tests/script.sh
+. "$here/tests/script.sh"
 CHIMAERA_IMAGE=$image CHIMAERA_PREFIX=$name CHIMAERA_CPUS=$(($(nproc) > 1 ? 2 : 1))
 export CHIMAERA_IMAGE CHIMAERA_PREFIX CHIMAERA_CPUS
 
@@ -40,18 +42,6 @@ finish()
   rm -rf "$temp"
 }
 
-wrong()
-{
-  failed=$((failed + 1))
-  echo "FAIL line ${BASH_LINENO[1]}: $*"
-  sed 's/^/  | /' "$temp/out" 2>/dev/null | tail -n 20
-}
-
-right()
-{
-  passed=$((passed + 1))
-}
-
 # Runs a command: its status in $status, what it prints in $temp/out.
 try()
 {
@@ -75,16 +65,6 @@ want()
     fi
   done
   right
-}
-
-ok()
-{
-  if "$@" >"$temp/out" 2>&1 </dev/null; then right; else wrong "$*"; fi
-}
-
-not()
-{
-  ! "$@"
 }
 
 # A short-lived container: options of docker run and --, then what the entry script gets.
@@ -154,8 +134,8 @@ on()
 # ---- an engine, and the image ------------------------------------------------------------------
 
 if ! docker version >/dev/null 2>&1; then
-  echo "skipped: no engine answers $DOCKER version"
-  echo '0 passed, 0 failed, 1 skipped'
+  skip "no engine answers $DOCKER version"
+  sum_up
   rm -rf "$temp"
   exit 0
 fi
@@ -165,9 +145,9 @@ if [ "$image" = "$name" ]; then
   base=${CHIMAERA_BASE:-$("$here/tools/base-image")} || exit 1
   if ! docker build -q -f "$here/docker/Dockerfile" --build-arg BASE="$base" \
     --label "chimaera=$name" -t "$image" "$here" >"$temp/out" 2>&1; then
-    tail -n 30 "$temp/out"
-    echo '0 passed, 1 failed'
-    exit 1
+    wrong 'the image cannot be built'
+    sum_up
+    exit
   fi
   right
 fi
@@ -367,5 +347,4 @@ want 0
 run -v "${name}_chimaera-node1-logs:/var/log/chimaera" -- cat /var/log/chimaera/chimaera.log
 want 0 'node 1 is alive'
 
-echo "$passed passed, $failed failed"
-[ $failed = 0 ]
+sum_up

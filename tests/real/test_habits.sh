@@ -14,43 +14,33 @@ if ! [ -x "$CHIMAERA" ]; then
   exit 1
 fi
 bin=$(cd "$(dirname "$CHIMAERA")" && pwd)
-shared=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-habits-XXXXXX") || exit 1
+temp=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-habits-XXXXXX") || exit 1
 port=$((20000 + $$ % 20000))
-passed=0 failed=0 status=0 pid=
+status=0 pid=
 variable=CHI_SERVER_CONF
-conf=$shared/chimaera_config.yaml
+# shellcheck source=tests/script.sh
+. "$here/tests/script.sh"
+conf=$temp/chimaera_config.yaml
 
 # shellcheck disable=SC2317
 finish()
 {
   [ -z "$pid" ] || kill -9 "$pid" 2>/dev/null
-  rm -rf "$shared"
+  rm -rf "$temp"
 }
 trap finish EXIT
-
-right()
-{
-  passed=$((passed + 1))
-}
-
-wrong()
-{
-  failed=$((failed + 1))
-  echo "FAIL line ${BASH_LINENO[1]}: $*"
-  sed 's/^/  | /' "$shared/out" 2>/dev/null | tail -n 20
-}
 
 # A command as a remote shell without a terminal runs it: hardly any environment.
 remote()
 {
-  timeout 60 env -i PATH="$bin:/usr/bin:/bin" HOME="$shared" "$variable=$conf" "$@" \
-    >"$shared/out" 2>&1 </dev/null
+  timeout 60 env -i PATH="$bin:/usr/bin:/bin" HOME="$temp" "$variable=$conf" "$@" \
+    >"$temp/out" 2>&1 </dev/null
   status=$?
 }
 
 want()
 {
-  if [ $status = "$1" ] && { [ $# = 1 ] || grep -q -e "$2" "$shared/out"; }; then
+  if [ $status = "$1" ] && { [ $# = 1 ] || grep -q -e "$2" "$temp/out"; }; then
     right
   else
     wrong "status $status, want $1${2:+ and a line like $2}"
@@ -61,12 +51,12 @@ want()
 start()
 {
   local i
-  : >"$shared/out"
-  env -i PATH="$bin:/usr/bin:/bin" HOME="$shared" "$variable=$conf" chimaera_start_runtime \
-    >"$shared/out" 2>&1 </dev/null &
+  : >"$temp/out"
+  env -i PATH="$bin:/usr/bin:/bin" HOME="$temp" "$variable=$conf" chimaera_start_runtime \
+    >"$temp/out" 2>&1 </dev/null &
   pid=$!
   for ((i = 0; i < 600; i++)); do
-    ! grep -q '^chimaera: ready: ' "$shared/out" || { right && return 0; }
+    ! grep -q '^chimaera: ready: ' "$temp/out" || { right && return 0; }
     kill -0 $pid 2>/dev/null || break
     sleep 0.05
   done
@@ -107,7 +97,7 @@ network:
 # Logging configuration
 logging:
   level: "debug"
-  file: "$shared/chimaera.log"
+  file: "$temp/chimaera.log"
 
 # Performance tuning
 performance:
@@ -136,7 +126,7 @@ if start; then
   want 1 'is already served by process'
   # How tools look for it, and how they would kill it.
   remote pgrep -x -f chimaera_start_runtime
-  if [ $status = 0 ] && grep -qx "$pid" "$shared/out"; then right; else wrong 'not to be found'; fi
+  if [ $status = 0 ] && grep -qx "$pid" "$temp/out"; then right; else wrong 'not to be found'; fi
   remote chimaera status
   want 0 ' serving '
   remote chimaera_compose "$conf"
@@ -171,7 +161,7 @@ if start; then
   kill -TERM $pid
   ended 0
 fi
-mkdir "$shared/.chimaera" && mv "$conf" "$shared/.chimaera/chimaera.yaml"
+mkdir "$temp/.chimaera" && mv "$conf" "$temp/.chimaera/chimaera.yaml"
 variable=NO_SUCH_VARIABLE # then it is the file below HOME
 if start; then
   remote chimaera_stop_runtime
@@ -182,12 +172,11 @@ fi
 # ---- the unit for systemd ----------------------------------------------------------------------
 
 if command -v systemd-analyze >/dev/null; then
-  sed "s|@bindir@|$bin|" "$here/config/chimaera.service" >"$shared/chimaera.service"
-  HOME=$shared systemd-analyze verify "$shared/chimaera.service" >"$shared/out" 2>&1
+  sed "s|@bindir@|$bin|" "$here/config/chimaera.service" >"$temp/chimaera.service"
+  HOME=$temp systemd-analyze verify "$temp/chimaera.service" >"$temp/out" 2>&1
   status=$?
   want 0
-  if [ -s "$shared/out" ]; then wrong 'systemd has something to say'; else right; fi
+  if [ -s "$temp/out" ]; then wrong 'systemd has something to say'; else right; fi
 fi
 
-echo "$passed passed, $failed failed"
-[ $failed = 0 ]
+sum_up
