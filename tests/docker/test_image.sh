@@ -37,7 +37,7 @@ finish()
     docker ps -aq --filter "name=^$name" | xargs -r "$DOCKER" rm -fv
     docker volume ls -q --filter "name=^$name" | xargs -r "$DOCKER" volume rm
     [ "$image" != "$name" ] || docker rmi "$image"
-    docker image prune -f --filter "label=chimaera=$name"
+    docker image prune -f --filter label=chimaera=runtime-build
   } >/dev/null 2>&1
   rm -rf "$temp"
 }
@@ -142,9 +142,9 @@ fi
 trap finish EXIT
 trap 'exit 1' INT TERM HUP
 if [ "$image" = "$name" ]; then
-  base=${CHIMAERA_BASE:-$("$here/tools/base-image")} || exit 1
-  if ! docker build -q -f "$here/docker/Dockerfile" --build-arg BASE="$base" \
-    --label "chimaera=$name" -t "$image" "$here" >"$temp/out" 2>&1; then
+  : "${CHIMAERA_BASE:=$("$here/tools/base-image")}"
+  export CHIMAERA_BASE
+  if ! "${compose[@]}" build >"$temp/out" 2>&1 </dev/null; then
     wrong 'the image cannot be built'
     sum_up
     exit
