@@ -208,9 +208,13 @@ docker run -d --name "$one" --shm-size 2g -e CHI_SCHED_WORKERS=1 -e CHI_ZMQ_PORT
 healthy "$one"
 try "$DOCKER" logs "$one"
 want 0 'chimaera: ready: instance chi_main_segment_chimaera:6001, 1 fast'
-# The daemon is the first process. A client needs only the socket's directory, and the same user.
-try "$DOCKER" exec "$one" sh -c 'cat /proc/1/comm'
+# The script has become the daemon: between it and the first process is no shell.
+try "$DOCKER" exec "$one" sh -c 'cat /proc/1/comm /proc/1/task/1/children'
+want 0 tini
+# shellcheck disable=SC2016
+try "$DOCKER" exec "$one" sh -c 'read -r child rest </proc/1/task/1/children; cat /proc/$child/comm'
 want 0 chimaera
+# A client needs only the socket's directory, and the same user.
 run -e CHI_ZMQ_PORT=6001 -v "$name-tmp:/tmp" -- chimaera call admin flush
 want 0 total_work_done
 # Its first start's file is no obstacle to the second; SIGTERM ends it with 0 each time.
@@ -224,7 +228,7 @@ try "$DOCKER" stop "$one"
 want 0
 ok test "$(look '{{.State.ExitCode}}' "$one")" = 0
 docker start "$one" >/dev/null
-docker stop "$one" >/dev/null # in the middle of its start, perhaps before the daemon is there
+docker stop "$one" >/dev/null # in the middle of its start, before the daemon is there
 case $(look '{{.State.ExitCode}}' "$one") in
 0 | 1 | 143) right ;;
 *) wrong "status $(look '{{.State.ExitCode}}' "$one") when stopped early" ;;
