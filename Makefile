@@ -30,6 +30,7 @@ libdir ?= $(prefix)/lib
 includedir ?= $(prefix)/include
 datadir ?= $(prefix)/share
 unitdir ?= $(prefix)/lib/systemd/system
+tmpfilesdir ?= $(prefix)/lib/tmpfiles.d
 completiondir ?= $(datadir)/bash-completion/completions
 export LC_ALL := C
 
@@ -258,6 +259,7 @@ INSTALLED = $(includedir)/chimaera.h $(libdir)/libchimaera.a $(libdir)/libchimae
   $(libdir)/libchimaera.so $(libdir)/pkgconfig/chimaera.pc \
   $(if $(TOOL),$(addprefix $(bindir)/,chimaera $(ALIASES))) \
   $(if $(wildcard config/chimaera.service),$(unitdir)/chimaera.service) \
+  $(if $(wildcard config/chimaera.conf),$(tmpfilesdir)/chimaera.conf) \
   $(if $(wildcard config/chimaera_default.yaml),$(datadir)/chimaera/chimaera_default.yaml) \
   $(if $(wildcard tools/completion.bash),$(completiondir)/chimaera)
 
@@ -276,6 +278,9 @@ ifneq ($(TOOL),)
 endif
 ifneq ($(wildcard config/chimaera.service),)
 	sed 's|@bindir@|$(bindir)|' config/chimaera.service >$(DESTDIR)$(unitdir)/chimaera.service
+endif
+ifneq ($(wildcard config/chimaera.conf),)
+	install -m 644 config/chimaera.conf $(DESTDIR)$(tmpfilesdir)/
 endif
 ifneq ($(wildcard config/chimaera_default.yaml),)
 	install -m 644 config/chimaera_default.yaml $(DESTDIR)$(datadir)/chimaera/

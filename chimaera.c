@@ -4019,7 +4019,7 @@ struct real_env {
   uint32_t *mark; /* env.alive */
   struct real_log log;
   const char *directory;   /* of sockets; NULL: that of this user */
-  struct real_limit limit; /* real_shm asks it */
+  struct real_limit limit; /* asked before memory is taken */
   uint64_t complained;     /* when real_shm last logged that memory is short */
   struct real_loop *loop;  /* of a node */
   struct real_file *files; /* of a node: one for each worker */
@@ -31224,6 +31224,8 @@ int real_shm_adopt(int fd, enum env_access access, struct env_segment *out)
 #include <time.h>
 #include <unistd.h>
 
+#define REAL_ENV_LARGE ((size_t)16 << 20) /* so much at once is a device's */
+
 /* ---- clock, random, memory, log -------------------------------------------------------------- */
 
 static uint64_t real_env_clock(struct env *env)
@@ -31254,9 +31256,13 @@ static uint64_t real_env_random(struct env *env)
   return value;
 }
 
+/* Pages are had when they are written to, and where they can't be that ends the process: so what
+ * can never fit is refused here. */
 static void *real_env_get(void *arg, size_t size)
 {
-  (void)arg;
+  const struct real_env *r = arg;
+  if (size >= REAL_ENV_LARGE && size > real_limit_memory(&r->limit))
+    return NULL;
   return malloc(size);
 }
 
@@ -31399,7 +31405,7 @@ int real_env_open(struct real_env *r, const char *log_file)
   r->env = (struct env){
       .version = ENV_VERSION,
       .self = r,
-      .alloc = {real_env_get, real_env_put, NULL},
+      .alloc = {real_env_get, real_env_put, r},
       .clock = real_env_clock,
       .random = real_env_random,
       .log = real_env_log,
@@ -31485,6 +31491,8 @@ struct timespec *real_env_left(uint64_t now, uint64_t deadline, struct timespec 
   out->tv_nsec = (long)(left % 1000000000u);
   return out;
 }
+
+#undef REAL_ENV_LARGE
 
 #endif
 #endif /* CHI_OMIT_REAL */

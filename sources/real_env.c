@@ -15,6 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define REAL_ENV_LARGE ((size_t)16 << 20) /* so much at once is a device's */
+
 /* ---- clock, random, memory, log -------------------------------------------------------------- */
 
 static uint64_t real_env_clock(struct env *env)
@@ -45,9 +47,13 @@ static uint64_t real_env_random(struct env *env)
   return value;
 }
 
+/* Pages are had when they are written to, and where they can't be that ends the process: so what
+ * can never fit is refused here. */
 static void *real_env_get(void *arg, size_t size)
 {
-  (void)arg;
+  const struct real_env *r = arg;
+  if (size >= REAL_ENV_LARGE && size > real_limit_memory(&r->limit))
+    return NULL;
   return malloc(size);
 }
 
@@ -190,7 +196,7 @@ int real_env_open(struct real_env *r, const char *log_file)
   r->env = (struct env){
       .version = ENV_VERSION,
       .self = r,
-      .alloc = {real_env_get, real_env_put, NULL},
+      .alloc = {real_env_get, real_env_put, r},
       .clock = real_env_clock,
       .random = real_env_random,
       .log = real_env_log,
@@ -276,5 +282,7 @@ struct timespec *real_env_left(uint64_t now, uint64_t deadline, struct timespec 
   out->tv_nsec = (long)(left % 1000000000u);
   return out;
 }
+
+#undef REAL_ENV_LARGE
 
 #endif

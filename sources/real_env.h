@@ -23,7 +23,7 @@ struct real_env {
   uint32_t *mark; /* env.alive */
   struct real_log log;
   const char *directory;   /* of sockets; NULL: that of this user */
-  struct real_limit limit; /* real_shm asks it */
+  struct real_limit limit; /* asked before memory is taken */
   uint64_t complained;     /* when real_shm last logged that memory is short */
   struct real_loop *loop;  /* of a node */
   struct real_file *files; /* of a node: one for each worker */

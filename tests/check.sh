@@ -438,7 +438,7 @@ part_real()
   build all real || return
   real_programs gcc-amalgam
   set -- env PATH="$built:$PATH" CHIMAERA="$built/chimaera" BUILD="$built"
-  for script in tests/real/*.sh; do
+  for script in tests/real/*.sh tests/docker/test_entrypoint.sh; do
     [ ! -x "$script" ] || run "$script" "$@" "$script"
   done
 }

@@ -92,6 +92,8 @@ static int start_describe(const struct cli *cli, const char *instance, char *lin
       json = cli_figures(&link, &err);
     cli_disconnect(&link);
   }
+  if (!json && start_signal)
+    return cli_fail(cli, "asked to stop before it served");
   if (!json)
     return cli_fail(cli, "the node does not answer: %s", err.text);
   for (const struct json *w = json_list(json, "workers"); w; w = w->next) {

@@ -49,6 +49,26 @@ TEST(memory_can_be_had_and_given_back)
   real_env_close(&r);
 }
 
+TEST(large_memory_is_had_only_where_it_can_be)
+{
+  struct real_env r;
+  char dir[64], cgroup[80], root[80];
+  CHECK(scratch_make(dir));
+  CHECK_INT(real_env_open(&r, NULL), CHI_OK);
+  snprintf(cgroup, sizeof(cgroup), "%s/cgroup", dir);
+  snprintf(root, sizeof(root), "%s/fs", dir);
+  r.limit = (struct real_limit){cgroup, root, "/nowhere"};
+  CHECK(scratch_write(dir, "cgroup", "0::/a\n"));
+  CHECK(scratch_write(dir, "fs/a/memory.max", "67108864\n"));
+  CHECK(scratch_write(dir, "fs/a/memory.current", "1048576\n"));
+  void *large = alloc_get(&r.env.alloc, (size_t)32 << 20);
+  CHECK(large);
+  alloc_put(&r.env.alloc, large, (size_t)32 << 20);
+  CHECK(!alloc_get(&r.env.alloc, (size_t)64 << 20));
+  real_env_close(&r);
+  scratch_remove(dir);
+}
+
 static void write_to(void *arg)
 {
   *(volatile char *)arg = 1;
