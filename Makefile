@@ -6,6 +6,7 @@
 #   CC=gcc|clang          compiler
 #   SAN=                  sanitizers: address,undefined or thread or fuzzer (clang only)
 #   AMALGAM=1             1: the core is compiled as one file, as it ships; 0: file by file
+#   HTTP=1                0: without libmicrohttpd, which only the program needs
 #   OMIT=                 REAL, SIM or both: parts to leave out
 #   INTERLEAVE=0          1: each atomic operation is a scheduling point of the test
 #   HOSTILE=0             1: allocations fail, stacks move, wake-ups are spurious
@@ -60,6 +61,11 @@ included = $(if $(filter-out $(if $(filter REAL,$(OMIT)),sources/real_%),$(shell
   grep -l '^\#include <$(1)\.h>' sources/*.c 2>/dev/null)),$(2))
 LIBRARIES := $(call included,yaml,-lyaml) $(call included,ev,-lev) $(call included,zmq,-lzmq) \
   -pthread -ldl
+# What the program alone needs: without libmicrohttpd `chimaera metrics` prints and doesn't serve.
+ifeq ($(origin HTTP),undefined)
+HTTP := $(shell echo '\#include <microhttpd.h>' | $(CC) -E -x c - >/dev/null 2>&1 && echo 1)
+endif
+TOOL_LIBRARIES := $(if $(filter 1,$(HTTP)),-lmicrohttpd)
 
 # ---- flags -----------------------------------------------------------------------------------
 
@@ -69,6 +75,7 @@ san_link := $(if $(SAN),-fsanitize=$(san_all))
 san_compile := $(if $(SAN),$(san_link) -fno-omit-frame-pointer -fno-sanitize-recover=undefined) \
   $(if $(filter fuzzer,$(SAN)),-fsanitize=fuzzer-no-link)
 DEFINES := $(addprefix -DCHI_OMIT_,$(OMIT)) \
+  $(if $(filter 1,$(HTTP)),,-DHTTP_LEFT_OUT) \
   $(if $(filter 1,$(INTERLEAVE)),-DCHI_INTERLEAVE -DLANE_ENTRIES=2u) \
   $(if $(filter 1,$(HOSTILE)),-DCHI_HOSTILE)
 WARN := -Wall -Wextra -Wshadow $(WERROR)
@@ -139,7 +146,7 @@ $(BUILD)/libchimaera.so: $(BUILD)/libchimaera.so.0
 	ln -sf $(<F) $@
 
 $(BUILD)/chimaera: $(call objects,$(TOOL)) $(CORE_LINK)
-	$(LINK) $(call objects,$(TOOL)) $(CORE_FLAGS) $(LIBRARIES) -o $@
+	$(LINK) $(call objects,$(TOOL)) $(CORE_FLAGS) $(LIBRARIES) $(TOOL_LIBRARIES) -o $@
 
 $(addprefix $(BUILD)/,$(ALIASES)): $(PROGRAM)
 	ln -sf chimaera $@
@@ -166,7 +173,7 @@ define suite
 $(BUILD)/test-$(1): $(call objects,$(wildcard tests/$(1)/*.c)) $(BUILD)/libtest.a $(TOOL_LIB) \
     $(CORE_LINK)
 	$$(LINK) $(call objects,$(wildcard tests/$(1)/*.c)) $(BUILD)/libtest.a $(TOOL_LIB) \
-	  $(CORE_FLAGS) $(LIBRARIES) -o $$@
+	  $(CORE_FLAGS) $(LIBRARIES) $(TOOL_LIBRARIES) -o $$@
 endef
 $(foreach dir,unit sim interleave,$(eval $(call suite,$(dir))))
 
@@ -187,7 +194,7 @@ $(BUILD)/modules/%.so: $(BUILD)/tests/modules/%.o
 
 $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TOOL_LIB) $(CORE_LINK)
 	@mkdir -p $(@D)
-	$(LINK) -fsanitize=fuzzer $< $(TOOL_LIB) $(CORE_FLAGS) $(LIBRARIES) -o $@
+	$(LINK) -fsanitize=fuzzer $< $(TOOL_LIB) $(CORE_FLAGS) $(LIBRARIES) $(TOOL_LIBRARIES) -o $@
 
 # What the simulation says of large clusters.
 $(BUILD)/scale: $(BUILD)/tests/scale/scale.o $(CORE_LINK)

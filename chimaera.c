@@ -1591,7 +1591,7 @@ CHI_INLINE struct method *module_method(struct module *m, uint32_t id)
 
 enum pool_state { POOL_CREATING, POOL_READY, POOL_DESTROYED, POOL_FAILED };
 
-#define POOL_BUCKETS 40u /* of service time: powers of two of nanoseconds in halves, from 64 ns */
+#define POOL_BUCKETS 60u /* of service time: powers of two of nanoseconds in halves, from 64 ns */
 
 /* One method on one worker: tallies. */
 struct pool_figures {
@@ -1703,7 +1703,8 @@ CHI_PRIVATE void pool_count(const struct alloc *alloc, struct container *c, uint
 /* Figures of a method over all workers. */
 CHI_PRIVATE void pool_figures_sum(const struct pool *pool, uint32_t method,
                                   struct pool_figures *out);
-/* The upper end of a bucket in nanoseconds. */
+/* The bucket of a time, and the upper end of one, in nanoseconds. The last has what is longer. */
+CHI_PRIVATE uint32_t pool_bucket(uint64_t ns);
 CHI_PRIVATE uint64_t pool_bucket_end(uint32_t bucket);
 /* The time below which `percent` of the sampled runs stayed: upper end of a bucket; 0: none. */
 CHI_PRIVATE uint64_t pool_percentile(const struct pool_figures *f, uint32_t percent);
@@ -1909,6 +1910,8 @@ enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
 #define WORKER_SPARES 32u       /* stacks kept for the next burst, per worker */
 #define WORKER_RECORDS 8u       /* size classes of records: 512 << class */
 #define WORKER_LOOKS 5u         /* that find one worker busy and another idle before a lane moves */
+#define WORKER_CODE(name, code, text) +1u
+#define WORKER_CODES (0u CHI_STATUS_TABLE(WORKER_CODE)) /* that are counted apart */
 #define WORKER_STUCK_NS 20000000u /* a method this long in one go loses its worker's other work */
 
 struct worker;
@@ -1968,6 +1971,9 @@ struct worker {
   uint32_t awake, inside; /* atomic: stepped lately; inside a method */
   uint32_t full;          /* atomic: it has no stack to begin one more task with */
   uint64_t beat, accepted, ended, refused, busy_ns, blocked_count, resting; /* tallies */
+  /* Tallies of tasks that ended, or were refused, with another code than success: by the code's
+   * negative; 0: the methods' own codes. */
+  uint64_t failed[WORKER_CODES];
   uint64_t beat_seen; /* network worker: at its last look; its own: when that was */
   uint64_t load_seen; /* network worker: nanoseconds of work, at its last look */
   bool stuck;         /* network worker: full, or inside a method since the look before */
@@ -2068,6 +2074,7 @@ CHI_PRIVATE bool worker_lopsided(struct worker *network, uint32_t *from, uint32_
 CHI_PRIVATE void worker_home(struct worker *network, struct queue_lane *lane, uint32_t home);
 
 /* ---- between worker.c, worker_accept.c and worker_io.c */
+CHI_PRIVATE void worker_count_failure(struct worker *w, int rc);
 /* A slow worker that isn't inside a method, if there is one; in turn. */
 CHI_PRIVATE struct worker *worker_of_slow(struct worker_crew *crew);
 /* Starts an operation from this worker's loop; one that finds no room waits its turn. */
@@ -2437,8 +2444,16 @@ struct net_figures {
   uint64_t unreachable, unknown; /* parts that ended so */
   uint64_t bytes_out, bytes_in;  /* of requests and answers, with their bulk */
   uint32_t calls_open, runs_open, answers_kept;
+  uint64_t calls_ended, calls_ns;    /* this node's own, and how long they took in all */
+  uint64_t call_time[POOL_BUCKETS];  /* how many took so long: see pool_bucket */
 };
 CHI_PRIVATE void net_figures(const struct net *n, struct net_figures *out);
+/* What lies between this node and another one now. */
+struct net_peer_figures {
+  uint32_t waiting, open; /* requests that wait to be sent; that are sent and not answered */
+  uint32_t kept;          /* answers that the peer has not acknowledged */
+};
+CHI_PRIVATE void net_peer_figures(const struct net *n, uint32_t node, struct net_peer_figures *out);
 /* What this node holds of peers' room, and of its own for them: slots, bytes, answers. It comes
  * back to 0 when nothing is under way any more. */
 CHI_PRIVATE uint64_t net_credit(const struct net *n);
@@ -9942,16 +9957,16 @@ static void admin_out_worker(const struct admin_out *o, const struct worker *w, 
 }
 
 /* The histogram: [upper end in nanoseconds, count] for each bucket that has any. */
-static void admin_out_latency(const struct admin_out *o, const struct pool_figures *f)
+static void admin_out_latency(const struct admin_out *o, const uint64_t *bucket)
 {
   bool first = true;
   admin_out_open(o, "latency", "[", false);
   for (uint32_t b = 0; b < POOL_BUCKETS; b++) {
     char text[64];
-    if (f->bucket[b] == 0)
+    if (bucket[b] == 0)
       continue;
     snprintf(text, sizeof text, "%s[%llu,%llu]", first ? "" : ",",
-             (unsigned long long)pool_bucket_end(b), (unsigned long long)f->bucket[b]);
+             (unsigned long long)pool_bucket_end(b), (unsigned long long)bucket[b]);
     o->put(o->arg, text);
     first = false;
   }
@@ -9972,7 +9987,9 @@ static void admin_out_method(const struct admin_out *o, const struct pool *p, ui
   admin_out_number(o, "mean_ns", f.sampled ? f.sampled_ns / f.sampled : 0, false);
   admin_out_number(o, "p50_ns", pool_percentile(&f, 50), false);
   admin_out_number(o, "p99_ns", pool_percentile(&f, 99), false);
-  admin_out_latency(o, &f);
+  admin_out_number(o, "sampled", f.sampled, false);
+  admin_out_number(o, "sampled_ns", f.sampled_ns, false);
+  admin_out_latency(o, f.bucket);
   o->put(o->arg, "}");
 }
 
@@ -10047,26 +10064,40 @@ static void admin_out_memory(const struct admin_out *o, const struct admin_host 
   o->put(o->arg, "}");
 }
 
+/* Failures by code: those that a method made up are "own". */
+static void admin_out_codes(const struct admin_out *o, const uint64_t *failed)
+{
+  bool first = true;
+  admin_out_open(o, "codes", "{", false);
+  for (uint32_t i = 0; i < WORKER_CODES; i++) {
+    if (failed[i] == 0)
+      continue;
+    admin_out_number(o, i == 0 ? "own" : chi_status_name(-(int)i), failed[i], first);
+    first = false;
+  }
+  o->put(o->arg, "}");
+}
+
 static void admin_out_totals(const struct admin_out *o, const struct admin_host *host)
 {
-  uint64_t accepted = 0, ended = 0, refused = 0, failed = 0;
+  uint64_t accepted = 0, ended = 0, refused = 0, sum = 0, failed[WORKER_CODES] = {0};
   for (uint32_t i = 0; i < host->crew->count; i++) {
+    const struct worker *w = &host->crew->worker[i];
+    refused += tally_get(&w->refused);
+    ended += tally_get(&w->ended);
+    for (uint32_t c = 0; c < WORKER_CODES; c++)
+      failed[c] += tally_get(&w->failed[c]);
+  }
+  for (uint32_t i = 0; i < host->crew->count; i++) /* later: what ended was accepted before */
     accepted += tally_get(&host->crew->worker[i].accepted);
-    ended += tally_get(&host->crew->worker[i].ended);
-    refused += tally_get(&host->crew->worker[i].refused);
-  }
-  for (const struct pool *p = host->directory->first; p; p = p->next) {
-    for (uint32_t i = 0; i < p->module->count; i++) {
-      struct pool_figures f;
-      pool_figures_sum(p, i, &f);
-      failed += f.errors;
-    }
-  }
+  for (uint32_t c = 0; c < WORKER_CODES; c++)
+    sum += failed[c];
   admin_out_open(o, "totals", "{", false);
   admin_out_number(o, "submitted", accepted + refused, true);
   admin_out_number(o, "completed", ended + refused, false);
-  admin_out_number(o, "failed", failed, false);
+  admin_out_number(o, "failed", sum > refused ? sum - refused : 0, false);
   admin_out_number(o, "refused", refused, false);
+  admin_out_codes(o, failed);
   o->put(o->arg, "}");
 }
 
@@ -10076,7 +10107,10 @@ static void admin_out_node(const struct admin_out *o, const struct fleet *f, uin
 {
   static const char *const states[] = {"unknown", "alive", "suspected", "dead"};
   const struct peer *p = &f->peers.peer[node];
+  struct net_peer_figures n;
+  net_peer_figures(f->net, node, &n);
   admin_out_number(o, "id", node, true);
+  admin_out_string(o, "host", f->options.config->hosts[node].name, false);
   admin_out_string(o, "state", states[member_state(f->member, node)], false);
   admin_out_number(o, "boot", member_boot(f->member, node), false);
   admin_out_number(o, "met", p->met, false);
@@ -10084,6 +10118,10 @@ static void admin_out_node(const struct admin_out *o, const struct fleet *f, uin
   admin_out_number(o, "messages_in", p->received, false);
   admin_out_number(o, "bytes_out", p->bytes_sent, false);
   admin_out_number(o, "bytes_in", p->bytes_received, false);
+  admin_out_number(o, "refused", p->refusals, false);
+  admin_out_number(o, "requests_waiting", n.waiting, false);
+  admin_out_number(o, "requests_open", n.open, false);
+  admin_out_number(o, "answers_kept", n.kept, false);
 }
 
 static void admin_out_net(const struct admin_out *o, const struct fleet *f)
@@ -10101,14 +10139,24 @@ static void admin_out_net(const struct admin_out *o, const struct fleet *f)
   admin_out_number(o, "runs", n.runs, false);
   admin_out_number(o, "runs_open", n.runs_open, false);
   admin_out_number(o, "repeats", n.repeats, false);
+  admin_out_number(o, "answers", n.answers, false);
   admin_out_number(o, "not_run", n.not_run, false);
   admin_out_number(o, "unreachable", n.unreachable, false);
   admin_out_number(o, "unknown", n.unknown, false);
+  admin_out_number(o, "aborted", n.aborted, false);
   admin_out_number(o, "malformed", n.malformed, false);
   admin_out_number(o, "bytes_out", n.bytes_out, false);
   admin_out_number(o, "bytes_in", n.bytes_in, false);
   admin_out_number(o, "probes", m->probes, false);
   admin_out_number(o, "probes_failed", m->failed, false);
+  admin_out_number(o, "suspected", m->suspected, false);
+  admin_out_number(o, "died", m->died, false);
+  admin_out_number(o, "refuted", m->refuted, false);
+  admin_out_number(o, "late", m->late, false);
+  admin_out_number(o, "dropped", f->peers.dropped, false);
+  admin_out_number(o, "calls_ended", n.calls_ended, false);
+  admin_out_number(o, "calls_ns", n.calls_ns, false);
+  admin_out_latency(o, n.call_time);
   o->put(o->arg, "}");
 }
 
@@ -10137,6 +10185,10 @@ void admin_monitor_print(const struct admin_host *host, struct admin_asked *aske
   admin_out_string(&o, "instance", host->instance, true);
   admin_out_string(&o, "version", CHI_VERSION, false);
   admin_out_number(&o, "node", crew->node, false);
+  if (host->fleet->open) {
+    admin_out_string(&o, "host", host->fleet->options.config->hosts[crew->node].name, false);
+    admin_out_number(&o, "boot", host->fleet->peers.boot, false);
+  }
   admin_out_string(&o, "state", host->state(host->arg), false);
   admin_out_number(&o, "uptime_ns", now - host->boot_time, false);
   admin_out_open(&o, "workers", "[", false);
@@ -14033,6 +14085,14 @@ void net_figures(const struct net *n, struct net_figures *out)
   *out = n->figures;
 }
 
+void net_peer_figures(const struct net *n, uint32_t node, struct net_peer_figures *out)
+{
+  const struct net_link *l = node < n->nodes ? n->link[node] : NULL;
+  *out = (struct net_peer_figures){0};
+  if (l)
+    *out = (struct net_peer_figures){.waiting = l->waiting, .open = l->busy, .kept = l->kept};
+}
+
 /* Slots that are neither in use nor free. */
 static uint32_t net_slots_missing(const struct net_link *l)
 {
@@ -14418,6 +14478,15 @@ static void net_call_report(struct net_call *call, int rc)
               f->item[0].container, chi_status_name(rc));
 }
 
+static void net_call_time(const struct net_call *call)
+{
+  struct net_figures *f = &call->net->figures;
+  uint64_t ns = call->net->now - call->began;
+  f->calls_ended++;
+  f->calls_ns += ns;
+  f->call_time[pool_bucket(ns)]++;
+}
+
 void net_call_end(struct net_call *call)
 {
   struct net *n = call->net;
@@ -14428,6 +14497,8 @@ void net_call_end(struct net_call *call)
   int rc = call->failures.listed > 0 ? call->failures.item[0].rc : CHI_OK;
   if (rc == CHI_ECANCELLED && call->cancel != CHI_OK)
     rc = call->cancel; /* bodies are only told that they are to end, not why */
+  if (!call->run)
+    net_call_time(call);
   if (rc != CHI_OK && !call->run)
     net_call_report(call, rc);
   struct net_failures failures = call->failures;
@@ -16932,6 +17003,12 @@ CHI_APART static void worker_finish_call(struct worker *w, chi_ctx *ctx)
     worker_send(w, &w->crew->worker[w->crew->count - 1], &ctx->node);
 }
 
+CHI_APART void worker_count_failure(struct worker *w, int rc)
+{
+  uint32_t code = rc > 0 ? 0 : (uint32_t)-(int64_t)rc;
+  tally_add(&w->failed[code < WORKER_CODES ? code : 0], 1);
+}
+
 static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc)
 {
   ctx->task->rc = rc;
@@ -16939,6 +17016,8 @@ static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc)
   if (ctx->origin == TASK_FROM_CLIENT)
     task_copy_out(&ctx->method->plan, ctx->task, ctx->shared);
   tally_add(&w->ended, 1);
+  if (CHI_UNLIKELY(rc != CHI_OK))
+    worker_count_failure(w, rc);
   uint64_t *active = &ctx->container->tally[w->index].active;
   mark_set(active, *active - 1); /* whoever sees the last one end sees all it did */
   if (ctx->origin == TASK_FROM_PARENT) {
@@ -17427,6 +17506,7 @@ CHI_APART static void worker_refuse(struct worker *w, const struct task_raw *raw
   struct worker_crew *crew = w->crew;
   struct queue *q = raw->queue;
   tally_add(&w->refused, 1);
+  worker_count_failure(w, rc);
   if (rc == CHI_ECORRUPT && latch_try(&crew->refusals_latch)) {
     log_limited(&crew->log, &crew->refusals, w->now, CHI_LOG_WARNING,
                 "refused a task of queue %u: its offset, length or slot does not fit", q->id);
@@ -18129,7 +18209,7 @@ const struct pool_entry *pool_table_find(const struct pool_table *t, chi_pool_id
 }
 
 /* Two buckets to each power of two. */
-static uint32_t pool_bucket(uint64_t ns)
+uint32_t pool_bucket(uint64_t ns)
 {
   if (ns < 64)
     return 0;

@@ -363,6 +363,15 @@ static void net_call_report(struct net_call *call, int rc)
               f->item[0].container, chi_status_name(rc));
 }
 
+static void net_call_time(const struct net_call *call)
+{
+  struct net_figures *f = &call->net->figures;
+  uint64_t ns = call->net->now - call->began;
+  f->calls_ended++;
+  f->calls_ns += ns;
+  f->call_time[pool_bucket(ns)]++;
+}
+
 void net_call_end(struct net_call *call)
 {
   struct net *n = call->net;
@@ -373,6 +382,8 @@ void net_call_end(struct net_call *call)
   int rc = call->failures.listed > 0 ? call->failures.item[0].rc : CHI_OK;
   if (rc == CHI_ECANCELLED && call->cancel != CHI_OK)
     rc = call->cancel; /* bodies are only told that they are to end, not why */
+  if (!call->run)
+    net_call_time(call);
   if (rc != CHI_OK && !call->run)
     net_call_report(call, rc);
   struct net_failures failures = call->failures;
