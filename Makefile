@@ -261,11 +261,12 @@ amalgamation:
 print-libraries:
 	@echo $(LIBRARIES)
 
+UNITS := $(if $(TOOL),chimaera.service chimaera-metrics.service)
+SAMPLES := $(if $(TOOL),chimaera_default.yaml prometheus.yml chimaera_alerts.yml)
 INSTALLED = $(includedir)/chimaera.h $(libdir)/libchimaera.a $(libdir)/libchimaera.so.0 \
   $(libdir)/libchimaera.so $(libdir)/pkgconfig/chimaera.pc \
   $(if $(TOOL),$(addprefix $(bindir)/,chimaera $(ALIASES))) \
-  $(if $(wildcard config/chimaera.service),$(unitdir)/chimaera.service) \
-  $(if $(wildcard config/chimaera_default.yaml),$(datadir)/chimaera/chimaera_default.yaml) \
+  $(addprefix $(unitdir)/,$(UNITS)) $(addprefix $(datadir)/chimaera/,$(SAMPLES)) \
   $(if $(wildcard tools/completion.bash),$(completiondir)/chimaera)
 
 install: all
@@ -280,12 +281,9 @@ install: all
 ifneq ($(TOOL),)
 	install -m 755 $(BUILD)/chimaera $(DESTDIR)$(bindir)/
 	for name in $(ALIASES); do ln -sf chimaera $(DESTDIR)$(bindir)/$$name; done
-endif
-ifneq ($(wildcard config/chimaera.service),)
-	sed 's|@bindir@|$(bindir)|' config/chimaera.service >$(DESTDIR)$(unitdir)/chimaera.service
-endif
-ifneq ($(wildcard config/chimaera_default.yaml),)
-	install -m 644 config/chimaera_default.yaml $(DESTDIR)$(datadir)/chimaera/
+	for name in $(UNITS); do \
+	  sed 's|@bindir@|$(bindir)|' config/$$name >$(DESTDIR)$(unitdir)/$$name; done
+	install -m 644 $(addprefix config/,$(SAMPLES)) $(DESTDIR)$(datadir)/chimaera/
 endif
 ifneq ($(wildcard tools/completion.bash),)
 	install -m 644 tools/completion.bash $(DESTDIR)$(completiondir)/chimaera
