@@ -1240,6 +1240,11 @@ CHI_PRIVATE int task_copy_in(const struct task_plan *plan, const struct shm_tabl
 CHI_PRIVATE void task_copy_out(const struct task_plan *plan, const chi_task *copy,
                                chi_task *shared);
 
+#define TASK_LABEL 80 /* room for any text of the next function */
+/* What log lines call a task: "task=ID", or "task=NODE/BOOT/SEQUENCE/CONTAINER" of one that is
+ * known to several nodes, to all of them alike. Returns buf. */
+CHI_PRIVATE const char *task_label(const chi_ctx *ctx, char *buf, size_t size);
+
 CHI_PRIVATE void task_list_push(struct task_list *l, chi_ctx *ctx); /* through node.next */
 CHI_PRIVATE chi_ctx *task_list_pop(struct task_list *l);
 
@@ -1536,6 +1541,53 @@ CHI_PRIVATE int accord_learn(struct accord *a, const struct accord_entry *entry)
 
 #endif
 
+/* ---- sources/log.h ---- */
+/* log.h - lines for people: formatted only if wanted, bounded, impossible to forge. */
+#ifndef CHI_LOG_H
+#define CHI_LOG_H
+
+#define LOG_LINE_MAX 512 /* bytes of a line with its NUL */
+
+/* Where lines go. sink gets each line without a newline, on the thread that wrote it, and keeps no
+ * pointer to it; it adds time and place, and guards itself if threads share it. */
+struct log {
+  void (*sink)(void *arg, int level, const char *line); /* NULL: nowhere */
+  void *arg;
+  int level; /* an enum chi_log_level; lines below it are dropped unformatted */
+  struct log_figures *figures; /* NULL: nobody counts */
+};
+
+/* Counts of a log; any thread. */
+struct log_figures {
+  uint64_t lines[CHI_LOG_ERROR + 1]; /* by level: handed to the sink */
+  uint64_t held, told;               /* held back; and of these, as many as lines have told of */
+};
+
+/* Holds back repetitions of one kind of line. All zero to begin with; not shared by threads. */
+struct log_limit {
+  uint64_t next;       /* when the next second begins, nanoseconds */
+  uint32_t passed;     /* lines in this one */
+  uint32_t suppressed; /* lines held back since the last one that passed */
+};
+
+/* Writes a line. What doesn't fit ends in "..."; control characters and malformed UTF-8 become '?',
+ * so that no name within it begins a line of its own. */
+CHI_PRIVATE void log_write(const struct log *log, int level, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* As log_write, but at most one line a second for each limit; the next line that passes says how
+ * many were held back. now: nanoseconds of any clock; a clock set back doesn't silence it. */
+CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uint64_t now,
+                             int level, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* The same with up to `burst` lines a second, for lines that are not all of a kind. */
+CHI_PRIVATE void log_burst(const struct log *log, struct log_limit *limit, uint32_t burst,
+                           uint64_t now, int level, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
+/* The last word: how many lines were held back that no line has told of. */
+CHI_PRIVATE void log_close(const struct log *log);
+
+#endif
+
 /* ---- sources/module.h ---- */
 /* module.h - the registry of modules: method tables, checked and indexed once. */
 #ifndef CHI_MODULE_H
@@ -1603,7 +1655,8 @@ struct pool_figures {
 struct pool_tally {
   uint64_t active;              /* tally: accepted less ended here; the sum over workers is meant */
   struct pool_figures *figures; /* by method index; NULL until something was counted */
-  uint64_t unused[6];
+  struct log_limit log;         /* of what methods say */
+  uint64_t unused[4];
 };
 
 struct container {
@@ -1786,39 +1839,6 @@ CHI_PRIVATE bool fiber_holds(const struct fiber *f, const void *address);
 
 #endif
 
-/* ---- sources/log.h ---- */
-/* log.h - lines for people: formatted only if wanted, bounded, impossible to forge. */
-#ifndef CHI_LOG_H
-#define CHI_LOG_H
-
-#define LOG_LINE_MAX 512 /* bytes of a line with its NUL */
-
-/* Where lines go. sink gets each line without a newline, on the thread that wrote it, and keeps no
- * pointer to it; it adds time and place, and guards itself if threads share it. */
-struct log {
-  void (*sink)(void *arg, int level, const char *line); /* NULL: nowhere */
-  void *arg;
-  int level; /* an enum chi_log_level; lines below it are dropped unformatted */
-};
-
-/* Holds back repetitions of one kind of line. All zero to begin with; not shared by threads. */
-struct log_limit {
-  uint64_t next;       /* when the next line may pass, nanoseconds */
-  uint32_t suppressed; /* lines held back since the last one that passed */
-};
-
-/* Writes a line. What doesn't fit ends in "..."; control characters and malformed UTF-8 become '?',
- * so that no name within it begins a line of its own. */
-CHI_PRIVATE void log_write(const struct log *log, int level, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-
-/* As log_write, but at most one line a second for each limit; the next line that passes says how
- * many were held back. now: nanoseconds of any clock; a clock set back doesn't silence it. */
-CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uint64_t now,
-                             int level, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
-
-#endif
-
 /* ---- sources/queue.h ---- */
 /* queue.h - a client's queue as the daemon sees it: three lanes and the way back. */
 #ifndef CHI_QUEUE_H
@@ -1937,6 +1957,7 @@ struct worker_crew {
   struct env *env;
   const struct alloc *alloc;
   struct log log;
+  struct log_figures log_figures;
   struct latch refusals_latch;
   struct log_limit refusals; /* one line a second for all workers */
   struct worker *worker; /* fast ones, slow ones, the network worker */
@@ -3878,10 +3899,16 @@ CHI_PRIVATE uint32_t real_limit_spinners(const struct real_limit *limit);
 
 #include <pthread.h>
 
+#define REAL_LOG_RATE 500u /* lines a second; further ones are left out and counted */
+
 struct real_log {
   int fd; /* -1: lines are dropped without being counted */
   bool owned, stalled, torn;
-  uint64_t lost; /* lines since the last one that was written */
+  uint32_t node;   /* whose log it is; UINT32_MAX: it isn't known yet */
+  uint64_t lost;   /* lines since the last one that was written */
+  uint64_t excess; /* of these, those that were too many in their second */
+  uint64_t second;
+  uint32_t passed; /* lines in that second */
   pthread_mutex_t mutex;
 };
 
@@ -3890,10 +3917,13 @@ struct real_log {
 CHI_PRIVATE void real_log_open(struct real_log *log, const char *path);
 CHI_PRIVATE void real_log_close(struct real_log *log);
 
-/* Writes "2026-01-02T03:04:05.678Z level line". A line that the sink does not take is dropped and
- * counted; the next one that it takes is preceded by the count. A sink that does not move, such as
- * a full pipe, holds a thread up for a moment once, and then not again until it moves. Any thread;
- * not a signal handler. */
+/* From now on lines name this node. Before there are other threads. */
+CHI_PRIVATE void real_log_name(struct real_log *log, uint32_t node);
+
+/* Writes "2026-01-02T03:04:05.678Z level node=3 line", or "node=-". A line that the sink does not
+ * take, or that is one too many in its second, is dropped and counted; the next one that is written
+ * is preceded by the count. A sink that does not move, such as a full pipe, holds a thread up for a
+ * moment once, and then not again until it moves. Any thread; not a signal handler. */
 CHI_PRIVATE void real_log_write(struct real_log *log, int level, const char *line);
 
 /* The last line of a process, at level error, to the log and to standard error. Safe in a signal
@@ -3926,7 +3956,7 @@ struct real_env {
   struct real_log log;
   const char *directory;   /* of sockets; NULL: that of this user */
   struct real_limit limit; /* real_shm asks it */
-  uint64_t complained;     /* when real_shm last logged that memory is short */
+  struct log_limit complaints; /* of real_shm: that memory is short */
   struct real_loop *loop;  /* of a node */
   struct real_file *files; /* of a node: one for each worker */
   uint32_t file_count;
@@ -3965,6 +3995,10 @@ CHI_PRIVATE bool real_env_alive(const struct real_env *r);
 CHI_PRIVATE int real_env_adopt_bell(int fd, env_bell *out);
 /* Consumes what was rung. */
 CHI_PRIVATE void real_env_drain(int fd);
+
+/* Logs something that may happen again and again, at most once a second. */
+CHI_PRIVATE void real_env_complain(struct real_env *r, struct log_limit *limit, int level,
+                                   const char *text);
 
 /* The chi_status that says best what errno says. */
 CHI_PRIVATE int real_env_code(int error);
@@ -5693,7 +5727,10 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
   rt->crew = (struct worker_crew){
       .env = env,
       .alloc = &env->alloc,
-      .log = {.sink = runtime_log_sink, .arg = env, .level = config->log_level},
+      .log = {.sink = runtime_log_sink,
+              .arg = env,
+              .level = config->log_level,
+              .figures = &rt->crew.log_figures},
       .fast = config->sched_threads,
       .slow = config->slow_threads,
       .count = config->sched_threads + config->slow_threads + 1,
@@ -5796,6 +5833,7 @@ static void runtime_drop_queued(struct runtime *rt)
 void runtime_close(struct runtime *rt)
 {
   struct worker_crew *crew = &rt->crew;
+  log_close(&crew->log);
   fleet_close(&rt->fleet);
   if (crew->worker) {
     if (rt->sessions.crew) {
@@ -10101,6 +10139,16 @@ static void admin_out_totals(const struct admin_out *o, const struct admin_host 
   o->put(o->arg, "}");
 }
 
+static void admin_out_log(const struct admin_out *o, struct log_figures *f)
+{
+  static const char *const levels[] = {"debug", "info", "warning", "error"};
+  admin_out_open(o, "log", "{", false);
+  for (uint32_t i = 0; i < CHI_COUNT(f->lines); i++)
+    admin_out_number(o, levels[i], tally_get(&f->lines[i]), i == 0);
+  admin_out_number(o, "held_back", tally_get(&f->held), false);
+  o->put(o->arg, "}");
+}
+
 /* ---- other nodes */
 
 static void admin_out_node(const struct admin_out *o, const struct fleet *f, uint32_t node)
@@ -10209,6 +10257,7 @@ void admin_monitor_print(const struct admin_host *host, struct admin_asked *aske
   admin_out_fleet(&o, host->fleet);
   admin_out_memory(&o, host);
   admin_out_totals(&o, host);
+  admin_out_log(&o, &host->crew->log_figures);
   put(arg, "}");
 }
 
@@ -12338,6 +12387,9 @@ CHI_PRIVATE int extent_resize(struct extent_map *map, const struct alloc *alloc,
 #include <stdarg.h>
 #include <stdio.h>
 
+#define CTX_LOG_BURST 20u /* lines a second that a container may log on one worker */
+#define CTX_LOG_NAME 100  /* bytes of a pool's name in them */
+
 /* ---- time and identity */
 
 uint64_t chi_now(chi_ctx *ctx)
@@ -12389,14 +12441,18 @@ uint32_t chi_node_count(chi_ctx *ctx)
 
 void chi_log(chi_ctx *ctx, int level, const char *fmt, ...)
 {
-  char text[256];
+  char text[256], label[TASK_LABEL];
+  struct worker *w = ctx->worker;
+  const struct pool *pool = ctx->container->pool;
   va_list ap;
+  if (level < w->crew->log.level)
+    return;
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  const struct pool *pool = ctx->container->pool;
-  log_write(&ctx->worker->crew->log, level, "pool %u.%u (%s): %s", pool->id.major, pool->id.minor,
-            pool->name, text);
+  log_burst(&w->crew->log, &ctx->container->tally[w->index].log, CTX_LOG_BURST, chi_now(ctx), level,
+            "pool %u.%u (%.*s): %s %s", pool->id.major, pool->id.minor, CTX_LOG_NAME, pool->name,
+            text, task_label(ctx, label, sizeof label));
 }
 
 void *chi_alloc(chi_ctx *ctx, size_t size)
@@ -12840,6 +12896,9 @@ int64_t chi_file_space(chi_ctx *ctx, const char *path)
 {
   return ctx_path_run(ctx, ENV_IO_SPACE, path, NULL);
 }
+
+#undef CTX_LOG_BURST
+#undef CTX_LOG_NAME
 
 /* ---- sources/fleet.c ---- */
 /* fleet.c - this node among the others: peers, membership, the pool table and tasks between nodes,
@@ -14472,10 +14531,14 @@ static void net_call_report(struct net_call *call, int rc)
   struct net *n = call->net;
   const struct net_failures *f = &call->failures;
   const chi_task *t = call->ctx->task;
-  log_limited(&n->o.crew->log, &n->reports, n->now, CHI_LOG_DEBUG,
-              "method %s of pool %u.%u failed on %u of %u containers, first on %u: %s",
+  const struct net_key *key = &call->part->key;
+  log_limited(&n->o.crew->log, &n->reports, n->now,
+              rc == CHI_EUNKNOWN ? CHI_LOG_WARNING : CHI_LOG_DEBUG,
+              "method %s of pool %u.%u failed on %u of %u containers, first on %u: %s "
+              "task=%u/%llu/%llu",
               call->ctx->method->def->type->name, t->pool.major, t->pool.minor, f->failed, f->asked,
-              f->item[0].container, chi_status_name(rc));
+              f->item[0].container, chi_status_name(rc), key->node, (unsigned long long)key->boot,
+              (unsigned long long)key->seq);
 }
 
 static void net_call_time(const struct net_call *call)
@@ -22234,6 +22297,8 @@ int wire_task_get(struct wire_in *in, const chi_type *type, void *task, uint32_t
 /* ---- sources/task.c ---- */
 /* task.c - a task inside the daemon: its record, and the copy between client memory and private. */
 
+#include <stdio.h>
+
 static bool task_kind_is_scalar(uint8_t kind)
 {
   return kind >= CHI_KIND_u8 && kind <= CHI_KIND_pool;
@@ -22538,6 +22603,16 @@ void task_copy_out(const struct task_plan *plan, const chi_task *copy, chi_task 
     else
       memcpy(to, from, plan->out[i].size);
   }
+}
+
+const char *task_label(const chi_ctx *ctx, char *buf, size_t size)
+{
+  if (ctx->key_seq != 0)
+    snprintf(buf, size, "task=%u/%llu/%llu/%u", ctx->key_node, (unsigned long long)ctx->key_boot,
+             (unsigned long long)ctx->key_seq, ctx->key_index);
+  else
+    snprintf(buf, size, "task=%llu", (unsigned long long)ctx->id);
+  return buf;
 }
 
 void task_list_push(struct task_list *l, chi_ctx *ctx)
@@ -25547,6 +25622,10 @@ log_format(const struct log *log, int level, uint32_t suppressed, const char *fm
     log_cut(line, room);
   utf8_make_line(line);
   memcpy(line + strlen(line), tail, strlen(tail) + 1);
+  if (log->figures) {
+    count_add(&log->figures->lines[level <= CHI_LOG_ERROR ? level : CHI_LOG_ERROR], 1);
+    count_add(&log->figures->told, suppressed);
+  }
   log->sink(log->arg, level, line);
 }
 
@@ -25560,21 +25639,55 @@ CHI_PRIVATE void log_write(const struct log *log, int level, const char *fmt, ..
   va_end(args);
 }
 
+/* Whether one more line passes; *suppressed: how many before it did not. */
+static bool log_passes(const struct log *log, struct log_limit *limit, uint32_t burst, uint64_t now,
+                       uint32_t *suppressed)
+{
+  if (now >= limit->next || limit->next - now > LOG_LIMIT_NS) {
+    limit->next = now + LOG_LIMIT_NS;
+    limit->passed = 0;
+  }
+  if (limit->passed >= burst) {
+    limit->suppressed += limit->suppressed < UINT32_MAX;
+    if (log->figures)
+      count_add(&log->figures->held, 1);
+    return false;
+  }
+  limit->passed++;
+  *suppressed = limit->suppressed;
+  limit->suppressed = 0;
+  return true;
+}
+
 CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uint64_t now,
                              int level, const char *fmt, ...)
 {
-  uint32_t suppressed = limit->suppressed;
+  uint32_t suppressed;
   va_list args;
-  if (!log_wants(log, level))
+  if (!log_wants(log, level) || !log_passes(log, limit, 1, now, &suppressed))
     return;
-  if (now < limit->next && limit->next - now <= LOG_LIMIT_NS) {
-    limit->suppressed += suppressed < UINT32_MAX;
-    return;
-  }
-  *limit = (struct log_limit){now + LOG_LIMIT_NS, 0};
   va_start(args, fmt);
   log_format(log, level, suppressed, fmt, args);
   va_end(args);
+}
+
+CHI_PRIVATE void log_burst(const struct log *log, struct log_limit *limit, uint32_t burst,
+                           uint64_t now, int level, const char *fmt, ...)
+{
+  uint32_t suppressed;
+  va_list args;
+  if (!log_wants(log, level) || !log_passes(log, limit, burst, now, &suppressed))
+    return;
+  va_start(args, fmt);
+  log_format(log, level, suppressed, fmt, args);
+  va_end(args);
+}
+
+CHI_PRIVATE void log_close(const struct log *log)
+{
+  uint64_t untold = log->figures ? log->figures->held - log->figures->told : 0;
+  if (untold > 0)
+    log_write(log, CHI_LOG_WARNING, "%llu more lines were held back", (unsigned long long)untold);
 }
 
 #undef LOG_LIMIT_NS
@@ -27603,6 +27716,8 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
                                          real_node_on_sent};
   int rc = real_node_configure(n, config, err);
   if (rc == CHI_OK)
+    real_log_name(&n->real.log, n->self);
+  if (rc == CHI_OK)
     rc = real_link_locate(n->real.directory, n->config.main_segment_name, n->config.port, &n->place,
                           err);
   if (rc == CHI_OK)
@@ -28256,7 +28371,6 @@ void real_spin_slept(struct real_spin *s, uint64_t took)
 #define REAL_NET_ENDPOINT 320u /* "tcp://[HOST]:PORT" with its NUL */
 #define REAL_NET_TICK_S 0.1    /* what could not be done is tried again */
 #define REAL_NET_TICKS_MAX 10u /* until a connection that broke is tried again, at most */
-#define REAL_NET_QUIET_NS 1000000000u /* between two complaints */
 #define REAL_NET_LOOKUP_NS 2000000000u /* names are tried at the start for so long */
 
 /* Of every socket. A message is up to 64 KiB and its bulk, which is bounded apart: so the queue to
@@ -28314,17 +28428,12 @@ struct real_net {
   struct inbox sent;          /* parcels that no frame of is read any more */
   int sent_fd;
   uint32_t guests; /* connections to us */
-  uint64_t complained;
+  struct log_limit complaints;
 };
 
 static void real_net_complain(struct real_net *n, const char *text)
 {
-  struct env *env = &n->env->env;
-  uint64_t now = env->clock(env);
-  if (n->complained && now - n->complained < REAL_NET_QUIET_NS)
-    return;
-  n->complained = now;
-  env->log(env, CHI_LOG_WARNING, text);
+  real_env_complain(n->env, &n->complaints, CHI_LOG_WARNING, text);
 }
 
 /* Wakes the network worker for a turn. Any thread. */
@@ -28987,7 +29096,6 @@ void real_net_unbind(struct real_env *r)
 #undef REAL_NET_ENDPOINT
 #undef REAL_NET_TICK_S
 #undef REAL_NET_TICKS_MAX
-#undef REAL_NET_QUIET_NS
 #undef REAL_NET_LOOKUP_NS
 #undef REAL_NET_SEND_QUEUE
 #undef REAL_NET_TAKE_QUEUE
@@ -29023,7 +29131,6 @@ void real_net_unbind(struct real_env *r)
 #define REAL_LOOP_REQUESTS 8           /* of one link at a time, likewise */
 #define REAL_LOOP_OWED 16              /* who has more requests unanswered is no client */
 #define REAL_LOOP_RETRY_S 0.1          /* until accepting is tried again after it failed */
-#define REAL_LOOP_QUIET_NS 1000000000u /* between two complaints */
 
 /* A link's handle is its generation and its index: a handle of a link that is gone fits nothing. */
 struct real_loop_link {
@@ -29056,17 +29163,12 @@ struct real_loop {
   struct real_loop_link **link;
   uint32_t link_count, link_room, links_max, links_used;
   struct real_loop_link *free_links;
-  uint64_t complained;
+  struct log_limit complaints;
 };
 
 static void real_loop_complain(struct real_loop *l, const char *text)
 {
-  struct env *env = &l->env->env;
-  uint64_t now = env->clock(env);
-  if (l->complained && now - l->complained < REAL_LOOP_QUIET_NS)
-    return;
-  l->complained = now;
-  env->log(env, CHI_LOG_WARNING, text);
+  real_env_complain(l->env, &l->complaints, CHI_LOG_WARNING, text);
 }
 
 /* ---- links ----------------------------------------------------------------------------------- */
@@ -29407,7 +29509,6 @@ void real_loop_close(struct real_env *r)
 #undef REAL_LOOP_REQUESTS
 #undef REAL_LOOP_OWED
 #undef REAL_LOOP_RETRY_S
-#undef REAL_LOOP_QUIET_NS
 
 #endif
 #endif /* CHI_OMIT_REAL */
@@ -30815,7 +30916,6 @@ void real_module_close(struct real_env *r)
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define REAL_SHM_QUIET_NS 1000000000u /* between two complaints about memory */
 #define REAL_SHM_POPULATE 23          /* MADV_POPULATE_WRITE: Linux 5.14, not in older headers */
 #define REAL_SHM_NOEXEC 8u            /* MFD_NOEXEC_SEAL: Linux 6.3, likewise */
 
@@ -30871,15 +30971,11 @@ static int real_shm_populate(const struct real_env *r, void *base, uint64_t size
 static void real_shm_complain(struct real_env *r, const char *name, uint64_t size, int rc)
 {
   char text[256];
-  uint64_t now = r->env.clock(&r->env);
-  if (r->complained && now - r->complained < REAL_SHM_QUIET_NS)
-    return;
-  r->complained = now;
   snprintf(text, sizeof(text),
            "Failed to allocate shared memory segment %s of %llu bytes: %s (%llu can be had)", name,
            (unsigned long long)size, chi_status_text(rc),
            (unsigned long long)real_limit_memory(&r->limit));
-  r->env.log(&r->env, CHI_LOG_ERROR, text);
+  real_env_complain(r, &r->complaints, CHI_LOG_ERROR, text);
 }
 
 /* A sealed memfd, mapped and populated. */
@@ -31006,7 +31102,6 @@ int real_shm_adopt(int fd, enum env_access access, struct env_segment *out)
   return rc;
 }
 
-#undef REAL_SHM_QUIET_NS
 #undef REAL_SHM_POPULATE
 #undef REAL_SHM_NOEXEC
 
@@ -31075,6 +31170,19 @@ static void real_env_put(void *arg, void *p, size_t size)
 static void real_env_log(struct env *env, int level, const char *line)
 {
   real_log_write(&real_env_of(env)->log, level, line);
+}
+
+static void real_env_sink(void *arg, int level, const char *line)
+{
+  struct env *env = arg;
+  env->log(env, level, line);
+}
+
+void real_env_complain(struct real_env *r, struct log_limit *limit, int level, const char *text)
+{
+  struct env *env = &r->env;
+  const struct log log = {.sink = real_env_sink, .arg = env};
+  log_limited(&log, limit, env->clock(env), level, "%s", text);
 }
 
 static void real_env_relax(struct env *env)
@@ -31579,7 +31687,7 @@ uint32_t real_limit_spinners(const struct real_limit *limit)
 #include <unistd.h>
 
 #define REAL_LOG_PATIENCE_MS 100
-#define REAL_LOG_PREFIX 64
+#define REAL_LOG_PREFIX 80
 
 /* The date of a day counted from 1970-01-01; what the C library has for this is not fit for a
  * signal handler. Years begin in March here, so that the odd day is the last one. */
@@ -31596,18 +31704,21 @@ static void real_log_date(int64_t day, int *year, int *month, int *mday)
   *year = (int)(y + era * 400 + (m >= 10));
 }
 
-/* "2026-01-02T03:04:05.678Z level " */
-static void real_log_prefix(char *text, size_t room, int level)
+/* "2026-01-02T03:04:05.678Z level node=3 " */
+static void real_log_prefix(const struct real_log *log, char *text, size_t room, int level)
 {
   static const char *const names[] = {"debug", "info", "warning", "error"};
   struct timespec now;
   int year, month, mday;
+  char node[12] = "-";
+  if (log->node != UINT32_MAX)
+    snprintf(node, sizeof(node), "%u", log->node);
   clock_gettime(CLOCK_REALTIME, &now);
   int second = (int)(now.tv_sec % 86400);
   real_log_date(now.tv_sec / 86400, &year, &month, &mday);
-  snprintf(text, room, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ %s ", year, month, mday, second / 3600,
-           second / 60 % 60, second % 60, (int)(now.tv_nsec / 1000000),
-           level >= 0 && level < (int)CHI_COUNT(names) ? names[level] : "?");
+  snprintf(text, room, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ %s node=%s ", year, month, mday,
+           second / 3600, second / 60 % 60, second % 60, (int)(now.tv_nsec / 1000000),
+           level >= 0 && level < (int)CHI_COUNT(names) ? names[level] : "?", node);
 }
 
 /* True if a line can be written without being held up for long. */
@@ -31625,7 +31736,7 @@ static bool real_log_put(struct real_log *log, int level, const char *line)
   char prefix[REAL_LOG_PREFIX];
   if (!real_log_ready(log))
     return false;
-  real_log_prefix(prefix, sizeof(prefix), level);
+  real_log_prefix(log, prefix, sizeof(prefix), level);
   struct iovec part[] = {{(char *)(uintptr_t) "\n", log->torn},
                          {prefix, strlen(prefix)},
                          {(char *)(uintptr_t)line, strlen(line)},
@@ -31642,18 +31753,44 @@ static bool real_log_put(struct real_log *log, int level, const char *line)
   return n == (ssize_t)size;
 }
 
+/* Whether one more line fits into this second. */
+static bool real_log_may(struct real_log *log)
+{
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  if ((uint64_t)now.tv_sec != log->second) {
+    log->second = (uint64_t)now.tv_sec;
+    log->passed = 0;
+  }
+  return log->passed++ < REAL_LOG_RATE;
+}
+
+/* Tells of lines that are missing; false: it can't. */
+static bool real_log_confess(struct real_log *log)
+{
+  char text[120];
+  if (log->lost == 0)
+    return true;
+  if (log->excess > 0)
+    snprintf(text, sizeof(text), "%llu lines lost, %llu of them since there were more than %u a "
+             "second", (unsigned long long)log->lost, (unsigned long long)log->excess,
+             REAL_LOG_RATE);
+  else
+    snprintf(text, sizeof(text), "%llu lines lost", (unsigned long long)log->lost);
+  if (!real_log_put(log, CHI_LOG_WARNING, text))
+    return false;
+  log->lost = log->excess = 0;
+  return true;
+}
+
 void real_log_write(struct real_log *log, int level, const char *line)
 {
   if (log->fd < 0)
     return;
   pthread_mutex_lock(&log->mutex);
-  if (log->lost) {
-    char text[64];
-    snprintf(text, sizeof(text), "%llu lines lost", (unsigned long long)log->lost);
-    if (real_log_put(log, CHI_LOG_WARNING, text))
-      log->lost = 0;
-  }
-  if (log->lost || !real_log_put(log, level, line))
+  bool may = real_log_may(log);
+  log->excess += !may;
+  if (!may || !real_log_confess(log) || !real_log_put(log, level, line))
     log->lost++;
   pthread_mutex_unlock(&log->mutex);
 }
@@ -31661,7 +31798,7 @@ void real_log_write(struct real_log *log, int level, const char *line)
 void real_log_cry(const struct real_log *log, const char *line)
 {
   char prefix[REAL_LOG_PREFIX];
-  real_log_prefix(prefix, sizeof(prefix), CHI_LOG_ERROR);
+  real_log_prefix(log, prefix, sizeof(prefix), CHI_LOG_ERROR);
   struct iovec part[] = {{prefix, strlen(prefix)},
                          {(char *)(uintptr_t)line, strlen(line)},
                          {(char *)(uintptr_t) "\n", 1}};
@@ -31673,7 +31810,7 @@ void real_log_cry(const struct real_log *log, const char *line)
 
 void real_log_open(struct real_log *log, const char *path)
 {
-  *log = (struct real_log){.fd = path ? STDERR_FILENO : -1};
+  *log = (struct real_log){.fd = path ? STDERR_FILENO : -1, .node = UINT32_MAX};
   pthread_mutex_init(&log->mutex, NULL);
   if (!path || !*path)
     return;
@@ -31688,8 +31825,15 @@ void real_log_open(struct real_log *log, const char *path)
   log->owned = true;
 }
 
+void real_log_name(struct real_log *log, uint32_t node)
+{
+  log->node = node;
+}
+
 void real_log_close(struct real_log *log)
 {
+  if (log->fd >= 0)
+    real_log_confess(log);
   if (log->owned)
     close(log->fd);
   log->fd = -1;

@@ -368,6 +368,16 @@ static void admin_out_totals(const struct admin_out *o, const struct admin_host 
   o->put(o->arg, "}");
 }
 
+static void admin_out_log(const struct admin_out *o, struct log_figures *f)
+{
+  static const char *const levels[] = {"debug", "info", "warning", "error"};
+  admin_out_open(o, "log", "{", false);
+  for (uint32_t i = 0; i < CHI_COUNT(f->lines); i++)
+    admin_out_number(o, levels[i], tally_get(&f->lines[i]), i == 0);
+  admin_out_number(o, "held_back", tally_get(&f->held), false);
+  o->put(o->arg, "}");
+}
+
 /* ---- other nodes */
 
 static void admin_out_node(const struct admin_out *o, const struct fleet *f, uint32_t node)
@@ -476,6 +486,7 @@ void admin_monitor_print(const struct admin_host *host, struct admin_asked *aske
   admin_out_fleet(&o, host->fleet);
   admin_out_memory(&o, host);
   admin_out_totals(&o, host);
+  admin_out_log(&o, &host->crew->log_figures);
   put(arg, "}");
 }
 

@@ -357,10 +357,14 @@ static void net_call_report(struct net_call *call, int rc)
   struct net *n = call->net;
   const struct net_failures *f = &call->failures;
   const chi_task *t = call->ctx->task;
-  log_limited(&n->o.crew->log, &n->reports, n->now, CHI_LOG_DEBUG,
-              "method %s of pool %u.%u failed on %u of %u containers, first on %u: %s",
+  const struct net_key *key = &call->part->key;
+  log_limited(&n->o.crew->log, &n->reports, n->now,
+              rc == CHI_EUNKNOWN ? CHI_LOG_WARNING : CHI_LOG_DEBUG,
+              "method %s of pool %u.%u failed on %u of %u containers, first on %u: %s "
+              "task=%u/%llu/%llu",
               call->ctx->method->def->type->name, t->pool.major, t->pool.minor, f->failed, f->asked,
-              f->item[0].container, chi_status_name(rc));
+              f->item[0].container, chi_status_name(rc), key->node, (unsigned long long)key->boot,
+              (unsigned long long)key->seq);
 }
 
 static void net_call_time(const struct net_call *call)

@@ -7,6 +7,7 @@
 
 #include "base.h"
 #include "alloc.h"
+#include "log.h"
 #include "module.h"
 #include "ring.h"
 
@@ -24,7 +25,8 @@ struct pool_figures {
 struct pool_tally {
   uint64_t active;              /* tally: accepted less ended here; the sum over workers is meant */
   struct pool_figures *figures; /* by method index; NULL until something was counted */
-  uint64_t unused[6];
+  struct log_limit log;         /* of what methods say */
+  uint64_t unused[4];
 };
 
 struct container {

@@ -3,6 +3,8 @@
 #include "error.h"
 #include "text.h"
 
+#include <stdio.h>
+
 static bool task_kind_is_scalar(uint8_t kind)
 {
   return kind >= CHI_KIND_u8 && kind <= CHI_KIND_pool;
@@ -307,6 +309,16 @@ void task_copy_out(const struct task_plan *plan, const chi_task *copy, chi_task 
     else
       memcpy(to, from, plan->out[i].size);
   }
+}
+
+const char *task_label(const chi_ctx *ctx, char *buf, size_t size)
+{
+  if (ctx->key_seq != 0)
+    snprintf(buf, size, "task=%u/%llu/%llu/%u", ctx->key_node, (unsigned long long)ctx->key_boot,
+             (unsigned long long)ctx->key_seq, ctx->key_index);
+  else
+    snprintf(buf, size, "task=%llu", (unsigned long long)ctx->id);
+  return buf;
 }
 
 void task_list_push(struct task_list *l, chi_ctx *ctx)

@@ -50,6 +50,7 @@ struct worker_crew {
   struct env *env;
   const struct alloc *alloc;
   struct log log;
+  struct log_figures log_figures;
   struct latch refusals_latch;
   struct log_limit refusals; /* one line a second for all workers */
   struct worker *worker; /* fast ones, slow ones, the network worker */

@@ -170,6 +170,28 @@ static void metrics_codes(struct metrics *m)
   }
 }
 
+static void metrics_log(struct metrics *m)
+{
+  static const struct exposition_metric lines = {"chimaera_log_lines_total", EXPOSITION_COUNTER,
+                                                 "Lines of the log by level."};
+  static const struct metrics_field held[] = {METRICS_COUNTER(
+      "chimaera_log_lines_held_back_total", "held_back",
+      "Lines that were left out since there were too many of their kind.")};
+  static const char *const levels[] = {"debug", "info", "warning", "error"};
+  struct metrics_labels l;
+  exposition_begin(&m->e, &lines);
+  METRICS_EACH(m, node)
+  {
+    const struct json *log = json_get(node->now, "log");
+    for (size_t i = 0; log && i < CHI_COUNT(levels); i++) {
+      metrics_label_node(&l, node->node);
+      metrics_label(&l, "level", levels[i]);
+      exposition_count(&m->e, "", l.at, json_integer(log, levels[i], 0));
+    }
+  }
+  metrics_section(m, "log", held, 1);
+}
+
 static void metrics_memory(struct metrics *m)
 {
   static const struct metrics_field fields[] = {
@@ -592,6 +614,7 @@ void metrics_print(FILE *out, const struct watch *w, const struct metrics_own *o
   metrics_state(&m);
   metrics_section(&m, "totals", metrics_totals, CHI_COUNT(metrics_totals));
   metrics_codes(&m);
+  metrics_log(&m);
   metrics_workers(&m);
   metrics_memory(&m);
   metrics_section(&m, "memory", metrics_stacks, CHI_COUNT(metrics_stacks));

@@ -232,8 +232,9 @@ done
 # $1: an expression, $2: the only value that it must have.
 knows()
 {
+  local value="\"value\":\[[0-9.]*,\"$2\"\]"
   curl -s -m 10 -G "$api" --data-urlencode "query=$1" |
-    grep -q "^{\"status\":\"success\",.*\"result\":\[{\"metric\":[^[]*\"value\":\[[0-9.]*,\"$2\"\]}\]"
+    grep -q "^{\"status\":\"success\",.*\"result\":\[{\"metric\":[^[]*$value}\]"
 }
 
 if command -v prometheus promtool >/dev/null; then
