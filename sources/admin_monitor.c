@@ -387,7 +387,6 @@ static void admin_out_node(const struct admin_out *o, const struct fleet *f, uin
   struct net_peer_figures n;
   net_peer_figures(f->net, node, &n);
   admin_out_number(o, "id", node, true);
-  admin_out_string(o, "host", f->options.config->hosts[node].name, false);
   admin_out_string(o, "state", states[member_state(f->member, node)], false);
   admin_out_number(o, "boot", member_boot(f->member, node), false);
   admin_out_number(o, "met", p->met, false);
@@ -399,6 +398,7 @@ static void admin_out_node(const struct admin_out *o, const struct fleet *f, uin
   admin_out_number(o, "requests_waiting", n.waiting, false);
   admin_out_number(o, "requests_open", n.open, false);
   admin_out_number(o, "answers_kept", n.kept, false);
+  admin_out_string(o, "host", f->options.config->hosts[node].name, false);
 }
 
 static void admin_out_net(const struct admin_out *o, const struct fleet *f)
