@@ -76,27 +76,30 @@ static void cluster_latency(struct latency *l, const struct json *answer, const 
 
 /* ---- cells ------------------------------------------------------------------------------- */
 
-/* A count since the start, or by the second. */
-static void cluster_cell_count(struct columns *c, const struct cluster_row *r, double now,
-                               double before)
+typedef const char *cluster_text(double n, char *buf, size_t size);
+
+/* What has grown since the start, or by the second. */
+static void cluster_cell_grown(struct columns *c, const struct cluster_row *r, double now,
+                               double before, cluster_text *write)
 {
   char text[32];
   double grown = now > before ? now - before : 0;
-  if (!r->known)
-    columns_cell(c, "-");
+  if (r->known)
+    columns_cell(c, "%s", write(r->seconds > 0 ? grown / r->seconds : grown, text, sizeof(text)));
   else
-    columns_cell(c, "%s", cli_count(r->seconds > 0 ? grown / r->seconds : grown, text, 32));
+    columns_cell(c, "-");
+}
+
+static void cluster_cell_count(struct columns *c, const struct cluster_row *r, double now,
+                               double before)
+{
+  cluster_cell_grown(c, r, now, before, cli_count);
 }
 
 static void cluster_cell_bytes(struct columns *c, const struct cluster_row *r, double now,
                                double before)
 {
-  char text[32];
-  double grown = now > before ? now - before : 0;
-  if (!r->known)
-    columns_cell(c, "-");
-  else
-    columns_cell(c, "%s", cli_bytes(r->seconds > 0 ? grown / r->seconds : grown, text, 32));
+  cluster_cell_grown(c, r, now, before, cli_bytes);
 }
 
 static void cluster_cell_plain(struct columns *c, bool known, double value)
@@ -135,12 +138,13 @@ static const char *cluster_code(int code)
 static void cluster_cell_state(struct columns *c, const struct watch_node *node)
 {
   char text[32];
+  bool alive = strcmp(node->state, "alive") == 0;
   if (node->answer == WATCH_LATE)
     columns_cell(c, "silent %s", cli_time((double)(node->silent_ns / 100000000) * 1e8, text, 32));
+  else if (!alive || node->answer == WATCH_NONE)
+    columns_cell(c, "%s", node->state);
   else if (node->answer == WATCH_FAILED)
     columns_cell(c, "fails: %s", cluster_code(node->code));
-  else if (node->answer == WATCH_NONE || strcmp(node->state, "suspected") == 0)
-    columns_cell(c, "%s", node->state);
   else
     columns_cell(c, "%s", json_string(node->now, "state", "?"));
 }
