@@ -352,7 +352,8 @@ part_modular()
 # Without libmicrohttpd there is a program all the same, which says what it can't.
 works_without_http()
 {
-  make -s -j "$jobs" HTTP=0 BUILD=build/gcc-no-http build/gcc-no-http/chimaera || return
+  make -s -j "$jobs" HTTP=0 CFLAGS=-O0 WERROR= BUILD=build/gcc-no-http \
+    build/gcc-no-http/chimaera || return
   ! build/gcc-no-http/chimaera metrics 2>$dir/no-http &&
     grep -q 'built without libmicrohttpd' $dir/no-http &&
     ! readelf -d build/gcc-no-http/chimaera | grep microhttpd &&

@@ -157,12 +157,11 @@ static double view_percentile(const struct json *now, const struct json *before,
   return latency_percentile(&l, share);
 }
 
-/* The mean of the time between two answers, from the two means since the start. */
+/* The mean of those that were timed between two answers, or since the start. */
 static double view_mean(const struct json *now, const struct json *before)
 {
-  double a = (double)json_integer(now, "count", 0), b = (double)json_integer(before, "count", 0);
-  double sum = a * json_number(now, "mean_ns", 0) - b * json_number(before, "mean_ns", 0);
-  return a > b && sum > 0 ? sum / (a - b) : 0;
+  uint64_t timed = view_grown(now, before, "sampled");
+  return timed > 0 ? (double)view_grown(now, before, "sampled_ns") / (double)timed : 0;
 }
 
 static void view_method(const struct view *v, struct columns *c, const struct json *now,
@@ -276,8 +275,8 @@ static void view_node(const struct view *v, struct columns *c, const struct json
   view_cell_count(v, c, now, before, "messages_in");
   view_cell_traffic(v, c, now, before, "bytes_out");
   view_cell_traffic(v, c, now, before, "bytes_in");
-  view_cell_plain(c, now, "requests_waiting");
-  view_cell_plain(c, now, "requests_open");
+  columns_cell(c, "%llu", (unsigned long long)(json_integer(now, "requests_waiting", 0) +
+                                               json_integer(now, "requests_open", 0)));
 }
 
 /* The other nodes; of many, those that are not well. */
@@ -293,7 +292,7 @@ static void view_nodes(const struct view *v)
           (unsigned long long)json_integer(net, "alive", 0), count + 1,
           (unsigned long long)json_integer(net, "calls_open", 0));
   struct columns *c =
-      columns_new(">id host state link >sent >received >bytes_out >bytes_in >waiting >open");
+      columns_new(">id host state link >sent >received >bytes_out >bytes_in >open");
   for (const struct json *e = nodes; e && rows < VIEW_NODES; e = e->next) {
     if (count > VIEW_NODES && strcmp(json_string(e, "state", ""), "alive") == 0)
       continue;
