@@ -1583,6 +1583,8 @@ CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uin
 CHI_PRIVATE void log_burst(const struct log *log, struct log_limit *limit, uint32_t burst,
                            uint64_t now, int level, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
+/* Counts a line that isn't even tried, as one held back. */
+CHI_PRIVATE void log_skip(const struct log *log);
 /* The last word: how many lines were held back that no line has told of. */
 CHI_PRIVATE void log_close(const struct log *log);
 
@@ -17570,7 +17572,9 @@ CHI_APART static void worker_refuse(struct worker *w, const struct task_raw *raw
   struct queue *q = raw->queue;
   tally_add(&w->refused, 1);
   worker_count_failure(w, rc);
-  if (rc == CHI_ECORRUPT && latch_try(&crew->refusals_latch)) {
+  if (rc == CHI_ECORRUPT && !latch_try(&crew->refusals_latch)) {
+    log_skip(&crew->log); /* another worker says so just now */
+  } else if (rc == CHI_ECORRUPT) {
     log_limited(&crew->log, &crew->refusals, w->now, CHI_LOG_WARNING,
                 "refused a task of queue %u: its offset, length or slot does not fit", q->id);
     latch_unlock(&crew->refusals_latch);
@@ -25649,8 +25653,7 @@ static bool log_passes(const struct log *log, struct log_limit *limit, uint32_t 
   }
   if (limit->passed >= burst) {
     limit->suppressed += limit->suppressed < UINT32_MAX;
-    if (log->figures)
-      count_add(&log->figures->held, 1);
+    log_skip(log);
     return false;
   }
   limit->passed++;
@@ -25681,6 +25684,12 @@ CHI_PRIVATE void log_burst(const struct log *log, struct log_limit *limit, uint3
   va_start(args, fmt);
   log_format(log, level, suppressed, fmt, args);
   va_end(args);
+}
+
+CHI_PRIVATE void log_skip(const struct log *log)
+{
+  if (log->figures)
+    count_add(&log->figures->held, 1);
 }
 
 CHI_PRIVATE void log_close(const struct log *log)

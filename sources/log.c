@@ -66,8 +66,7 @@ static bool log_passes(const struct log *log, struct log_limit *limit, uint32_t 
   }
   if (limit->passed >= burst) {
     limit->suppressed += limit->suppressed < UINT32_MAX;
-    if (log->figures)
-      count_add(&log->figures->held, 1);
+    log_skip(log);
     return false;
   }
   limit->passed++;
@@ -98,6 +97,12 @@ CHI_PRIVATE void log_burst(const struct log *log, struct log_limit *limit, uint3
   va_start(args, fmt);
   log_format(log, level, suppressed, fmt, args);
   va_end(args);
+}
+
+CHI_PRIVATE void log_skip(const struct log *log)
+{
+  if (log->figures)
+    count_add(&log->figures->held, 1);
 }
 
 CHI_PRIVATE void log_close(const struct log *log)

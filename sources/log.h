@@ -41,6 +41,8 @@ CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uin
 CHI_PRIVATE void log_burst(const struct log *log, struct log_limit *limit, uint32_t burst,
                            uint64_t now, int level, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
+/* Counts a line that isn't even tried, as one held back. */
+CHI_PRIVATE void log_skip(const struct log *log);
 /* The last word: how many lines were held back that no line has told of. */
 CHI_PRIVATE void log_close(const struct log *log);
 
