@@ -121,6 +121,11 @@ CHI_INLINE void tally_add(uint64_t *t, uint64_t n)
 {
   __atomic_store_n(t, __atomic_load_n(t, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
 }
+/* The same of one that several threads count. */
+CHI_INLINE void tally_add_shared(uint64_t *t, uint64_t n)
+{
+  __atomic_fetch_add(t, n, __ATOMIC_RELAXED);
+}
 CHI_INLINE void tally_set(uint64_t *t, uint64_t n)
 {
   __atomic_store_n(t, n, __ATOMIC_RELAXED);
@@ -25627,8 +25632,8 @@ log_format(const struct log *log, int level, uint32_t suppressed, const char *fm
   utf8_make_line(line);
   memcpy(line + strlen(line), tail, strlen(tail) + 1);
   if (log->figures) {
-    count_add(&log->figures->lines[level <= CHI_LOG_ERROR ? level : CHI_LOG_ERROR], 1);
-    count_add(&log->figures->told, suppressed);
+    tally_add_shared(&log->figures->lines[level <= CHI_LOG_ERROR ? level : CHI_LOG_ERROR], 1);
+    tally_add_shared(&log->figures->told, suppressed);
   }
   log->sink(log->arg, level, line);
 }
@@ -25689,12 +25694,13 @@ CHI_PRIVATE void log_burst(const struct log *log, struct log_limit *limit, uint3
 CHI_PRIVATE void log_skip(const struct log *log)
 {
   if (log->figures)
-    count_add(&log->figures->held, 1);
+    tally_add_shared(&log->figures->held, 1);
 }
 
 CHI_PRIVATE void log_close(const struct log *log)
 {
-  uint64_t untold = log->figures ? log->figures->held - log->figures->told : 0;
+  const struct log_figures *f = log->figures;
+  uint64_t untold = f ? tally_get(&f->held) - tally_get(&f->told) : 0;
   if (untold > 0)
     log_write(log, CHI_LOG_WARNING, "%llu more lines were held back", (unsigned long long)untold);
 }
