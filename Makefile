@@ -6,6 +6,7 @@
 #   CC=gcc|clang          compiler
 #   SAN=                  sanitizers: address,undefined or thread or fuzzer (clang only)
 #   AMALGAM=1             1: the core is compiled as one file, as it ships; 0: file by file
+#   HTTP=1                0: without libmicrohttpd, which only the program needs
 #   OMIT=                 REAL, SIM or both: parts to leave out
 #   INTERLEAVE=0          1: each atomic operation is a scheduling point of the test
 #   HOSTILE=0             1: allocations fail, stacks move, wake-ups are spurious
@@ -61,6 +62,11 @@ included = $(if $(filter-out $(if $(filter REAL,$(OMIT)),sources/real_%),$(shell
   grep -l '^\#include <$(1)\.h>' sources/*.c 2>/dev/null)),$(2))
 LIBRARIES := $(call included,yaml,-lyaml) $(call included,ev,-lev) $(call included,zmq,-lzmq) \
   -pthread -ldl
+# What the program alone needs: without libmicrohttpd `chimaera metrics` prints and doesn't serve.
+ifeq ($(origin HTTP),undefined)
+HTTP := $(shell echo '\#include <microhttpd.h>' | $(CC) -E -x c - >/dev/null 2>&1 && echo 1)
+endif
+TOOL_LIBRARIES := $(if $(filter 1,$(HTTP)),-lmicrohttpd)
 
 # ---- flags -----------------------------------------------------------------------------------
 
@@ -70,6 +76,7 @@ san_link := $(if $(SAN),-fsanitize=$(san_all))
 san_compile := $(if $(SAN),$(san_link) -fno-omit-frame-pointer -fno-sanitize-recover=undefined) \
   $(if $(filter fuzzer,$(SAN)),-fsanitize=fuzzer-no-link)
 DEFINES := $(addprefix -DCHI_OMIT_,$(OMIT)) \
+  $(if $(filter 1,$(HTTP)),,-DHTTP_LEFT_OUT) \
   $(if $(filter 1,$(INTERLEAVE)),-DCHI_INTERLEAVE -DLANE_ENTRIES=2u) \
   $(if $(filter 1,$(HOSTILE)),-DCHI_HOSTILE)
 WARN := -Wall -Wextra -Wshadow $(WERROR)
@@ -140,7 +147,7 @@ $(BUILD)/libchimaera.so: $(BUILD)/libchimaera.so.0
 	ln -sf $(<F) $@
 
 $(BUILD)/chimaera: $(call objects,$(TOOL)) $(CORE_LINK)
-	$(LINK) $(call objects,$(TOOL)) $(CORE_FLAGS) $(LIBRARIES) -o $@
+	$(LINK) $(call objects,$(TOOL)) $(CORE_FLAGS) $(LIBRARIES) $(TOOL_LIBRARIES) -o $@
 
 $(addprefix $(BUILD)/,$(ALIASES)): $(PROGRAM)
 	ln -sf chimaera $@
@@ -167,7 +174,7 @@ define suite
 $(BUILD)/test-$(1): $(call objects,$(wildcard tests/$(1)/*.c)) $(BUILD)/libtest.a $(TOOL_LIB) \
     $(CORE_LINK)
 	$$(LINK) $(call objects,$(wildcard tests/$(1)/*.c)) $(BUILD)/libtest.a $(TOOL_LIB) \
-	  $(CORE_FLAGS) $(LIBRARIES) -o $$@
+	  $(CORE_FLAGS) $(LIBRARIES) $(TOOL_LIBRARIES) -o $$@
 endef
 $(foreach dir,unit sim interleave,$(eval $(call suite,$(dir))))
 
@@ -188,7 +195,7 @@ $(BUILD)/modules/%.so: $(BUILD)/tests/modules/%.o
 
 $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/%.o $(TOOL_LIB) $(CORE_LINK)
 	@mkdir -p $(@D)
-	$(LINK) -fsanitize=fuzzer $< $(TOOL_LIB) $(CORE_FLAGS) $(LIBRARIES) -o $@
+	$(LINK) -fsanitize=fuzzer $< $(TOOL_LIB) $(CORE_FLAGS) $(LIBRARIES) $(TOOL_LIBRARIES) -o $@
 
 # What the simulation says of large clusters.
 $(BUILD)/scale: $(BUILD)/tests/scale/scale.o $(CORE_LINK)
@@ -255,12 +262,13 @@ amalgamation:
 print-libraries:
 	@echo $(LIBRARIES)
 
+UNITS := $(if $(TOOL),chimaera.service chimaera-metrics.service)
+SAMPLES := $(if $(TOOL),chimaera_default.yaml prometheus.yml chimaera_alerts.yml)
 INSTALLED = $(includedir)/chimaera.h $(libdir)/libchimaera.a $(libdir)/libchimaera.so.0 \
   $(libdir)/libchimaera.so $(libdir)/pkgconfig/chimaera.pc \
   $(if $(TOOL),$(addprefix $(bindir)/,chimaera $(ALIASES))) \
-  $(if $(wildcard config/chimaera.service),$(unitdir)/chimaera.service) \
+  $(addprefix $(unitdir)/,$(UNITS)) $(addprefix $(datadir)/chimaera/,$(SAMPLES)) \
   $(if $(wildcard config/chimaera.conf),$(tmpfilesdir)/chimaera.conf) \
-  $(if $(wildcard config/chimaera_default.yaml),$(datadir)/chimaera/chimaera_default.yaml) \
   $(if $(wildcard tools/completion.bash),$(completiondir)/chimaera)
 
 install: all
@@ -275,15 +283,12 @@ install: all
 ifneq ($(TOOL),)
 	install -m 755 $(BUILD)/chimaera $(DESTDIR)$(bindir)/
 	for name in $(ALIASES); do ln -sf chimaera $(DESTDIR)$(bindir)/$$name; done
-endif
-ifneq ($(wildcard config/chimaera.service),)
-	sed 's|@bindir@|$(bindir)|' config/chimaera.service >$(DESTDIR)$(unitdir)/chimaera.service
+	for name in $(UNITS); do \
+	  sed 's|@bindir@|$(bindir)|' config/$$name >$(DESTDIR)$(unitdir)/$$name; done
+	install -m 644 $(addprefix config/,$(SAMPLES)) $(DESTDIR)$(datadir)/chimaera/
 endif
 ifneq ($(wildcard config/chimaera.conf),)
 	install -m 644 config/chimaera.conf $(DESTDIR)$(tmpfilesdir)/
-endif
-ifneq ($(wildcard config/chimaera_default.yaml),)
-	install -m 644 config/chimaera_default.yaml $(DESTDIR)$(datadir)/chimaera/
 endif
 ifneq ($(wildcard tools/completion.bash),)
 	install -m 644 tools/completion.bash $(DESTDIR)$(completiondir)/chimaera

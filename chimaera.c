@@ -136,6 +136,11 @@ CHI_INLINE void tally_add(uint64_t *t, uint64_t n)
 {
   __atomic_store_n(t, __atomic_load_n(t, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
 }
+/* The same of one that several threads count. */
+CHI_INLINE void tally_add_shared(uint64_t *t, uint64_t n)
+{
+  __atomic_fetch_add(t, n, __ATOMIC_RELAXED);
+}
 CHI_INLINE void tally_set(uint64_t *t, uint64_t n)
 {
   __atomic_store_n(t, n, __ATOMIC_RELAXED);
@@ -1309,6 +1314,11 @@ CHI_INLINE void task_copy_out(const struct task_plan *plan, const chi_task *copy
   }
 }
 
+#define TASK_LABEL 80 /* room for any text of the next function */
+/* What log lines call a task: "task=ID", or "task=NODE/BOOT/SEQUENCE/CONTAINER" of one that is
+ * known to several nodes, to all of them alike. Returns buf. */
+CHI_PRIVATE const char *task_label(const chi_ctx *ctx, char *buf, size_t size);
+
 CHI_PRIVATE void task_list_push(struct task_list *l, chi_ctx *ctx); /* through node.next */
 CHI_PRIVATE chi_ctx *task_list_pop(struct task_list *l);
 
@@ -1605,6 +1615,55 @@ CHI_PRIVATE int accord_learn(struct accord *a, const struct accord_entry *entry)
 
 #endif
 
+/* ---- sources/log.h ---- */
+/* log.h - lines for people: formatted only if wanted, bounded, impossible to forge. */
+#ifndef CHI_LOG_H
+#define CHI_LOG_H
+
+#define LOG_LINE_MAX 512 /* bytes of a line with its NUL */
+
+/* Where lines go. sink gets each line without a newline, on the thread that wrote it, and keeps no
+ * pointer to it; it adds time and place, and guards itself if threads share it. */
+struct log {
+  void (*sink)(void *arg, int level, const char *line); /* NULL: nowhere */
+  void *arg;
+  int level; /* an enum chi_log_level; lines below it are dropped unformatted */
+  struct log_figures *figures; /* NULL: nobody counts */
+};
+
+/* Counts of a log; any thread. */
+struct log_figures {
+  uint64_t lines[CHI_LOG_ERROR + 1]; /* by level: handed to the sink */
+  uint64_t held, told;               /* held back; and of these, as many as lines have told of */
+};
+
+/* Holds back repetitions of one kind of line. All zero to begin with; not shared by threads. */
+struct log_limit {
+  uint64_t next;       /* when the next second begins, nanoseconds */
+  uint32_t passed;     /* lines in this one */
+  uint32_t suppressed; /* lines held back since the last one that passed */
+};
+
+/* Writes a line. What doesn't fit ends in "..."; control characters and malformed UTF-8 become '?',
+ * so that no name within it begins a line of its own. */
+CHI_PRIVATE void log_write(const struct log *log, int level, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* As log_write, but at most one line a second for each limit; the next line that passes says how
+ * many were held back. now: nanoseconds of any clock; a clock set back doesn't silence it. */
+CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uint64_t now,
+                             int level, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* The same with up to `burst` lines a second, for lines that are not all of a kind. */
+CHI_PRIVATE void log_burst(const struct log *log, struct log_limit *limit, uint32_t burst,
+                           uint64_t now, int level, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
+/* Counts a line that isn't even tried, as one held back. */
+CHI_PRIVATE void log_skip(const struct log *log);
+/* The last word: how many lines were held back that no line has told of. */
+CHI_PRIVATE void log_close(const struct log *log);
+
+#endif
+
 /* ---- sources/module.h ---- */
 /* module.h - the registry of modules: method tables, checked and indexed once. */
 #ifndef CHI_MODULE_H
@@ -1670,7 +1729,7 @@ CHI_INLINE bool method_is_slow(const struct method *m, uint64_t compute_us, uint
 
 enum pool_state { POOL_CREATING, POOL_READY, POOL_DESTROYED, POOL_FAILED };
 
-#define POOL_BUCKETS 40u /* of service time: powers of two of nanoseconds in halves, from 64 ns */
+#define POOL_BUCKETS 60u /* of service time: powers of two of nanoseconds in halves, from 64 ns */
 
 /* One method on one worker: tallies. */
 struct pool_figures {
@@ -1682,7 +1741,8 @@ struct pool_figures {
 struct pool_tally {
   uint64_t active;              /* tally: accepted less ended here; the sum over workers is meant */
   struct pool_figures *figures; /* by method index; NULL until something was counted */
-  uint64_t unused[6];
+  struct log_limit log;         /* of what methods say */
+  uint64_t unused[4];
 };
 
 struct container {
@@ -1782,7 +1842,8 @@ CHI_PRIVATE void pool_count(const struct alloc *alloc, struct container *c, uint
 /* Figures of a method over all workers. */
 CHI_PRIVATE void pool_figures_sum(const struct pool *pool, uint32_t method,
                                   struct pool_figures *out);
-/* The upper end of a bucket in nanoseconds. */
+/* The bucket of a time, and the upper end of one, in nanoseconds. The last has what is longer. */
+CHI_PRIVATE uint32_t pool_bucket(uint64_t ns);
 CHI_PRIVATE uint64_t pool_bucket_end(uint32_t bucket);
 /* The time below which `percent` of the sampled runs stayed: upper end of a bucket; 0: none. */
 CHI_PRIVATE uint64_t pool_percentile(const struct pool_figures *f, uint32_t percent);
@@ -1861,39 +1922,6 @@ CHI_PRIVATE void fiber_fini(struct fiber *f);
 /* Whether address lies in the stack of *f or in the FIBER_GUARD_SIZE bytes directly below, where a
  * guard catches an overrun. Always false for a host. Reads only; fit for a signal handler. */
 CHI_PRIVATE bool fiber_holds(const struct fiber *f, const void *address);
-
-#endif
-
-/* ---- sources/log.h ---- */
-/* log.h - lines for people: formatted only if wanted, bounded, impossible to forge. */
-#ifndef CHI_LOG_H
-#define CHI_LOG_H
-
-#define LOG_LINE_MAX 512 /* bytes of a line with its NUL */
-
-/* Where lines go. sink gets each line without a newline, on the thread that wrote it, and keeps no
- * pointer to it; it adds time and place, and guards itself if threads share it. */
-struct log {
-  void (*sink)(void *arg, int level, const char *line); /* NULL: nowhere */
-  void *arg;
-  int level; /* an enum chi_log_level; lines below it are dropped unformatted */
-};
-
-/* Holds back repetitions of one kind of line. All zero to begin with; not shared by threads. */
-struct log_limit {
-  uint64_t next;       /* when the next line may pass, nanoseconds */
-  uint32_t suppressed; /* lines held back since the last one that passed */
-};
-
-/* Writes a line. What doesn't fit ends in "..."; control characters and malformed UTF-8 become '?',
- * so that no name within it begins a line of its own. */
-CHI_PRIVATE void log_write(const struct log *log, int level, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-
-/* As log_write, but at most one line a second for each limit; the next line that passes says how
- * many were held back. now: nanoseconds of any clock; a clock set back doesn't silence it. */
-CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uint64_t now,
-                             int level, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 
 #endif
 
@@ -1992,6 +2020,8 @@ enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
 #define WORKER_RECORDS 8u       /* size classes of records: 512 << class */
 #define WORKER_ROW 16u          /* tasks of one lane that are run in a row */
 #define WORKER_LOOKS 5u         /* that find one worker busy and another idle before a lane moves */
+#define WORKER_CODE(name, code, text) +1u
+#define WORKER_CODES (0u CHI_STATUS_TABLE(WORKER_CODE)) /* that are counted apart */
 #define WORKER_STUCK_NS 20000000u /* a method this long in one go loses its worker's other work */
 
 struct worker;
@@ -2017,6 +2047,7 @@ struct worker_crew {
   struct env *env;
   const struct alloc *alloc;
   struct log log;
+  struct log_figures log_figures;
   struct latch refusals_latch;
   struct log_limit refusals; /* one line a second for all workers */
   struct worker *worker; /* fast ones, slow ones, the network worker */
@@ -2051,6 +2082,9 @@ struct worker {
   uint32_t awake, inside; /* atomic: stepped lately; inside a method */
   uint32_t full;          /* atomic: it has no stack to begin one more task with */
   uint64_t beat, accepted, ended, refused, busy_ns, blocked_count, resting; /* tallies */
+  /* Tallies of tasks that ended, or were refused, with another code than success: by the code's
+   * negative; 0: the methods' own codes. */
+  uint64_t failed[WORKER_CODES];
   uint64_t beat_seen; /* network worker: at its last look; its own: when that was */
   uint64_t load_seen; /* network worker: nanoseconds of work, at its last look */
   bool stuck;         /* network worker: full, or inside a method since the look before */
@@ -2156,6 +2190,7 @@ CHI_PRIVATE bool worker_lopsided(struct worker *network, uint32_t *from, uint32_
 CHI_PRIVATE void worker_home(struct worker *network, struct queue_lane *lane, uint32_t home);
 
 /* ---- between worker.c, worker_accept.c and worker_io.c */
+CHI_PRIVATE void worker_count_failure(struct worker *w, int rc);
 /* A slow worker that isn't inside a method, if there is one; in turn. */
 CHI_PRIVATE struct worker *worker_of_slow(struct worker_crew *crew);
 /* Starts an operation from this worker's loop; one that finds no room waits its turn. */
@@ -2546,8 +2581,16 @@ struct net_figures {
   uint64_t unreachable, unknown; /* parts that ended so */
   uint64_t bytes_out, bytes_in;  /* of requests and answers, with their bulk */
   uint32_t calls_open, runs_open, answers_kept;
+  uint64_t calls_ended, calls_ns;    /* this node's own, and how long they took in all */
+  uint64_t call_time[POOL_BUCKETS];  /* how many took so long: see pool_bucket */
 };
 CHI_PRIVATE void net_figures(const struct net *n, struct net_figures *out);
+/* What lies between this node and another one now. */
+struct net_peer_figures {
+  uint32_t waiting, open; /* requests that wait to be sent; that are sent and not answered */
+  uint32_t kept;          /* answers that the peer has not acknowledged */
+};
+CHI_PRIVATE void net_peer_figures(const struct net *n, uint32_t node, struct net_peer_figures *out);
 /* What this node holds of peers' room, and of its own for them: slots, bytes, answers. It comes
  * back to 0 when nothing is under way any more. */
 CHI_PRIVATE uint64_t net_credit(const struct net *n);
@@ -3972,10 +4015,16 @@ CHI_PRIVATE uint32_t real_limit_spinners(const struct real_limit *limit);
 
 #include <pthread.h>
 
+#define REAL_LOG_RATE 500u /* lines a second; further ones are left out and counted */
+
 struct real_log {
   int fd; /* -1: lines are dropped without being counted */
   bool owned, stalled, torn;
-  uint64_t lost; /* lines since the last one that was written */
+  uint32_t node;   /* whose log it is; UINT32_MAX: it isn't known yet */
+  uint64_t lost;   /* lines since the last one that was written */
+  uint64_t excess; /* of these, those that were too many in their second */
+  uint64_t second;
+  uint32_t passed; /* lines in that second */
   pthread_mutex_t mutex;
 };
 
@@ -3984,10 +4033,13 @@ struct real_log {
 CHI_PRIVATE void real_log_open(struct real_log *log, const char *path);
 CHI_PRIVATE void real_log_close(struct real_log *log);
 
-/* Writes "2026-01-02T03:04:05.678Z level line". A line that the sink does not take is dropped and
- * counted; the next one that it takes is preceded by the count. A sink that does not move, such as
- * a full pipe, holds a thread up for a moment once, and then not again until it moves. Any thread;
- * not a signal handler. */
+/* From now on lines name this node. Before there are other threads. */
+CHI_PRIVATE void real_log_name(struct real_log *log, uint32_t node);
+
+/* Writes "2026-01-02T03:04:05.678Z level node=3 line", or "node=-". A line that the sink does not
+ * take, or that is one too many in its second, is dropped and counted; the next one that is written
+ * is preceded by the count. A sink that does not move, such as a full pipe, holds a thread up for a
+ * moment once, and then not again until it moves. Any thread; not a signal handler. */
 CHI_PRIVATE void real_log_write(struct real_log *log, int level, const char *line);
 
 /* The last line of a process, at level error, to the log and to standard error. Safe in a signal
@@ -4020,7 +4072,7 @@ struct real_env {
   struct real_log log;
   const char *directory;   /* of sockets; NULL: that of this user */
   struct real_limit limit; /* asked before memory is taken */
-  uint64_t complained;     /* when real_shm last logged that memory is short */
+  struct log_limit complaints; /* of real_shm: that memory is short */
   struct real_loop *loop;  /* of a node */
   struct real_file *files; /* of a node: one for each worker */
   uint32_t file_count;
@@ -4059,6 +4111,10 @@ CHI_PRIVATE bool real_env_alive(const struct real_env *r);
 CHI_PRIVATE int real_env_adopt_bell(int fd, env_bell *out);
 /* Consumes what was rung. */
 CHI_PRIVATE void real_env_drain(int fd);
+
+/* Logs something that may happen again and again, at most once a second. */
+CHI_PRIVATE void real_env_complain(struct real_env *r, struct log_limit *limit, int level,
+                                   const char *text);
 
 /* The chi_status that says best what errno says. */
 CHI_PRIVATE int real_env_code(int error);
@@ -5787,7 +5843,10 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
   rt->crew = (struct worker_crew){
       .env = env,
       .alloc = &env->alloc,
-      .log = {.sink = runtime_log_sink, .arg = env, .level = config->log_level},
+      .log = {.sink = runtime_log_sink,
+              .arg = env,
+              .level = config->log_level,
+              .figures = &rt->crew.log_figures},
       .fast = config->sched_threads,
       .slow = config->slow_threads,
       .count = config->sched_threads + config->slow_threads + 1,
@@ -5890,6 +5949,7 @@ static void runtime_drop_queued(struct runtime *rt)
 void runtime_close(struct runtime *rt)
 {
   struct worker_crew *crew = &rt->crew;
+  log_close(&crew->log);
   fleet_close(&rt->fleet);
   if (crew->worker) {
     if (rt->sessions.crew) {
@@ -10065,16 +10125,16 @@ static void admin_out_worker(const struct admin_out *o, const struct worker *w, 
 }
 
 /* The histogram: [upper end in nanoseconds, count] for each bucket that has any. */
-static void admin_out_latency(const struct admin_out *o, const struct pool_figures *f)
+static void admin_out_latency(const struct admin_out *o, const uint64_t *bucket)
 {
   bool first = true;
   admin_out_open(o, "latency", "[", false);
   for (uint32_t b = 0; b < POOL_BUCKETS; b++) {
     char text[64];
-    if (f->bucket[b] == 0)
+    if (bucket[b] == 0)
       continue;
     snprintf(text, sizeof text, "%s[%llu,%llu]", first ? "" : ",",
-             (unsigned long long)pool_bucket_end(b), (unsigned long long)f->bucket[b]);
+             (unsigned long long)pool_bucket_end(b), (unsigned long long)bucket[b]);
     o->put(o->arg, text);
     first = false;
   }
@@ -10095,7 +10155,9 @@ static void admin_out_method(const struct admin_out *o, const struct pool *p, ui
   admin_out_number(o, "mean_ns", f.sampled ? f.sampled_ns / f.sampled : 0, false);
   admin_out_number(o, "p50_ns", pool_percentile(&f, 50), false);
   admin_out_number(o, "p99_ns", pool_percentile(&f, 99), false);
-  admin_out_latency(o, &f);
+  admin_out_number(o, "sampled", f.sampled, false);
+  admin_out_number(o, "sampled_ns", f.sampled_ns, false);
+  admin_out_latency(o, f.bucket);
   o->put(o->arg, "}");
 }
 
@@ -10170,26 +10232,50 @@ static void admin_out_memory(const struct admin_out *o, const struct admin_host 
   o->put(o->arg, "}");
 }
 
+/* Failures by code: those that a method made up are "own". */
+static void admin_out_codes(const struct admin_out *o, const uint64_t *failed)
+{
+  bool first = true;
+  admin_out_open(o, "codes", "{", false);
+  for (uint32_t i = 0; i < WORKER_CODES; i++) {
+    if (failed[i] == 0)
+      continue;
+    admin_out_number(o, i == 0 ? "own" : chi_status_name(-(int)i), failed[i], first);
+    first = false;
+  }
+  o->put(o->arg, "}");
+}
+
 static void admin_out_totals(const struct admin_out *o, const struct admin_host *host)
 {
-  uint64_t accepted = 0, ended = 0, refused = 0, failed = 0;
+  uint64_t accepted = 0, ended = 0, refused = 0, sum = 0, failed[WORKER_CODES] = {0};
   for (uint32_t i = 0; i < host->crew->count; i++) {
+    const struct worker *w = &host->crew->worker[i];
+    refused += tally_get(&w->refused);
+    ended += tally_get(&w->ended);
+    for (uint32_t c = 0; c < WORKER_CODES; c++)
+      failed[c] += tally_get(&w->failed[c]);
+  }
+  for (uint32_t i = 0; i < host->crew->count; i++) /* later: what ended was accepted before */
     accepted += tally_get(&host->crew->worker[i].accepted);
-    ended += tally_get(&host->crew->worker[i].ended);
-    refused += tally_get(&host->crew->worker[i].refused);
-  }
-  for (const struct pool *p = host->directory->first; p; p = p->next) {
-    for (uint32_t i = 0; i < p->module->count; i++) {
-      struct pool_figures f;
-      pool_figures_sum(p, i, &f);
-      failed += f.errors;
-    }
-  }
+  for (uint32_t c = 0; c < WORKER_CODES; c++)
+    sum += failed[c];
   admin_out_open(o, "totals", "{", false);
   admin_out_number(o, "submitted", accepted + refused, true);
   admin_out_number(o, "completed", ended + refused, false);
-  admin_out_number(o, "failed", failed, false);
+  admin_out_number(o, "failed", sum > refused ? sum - refused : 0, false);
   admin_out_number(o, "refused", refused, false);
+  admin_out_codes(o, failed);
+  o->put(o->arg, "}");
+}
+
+static void admin_out_log(const struct admin_out *o, struct log_figures *f)
+{
+  static const char *const levels[] = {"debug", "info", "warning", "error"};
+  admin_out_open(o, "log", "{", false);
+  for (uint32_t i = 0; i < CHI_COUNT(f->lines); i++)
+    admin_out_number(o, levels[i], tally_get(&f->lines[i]), i == 0);
+  admin_out_number(o, "held_back", tally_get(&f->held), false);
   o->put(o->arg, "}");
 }
 
@@ -10199,6 +10285,8 @@ static void admin_out_node(const struct admin_out *o, const struct fleet *f, uin
 {
   static const char *const states[] = {"unknown", "alive", "suspected", "dead"};
   const struct peer *p = &f->peers.peer[node];
+  struct net_peer_figures n;
+  net_peer_figures(f->net, node, &n);
   admin_out_number(o, "id", node, true);
   admin_out_string(o, "state", states[member_state(f->member, node)], false);
   admin_out_number(o, "boot", member_boot(f->member, node), false);
@@ -10207,6 +10295,11 @@ static void admin_out_node(const struct admin_out *o, const struct fleet *f, uin
   admin_out_number(o, "messages_in", p->received, false);
   admin_out_number(o, "bytes_out", p->bytes_sent, false);
   admin_out_number(o, "bytes_in", p->bytes_received, false);
+  admin_out_number(o, "refused", p->refusals, false);
+  admin_out_number(o, "requests_waiting", n.waiting, false);
+  admin_out_number(o, "requests_open", n.open, false);
+  admin_out_number(o, "answers_kept", n.kept, false);
+  admin_out_string(o, "host", f->options.config->hosts[node].name, false);
 }
 
 static void admin_out_net(const struct admin_out *o, const struct fleet *f)
@@ -10224,14 +10317,24 @@ static void admin_out_net(const struct admin_out *o, const struct fleet *f)
   admin_out_number(o, "runs", n.runs, false);
   admin_out_number(o, "runs_open", n.runs_open, false);
   admin_out_number(o, "repeats", n.repeats, false);
+  admin_out_number(o, "answers", n.answers, false);
   admin_out_number(o, "not_run", n.not_run, false);
   admin_out_number(o, "unreachable", n.unreachable, false);
   admin_out_number(o, "unknown", n.unknown, false);
+  admin_out_number(o, "aborted", n.aborted, false);
   admin_out_number(o, "malformed", n.malformed, false);
   admin_out_number(o, "bytes_out", n.bytes_out, false);
   admin_out_number(o, "bytes_in", n.bytes_in, false);
   admin_out_number(o, "probes", m->probes, false);
   admin_out_number(o, "probes_failed", m->failed, false);
+  admin_out_number(o, "suspected", m->suspected, false);
+  admin_out_number(o, "died", m->died, false);
+  admin_out_number(o, "refuted", m->refuted, false);
+  admin_out_number(o, "late", m->late, false);
+  admin_out_number(o, "dropped", f->peers.dropped, false);
+  admin_out_number(o, "calls_ended", n.calls_ended, false);
+  admin_out_number(o, "calls_ns", n.calls_ns, false);
+  admin_out_latency(o, n.call_time);
   o->put(o->arg, "}");
 }
 
@@ -10260,6 +10363,10 @@ void admin_monitor_print(const struct admin_host *host, struct admin_asked *aske
   admin_out_string(&o, "instance", host->instance, true);
   admin_out_string(&o, "version", CHI_VERSION, false);
   admin_out_number(&o, "node", crew->node, false);
+  if (host->fleet->open) {
+    admin_out_string(&o, "host", host->fleet->options.config->hosts[crew->node].name, false);
+    admin_out_number(&o, "boot", host->fleet->peers.boot, false);
+  }
   admin_out_string(&o, "state", host->state(host->arg), false);
   admin_out_number(&o, "uptime_ns", now - host->boot_time, false);
   admin_out_open(&o, "workers", "[", false);
@@ -10280,6 +10387,7 @@ void admin_monitor_print(const struct admin_host *host, struct admin_asked *aske
   admin_out_fleet(&o, host->fleet);
   admin_out_memory(&o, host);
   admin_out_totals(&o, host);
+  admin_out_log(&o, &host->crew->log_figures);
   put(arg, "}");
 }
 
@@ -12409,6 +12517,9 @@ CHI_PRIVATE int extent_resize(struct extent_map *map, const struct alloc *alloc,
 #include <stdarg.h>
 #include <stdio.h>
 
+#define CTX_LOG_BURST 20u /* lines a second that a container may log on one worker */
+#define CTX_LOG_NAME 100  /* bytes of a pool's name in them */
+
 /* ---- time and identity */
 
 uint64_t chi_now(chi_ctx *ctx)
@@ -12460,14 +12571,18 @@ uint32_t chi_node_count(chi_ctx *ctx)
 
 void chi_log(chi_ctx *ctx, int level, const char *fmt, ...)
 {
-  char text[256];
+  char text[256], label[TASK_LABEL];
+  struct worker *w = ctx->worker;
+  const struct pool *pool = ctx->container->pool;
   va_list ap;
+  if (level < w->crew->log.level)
+    return;
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  const struct pool *pool = ctx->container->pool;
-  log_write(&ctx->worker->crew->log, level, "pool %u.%u (%s): %s", pool->id.major, pool->id.minor,
-            pool->name, text);
+  log_burst(&w->crew->log, &ctx->container->tally[w->index].log, CTX_LOG_BURST, chi_now(ctx), level,
+            "pool %u.%u (%.*s): %s %s", pool->id.major, pool->id.minor, CTX_LOG_NAME, pool->name,
+            text, task_label(ctx, label, sizeof label));
 }
 
 void *chi_alloc(chi_ctx *ctx, size_t size)
@@ -12911,6 +13026,9 @@ int64_t chi_file_space(chi_ctx *ctx, const char *path)
 {
   return ctx_path_run(ctx, ENV_IO_SPACE, path, NULL);
 }
+
+#undef CTX_LOG_BURST
+#undef CTX_LOG_NAME
 
 /* ---- sources/fleet.c ---- */
 /* fleet.c - this node among the others: peers, membership, the pool table and tasks between nodes,
@@ -14156,6 +14274,14 @@ void net_figures(const struct net *n, struct net_figures *out)
   *out = n->figures;
 }
 
+void net_peer_figures(const struct net *n, uint32_t node, struct net_peer_figures *out)
+{
+  const struct net_link *l = node < n->nodes ? n->link[node] : NULL;
+  *out = (struct net_peer_figures){0};
+  if (l)
+    *out = (struct net_peer_figures){.waiting = l->waiting, .open = l->busy, .kept = l->kept};
+}
+
 /* Slots that are neither in use nor free. */
 static uint32_t net_slots_missing(const struct net_link *l)
 {
@@ -14535,10 +14661,23 @@ static void net_call_report(struct net_call *call, int rc)
   struct net *n = call->net;
   const struct net_failures *f = &call->failures;
   const chi_task *t = call->ctx->task;
-  log_limited(&n->o.crew->log, &n->reports, n->now, CHI_LOG_DEBUG,
-              "method %s of pool %u.%u failed on %u of %u containers, first on %u: %s",
+  const struct net_key *key = &call->part->key;
+  log_limited(&n->o.crew->log, &n->reports, n->now,
+              rc == CHI_EUNKNOWN ? CHI_LOG_WARNING : CHI_LOG_DEBUG,
+              "method %s of pool %u.%u failed on %u of %u containers, first on %u: %s "
+              "task=%u/%llu/%llu",
               call->ctx->method->def->type->name, t->pool.major, t->pool.minor, f->failed, f->asked,
-              f->item[0].container, chi_status_name(rc));
+              f->item[0].container, chi_status_name(rc), key->node, (unsigned long long)key->boot,
+              (unsigned long long)key->seq);
+}
+
+static void net_call_time(const struct net_call *call)
+{
+  struct net_figures *f = &call->net->figures;
+  uint64_t ns = call->net->now - call->began;
+  f->calls_ended++;
+  f->calls_ns += ns;
+  f->call_time[pool_bucket(ns)]++;
 }
 
 void net_call_end(struct net_call *call)
@@ -14551,6 +14690,8 @@ void net_call_end(struct net_call *call)
   int rc = call->failures.listed > 0 ? call->failures.item[0].rc : CHI_OK;
   if (rc == CHI_ECANCELLED && call->cancel != CHI_OK)
     rc = call->cancel; /* bodies are only told that they are to end, not why */
+  if (!call->run)
+    net_call_time(call);
   if (rc != CHI_OK && !call->run)
     net_call_report(call, rc);
   struct net_failures failures = call->failures;
@@ -17117,6 +17258,12 @@ CHI_APART static void worker_finish_call(struct worker *w, chi_ctx *ctx)
     worker_send(w, &w->crew->worker[w->crew->count - 1], &ctx->node);
 }
 
+CHI_APART void worker_count_failure(struct worker *w, int rc)
+{
+  uint32_t code = rc > 0 ? 0 : (uint32_t)-(int64_t)rc;
+  tally_add(&w->failed[code < WORKER_CODES ? code : 0], 1);
+}
+
 /* kept: its place in the container is kept for another. */
 static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc, bool kept)
 {
@@ -17125,6 +17272,8 @@ static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc, bool 
   if (ctx->origin == TASK_FROM_CLIENT)
     task_copy_out(&ctx->method->plan, ctx->task, ctx->shared);
   tally_add(&w->ended, 1);
+  if (CHI_UNLIKELY(rc != CHI_OK))
+    worker_count_failure(w, rc);
   if (!kept)
     worker_count_out(w, ctx->container);
   if (ctx->origin == TASK_FROM_PARENT) {
@@ -17548,7 +17697,10 @@ CHI_APART static void worker_refuse(struct worker *w, const struct task_raw *raw
   struct worker_crew *crew = w->crew;
   struct queue *q = raw->queue;
   tally_add(&w->refused, 1);
-  if (rc == CHI_ECORRUPT && latch_try(&crew->refusals_latch)) {
+  worker_count_failure(w, rc);
+  if (rc == CHI_ECORRUPT && !latch_try(&crew->refusals_latch)) {
+    log_skip(&crew->log); /* another worker says so just now */
+  } else if (rc == CHI_ECORRUPT) {
     log_limited(&crew->log, &crew->refusals, w->now, CHI_LOG_WARNING,
                 "refused a task of queue %u: its offset, length or slot does not fit", q->id);
     latch_unlock(&crew->refusals_latch);
@@ -18382,7 +18534,7 @@ const struct pool_entry *pool_table_find(const struct pool_table *t, chi_pool_id
 }
 
 /* Two buckets to each power of two. */
-static uint32_t pool_bucket(uint64_t ns)
+uint32_t pool_bucket(uint64_t ns)
 {
   if (ns < 64)
     return 0;
@@ -22455,6 +22607,8 @@ int wire_task_get(struct wire_in *in, const chi_type *type, void *task, uint32_t
 /* ---- sources/task.c ---- */
 /* task.c - a task inside the daemon: its record, and the copy between client memory and private. */
 
+#include <stdio.h>
+
 static bool task_kind_is_scalar(uint8_t kind)
 {
   return kind >= CHI_KIND_u8 && kind <= CHI_KIND_pool;
@@ -22729,6 +22883,16 @@ void task_fields_out(const chi_type *type, const chi_task *copy, chi_task *share
   for (uint32_t i = 0; i < type->field_count; i++)
     if (type->fields[i].dir & CHI_DIR_OUT)
       task_field_out(&type->fields[i], (const char *)copy, (char *)shared);
+}
+
+const char *task_label(const chi_ctx *ctx, char *buf, size_t size)
+{
+  if (ctx->key_seq != 0)
+    snprintf(buf, size, "task=%u/%llu/%llu/%u", ctx->key_node, (unsigned long long)ctx->key_boot,
+             (unsigned long long)ctx->key_seq, ctx->key_index);
+  else
+    snprintf(buf, size, "task=%llu", (unsigned long long)ctx->id);
+  return buf;
 }
 
 void task_list_push(struct task_list *l, chi_ctx *ctx)
@@ -25737,6 +25901,10 @@ log_format(const struct log *log, int level, uint32_t suppressed, const char *fm
     log_cut(line, room);
   utf8_make_line(line);
   memcpy(line + strlen(line), tail, strlen(tail) + 1);
+  if (log->figures) {
+    tally_add_shared(&log->figures->lines[level <= CHI_LOG_ERROR ? level : CHI_LOG_ERROR], 1);
+    tally_add_shared(&log->figures->told, suppressed);
+  }
   log->sink(log->arg, level, line);
 }
 
@@ -25750,21 +25918,61 @@ CHI_PRIVATE void log_write(const struct log *log, int level, const char *fmt, ..
   va_end(args);
 }
 
+/* Whether one more line passes; *suppressed: how many before it did not. */
+static bool log_passes(const struct log *log, struct log_limit *limit, uint32_t burst, uint64_t now,
+                       uint32_t *suppressed)
+{
+  if (now >= limit->next || limit->next - now > LOG_LIMIT_NS) {
+    limit->next = now + LOG_LIMIT_NS;
+    limit->passed = 0;
+  }
+  if (limit->passed >= burst) {
+    limit->suppressed += limit->suppressed < UINT32_MAX;
+    log_skip(log);
+    return false;
+  }
+  limit->passed++;
+  *suppressed = limit->suppressed;
+  limit->suppressed = 0;
+  return true;
+}
+
 CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uint64_t now,
                              int level, const char *fmt, ...)
 {
-  uint32_t suppressed = limit->suppressed;
+  uint32_t suppressed;
   va_list args;
-  if (!log_wants(log, level))
+  if (!log_wants(log, level) || !log_passes(log, limit, 1, now, &suppressed))
     return;
-  if (now < limit->next && limit->next - now <= LOG_LIMIT_NS) {
-    limit->suppressed += suppressed < UINT32_MAX;
-    return;
-  }
-  *limit = (struct log_limit){now + LOG_LIMIT_NS, 0};
   va_start(args, fmt);
   log_format(log, level, suppressed, fmt, args);
   va_end(args);
+}
+
+CHI_PRIVATE void log_burst(const struct log *log, struct log_limit *limit, uint32_t burst,
+                           uint64_t now, int level, const char *fmt, ...)
+{
+  uint32_t suppressed;
+  va_list args;
+  if (!log_wants(log, level) || !log_passes(log, limit, burst, now, &suppressed))
+    return;
+  va_start(args, fmt);
+  log_format(log, level, suppressed, fmt, args);
+  va_end(args);
+}
+
+CHI_PRIVATE void log_skip(const struct log *log)
+{
+  if (log->figures)
+    tally_add_shared(&log->figures->held, 1);
+}
+
+CHI_PRIVATE void log_close(const struct log *log)
+{
+  const struct log_figures *f = log->figures;
+  uint64_t untold = f ? tally_get(&f->held) - tally_get(&f->told) : 0;
+  if (untold > 0)
+    log_write(log, CHI_LOG_WARNING, "%llu more lines were held back", (unsigned long long)untold);
 }
 
 #undef LOG_LIMIT_NS
@@ -27793,6 +28001,8 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
                                          real_node_on_sent};
   int rc = real_node_configure(n, config, err);
   if (rc == CHI_OK)
+    real_log_name(&n->real.log, n->self);
+  if (rc == CHI_OK)
     rc = real_link_locate(n->real.directory, n->config.main_segment_name, n->config.port, &n->place,
                           err);
   if (rc == CHI_OK)
@@ -28451,7 +28661,6 @@ void real_spin_slept(struct real_spin *s, uint64_t took)
 #define REAL_NET_ENDPOINT 320u /* "tcp://[HOST]:PORT" with its NUL */
 #define REAL_NET_TICK_S 0.1    /* what could not be done is tried again */
 #define REAL_NET_TICKS_MAX 10u /* until a connection that broke is tried again, at most */
-#define REAL_NET_QUIET_NS 1000000000u /* between two complaints */
 #define REAL_NET_LOOKUP_NS 2000000000u /* names are tried at the start for so long */
 
 /* Of every socket. A message is up to 64 KiB and its bulk, which is bounded apart: so the queue to
@@ -28509,17 +28718,12 @@ struct real_net {
   struct inbox sent;          /* parcels that no frame of is read any more */
   int sent_fd;
   uint32_t guests; /* connections to us */
-  uint64_t complained;
+  struct log_limit complaints;
 };
 
 static void real_net_complain(struct real_net *n, const char *text)
 {
-  struct env *env = &n->env->env;
-  uint64_t now = env->clock(env);
-  if (n->complained && now - n->complained < REAL_NET_QUIET_NS)
-    return;
-  n->complained = now;
-  env->log(env, CHI_LOG_WARNING, text);
+  real_env_complain(n->env, &n->complaints, CHI_LOG_WARNING, text);
 }
 
 /* Wakes the network worker for a turn. Any thread. */
@@ -29182,7 +29386,6 @@ void real_net_unbind(struct real_env *r)
 #undef REAL_NET_ENDPOINT
 #undef REAL_NET_TICK_S
 #undef REAL_NET_TICKS_MAX
-#undef REAL_NET_QUIET_NS
 #undef REAL_NET_LOOKUP_NS
 #undef REAL_NET_SEND_QUEUE
 #undef REAL_NET_TAKE_QUEUE
@@ -29218,7 +29421,6 @@ void real_net_unbind(struct real_env *r)
 #define REAL_LOOP_REQUESTS 8           /* of one link at a time, likewise */
 #define REAL_LOOP_OWED 16              /* who has more requests unanswered is no client */
 #define REAL_LOOP_RETRY_S 0.1          /* until accepting is tried again after it failed */
-#define REAL_LOOP_QUIET_NS 1000000000u /* between two complaints */
 
 /* A link's handle is its generation and its index: a handle of a link that is gone fits nothing. */
 struct real_loop_link {
@@ -29251,17 +29453,12 @@ struct real_loop {
   struct real_loop_link **link;
   uint32_t link_count, link_room, links_max, links_used;
   struct real_loop_link *free_links;
-  uint64_t complained;
+  struct log_limit complaints;
 };
 
 static void real_loop_complain(struct real_loop *l, const char *text)
 {
-  struct env *env = &l->env->env;
-  uint64_t now = env->clock(env);
-  if (l->complained && now - l->complained < REAL_LOOP_QUIET_NS)
-    return;
-  l->complained = now;
-  env->log(env, CHI_LOG_WARNING, text);
+  real_env_complain(l->env, &l->complaints, CHI_LOG_WARNING, text);
 }
 
 /* ---- links ----------------------------------------------------------------------------------- */
@@ -29602,7 +29799,6 @@ void real_loop_close(struct real_env *r)
 #undef REAL_LOOP_REQUESTS
 #undef REAL_LOOP_OWED
 #undef REAL_LOOP_RETRY_S
-#undef REAL_LOOP_QUIET_NS
 
 #endif
 #endif /* CHI_OMIT_REAL */
@@ -31010,7 +31206,6 @@ void real_module_close(struct real_env *r)
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define REAL_SHM_QUIET_NS 1000000000u /* between two complaints about memory */
 #define REAL_SHM_POPULATE 23          /* MADV_POPULATE_WRITE: Linux 5.14, not in older headers */
 #define REAL_SHM_NOEXEC 8u            /* MFD_NOEXEC_SEAL: Linux 6.3, likewise */
 
@@ -31066,15 +31261,11 @@ static int real_shm_populate(const struct real_env *r, void *base, uint64_t size
 static void real_shm_complain(struct real_env *r, const char *name, uint64_t size, int rc)
 {
   char text[256];
-  uint64_t now = r->env.clock(&r->env);
-  if (r->complained && now - r->complained < REAL_SHM_QUIET_NS)
-    return;
-  r->complained = now;
   snprintf(text, sizeof(text),
            "Failed to allocate shared memory segment %s of %llu bytes: %s (%llu can be had)", name,
            (unsigned long long)size, chi_status_text(rc),
            (unsigned long long)real_limit_memory(&r->limit));
-  r->env.log(&r->env, CHI_LOG_ERROR, text);
+  real_env_complain(r, &r->complaints, CHI_LOG_ERROR, text);
 }
 
 /* A sealed memfd, mapped and populated. */
@@ -31201,7 +31392,6 @@ int real_shm_adopt(int fd, enum env_access access, struct env_segment *out)
   return rc;
 }
 
-#undef REAL_SHM_QUIET_NS
 #undef REAL_SHM_POPULATE
 #undef REAL_SHM_NOEXEC
 
@@ -31276,6 +31466,19 @@ static void real_env_put(void *arg, void *p, size_t size)
 static void real_env_log(struct env *env, int level, const char *line)
 {
   real_log_write(&real_env_of(env)->log, level, line);
+}
+
+static void real_env_sink(void *arg, int level, const char *line)
+{
+  struct env *env = arg;
+  env->log(env, level, line);
+}
+
+void real_env_complain(struct real_env *r, struct log_limit *limit, int level, const char *text)
+{
+  struct env *env = &r->env;
+  const struct log log = {.sink = real_env_sink, .arg = env};
+  log_limited(&log, limit, env->clock(env), level, "%s", text);
 }
 
 static void real_env_relax(struct env *env)
@@ -31782,7 +31985,7 @@ uint32_t real_limit_spinners(const struct real_limit *limit)
 #include <unistd.h>
 
 #define REAL_LOG_PATIENCE_MS 100
-#define REAL_LOG_PREFIX 64
+#define REAL_LOG_PREFIX 80
 
 /* The date of a day counted from 1970-01-01; what the C library has for this is not fit for a
  * signal handler. Years begin in March here, so that the odd day is the last one. */
@@ -31799,18 +32002,21 @@ static void real_log_date(int64_t day, int *year, int *month, int *mday)
   *year = (int)(y + era * 400 + (m >= 10));
 }
 
-/* "2026-01-02T03:04:05.678Z level " */
-static void real_log_prefix(char *text, size_t room, int level)
+/* "2026-01-02T03:04:05.678Z level node=3 " */
+static void real_log_prefix(const struct real_log *log, char *text, size_t room, int level)
 {
   static const char *const names[] = {"debug", "info", "warning", "error"};
   struct timespec now;
   int year, month, mday;
+  char node[12] = "-";
+  if (log->node != UINT32_MAX)
+    snprintf(node, sizeof(node), "%u", log->node);
   clock_gettime(CLOCK_REALTIME, &now);
   int second = (int)(now.tv_sec % 86400);
   real_log_date(now.tv_sec / 86400, &year, &month, &mday);
-  snprintf(text, room, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ %s ", year, month, mday, second / 3600,
-           second / 60 % 60, second % 60, (int)(now.tv_nsec / 1000000),
-           level >= 0 && level < (int)CHI_COUNT(names) ? names[level] : "?");
+  snprintf(text, room, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ %s node=%s ", year, month, mday,
+           second / 3600, second / 60 % 60, second % 60, (int)(now.tv_nsec / 1000000),
+           level >= 0 && level < (int)CHI_COUNT(names) ? names[level] : "?", node);
 }
 
 /* True if a line can be written without being held up for long. */
@@ -31828,7 +32034,7 @@ static bool real_log_put(struct real_log *log, int level, const char *line)
   char prefix[REAL_LOG_PREFIX];
   if (!real_log_ready(log))
     return false;
-  real_log_prefix(prefix, sizeof(prefix), level);
+  real_log_prefix(log, prefix, sizeof(prefix), level);
   struct iovec part[] = {{(char *)(uintptr_t) "\n", log->torn},
                          {prefix, strlen(prefix)},
                          {(char *)(uintptr_t)line, strlen(line)},
@@ -31845,18 +32051,44 @@ static bool real_log_put(struct real_log *log, int level, const char *line)
   return n == (ssize_t)size;
 }
 
+/* Whether one more line fits into this second. */
+static bool real_log_may(struct real_log *log)
+{
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  if ((uint64_t)now.tv_sec != log->second) {
+    log->second = (uint64_t)now.tv_sec;
+    log->passed = 0;
+  }
+  return log->passed++ < REAL_LOG_RATE;
+}
+
+/* Tells of lines that are missing; false: it can't. */
+static bool real_log_confess(struct real_log *log)
+{
+  char text[120];
+  if (log->lost == 0)
+    return true;
+  if (log->excess > 0)
+    snprintf(text, sizeof(text), "%llu lines lost, %llu of them since there were more than %u a "
+             "second", (unsigned long long)log->lost, (unsigned long long)log->excess,
+             REAL_LOG_RATE);
+  else
+    snprintf(text, sizeof(text), "%llu lines lost", (unsigned long long)log->lost);
+  if (!real_log_put(log, CHI_LOG_WARNING, text))
+    return false;
+  log->lost = log->excess = 0;
+  return true;
+}
+
 void real_log_write(struct real_log *log, int level, const char *line)
 {
   if (log->fd < 0)
     return;
   pthread_mutex_lock(&log->mutex);
-  if (log->lost) {
-    char text[64];
-    snprintf(text, sizeof(text), "%llu lines lost", (unsigned long long)log->lost);
-    if (real_log_put(log, CHI_LOG_WARNING, text))
-      log->lost = 0;
-  }
-  if (log->lost || !real_log_put(log, level, line))
+  bool may = real_log_may(log);
+  log->excess += !may;
+  if (!may || !real_log_confess(log) || !real_log_put(log, level, line))
     log->lost++;
   pthread_mutex_unlock(&log->mutex);
 }
@@ -31864,7 +32096,7 @@ void real_log_write(struct real_log *log, int level, const char *line)
 void real_log_cry(const struct real_log *log, const char *line)
 {
   char prefix[REAL_LOG_PREFIX];
-  real_log_prefix(prefix, sizeof(prefix), CHI_LOG_ERROR);
+  real_log_prefix(log, prefix, sizeof(prefix), CHI_LOG_ERROR);
   struct iovec part[] = {{prefix, strlen(prefix)},
                          {(char *)(uintptr_t)line, strlen(line)},
                          {(char *)(uintptr_t) "\n", 1}};
@@ -31876,7 +32108,7 @@ void real_log_cry(const struct real_log *log, const char *line)
 
 void real_log_open(struct real_log *log, const char *path)
 {
-  *log = (struct real_log){.fd = path ? STDERR_FILENO : -1};
+  *log = (struct real_log){.fd = path ? STDERR_FILENO : -1, .node = UINT32_MAX};
   pthread_mutex_init(&log->mutex, NULL);
   if (!path || !*path)
     return;
@@ -31891,8 +32123,15 @@ void real_log_open(struct real_log *log, const char *path)
   log->owned = true;
 }
 
+void real_log_name(struct real_log *log, uint32_t node)
+{
+  log->node = node;
+}
+
 void real_log_close(struct real_log *log)
 {
+  if (log->fd >= 0)
+    real_log_confess(log);
   if (log->owned)
     close(log->fd);
   log->fd = -1;

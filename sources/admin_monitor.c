@@ -224,16 +224,16 @@ static void admin_out_worker(const struct admin_out *o, const struct worker *w, 
 }
 
 /* The histogram: [upper end in nanoseconds, count] for each bucket that has any. */
-static void admin_out_latency(const struct admin_out *o, const struct pool_figures *f)
+static void admin_out_latency(const struct admin_out *o, const uint64_t *bucket)
 {
   bool first = true;
   admin_out_open(o, "latency", "[", false);
   for (uint32_t b = 0; b < POOL_BUCKETS; b++) {
     char text[64];
-    if (f->bucket[b] == 0)
+    if (bucket[b] == 0)
       continue;
     snprintf(text, sizeof text, "%s[%llu,%llu]", first ? "" : ",",
-             (unsigned long long)pool_bucket_end(b), (unsigned long long)f->bucket[b]);
+             (unsigned long long)pool_bucket_end(b), (unsigned long long)bucket[b]);
     o->put(o->arg, text);
     first = false;
   }
@@ -254,7 +254,9 @@ static void admin_out_method(const struct admin_out *o, const struct pool *p, ui
   admin_out_number(o, "mean_ns", f.sampled ? f.sampled_ns / f.sampled : 0, false);
   admin_out_number(o, "p50_ns", pool_percentile(&f, 50), false);
   admin_out_number(o, "p99_ns", pool_percentile(&f, 99), false);
-  admin_out_latency(o, &f);
+  admin_out_number(o, "sampled", f.sampled, false);
+  admin_out_number(o, "sampled_ns", f.sampled_ns, false);
+  admin_out_latency(o, f.bucket);
   o->put(o->arg, "}");
 }
 
@@ -329,26 +331,50 @@ static void admin_out_memory(const struct admin_out *o, const struct admin_host 
   o->put(o->arg, "}");
 }
 
+/* Failures by code: those that a method made up are "own". */
+static void admin_out_codes(const struct admin_out *o, const uint64_t *failed)
+{
+  bool first = true;
+  admin_out_open(o, "codes", "{", false);
+  for (uint32_t i = 0; i < WORKER_CODES; i++) {
+    if (failed[i] == 0)
+      continue;
+    admin_out_number(o, i == 0 ? "own" : chi_status_name(-(int)i), failed[i], first);
+    first = false;
+  }
+  o->put(o->arg, "}");
+}
+
 static void admin_out_totals(const struct admin_out *o, const struct admin_host *host)
 {
-  uint64_t accepted = 0, ended = 0, refused = 0, failed = 0;
+  uint64_t accepted = 0, ended = 0, refused = 0, sum = 0, failed[WORKER_CODES] = {0};
   for (uint32_t i = 0; i < host->crew->count; i++) {
+    const struct worker *w = &host->crew->worker[i];
+    refused += tally_get(&w->refused);
+    ended += tally_get(&w->ended);
+    for (uint32_t c = 0; c < WORKER_CODES; c++)
+      failed[c] += tally_get(&w->failed[c]);
+  }
+  for (uint32_t i = 0; i < host->crew->count; i++) /* later: what ended was accepted before */
     accepted += tally_get(&host->crew->worker[i].accepted);
-    ended += tally_get(&host->crew->worker[i].ended);
-    refused += tally_get(&host->crew->worker[i].refused);
-  }
-  for (const struct pool *p = host->directory->first; p; p = p->next) {
-    for (uint32_t i = 0; i < p->module->count; i++) {
-      struct pool_figures f;
-      pool_figures_sum(p, i, &f);
-      failed += f.errors;
-    }
-  }
+  for (uint32_t c = 0; c < WORKER_CODES; c++)
+    sum += failed[c];
   admin_out_open(o, "totals", "{", false);
   admin_out_number(o, "submitted", accepted + refused, true);
   admin_out_number(o, "completed", ended + refused, false);
-  admin_out_number(o, "failed", failed, false);
+  admin_out_number(o, "failed", sum > refused ? sum - refused : 0, false);
   admin_out_number(o, "refused", refused, false);
+  admin_out_codes(o, failed);
+  o->put(o->arg, "}");
+}
+
+static void admin_out_log(const struct admin_out *o, struct log_figures *f)
+{
+  static const char *const levels[] = {"debug", "info", "warning", "error"};
+  admin_out_open(o, "log", "{", false);
+  for (uint32_t i = 0; i < CHI_COUNT(f->lines); i++)
+    admin_out_number(o, levels[i], tally_get(&f->lines[i]), i == 0);
+  admin_out_number(o, "held_back", tally_get(&f->held), false);
   o->put(o->arg, "}");
 }
 
@@ -358,6 +384,8 @@ static void admin_out_node(const struct admin_out *o, const struct fleet *f, uin
 {
   static const char *const states[] = {"unknown", "alive", "suspected", "dead"};
   const struct peer *p = &f->peers.peer[node];
+  struct net_peer_figures n;
+  net_peer_figures(f->net, node, &n);
   admin_out_number(o, "id", node, true);
   admin_out_string(o, "state", states[member_state(f->member, node)], false);
   admin_out_number(o, "boot", member_boot(f->member, node), false);
@@ -366,6 +394,11 @@ static void admin_out_node(const struct admin_out *o, const struct fleet *f, uin
   admin_out_number(o, "messages_in", p->received, false);
   admin_out_number(o, "bytes_out", p->bytes_sent, false);
   admin_out_number(o, "bytes_in", p->bytes_received, false);
+  admin_out_number(o, "refused", p->refusals, false);
+  admin_out_number(o, "requests_waiting", n.waiting, false);
+  admin_out_number(o, "requests_open", n.open, false);
+  admin_out_number(o, "answers_kept", n.kept, false);
+  admin_out_string(o, "host", f->options.config->hosts[node].name, false);
 }
 
 static void admin_out_net(const struct admin_out *o, const struct fleet *f)
@@ -383,14 +416,24 @@ static void admin_out_net(const struct admin_out *o, const struct fleet *f)
   admin_out_number(o, "runs", n.runs, false);
   admin_out_number(o, "runs_open", n.runs_open, false);
   admin_out_number(o, "repeats", n.repeats, false);
+  admin_out_number(o, "answers", n.answers, false);
   admin_out_number(o, "not_run", n.not_run, false);
   admin_out_number(o, "unreachable", n.unreachable, false);
   admin_out_number(o, "unknown", n.unknown, false);
+  admin_out_number(o, "aborted", n.aborted, false);
   admin_out_number(o, "malformed", n.malformed, false);
   admin_out_number(o, "bytes_out", n.bytes_out, false);
   admin_out_number(o, "bytes_in", n.bytes_in, false);
   admin_out_number(o, "probes", m->probes, false);
   admin_out_number(o, "probes_failed", m->failed, false);
+  admin_out_number(o, "suspected", m->suspected, false);
+  admin_out_number(o, "died", m->died, false);
+  admin_out_number(o, "refuted", m->refuted, false);
+  admin_out_number(o, "late", m->late, false);
+  admin_out_number(o, "dropped", f->peers.dropped, false);
+  admin_out_number(o, "calls_ended", n.calls_ended, false);
+  admin_out_number(o, "calls_ns", n.calls_ns, false);
+  admin_out_latency(o, n.call_time);
   o->put(o->arg, "}");
 }
 
@@ -419,6 +462,10 @@ void admin_monitor_print(const struct admin_host *host, struct admin_asked *aske
   admin_out_string(&o, "instance", host->instance, true);
   admin_out_string(&o, "version", CHI_VERSION, false);
   admin_out_number(&o, "node", crew->node, false);
+  if (host->fleet->open) {
+    admin_out_string(&o, "host", host->fleet->options.config->hosts[crew->node].name, false);
+    admin_out_number(&o, "boot", host->fleet->peers.boot, false);
+  }
   admin_out_string(&o, "state", host->state(host->arg), false);
   admin_out_number(&o, "uptime_ns", now - host->boot_time, false);
   admin_out_open(&o, "workers", "[", false);
@@ -439,6 +486,7 @@ void admin_monitor_print(const struct admin_host *host, struct admin_asked *aske
   admin_out_fleet(&o, host->fleet);
   admin_out_memory(&o, host);
   admin_out_totals(&o, host);
+  admin_out_log(&o, &host->crew->log_figures);
   put(arg, "}");
 }
 

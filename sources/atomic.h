@@ -76,6 +76,11 @@ CHI_INLINE void tally_add(uint64_t *t, uint64_t n)
 {
   __atomic_store_n(t, __atomic_load_n(t, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);
 }
+/* The same of one that several threads count. */
+CHI_INLINE void tally_add_shared(uint64_t *t, uint64_t n)
+{
+  __atomic_fetch_add(t, n, __ATOMIC_RELAXED);
+}
 CHI_INLINE void tally_set(uint64_t *t, uint64_t n)
 {
   __atomic_store_n(t, n, __ATOMIC_RELAXED);

@@ -7,6 +7,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#define CTX_LOG_BURST 20u /* lines a second that a container may log on one worker */
+#define CTX_LOG_NAME 100  /* bytes of a pool's name in them */
+
 /* ---- time and identity */
 
 uint64_t chi_now(chi_ctx *ctx)
@@ -58,14 +61,18 @@ uint32_t chi_node_count(chi_ctx *ctx)
 
 void chi_log(chi_ctx *ctx, int level, const char *fmt, ...)
 {
-  char text[256];
+  char text[256], label[TASK_LABEL];
+  struct worker *w = ctx->worker;
+  const struct pool *pool = ctx->container->pool;
   va_list ap;
+  if (level < w->crew->log.level)
+    return;
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  const struct pool *pool = ctx->container->pool;
-  log_write(&ctx->worker->crew->log, level, "pool %u.%u (%s): %s", pool->id.major, pool->id.minor,
-            pool->name, text);
+  log_burst(&w->crew->log, &ctx->container->tally[w->index].log, CTX_LOG_BURST, chi_now(ctx), level,
+            "pool %u.%u (%.*s): %s %s", pool->id.major, pool->id.minor, CTX_LOG_NAME, pool->name,
+            text, task_label(ctx, label, sizeof label));
 }
 
 void *chi_alloc(chi_ctx *ctx, size_t size)
@@ -509,3 +516,6 @@ int64_t chi_file_space(chi_ctx *ctx, const char *path)
 {
   return ctx_path_run(ctx, ENV_IO_SPACE, path, NULL);
 }
+
+#undef CTX_LOG_BURST
+#undef CTX_LOG_NAME

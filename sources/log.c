@@ -1,6 +1,7 @@
 /* log.c - formatting a log line and handing it to the sink. */
 #include "log.h"
 
+#include "atomic.h"
 #include "utf8.h"
 
 #include <stdarg.h>
@@ -38,6 +39,10 @@ log_format(const struct log *log, int level, uint32_t suppressed, const char *fm
     log_cut(line, room);
   utf8_make_line(line);
   memcpy(line + strlen(line), tail, strlen(tail) + 1);
+  if (log->figures) {
+    tally_add_shared(&log->figures->lines[level <= CHI_LOG_ERROR ? level : CHI_LOG_ERROR], 1);
+    tally_add_shared(&log->figures->told, suppressed);
+  }
   log->sink(log->arg, level, line);
 }
 
@@ -51,21 +56,61 @@ CHI_PRIVATE void log_write(const struct log *log, int level, const char *fmt, ..
   va_end(args);
 }
 
+/* Whether one more line passes; *suppressed: how many before it did not. */
+static bool log_passes(const struct log *log, struct log_limit *limit, uint32_t burst, uint64_t now,
+                       uint32_t *suppressed)
+{
+  if (now >= limit->next || limit->next - now > LOG_LIMIT_NS) {
+    limit->next = now + LOG_LIMIT_NS;
+    limit->passed = 0;
+  }
+  if (limit->passed >= burst) {
+    limit->suppressed += limit->suppressed < UINT32_MAX;
+    log_skip(log);
+    return false;
+  }
+  limit->passed++;
+  *suppressed = limit->suppressed;
+  limit->suppressed = 0;
+  return true;
+}
+
 CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uint64_t now,
                              int level, const char *fmt, ...)
 {
-  uint32_t suppressed = limit->suppressed;
+  uint32_t suppressed;
   va_list args;
-  if (!log_wants(log, level))
+  if (!log_wants(log, level) || !log_passes(log, limit, 1, now, &suppressed))
     return;
-  if (now < limit->next && limit->next - now <= LOG_LIMIT_NS) {
-    limit->suppressed += suppressed < UINT32_MAX;
-    return;
-  }
-  *limit = (struct log_limit){now + LOG_LIMIT_NS, 0};
   va_start(args, fmt);
   log_format(log, level, suppressed, fmt, args);
   va_end(args);
+}
+
+CHI_PRIVATE void log_burst(const struct log *log, struct log_limit *limit, uint32_t burst,
+                           uint64_t now, int level, const char *fmt, ...)
+{
+  uint32_t suppressed;
+  va_list args;
+  if (!log_wants(log, level) || !log_passes(log, limit, burst, now, &suppressed))
+    return;
+  va_start(args, fmt);
+  log_format(log, level, suppressed, fmt, args);
+  va_end(args);
+}
+
+CHI_PRIVATE void log_skip(const struct log *log)
+{
+  if (log->figures)
+    tally_add_shared(&log->figures->held, 1);
+}
+
+CHI_PRIVATE void log_close(const struct log *log)
+{
+  const struct log_figures *f = log->figures;
+  uint64_t untold = f ? tally_get(&f->held) - tally_get(&f->told) : 0;
+  if (untold > 0)
+    log_write(log, CHI_LOG_WARNING, "%llu more lines were held back", (unsigned long long)untold);
 }
 
 #undef LOG_LIMIT_NS

@@ -12,11 +12,19 @@ struct log {
   void (*sink)(void *arg, int level, const char *line); /* NULL: nowhere */
   void *arg;
   int level; /* an enum chi_log_level; lines below it are dropped unformatted */
+  struct log_figures *figures; /* NULL: nobody counts */
+};
+
+/* Counts of a log; any thread. */
+struct log_figures {
+  uint64_t lines[CHI_LOG_ERROR + 1]; /* by level: handed to the sink */
+  uint64_t held, told;               /* held back; and of these, as many as lines have told of */
 };
 
 /* Holds back repetitions of one kind of line. All zero to begin with; not shared by threads. */
 struct log_limit {
-  uint64_t next;       /* when the next line may pass, nanoseconds */
+  uint64_t next;       /* when the next second begins, nanoseconds */
+  uint32_t passed;     /* lines in this one */
   uint32_t suppressed; /* lines held back since the last one that passed */
 };
 
@@ -29,5 +37,13 @@ CHI_PRIVATE void log_write(const struct log *log, int level, const char *fmt, ..
  * many were held back. now: nanoseconds of any clock; a clock set back doesn't silence it. */
 CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uint64_t now,
                              int level, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* The same with up to `burst` lines a second, for lines that are not all of a kind. */
+CHI_PRIVATE void log_burst(const struct log *log, struct log_limit *limit, uint32_t burst,
+                           uint64_t now, int level, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
+/* Counts a line that isn't even tried, as one held back. */
+CHI_PRIVATE void log_skip(const struct log *log);
+/* The last word: how many lines were held back that no line has told of. */
+CHI_PRIVATE void log_close(const struct log *log);
 
 #endif

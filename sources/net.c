@@ -352,6 +352,14 @@ void net_figures(const struct net *n, struct net_figures *out)
   *out = n->figures;
 }
 
+void net_peer_figures(const struct net *n, uint32_t node, struct net_peer_figures *out)
+{
+  const struct net_link *l = node < n->nodes ? n->link[node] : NULL;
+  *out = (struct net_peer_figures){0};
+  if (l)
+    *out = (struct net_peer_figures){.waiting = l->waiting, .open = l->busy, .kept = l->kept};
+}
+
 /* Slots that are neither in use nor free. */
 static uint32_t net_slots_missing(const struct net_link *l)
 {

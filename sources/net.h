@@ -107,8 +107,16 @@ struct net_figures {
   uint64_t unreachable, unknown; /* parts that ended so */
   uint64_t bytes_out, bytes_in;  /* of requests and answers, with their bulk */
   uint32_t calls_open, runs_open, answers_kept;
+  uint64_t calls_ended, calls_ns;    /* this node's own, and how long they took in all */
+  uint64_t call_time[POOL_BUCKETS];  /* how many took so long: see pool_bucket */
 };
 CHI_PRIVATE void net_figures(const struct net *n, struct net_figures *out);
+/* What lies between this node and another one now. */
+struct net_peer_figures {
+  uint32_t waiting, open; /* requests that wait to be sent; that are sent and not answered */
+  uint32_t kept;          /* answers that the peer has not acknowledged */
+};
+CHI_PRIVATE void net_peer_figures(const struct net *n, uint32_t node, struct net_peer_figures *out);
 /* What this node holds of peers' room, and of its own for them: slots, bytes, answers. It comes
  * back to 0 when nothing is under way any more. */
 CHI_PRIVATE uint64_t net_credit(const struct net *n);

@@ -357,10 +357,23 @@ static void net_call_report(struct net_call *call, int rc)
   struct net *n = call->net;
   const struct net_failures *f = &call->failures;
   const chi_task *t = call->ctx->task;
-  log_limited(&n->o.crew->log, &n->reports, n->now, CHI_LOG_DEBUG,
-              "method %s of pool %u.%u failed on %u of %u containers, first on %u: %s",
+  const struct net_key *key = &call->part->key;
+  log_limited(&n->o.crew->log, &n->reports, n->now,
+              rc == CHI_EUNKNOWN ? CHI_LOG_WARNING : CHI_LOG_DEBUG,
+              "method %s of pool %u.%u failed on %u of %u containers, first on %u: %s "
+              "task=%u/%llu/%llu",
               call->ctx->method->def->type->name, t->pool.major, t->pool.minor, f->failed, f->asked,
-              f->item[0].container, chi_status_name(rc));
+              f->item[0].container, chi_status_name(rc), key->node, (unsigned long long)key->boot,
+              (unsigned long long)key->seq);
+}
+
+static void net_call_time(const struct net_call *call)
+{
+  struct net_figures *f = &call->net->figures;
+  uint64_t ns = call->net->now - call->began;
+  f->calls_ended++;
+  f->calls_ns += ns;
+  f->call_time[pool_bucket(ns)]++;
 }
 
 void net_call_end(struct net_call *call)
@@ -373,6 +386,8 @@ void net_call_end(struct net_call *call)
   int rc = call->failures.listed > 0 ? call->failures.item[0].rc : CHI_OK;
   if (rc == CHI_ECANCELLED && call->cancel != CHI_OK)
     rc = call->cancel; /* bodies are only told that they are to end, not why */
+  if (!call->run)
+    net_call_time(call);
   if (rc != CHI_OK && !call->run)
     net_call_report(call, rc);
   struct net_failures failures = call->failures;

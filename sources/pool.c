@@ -207,7 +207,7 @@ const struct pool_entry *pool_table_find(const struct pool_table *t, chi_pool_id
 }
 
 /* Two buckets to each power of two. */
-static uint32_t pool_bucket(uint64_t ns)
+uint32_t pool_bucket(uint64_t ns)
 {
   if (ns < 64)
     return 0;

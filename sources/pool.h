@@ -7,12 +7,13 @@
 
 #include "base.h"
 #include "alloc.h"
+#include "log.h"
 #include "module.h"
 #include "ring.h"
 
 enum pool_state { POOL_CREATING, POOL_READY, POOL_DESTROYED, POOL_FAILED };
 
-#define POOL_BUCKETS 40u /* of service time: powers of two of nanoseconds in halves, from 64 ns */
+#define POOL_BUCKETS 60u /* of service time: powers of two of nanoseconds in halves, from 64 ns */
 
 /* One method on one worker: tallies. */
 struct pool_figures {
@@ -24,7 +25,8 @@ struct pool_figures {
 struct pool_tally {
   uint64_t active;              /* tally: accepted less ended here; the sum over workers is meant */
   struct pool_figures *figures; /* by method index; NULL until something was counted */
-  uint64_t unused[6];
+  struct log_limit log;         /* of what methods say */
+  uint64_t unused[4];
 };
 
 struct container {
@@ -124,7 +126,8 @@ CHI_PRIVATE void pool_count(const struct alloc *alloc, struct container *c, uint
 /* Figures of a method over all workers. */
 CHI_PRIVATE void pool_figures_sum(const struct pool *pool, uint32_t method,
                                   struct pool_figures *out);
-/* The upper end of a bucket in nanoseconds. */
+/* The bucket of a time, and the upper end of one, in nanoseconds. The last has what is longer. */
+CHI_PRIVATE uint32_t pool_bucket(uint64_t ns);
 CHI_PRIVATE uint64_t pool_bucket_end(uint32_t bucket);
 /* The time below which `percent` of the sampled runs stayed: upper end of a bucket; 0: none. */
 CHI_PRIVATE uint64_t pool_percentile(const struct pool_figures *f, uint32_t percent);

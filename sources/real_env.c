@@ -69,6 +69,19 @@ static void real_env_log(struct env *env, int level, const char *line)
   real_log_write(&real_env_of(env)->log, level, line);
 }
 
+static void real_env_sink(void *arg, int level, const char *line)
+{
+  struct env *env = arg;
+  env->log(env, level, line);
+}
+
+void real_env_complain(struct real_env *r, struct log_limit *limit, int level, const char *text)
+{
+  struct env *env = &r->env;
+  const struct log log = {.sink = real_env_sink, .arg = env};
+  log_limited(&log, limit, env->clock(env), level, "%s", text);
+}
+
 static void real_env_relax(struct env *env)
 {
   (void)env;

@@ -7,6 +7,7 @@
 
 #include "base.h"
 #include "env.h"
+#include "log.h"
 
 #ifndef CHI_OMIT_REAL
 
@@ -24,7 +25,7 @@ struct real_env {
   struct real_log log;
   const char *directory;   /* of sockets; NULL: that of this user */
   struct real_limit limit; /* asked before memory is taken */
-  uint64_t complained;     /* when real_shm last logged that memory is short */
+  struct log_limit complaints; /* of real_shm: that memory is short */
   struct real_loop *loop;  /* of a node */
   struct real_file *files; /* of a node: one for each worker */
   uint32_t file_count;
@@ -63,6 +64,10 @@ CHI_PRIVATE bool real_env_alive(const struct real_env *r);
 CHI_PRIVATE int real_env_adopt_bell(int fd, env_bell *out);
 /* Consumes what was rung. */
 CHI_PRIVATE void real_env_drain(int fd);
+
+/* Logs something that may happen again and again, at most once a second. */
+CHI_PRIVATE void real_env_complain(struct real_env *r, struct log_limit *limit, int level,
+                                   const char *text);
 
 /* The chi_status that says best what errno says. */
 CHI_PRIVATE int real_env_code(int error);

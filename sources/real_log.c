@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define REAL_LOG_PATIENCE_MS 100
-#define REAL_LOG_PREFIX 64
+#define REAL_LOG_PREFIX 80
 
 /* The date of a day counted from 1970-01-01; what the C library has for this is not fit for a
  * signal handler. Years begin in March here, so that the odd day is the last one. */
@@ -29,18 +29,21 @@ static void real_log_date(int64_t day, int *year, int *month, int *mday)
   *year = (int)(y + era * 400 + (m >= 10));
 }
 
-/* "2026-01-02T03:04:05.678Z level " */
-static void real_log_prefix(char *text, size_t room, int level)
+/* "2026-01-02T03:04:05.678Z level node=3 " */
+static void real_log_prefix(const struct real_log *log, char *text, size_t room, int level)
 {
   static const char *const names[] = {"debug", "info", "warning", "error"};
   struct timespec now;
   int year, month, mday;
+  char node[12] = "-";
+  if (log->node != UINT32_MAX)
+    snprintf(node, sizeof(node), "%u", log->node);
   clock_gettime(CLOCK_REALTIME, &now);
   int second = (int)(now.tv_sec % 86400);
   real_log_date(now.tv_sec / 86400, &year, &month, &mday);
-  snprintf(text, room, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ %s ", year, month, mday, second / 3600,
-           second / 60 % 60, second % 60, (int)(now.tv_nsec / 1000000),
-           level >= 0 && level < (int)CHI_COUNT(names) ? names[level] : "?");
+  snprintf(text, room, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ %s node=%s ", year, month, mday,
+           second / 3600, second / 60 % 60, second % 60, (int)(now.tv_nsec / 1000000),
+           level >= 0 && level < (int)CHI_COUNT(names) ? names[level] : "?", node);
 }
 
 /* True if a line can be written without being held up for long. */
@@ -58,7 +61,7 @@ static bool real_log_put(struct real_log *log, int level, const char *line)
   char prefix[REAL_LOG_PREFIX];
   if (!real_log_ready(log))
     return false;
-  real_log_prefix(prefix, sizeof(prefix), level);
+  real_log_prefix(log, prefix, sizeof(prefix), level);
   struct iovec part[] = {{(char *)(uintptr_t) "\n", log->torn},
                          {prefix, strlen(prefix)},
                          {(char *)(uintptr_t)line, strlen(line)},
@@ -75,18 +78,44 @@ static bool real_log_put(struct real_log *log, int level, const char *line)
   return n == (ssize_t)size;
 }
 
+/* Whether one more line fits into this second. */
+static bool real_log_may(struct real_log *log)
+{
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  if ((uint64_t)now.tv_sec != log->second) {
+    log->second = (uint64_t)now.tv_sec;
+    log->passed = 0;
+  }
+  return log->passed++ < REAL_LOG_RATE;
+}
+
+/* Tells of lines that are missing; false: it can't. */
+static bool real_log_confess(struct real_log *log)
+{
+  char text[120];
+  if (log->lost == 0)
+    return true;
+  if (log->excess > 0)
+    snprintf(text, sizeof(text), "%llu lines lost, %llu of them since there were more than %u a "
+             "second", (unsigned long long)log->lost, (unsigned long long)log->excess,
+             REAL_LOG_RATE);
+  else
+    snprintf(text, sizeof(text), "%llu lines lost", (unsigned long long)log->lost);
+  if (!real_log_put(log, CHI_LOG_WARNING, text))
+    return false;
+  log->lost = log->excess = 0;
+  return true;
+}
+
 void real_log_write(struct real_log *log, int level, const char *line)
 {
   if (log->fd < 0)
     return;
   pthread_mutex_lock(&log->mutex);
-  if (log->lost) {
-    char text[64];
-    snprintf(text, sizeof(text), "%llu lines lost", (unsigned long long)log->lost);
-    if (real_log_put(log, CHI_LOG_WARNING, text))
-      log->lost = 0;
-  }
-  if (log->lost || !real_log_put(log, level, line))
+  bool may = real_log_may(log);
+  log->excess += !may;
+  if (!may || !real_log_confess(log) || !real_log_put(log, level, line))
     log->lost++;
   pthread_mutex_unlock(&log->mutex);
 }
@@ -94,7 +123,7 @@ void real_log_write(struct real_log *log, int level, const char *line)
 void real_log_cry(const struct real_log *log, const char *line)
 {
   char prefix[REAL_LOG_PREFIX];
-  real_log_prefix(prefix, sizeof(prefix), CHI_LOG_ERROR);
+  real_log_prefix(log, prefix, sizeof(prefix), CHI_LOG_ERROR);
   struct iovec part[] = {{prefix, strlen(prefix)},
                          {(char *)(uintptr_t)line, strlen(line)},
                          {(char *)(uintptr_t) "\n", 1}};
@@ -106,7 +135,7 @@ void real_log_cry(const struct real_log *log, const char *line)
 
 void real_log_open(struct real_log *log, const char *path)
 {
-  *log = (struct real_log){.fd = path ? STDERR_FILENO : -1};
+  *log = (struct real_log){.fd = path ? STDERR_FILENO : -1, .node = UINT32_MAX};
   pthread_mutex_init(&log->mutex, NULL);
   if (!path || !*path)
     return;
@@ -121,8 +150,15 @@ void real_log_open(struct real_log *log, const char *path)
   log->owned = true;
 }
 
+void real_log_name(struct real_log *log, uint32_t node)
+{
+  log->node = node;
+}
+
 void real_log_close(struct real_log *log)
 {
+  if (log->fd >= 0)
+    real_log_confess(log);
   if (log->owned)
     close(log->fd);
   log->fd = -1;

@@ -18,7 +18,6 @@
 #define REAL_LOOP_REQUESTS 8           /* of one link at a time, likewise */
 #define REAL_LOOP_OWED 16              /* who has more requests unanswered is no client */
 #define REAL_LOOP_RETRY_S 0.1          /* until accepting is tried again after it failed */
-#define REAL_LOOP_QUIET_NS 1000000000u /* between two complaints */
 
 /* A link's handle is its generation and its index: a handle of a link that is gone fits nothing. */
 struct real_loop_link {
@@ -51,17 +50,12 @@ struct real_loop {
   struct real_loop_link **link;
   uint32_t link_count, link_room, links_max, links_used;
   struct real_loop_link *free_links;
-  uint64_t complained;
+  struct log_limit complaints;
 };
 
 static void real_loop_complain(struct real_loop *l, const char *text)
 {
-  struct env *env = &l->env->env;
-  uint64_t now = env->clock(env);
-  if (l->complained && now - l->complained < REAL_LOOP_QUIET_NS)
-    return;
-  l->complained = now;
-  env->log(env, CHI_LOG_WARNING, text);
+  real_env_complain(l->env, &l->complaints, CHI_LOG_WARNING, text);
 }
 
 /* ---- links ----------------------------------------------------------------------------------- */
@@ -402,6 +396,5 @@ void real_loop_close(struct real_env *r)
 #undef REAL_LOOP_REQUESTS
 #undef REAL_LOOP_OWED
 #undef REAL_LOOP_RETRY_S
-#undef REAL_LOOP_QUIET_NS
 
 #endif

@@ -26,7 +26,6 @@
 #define REAL_NET_ENDPOINT 320u /* "tcp://[HOST]:PORT" with its NUL */
 #define REAL_NET_TICK_S 0.1    /* what could not be done is tried again */
 #define REAL_NET_TICKS_MAX 10u /* until a connection that broke is tried again, at most */
-#define REAL_NET_QUIET_NS 1000000000u /* between two complaints */
 #define REAL_NET_LOOKUP_NS 2000000000u /* names are tried at the start for so long */
 
 /* Of every socket. A message is up to 64 KiB and its bulk, which is bounded apart: so the queue to
@@ -84,17 +83,12 @@ struct real_net {
   struct inbox sent;          /* parcels that no frame of is read any more */
   int sent_fd;
   uint32_t guests; /* connections to us */
-  uint64_t complained;
+  struct log_limit complaints;
 };
 
 static void real_net_complain(struct real_net *n, const char *text)
 {
-  struct env *env = &n->env->env;
-  uint64_t now = env->clock(env);
-  if (n->complained && now - n->complained < REAL_NET_QUIET_NS)
-    return;
-  n->complained = now;
-  env->log(env, CHI_LOG_WARNING, text);
+  real_env_complain(n->env, &n->complaints, CHI_LOG_WARNING, text);
 }
 
 /* Wakes the network worker for a turn. Any thread. */
@@ -757,7 +751,6 @@ void real_net_unbind(struct real_env *r)
 #undef REAL_NET_ENDPOINT
 #undef REAL_NET_TICK_S
 #undef REAL_NET_TICKS_MAX
-#undef REAL_NET_QUIET_NS
 #undef REAL_NET_LOOKUP_NS
 #undef REAL_NET_SEND_QUEUE
 #undef REAL_NET_TAKE_QUEUE

@@ -207,6 +207,8 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
                                          real_node_on_sent};
   int rc = real_node_configure(n, config, err);
   if (rc == CHI_OK)
+    real_log_name(&n->real.log, n->self);
+  if (rc == CHI_OK)
     rc = real_link_locate(n->real.directory, n->config.main_segment_name, n->config.port, &n->place,
                           err);
   if (rc == CHI_OK)

@@ -11,7 +11,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define REAL_SHM_QUIET_NS 1000000000u /* between two complaints about memory */
 #define REAL_SHM_POPULATE 23          /* MADV_POPULATE_WRITE: Linux 5.14, not in older headers */
 #define REAL_SHM_NOEXEC 8u            /* MFD_NOEXEC_SEAL: Linux 6.3, likewise */
 
@@ -67,15 +66,11 @@ static int real_shm_populate(const struct real_env *r, void *base, uint64_t size
 static void real_shm_complain(struct real_env *r, const char *name, uint64_t size, int rc)
 {
   char text[256];
-  uint64_t now = r->env.clock(&r->env);
-  if (r->complained && now - r->complained < REAL_SHM_QUIET_NS)
-    return;
-  r->complained = now;
   snprintf(text, sizeof(text),
            "Failed to allocate shared memory segment %s of %llu bytes: %s (%llu can be had)", name,
            (unsigned long long)size, chi_status_text(rc),
            (unsigned long long)real_limit_memory(&r->limit));
-  r->env.log(&r->env, CHI_LOG_ERROR, text);
+  real_env_complain(r, &r->complaints, CHI_LOG_ERROR, text);
 }
 
 /* A sealed memfd, mapped and populated. */
@@ -202,7 +197,6 @@ int real_shm_adopt(int fd, enum env_access access, struct env_segment *out)
   return rc;
 }
 
-#undef REAL_SHM_QUIET_NS
 #undef REAL_SHM_POPULATE
 #undef REAL_SHM_NOEXEC
 

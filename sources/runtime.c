@@ -193,7 +193,10 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
   rt->crew = (struct worker_crew){
       .env = env,
       .alloc = &env->alloc,
-      .log = {.sink = runtime_log_sink, .arg = env, .level = config->log_level},
+      .log = {.sink = runtime_log_sink,
+              .arg = env,
+              .level = config->log_level,
+              .figures = &rt->crew.log_figures},
       .fast = config->sched_threads,
       .slow = config->slow_threads,
       .count = config->sched_threads + config->slow_threads + 1,
@@ -296,6 +299,7 @@ static void runtime_drop_queued(struct runtime *rt)
 void runtime_close(struct runtime *rt)
 {
   struct worker_crew *crew = &rt->crew;
+  log_close(&crew->log);
   fleet_close(&rt->fleet);
   if (crew->worker) {
     if (rt->sessions.crew) {

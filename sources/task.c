@@ -3,6 +3,8 @@
 #include "error.h"
 #include "text.h"
 
+#include <stdio.h>
+
 static bool task_kind_is_scalar(uint8_t kind)
 {
   return kind >= CHI_KIND_u8 && kind <= CHI_KIND_pool;
@@ -277,6 +279,16 @@ void task_fields_out(const chi_type *type, const chi_task *copy, chi_task *share
   for (uint32_t i = 0; i < type->field_count; i++)
     if (type->fields[i].dir & CHI_DIR_OUT)
       task_field_out(&type->fields[i], (const char *)copy, (char *)shared);
+}
+
+const char *task_label(const chi_ctx *ctx, char *buf, size_t size)
+{
+  if (ctx->key_seq != 0)
+    snprintf(buf, size, "task=%u/%llu/%llu/%u", ctx->key_node, (unsigned long long)ctx->key_boot,
+             (unsigned long long)ctx->key_seq, ctx->key_index);
+  else
+    snprintf(buf, size, "task=%llu", (unsigned long long)ctx->id);
+  return buf;
 }
 
 void task_list_push(struct task_list *l, chi_ctx *ctx)

@@ -172,6 +172,11 @@ CHI_INLINE void task_copy_out(const struct task_plan *plan, const chi_task *copy
   }
 }
 
+#define TASK_LABEL 80 /* room for any text of the next function */
+/* What log lines call a task: "task=ID", or "task=NODE/BOOT/SEQUENCE/CONTAINER" of one that is
+ * known to several nodes, to all of them alike. Returns buf. */
+CHI_PRIVATE const char *task_label(const chi_ctx *ctx, char *buf, size_t size);
+
 CHI_PRIVATE void task_list_push(struct task_list *l, chi_ctx *ctx); /* through node.next */
 CHI_PRIVATE chi_ctx *task_list_pop(struct task_list *l);
 

@@ -562,6 +562,12 @@ CHI_APART static void worker_finish_call(struct worker *w, chi_ctx *ctx)
     worker_send(w, &w->crew->worker[w->crew->count - 1], &ctx->node);
 }
 
+CHI_APART void worker_count_failure(struct worker *w, int rc)
+{
+  uint32_t code = rc > 0 ? 0 : (uint32_t)-(int64_t)rc;
+  tally_add(&w->failed[code < WORKER_CODES ? code : 0], 1);
+}
+
 /* kept: its place in the container is kept for another. */
 static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc, bool kept)
 {
@@ -570,6 +576,8 @@ static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc, bool 
   if (ctx->origin == TASK_FROM_CLIENT)
     task_copy_out(&ctx->method->plan, ctx->task, ctx->shared);
   tally_add(&w->ended, 1);
+  if (CHI_UNLIKELY(rc != CHI_OK))
+    worker_count_failure(w, rc);
   if (!kept)
     worker_count_out(w, ctx->container);
   if (ctx->origin == TASK_FROM_PARENT) {

@@ -23,6 +23,8 @@ enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
 #define WORKER_RECORDS 8u       /* size classes of records: 512 << class */
 #define WORKER_ROW 16u          /* tasks of one lane that are run in a row */
 #define WORKER_LOOKS 5u         /* that find one worker busy and another idle before a lane moves */
+#define WORKER_CODE(name, code, text) +1u
+#define WORKER_CODES (0u CHI_STATUS_TABLE(WORKER_CODE)) /* that are counted apart */
 #define WORKER_STUCK_NS 20000000u /* a method this long in one go loses its worker's other work */
 
 struct worker;
@@ -48,6 +50,7 @@ struct worker_crew {
   struct env *env;
   const struct alloc *alloc;
   struct log log;
+  struct log_figures log_figures;
   struct latch refusals_latch;
   struct log_limit refusals; /* one line a second for all workers */
   struct worker *worker; /* fast ones, slow ones, the network worker */
@@ -82,6 +85,9 @@ struct worker {
   uint32_t awake, inside; /* atomic: stepped lately; inside a method */
   uint32_t full;          /* atomic: it has no stack to begin one more task with */
   uint64_t beat, accepted, ended, refused, busy_ns, blocked_count, resting; /* tallies */
+  /* Tallies of tasks that ended, or were refused, with another code than success: by the code's
+   * negative; 0: the methods' own codes. */
+  uint64_t failed[WORKER_CODES];
   uint64_t beat_seen; /* network worker: at its last look; its own: when that was */
   uint64_t load_seen; /* network worker: nanoseconds of work, at its last look */
   bool stuck;         /* network worker: full, or inside a method since the look before */
@@ -187,6 +193,7 @@ CHI_PRIVATE bool worker_lopsided(struct worker *network, uint32_t *from, uint32_
 CHI_PRIVATE void worker_home(struct worker *network, struct queue_lane *lane, uint32_t home);
 
 /* ---- between worker.c, worker_accept.c and worker_io.c */
+CHI_PRIVATE void worker_count_failure(struct worker *w, int rc);
 /* A slow worker that isn't inside a method, if there is one; in turn. */
 CHI_PRIVATE struct worker *worker_of_slow(struct worker_crew *crew);
 /* Starts an operation from this worker's loop; one that finds no room waits its turn. */

@@ -49,7 +49,10 @@ CHI_APART static void worker_refuse(struct worker *w, const struct task_raw *raw
   struct worker_crew *crew = w->crew;
   struct queue *q = raw->queue;
   tally_add(&w->refused, 1);
-  if (rc == CHI_ECORRUPT && latch_try(&crew->refusals_latch)) {
+  worker_count_failure(w, rc);
+  if (rc == CHI_ECORRUPT && !latch_try(&crew->refusals_latch)) {
+    log_skip(&crew->log); /* another worker says so just now */
+  } else if (rc == CHI_ECORRUPT) {
     log_limited(&crew->log, &crew->refusals, w->now, CHI_LOG_WARNING,
                 "refused a task of queue %u: its offset, length or slot does not fit", q->id);
     latch_unlock(&crew->refusals_latch);

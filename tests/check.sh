@@ -349,6 +349,17 @@ part_modular()
   done
 }
 
+# Without libmicrohttpd there is a program all the same, which says what it can't.
+works_without_http()
+{
+  make -s -j "$jobs" HTTP=0 CFLAGS=-O0 WERROR= BUILD=build/gcc-no-http \
+    build/gcc-no-http/chimaera || return
+  ! build/gcc-no-http/chimaera metrics 2>$dir/no-http &&
+    grep -q 'built without libmicrohttpd' $dir/no-http &&
+    ! readelf -d build/gcc-no-http/chimaera | grep microhttpd &&
+    ! readelf -d build/gcc-amalgam/libchimaera.so | grep microhttpd
+}
+
 part_onefile()
 {
   for cc in gcc clang; do
@@ -357,6 +368,7 @@ part_onefile()
   for omit in REAL SIM 'REAL SIM'; do
     run "make OMIT='$omit' all" make -s -j "$jobs" OMIT="$omit" all
   done
+  run 'the program without libmicrohttpd' works_without_http
 }
 
 part_address()

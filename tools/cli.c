@@ -2,11 +2,16 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "text.h"
 #include "units.h"
@@ -302,6 +307,33 @@ struct json *cli_figures(struct cli_link *link, chi_error *err)
 }
 
 /* ---- figures for people ----------------------------------------------------------------- */
+
+void cli_notify(const char *state)
+{
+  const char *path = getenv("NOTIFY_SOCKET");
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  size_t size = path ? strlen(path) : 0;
+  int fd;
+  if (size < 2 || size >= sizeof(address.sun_path) || (*path != '/' && *path != '@'))
+    return;
+  memcpy(address.sun_path, path, size);
+  if (*path == '@')
+    address.sun_path[0] = '\0';
+  fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0)
+    return;
+  sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address,
+         (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size));
+  close(fd);
+}
+
+int cli_width(FILE *out)
+{
+  struct winsize window = {0};
+  if (!isatty(fileno(out)))
+    return INT_MAX;
+  return ioctl(fileno(out), TIOCGWINSZ, &window) == 0 && window.ws_col > 0 ? window.ws_col : 80;
+}
 
 uint64_t cli_now(void)
 {

@@ -3,6 +3,9 @@
 #define CHI_TOOL_CLI_H
 
 #include "base.h"
+
+#include <stdio.h>
+
 #include "json.h"
 
 /* Exit statuses of every command; further ones are in the help of the command. */
@@ -15,8 +18,9 @@ struct cli_option {
 };
 
 #define CLI_OPTIONS_MAX 24
-/* Rows of the table that many commands have: {CLI_INSTANCE}, {CLI_JSON}. */
+/* Rows of the table that several commands have: {CLI_INSTANCE}, {CLI_CLUSTER}, {CLI_JSON}. */
 #define CLI_INSTANCE "instance", "NAME:PORT", "the daemon; default: the one of the configuration"
+#define CLI_CLUSTER "cluster", NULL, "all nodes of the daemon's cluster"
 #define CLI_JSON "json", NULL, "print JSON"
 
 struct cli;
@@ -76,6 +80,10 @@ char *cli_describe(struct cli_link *link, chi_pool_id pool, chi_error *err);
 /* The figures as JSON: cli_monitor, parsed. */
 struct json *cli_figures(struct cli_link *link, chi_error *err);
 
+/* The readiness protocol of systemd: a datagram to the socket named in the environment, if any. */
+void cli_notify(const char *state);
+/* Columns of a terminal; INT_MAX: it is none. */
+int cli_width(FILE *out);
 /* Nanoseconds of the monotonic clock. */
 uint64_t cli_now(void);
 /* A copy of text in which control characters are "?", for a terminal. Returns buf. */
@@ -89,6 +97,6 @@ void cli_put(void *file, const char *text);
 
 /* Every command. */
 extern const struct cli_command cmd_start, cmd_stop, cmd_status, cmd_top, cmd_compose, cmd_call,
-    cmd_put, cmd_get, cmd_sim, cmd_bench, cmd_config, cmd_version;
+    cmd_put, cmd_get, cmd_sim, cmd_bench, cmd_config, cmd_version, cmd_metrics;
 
 #endif

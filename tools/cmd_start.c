@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -47,26 +45,6 @@ static void start_raise_limit(void)
     return;
   files.rlim_cur = files.rlim_max;
   setrlimit(RLIMIT_NOFILE, &files);
-}
-
-/* The readiness protocol of systemd: a datagram to the socket named in the environment. */
-static void start_notify(const char *state)
-{
-  const char *path = getenv("NOTIFY_SOCKET");
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  size_t size = path ? strlen(path) : 0;
-  int fd;
-  if (size < 2 || size >= sizeof(address.sun_path) || (*path != '/' && *path != '@'))
-    return;
-  memcpy(address.sun_path, path, size);
-  if (*path == '@')
-    address.sun_path[0] = '\0';
-  fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0)
-    return;
-  sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address,
-         (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size));
-  close(fd);
 }
 
 static int start_write_pid(const struct cli *cli, const char *path)
@@ -124,7 +102,7 @@ static int start_ready(const struct cli *cli, int parent)
   ssize_t written;
   if (start_describe(cli, chi_node_instance(start_node), line, sizeof(line)) != CLI_OK)
     return CLI_FAILED;
-  start_notify("READY=1");
+  cli_notify("READY=1");
   if (parent < 0) {
     fputs(line, stdout);
     return fflush(stdout) == 0 ? CLI_OK : cli_fail(cli, "standard output: %s", strerror(errno));
@@ -137,7 +115,7 @@ static int start_ready(const struct cli *cli, int parent)
 
 static int start_close(const struct cli *cli, uint32_t grace_ms)
 {
-  start_notify("STOPPING=1");
+  cli_notify("STOPPING=1");
   if (chi_node_close(start_node, grace_ms) == CHI_OK) {
     start_node = NULL;
     return CLI_OK;

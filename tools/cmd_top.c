@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "view.h"
+#include "view_cluster.h"
+#include "watch.h"
 
 #define TOP_ENTER "\033[?1049h\033[?25l" /* other screen, no cursor */
 #define TOP_LEAVE "\033[?25h\033[?1049l"
@@ -31,8 +33,9 @@ static void top_on_signal(int number)
 struct top {
   const struct cli *cli;
   struct cli_link link;
+  struct watch watch;
   uint64_t interval_ns;
-  bool live;
+  bool live, json;
   struct termios saved;
   bool raw; /* the terminal has been changed, and `saved` is how it was */
 };
@@ -63,22 +66,41 @@ static void top_terminal_leave(struct top *t)
     tcsetattr(STDIN_FILENO, TCSANOW, &t->saved);
 }
 
-/* Draws over what is there, as many lines as fit. */
-static void top_draw(const char *text)
+/* Bytes of the first `columns` characters of a line. */
+static int top_fitting(const char *line, size_t size, int columns)
+{
+  size_t n = 0;
+  for (; n < size && columns > 0; columns--) {
+    n++;
+    while (n < size && ((unsigned char)line[n] & 0xc0) == 0x80)
+      n++;
+  }
+  return (int)n;
+}
+
+/* Draws over what is there, as many lines as fit, and a last line that tells of the others. */
+static void top_draw(const char *text, const char *note)
 {
   struct winsize window = {0};
-  int rows = 24, columns = 80, row;
+  int rows = 24, columns = 80, row, more = 0;
   if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_row > 1) {
     rows = window.ws_row;
     columns = window.ws_col;
   }
   fputs(TOP_HOME, stdout);
-  for (row = 0; row < rows - 1 && *text; row++) {
+  for (row = 0; *text; row++) {
     size_t size = strcspn(text, "\n");
-    printf("%.*s" TOP_REST_OF_LINE "\n", (int)size < columns ? (int)size : columns, text);
+    if (row < rows - 1)
+      printf("%.*s" TOP_REST_OF_LINE "\n", top_fitting(text, size, columns), text);
+    else
+      more++;
     text += size + (text[size] == '\n');
   }
   printf(TOP_REST_OF_SCREEN "q quits");
+  if (more)
+    printf("; %d more lines below", more);
+  if (*note)
+    printf("; %s", note);
   fflush(stdout);
 }
 
@@ -98,45 +120,72 @@ static bool top_pause(const struct top *t)
   return !top_stop;
 }
 
-static bool top_show(const struct top *t, const struct json *now, const struct json *before)
+static void top_print(const struct top *t, FILE *out, bool rates)
+{
+  const struct watch_node *own = watch_own(&t->watch);
+  if (t->json && t->watch.cluster)
+    watch_print_json(&t->watch, out);
+  else if (t->json)
+    fprintf(out, "%s\n", own->text);
+  else if (t->watch.cluster)
+    view_cluster_print(out, &t->watch, rates, cli_width(stdout));
+  else
+    view_print(out, own->now, rates ? own->before : NULL);
+}
+
+/* note: what is wrong, or nothing. */
+static void top_show(const struct top *t, bool rates, const char *note)
 {
   char *text = NULL;
   size_t size = 0;
-  FILE *out = t->live ? open_memstream(&text, &size) : stdout;
-  if (!out)
-    return false;
-  view_print(out, now, before);
-  if (t->live) {
-    fclose(out);
-    top_draw(text);
-    free(text);
+  FILE *out;
+  if (!t->live) {
+    top_print(t, stdout, rates);
+    fflush(stdout);
+    return;
   }
-  return true;
+  out = open_memstream(&text, &size);
+  if (!out)
+    return;
+  top_print(t, out, rates);
+  fclose(out);
+  top_draw(text, note);
+  free(text);
+}
+
+/* A daemon that is there and doesn't answer stays on the screen, as it was. */
+static int top_round(struct top *t, bool rates, chi_error *err)
+{
+  const struct watch_node *own;
+  char note[80], time[32];
+  int rc = watch_round(&t->watch, err);
+  own = watch_own(&t->watch);
+  if (rc == CHI_OK) {
+    if (t->live || rates)
+      top_show(t, rates, "");
+    return CLI_OK;
+  }
+  if (rc != CHI_ETIMEOUT || !t->live || !own->now)
+    return CLI_FAILED;
+  snprintf(note, sizeof(note), "no answer from the daemon for %s",
+           cli_time((double)(own->silent_ns / 100000000) * 1e8, time, sizeof(time)));
+  top_show(t, rates, note);
+  return CLI_OK;
 }
 
 /* Until the user leaves, the daemon does, or `count` reports are out. */
 static int top_loop(struct top *t, uint64_t count, chi_error *err)
 {
-  struct json *before = cli_figures(&t->link, err), *now;
-  if (before && t->live)
-    top_show(t, before, NULL);
-  while (before && count-- && top_pause(t)) {
-    now = cli_figures(&t->link, err);
-    if (now)
-      top_show(t, now, before);
-    json_free(before);
-    before = now;
-  }
-  if (!before)
-    return CLI_FAILED;
-  json_free(before);
-  return CLI_OK;
+  int status = top_round(t, false, err);
+  while (status == CLI_OK && count-- && top_pause(t))
+    status = top_round(t, true, err);
+  return status;
 }
 
 static int top_run(struct cli *cli)
 {
   struct top t = {.cli = cli, .interval_ns = 1000000000};
-  uint64_t count = 0;
+  uint64_t count = 0, wait_ns = WATCH_WAIT_NS;
   chi_error err = {0};
   int status;
   if (cli->argument_count)
@@ -148,7 +197,9 @@ static int top_run(struct cli *cli)
     return cli_usage(cli, "--interval: expected 1ms to 3600s");
   if (cli_connect(cli, &t.link) != CLI_OK)
     return CLI_FAILED;
-  t.live = isatty(STDOUT_FILENO) && !cli_value(cli, "plain");
+  t.json = cli_value(cli, "json");
+  t.live = isatty(STDOUT_FILENO) && !cli_value(cli, "plain") && !t.json;
+  watch_open(&t.watch, &t.link, cli_value(cli, "cluster"), t.live ? wait_ns : 10 * wait_ns);
   if (!count)
     count = t.live ? UINT64_MAX : 1;
   if (t.live)
@@ -158,6 +209,7 @@ static int top_run(struct cli *cli)
     top_terminal_leave(&t);
   if (status != CLI_OK)
     cli_fail(cli, "%s", err.text);
+  watch_close(&t.watch);
   cli_disconnect(&t.link);
   return status;
 }
@@ -167,9 +219,12 @@ const struct cli_command cmd_top = {
     .arguments = "",
     .about = "show what a daemon is doing as rates, live",
     .more = "On a terminal it is redrawn each interval until q or Ctrl-C. Elsewhere it prints one\n"
-            "report of one interval.\n",
+            "report of one interval. With --cluster there is a row for each node; one that does\n"
+            "not answer within a second is shown as silent, and holds up nothing else.\n",
     .run = top_run,
     .options = {{CLI_INSTANCE},
+                {CLI_CLUSTER},
                 {"interval", "SECONDS", "between reports; default 1"},
                 {"count", "N", "end after so many reports"},
-                {"plain", NULL, "as if the output were no terminal"}}};
+                {"plain", NULL, "as if the output were no terminal"},
+                {"json", NULL, "print JSON, one line each interval"}}};

@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <stdio.h>
 
+#include "http.h"
 #include "text.h"
 
 #ifdef __clang__
@@ -41,10 +42,16 @@ static void version_zmq(char *buf, size_t size)
   }
 }
 
+static void version_http(char *buf, size_t size)
+{
+  snprintf(buf, size, "%s", http_version() ? http_version() : "");
+}
+
 static const struct version_part {
   const char *name;
   void (*ask)(char *buf, size_t size);
-} version_parts[] = {{"libyaml", version_yaml}, {"libev", version_ev}, {"libzmq", version_zmq}};
+} version_parts[] = {{"libyaml", version_yaml}, {"libev", version_ev}, {"libzmq", version_zmq},
+                     {"libmicrohttpd", version_http}};
 
 /* What was left out or added when this was compiled. */
 static const char *version_options(void)
@@ -81,14 +88,15 @@ static int version_run(struct cli *cli)
     if (json)
       printf(*version ? ",\"%s\":\"%s\"" : ",\"%s\":null", version_parts[i].name, version);
     else
-      printf("%-9s%s\n", version_parts[i].name, *version ? version : "not used");
+      printf("%-14s%s\n", version_parts[i].name, *version ? version : "not used");
   }
   if (json) {
     printf(",\"compiler\":");
     text_put_string(VERSION_COMPILER, SIZE_MAX, cli_put, stdout);
     printf(",\"options\":\"%s\"}\n", *options ? options + 1 : "");
   } else {
-    printf("compiler %s\noptions %s\n", VERSION_COMPILER, *options ? options : " none");
+    printf("%-14s%s\n%-14s%s\n", "compiler", VERSION_COMPILER, "options",
+           *options ? options + 1 : "none");
   }
   return CLI_OK;
 }

@@ -6,7 +6,7 @@
 
 #include "utf8.h"
 
-#define COLUMNS_MAX 16
+#define COLUMNS_MAX 24
 #define COLUMNS_CELL_MAX 300
 
 struct columns {

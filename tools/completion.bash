@@ -35,7 +35,7 @@ _chimaera_arguments()
   arguments=()
   for ((i = 2; i < COMP_CWORD; i++)); do
     case ${COMP_WORDS[i]} in
-    --instance | --timeout | --query | --manifest) i=$((i + 1)) ;;
+    --instance | --timeout | --listen | --query | --manifest) i=$((i + 1)) ;;
     -*) ;;
     *) arguments+=("${COMP_WORDS[i]}") ;;
     esac

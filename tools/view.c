@@ -3,6 +3,7 @@
 
 #include "cli.h"
 #include "columns.h"
+#include "latency.h"
 
 /* Both answers, and the time between them in seconds: 0 if there is no earlier one. */
 struct view {
@@ -64,6 +65,18 @@ static void view_cell_bytes(struct columns *c, uint64_t bytes)
 {
   char text[32];
   columns_cell(c, "%s", cli_bytes((double)bytes, text, sizeof(text)));
+}
+
+/* Bytes since the start, or per second. */
+static void view_cell_traffic(const struct view *v, struct columns *c, const struct json *now,
+                              const struct json *before, const char *name)
+{
+  double bytes = (double)view_grown(now, before, name);
+  char text[32];
+  if (v->seconds > 0)
+    columns_cell(c, "%s/s", cli_bytes((double)(uint64_t)(bytes / v->seconds), text, sizeof(text)));
+  else
+    columns_cell(c, "%s", cli_bytes(bytes, text, sizeof(text)));
 }
 
 static void view_cell_time(struct columns *c, double ns)
@@ -135,36 +148,20 @@ static void view_client(const struct view *v, struct columns *c, const struct js
   view_cell_bytes(c, json_integer(now, "data_bytes", 0));
 }
 
-/* How many samples of a method's histogram, pairs of upper end and count, stayed below an end. */
-static double view_below(const struct json *method, double end)
-{
-  double n = 0;
-  for (const struct json *pair = json_list(method, "latency"); pair; pair = pair->next) {
-    const struct json *upper = pair->child, *count = upper ? upper->next : NULL;
-    if (count && upper->number <= end)
-      n += count->number;
-  }
-  return n;
-}
-
-/* A percentile of the time between two answers: the upper end of a bucket; 0: no samples. */
+/* A percentile of the time between two answers, or since the start. */
 static double view_percentile(const struct json *now, const struct json *before, double share)
 {
-  double total = view_below(now, 1e300) - view_below(before, 1e300);
-  for (const struct json *pair = json_list(now, "latency"); pair && total > 0; pair = pair->next) {
-    double end = pair->child ? pair->child->number : 0;
-    if (view_below(now, end) - view_below(before, end) >= share * total)
-      return end;
-  }
-  return 0;
+  struct latency l = {0};
+  latency_add(&l, now, 1);
+  latency_add(&l, before, -1);
+  return latency_percentile(&l, share);
 }
 
-/* The mean of the time between two answers, from the two means since the start. */
+/* The mean of those that were timed between two answers, or since the start. */
 static double view_mean(const struct json *now, const struct json *before)
 {
-  double a = (double)json_integer(now, "count", 0), b = (double)json_integer(before, "count", 0);
-  double sum = a * json_number(now, "mean_ns", 0) - b * json_number(before, "mean_ns", 0);
-  return a > b && sum > 0 ? sum / (a - b) : 0;
+  uint64_t timed = view_grown(now, before, "sampled");
+  return timed > 0 ? (double)view_grown(now, before, "sampled_ns") / (double)timed : 0;
 }
 
 static void view_method(const struct view *v, struct columns *c, const struct json *now,
@@ -174,8 +171,8 @@ static void view_method(const struct view *v, struct columns *c, const struct js
   view_cell_count(v, c, now, before, "count");
   columns_cell(c, "%llu", (unsigned long long)view_grown(now, before, "errors"));
   view_cell_time(c, view_mean(now, before));
-  view_cell_time(c, before ? view_percentile(now, before, 0.5) : json_number(now, "p50_ns", 0));
-  view_cell_time(c, before ? view_percentile(now, before, 0.99) : json_number(now, "p99_ns", 0));
+  view_cell_time(c, view_percentile(now, before, 0.5));
+  view_cell_time(c, view_percentile(now, before, 0.99));
 }
 
 /* Methods that were called, of all pools: since the start, or in the time between. */
@@ -271,12 +268,15 @@ static void view_node(const struct view *v, struct columns *c, const struct json
                       const struct json *before)
 {
   view_cell_plain(c, now, "id");
+  columns_cell(c, "%.40s", json_string(now, "host", "-"));
   columns_cell(c, "%s", json_string(now, "state", "?"));
   columns_cell(c, "%s", json_integer(now, "met", 0) ? "up" : "down");
   view_cell_count(v, c, now, before, "messages_out");
   view_cell_count(v, c, now, before, "messages_in");
-  view_cell_bytes(c, json_integer(now, "bytes_out", 0));
-  view_cell_bytes(c, json_integer(now, "bytes_in", 0));
+  view_cell_traffic(v, c, now, before, "bytes_out");
+  view_cell_traffic(v, c, now, before, "bytes_in");
+  columns_cell(c, "%llu", (unsigned long long)(json_integer(now, "requests_waiting", 0) +
+                                               json_integer(now, "requests_open", 0)));
 }
 
 /* The other nodes; of many, those that are not well. */
@@ -291,7 +291,8 @@ static void view_nodes(const struct view *v)
   fprintf(v->out, "\nnodes: %llu of %u alive, %llu calls under way\n",
           (unsigned long long)json_integer(net, "alive", 0), count + 1,
           (unsigned long long)json_integer(net, "calls_open", 0));
-  struct columns *c = columns_new(">id state link >sent >received >bytes_out >bytes_in");
+  struct columns *c =
+      columns_new(">id host state link >sent >received >bytes_out >bytes_in >open");
   for (const struct json *e = nodes; e && rows < VIEW_NODES; e = e->next) {
     if (count > VIEW_NODES && strcmp(json_string(e, "state", ""), "alive") == 0)
       continue;

@@ -14,7 +14,8 @@ fi
 : "${CC:=cc}"
 temp=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-cli-XXXXXX") || exit 1
 name=cli_$$ port=$((20000 + $$ % 20000))
-passed=0 failed=0 status=0
+# shellcheck source=tests/real/shell.sh
+. "$here/tests/real/shell.sh"
 CHI_SERVER_CONF=$temp/node.yaml
 export CHI_SERVER_CONF
 unset NOTIFY_SOCKET CHI_MODULE_PATH
@@ -26,54 +27,6 @@ finish()
   rm -rf "$temp"
 }
 trap finish EXIT
-
-# Runs the program: its status in $status, what it prints in $temp/out and $temp/err.
-chi()
-{
-  timeout 60 "$CHIMAERA" "$@" >"$temp/out" 2>"$temp/err" </dev/null
-  status=$?
-}
-
-wrong()
-{
-  failed=$((failed + 1))
-  echo "FAIL line ${BASH_LINENO[1]}: $*"
-  sed 's/^/  | /' "$temp/out" "$temp/err" "$temp/ok" 2>/dev/null | head -n 20
-}
-
-right()
-{
-  passed=$((passed + 1))
-}
-
-# $1: the status that the last run should have had; the rest: patterns of lines in either output.
-want()
-{
-  local pattern
-  if [ "$status" != "$1" ]; then
-    wrong "status $status, want $1"
-    return
-  fi
-  shift
-  for pattern in "$@"; do
-    if ! cat "$temp/out" "$temp/err" | grep -q -e "$pattern"; then
-      wrong "no line like: $pattern"
-      return
-    fi
-  done
-  right
-}
-
-# The rest is a command that must succeed, or with "not" must fail.
-ok()
-{
-  if "$@" >"$temp/ok" 2>&1; then right; else wrong "$*"; fi
-}
-
-not()
-{
-  ! "$@"
-}
 
 start()
 {
@@ -89,19 +42,6 @@ foreground()
   pid=$!
   for ((i = 0; i < 200; i++)); do
     ! grep -q ready "$temp/ready" 2>/dev/null || return 0
-    sleep 0.05
-  done
-  return 1
-}
-
-# The process is gone, or has ended and nobody has asked yet.
-gone()
-{
-  local i
-  for ((i = 0; i < 100; i++)); do
-    case $(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null) in
-    '' | Z | X) return 0 ;;
-    esac
     sleep 0.05
   done
   return 1
@@ -141,7 +81,7 @@ chi help stop
 want 0 '^usage: chimaera stop'
 chi strat
 want 2 'no command "strat"; nearest is start'
-for command in start stop status top compose call put get bench config version; do
+for command in start stop status top compose call put get bench config metrics version; do
   chi $command --help
   want 0 "^usage: chimaera $command" '^Options:' '^  --help'
   chi $command --no-such-option
@@ -452,6 +392,28 @@ chi top --interval never
 want 2 'expected a duration'
 chi top --interval 0
 want 2
+chi top --count 2 --interval 50ms --json
+want 0 "^{\"instance\":\"$name:$port\","
+ok test "$(grep -c "^{\"instance\":\"$name:$port\"," "$temp/out")" = 2
+# Without a hostfile a cluster is one node.
+chi status --cluster
+want 0 "^$name:$port  version [0-9.]*  node 0 of 1: 1 alive, 1 answer$" '^ *0  -     serving ' \
+  '^  300.0  ram    bdev    *1/1 '
+chi status --cluster --json
+want 0 '^{"asked":0,"nodes":\[{"node":0,"host":"","state":"alive","answer":"fresh",'
+chi top --cluster --interval 50ms
+want 0 '^ *0  -     serving '
+chi status --timeout never
+want 2 'expected a duration'
+chi metrics --once
+want 0 '^chimaera_up 1$' '^chimaera_node_up{node="0"} 1$'
+# How many tasks failed is not forgotten with their pool.
+chi call 310.0 allocate_blocks size=1G
+want 1
+chi call admin destroy_pool pool_id=310.0
+want 0
+chi status --json
+want 0 '"failed":[1-9][0-9]*,"refused":0,"codes":{.*"CHI_ENOSPC":1[,}]'
 for key in q $'\003'; do
   # On a terminal: the other screen is entered and left again. A shell in between would end by the
   # same Ctrl-C, so there is none.

@@ -152,6 +152,48 @@ TEST(lane_entries_of_any_content)
   CHECK_STR(stage_close(&st), "");
 }
 
+/* The sum of the numbers that stand before a text in a log, and how often it is there. */
+static uint64_t logged_sum(const char *log, const char *text, uint64_t *times)
+{
+  uint64_t sum = 0;
+  *times = 0;
+  for (const char *at = log; (at = strstr(at, text)) != NULL; at++, ++*times) {
+    const char *number = at;
+    while (number > log && number[-1] >= '0' && number[-1] <= '9')
+      number--;
+    sum += strtoull(number, NULL, 10);
+  }
+  return sum;
+}
+
+/* The same wrong thing over and over is told of once a second, and in the end every time counts. */
+TEST(a_flood_of_the_same_refusal_is_bounded_and_counted)
+{
+  static char log[1u << 20];
+  struct stage st;
+  struct wild_queue q;
+  uint64_t lines, times, held;
+  CHECK_STR(stage_open(&st), "");
+  CHECK_INT(wild_open(&st.w, &q), CHI_OK);
+  for (uint32_t i = 0; i < 20000; i++) {
+    CHECK(wild_push(&st.w, &q, LANE_FAST, LANE_RUN, 1, i % q.depth));
+    wild_reap(&q);
+  }
+  CHECK_STR(stage_look(&st), "");
+  uint64_t seconds = (now_ns() - st.began) / SECOND_NS + 1;
+  wild_drop(&st.w, &q);
+  wild_detach(&st.w);
+  seat_close(&st.s);
+  CHECK_INT(daemon_stop(&st.d), 0);
+  scratch_read(st.d.log, log, sizeof(log));
+  logged_sum(log, "refused a task of queue", &lines);
+  held = logged_sum(log, " more held back)", &times) +
+         logged_sum(log, " more lines were held back", &times);
+  CHECK(lines >= 1 && lines <= seconds + 1);
+  CHECK_INT(lines + held, 20000);
+  daemon_free(&st.d);
+}
+
 /* Whole desks of noise: turns, too, so that nobody knows what is there. */
 TEST(desk_full_of_noise)
 {

@@ -3,11 +3,19 @@
 #include "scratch.h"
 #include "test.h"
 
+#include <inttypes.h>
 #include <time.h>
 
-TEST(a_line_has_time_and_level_and_is_appended)
+static uint64_t log_second(void)
 {
-  char dir[64], path[96], text[256], level[16], rest[64];
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec;
+}
+
+TEST(a_line_has_time_level_and_node_and_is_appended)
+{
+  char dir[64], path[96], text[256], level[16], node[16], rest[64];
   struct real_log log;
   struct tm t = {0};
   int ms = -1;
@@ -16,14 +24,16 @@ TEST(a_line_has_time_and_level_and_is_appended)
   CHECK(scratch_write(dir, "log", "before\n"));
   time_t now = time(NULL);
   real_log_open(&log, path);
+  real_log_name(&log, 17);
   real_log_write(&log, CHI_LOG_WARNING, "mind the gap");
   real_log_close(&log);
   scratch_read(path, text, sizeof(text));
   CHECK(strncmp(text, "before\n", 7) == 0);
-  CHECK_INT(sscanf(text + 7, "%d-%d-%dT%d:%d:%d.%3dZ %15s %63[^\n]", &t.tm_year, &t.tm_mon,
-                   &t.tm_mday, &t.tm_hour, &t.tm_min, &t.tm_sec, &ms, level, rest),
-            9);
+  CHECK_INT(sscanf(text + 7, "%d-%d-%dT%d:%d:%d.%3dZ %15s %15s %63[^\n]", &t.tm_year,
+                   &t.tm_mon, &t.tm_mday, &t.tm_hour, &t.tm_min, &t.tm_sec, &ms, level, node, rest),
+            10);
   CHECK_STR(level, "warning");
+  CHECK_STR(node, "node=17");
   CHECK_STR(rest, "mind the gap");
   t.tm_year -= 1900;
   t.tm_mon -= 1;
@@ -77,7 +87,7 @@ TEST(a_log_file_that_cannot_be_opened_gives_one_warning_on_standard_error)
   scratch_read(path, text, sizeof(text));
   const char *first = strstr(text, "/nowhere/at/all.log");
   CHECK(first && !strstr(first + 1, "/nowhere"));
-  CHECK(strstr(text, " info one\n") && strstr(text, " info two\n"));
+  CHECK(strstr(text, " info node=- one\n") && strstr(text, " info node=- two\n"));
   scratch_remove(dir);
 }
 
@@ -89,7 +99,7 @@ TEST(an_empty_path_is_standard_error)
   struct redirect r = {"", path};
   CHECK_INT(scratch_child(log_redirected, &r), 0);
   scratch_read(path, text, sizeof(text));
-  CHECK(strstr(text, " info one\n") && strstr(text, " info two\n"));
+  CHECK(strstr(text, " info node=- one\n") && strstr(text, " info node=- two\n"));
   scratch_remove(dir);
 }
 
@@ -143,7 +153,8 @@ TEST(a_full_pipe_does_not_hold_up_and_tells_later_what_was_lost)
   ssize_t n = read(reader, text, sizeof(text) - 1);
   CHECK(n > 0);
   text[n] = '\0';
-  CHECK(strstr(text, " warning 100 lines lost\n") && strstr(text, " info here again\n"));
+  CHECK(strstr(text, " warning node=- 100 lines lost\n"));
+  CHECK(strstr(text, " info node=- here again\n"));
   close(reader);
   real_log_close(&log);
 }
@@ -157,6 +168,57 @@ TEST(a_broken_pipe_does_not_raise_a_signal)
   real_log_write(&log, CHI_LOG_INFO, "to nobody");
   CHECK_INT(log.lost, 1);
   real_log_close(&log);
+}
+
+/* Whoever writes without end: in each second so many lines, and then how many are missing. */
+TEST(a_flood_is_bounded_and_tells_what_is_missing)
+{
+  static char text[1u << 20];
+  char dir[64], path[96];
+  struct real_log log;
+  uint32_t lines = 0;
+  uint64_t missing = 0, more;
+  CHECK(scratch_make(dir));
+  snprintf(path, sizeof(path), "%s/log", dir);
+  real_log_open(&log, path);
+  uint64_t began = log_second();
+  for (uint32_t i = 0; i < 20000; i++)
+    real_log_write(&log, CHI_LOG_ERROR, "flood");
+  uint64_t seconds = log_second() - began + 1;
+  log.second--; /* as if it had gone by */
+  real_log_write(&log, CHI_LOG_INFO, "dry land");
+  real_log_write(&log, CHI_LOG_INFO, "and more");
+  real_log_close(&log);
+  scratch_read(path, text, sizeof(text));
+  for (const char *at = text; (at = strstr(at, "flood")) != NULL; at++)
+    lines++;
+  for (const char *at = text; (at = strstr(at, "node=- ")) != NULL; at++)
+    if (sscanf(at, "node=- %" SCNu64 " lines lost", &more) == 1)
+      missing += more;
+  CHECK(lines <= seconds * REAL_LOG_RATE && lines >= REAL_LOG_RATE);
+  CHECK_INT(lines + missing, 20000);
+  CHECK(strstr(text, " of them since there were more than 500 a second\n"));
+  CHECK(strstr(text, "dry land\n") && strstr(text, "and more\n"));
+  scratch_remove(dir);
+}
+
+/* What was left out last is told at the end. */
+TEST(a_log_that_ends_in_a_flood_tells_what_is_missing)
+{
+  char dir[64], path[96];
+  static char text[1u << 20];
+  struct real_log log;
+  uint64_t more = 0;
+  CHECK(scratch_make(dir));
+  snprintf(path, sizeof(path), "%s/log", dir);
+  real_log_open(&log, path);
+  for (uint32_t i = 0; i < 3000; i++)
+    real_log_write(&log, CHI_LOG_INFO, "flood");
+  real_log_close(&log);
+  scratch_read(path, text, sizeof(text));
+  const char *last = strrchr(text, '=');
+  CHECK(last && sscanf(last, "=- %" SCNu64 " lines lost", &more) == 1 && more > 0);
+  scratch_remove(dir);
 }
 
 static int cry(void *arg)
@@ -178,7 +240,7 @@ TEST(last_words_go_to_the_log_and_to_standard_error)
   snprintf(own, sizeof(own), "%s/log", dir);
   struct redirect r = {own, path};
   CHECK_INT(scratch_child(cry, &r), 0);
-  CHECK(strstr(scratch_read(path, text, sizeof(text)), " error the end\n"));
-  CHECK(strstr(scratch_read(own, text, sizeof(text)), " error the end\n"));
+  CHECK(strstr(scratch_read(path, text, sizeof(text)), " error node=- the end\n"));
+  CHECK(strstr(scratch_read(own, text, sizeof(text)), " error node=- the end\n"));
   scratch_remove(dir);
 }

@@ -561,7 +561,7 @@ TEST(an_overrun_stack_ends_the_daemon_with_a_clear_message)
   scratch_read(f.errors, text, sizeof(text));
   CHECK(strstr(text, "method play_dive of pool 300.0") && strstr(text, "overran its stack of"));
   scratch_read(f.stage.log, text, sizeof(text));
-  CHECK(strstr(text, "error method play_dive of pool 300.0"));
+  CHECK(strstr(text, "error node=0 method play_dive of pool 300.0"));
   stage_strike(&f.stage);
 }
 

@@ -18,7 +18,8 @@ esac
 temp=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-sim-XXXXXX") || exit 1
 trap 'rm -rf "$temp"' EXIT
 cd "$temp" || exit 1
-passed=0 failed=0 status=0
+# shellcheck source=tests/real/shell.sh
+. "$here/tests/real/shell.sh"
 unset CHI_MODULE_PATH CHI_SIM_JOB
 
 # Runs the command: its status in $status, what it prints in out and err.
@@ -26,42 +27,6 @@ sim()
 {
   timeout 120 "$CHIMAERA" sim "$@" >out 2>err </dev/null
   status=$?
-}
-
-wrong()
-{
-  failed=$((failed + 1))
-  echo "FAIL line ${BASH_LINENO[1]}: $*"
-  sed 's/^/  | /' out err | head -n 20
-}
-
-right()
-{
-  passed=$((passed + 1))
-}
-
-# $1: the status that the last run should have had; the rest: patterns of lines in either output.
-want()
-{
-  local pattern
-  if [ "$status" != "$1" ]; then
-    wrong "status $status, want $1"
-    return
-  fi
-  shift
-  for pattern in "$@"; do
-    if ! cat out err | grep -q -e "$pattern"; then
-      wrong "no line like: $pattern"
-      return
-    fi
-  done
-  right
-}
-
-# The rest is a command that must succeed.
-ok()
-{
-  if "$@" >ok 2>&1; then right; else wrong "$*"; fi
 }
 
 # A scenario of one node and one method of the module stray, in NAME.yaml; $2: more of the mix, $3:

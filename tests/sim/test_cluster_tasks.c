@@ -1,4 +1,5 @@
 /* test_cluster_tasks.c - tasks between healthy nodes: where they go, and what comes back. */
+#include "json.h"
 #include "town.h"
 
 #define SEEDS 3
@@ -390,6 +391,78 @@ TEST(cluster_monitor_of_every_node_from_one)
   TOWN_NEEDS_NET;
   CHECK_STR(town_seed(&t, 1, "nodes=3"), "");
   chi_cluster_client(t.cluster, 1, watches, &t);
+  CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_LONG), CHI_OK);
+  CHECK_INT(t.told, 1);
+  CHECK_STR(town_end(&t), "");
+}
+
+/* The figures of node 0, parsed; NULL: there are none. */
+static struct json *figures_of(chi_queue *queue)
+{
+  struct chi_admin_monitor *m = CHI_NEW(queue, chi_admin_monitor);
+  struct json *json = NULL;
+  chi_error err;
+  if (!m || chi_bulk_alloc(queue, 65536, &m->json) != CHI_OK)
+    return NULL;
+  m->task.pool = CHI_ADMIN_POOL;
+  if (chi_run(queue, m) == CHI_OK)
+    json_parse(m->json.data, m->size, &json, &err);
+  chi_bulk_free(queue, &m->json);
+  chi_task_free(queue, m);
+  return json;
+}
+
+static int sleeps_on(chi_queue *queue, uint32_t node, uint64_t ns)
+{
+  struct town_sleep *t = CHI_NEW(queue, town_sleep);
+  if (!t)
+    return CHI_ENOMEM;
+  t->task.pool = TOWN_POOL;
+  t->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = node};
+  t->ns = ns;
+  int rc = chi_run(queue, t);
+  chi_task_free(queue, t);
+  return rc;
+}
+
+static void calls_and_counts(chi_cluster *cluster, chi_client *client, void *arg)
+{
+  struct town *t = arg;
+  chi_queue *queue;
+  (void)cluster;
+  CHECK_INT(chi_queue_open(client, &queue, NULL), CHI_OK);
+  struct json *before = figures_of(queue);
+  for (int i = 0; i < 10; i++)
+    CHECK_INT(sleeps_on(queue, 1, i == 9 ? TOWN_SECOND : TOWN_MS), CHI_OK);
+  struct json *after = figures_of(queue);
+  const struct json *a = json_get(before, "net"), *b = json_get(after, "net");
+  CHECK_STR(json_string(after, "host", ""), json_string(before, "host", "?"));
+  CHECK(json_integer(after, "boot", 0) != 0);
+  CHECK_INT(json_integer(b, "calls_ended", 0) - json_integer(a, "calls_ended", 0), 10);
+  uint64_t ns = json_integer(b, "calls_ns", 0) - json_integer(a, "calls_ns", 0);
+  CHECK(ns >= TOWN_SECOND + 9 * TOWN_MS && ns < 2 * TOWN_SECOND);
+  uint64_t all = 0, longest = 0;
+  for (const struct json *pair = json_list(b, "latency"); pair; pair = pair->next) {
+    all += pair->child->next->integer;
+    longest = pair->child->integer;
+  }
+  CHECK(all == json_integer(b, "calls_ended", 0));
+  CHECK(longest > TOWN_SECOND && longest <= 2 * TOWN_SECOND);
+  const struct json *peer = json_list(after, "nodes");
+  CHECK_INT(json_integer(peer, "id", 0), 1);
+  CHECK(*json_string(peer, "host", "") && json_integer(peer, "requests_open", 9) == 0);
+  json_free(before);
+  json_free(after);
+  chi_queue_close(queue);
+  t->told++;
+}
+
+TEST(cluster_calls_are_counted_and_timed)
+{
+  struct town t;
+  TOWN_NEEDS_NET;
+  CHECK_STR(town_seed(&t, 1, "nodes=3"), "");
+  chi_cluster_client(t.cluster, 0, calls_and_counts, &t);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_LONG), CHI_OK);
   CHECK_INT(t.told, 1);
   CHECK_STR(town_end(&t), "");

@@ -72,7 +72,19 @@ static int gauge_monitor(chi_ctx *ctx, void *state, char *json, size_t room)
   return self->kind == GAUGE_WILD ? size - 1 : self->kind == GAUGE_HALF ? size + 1 : size;
 }
 
-#define GAUGE_METHODS(M, S) M(S, gauge_hold)
+/* Logs so many lines at once. */
+#define GAUGE_SAY(X, T) X(T, IN, u64, lines)
+CHI_TASK(gauge_say, 11, GAUGE_SAY)
+
+static int gauge_say_run(chi_ctx *ctx, struct gauge *self, struct gauge_say *t)
+{
+  (void)self;
+  for (uint64_t i = 0; i < t->lines; i++)
+    chi_log(ctx, CHI_LOG_WARNING, "again: %llu", (unsigned long long)i);
+  return CHI_OK;
+}
+
+#define GAUGE_METHODS(M, S) M(S, gauge_hold) M(S, gauge_say)
 CHI_METHODS(gauge, GAUGE_METHODS)
 static const chi_module gauge_module = {.version = CHI_MODULE_VERSION,
                                         .name = "gauge",
@@ -307,5 +319,125 @@ TEST(story_figures_nobody_waits_for)
     sim_run_for(s.sim, seed % 4 ? 10 * STORY_MS : 2 * STORY_SECOND);
     CHECK_STR(story_end(&s), "");
     CHECK(rc == CHI_OK && s.told == 1);
+  }
+}
+
+/* ---- failures, and what the log holds back --------------------------------------------------- */
+
+static int fails_with(chi_queue *queue, chi_pool_id pool, int code)
+{
+  struct story_code *t = CHI_NEW(queue, story_code);
+  if (!t)
+    return CHI_ENOMEM;
+  t->task.pool = pool;
+  t->code = code;
+  int rc = chi_run(queue, t);
+  chi_task_free(queue, t);
+  return rc;
+}
+
+static void fails_in_many_ways(struct sim_client *c, void *arg)
+{
+  struct story *s = arg;
+  chi_client *client;
+  chi_queue *queue;
+  uint64_t took;
+  CHECK_INT(story_attach(c, &client, &queue), CHI_OK);
+  for (int i = 0; i < 3; i++)
+    CHECK_INT(fails_with(queue, STORY_POOL, CHI_EIO), CHI_EIO);
+  CHECK_INT(fails_with(queue, STORY_POOL, 5), 5);
+  CHECK_INT(fails_with(queue, STORY_POOL, 6), 6);
+  CHECK_INT(fails_with(queue, STORY_POOL, -77), -77); /* no code of ours */
+  CHECK_INT(fails_with(queue, STORY_POOL, CHI_OK), CHI_OK);
+  CHECK_INT(fails_with(queue, (chi_pool_id){999, 9}, CHI_OK), CHI_ENOENT);
+  struct json *json = gauge_ask(queue, s->sim, &took);
+  const struct json *totals = json_get(json, "totals"), *codes = json_get(totals, "codes");
+  CHECK_INT(json_integer(totals, "failed", 0), 6);
+  CHECK_INT(json_integer(totals, "refused", 0), 1);
+  CHECK_INT(json_integer(codes, "CHI_EIO", 0), 3);
+  CHECK_INT(json_integer(codes, "own", 0), 3);
+  CHECK_INT(json_integer(codes, "CHI_ENOENT", 0), 1);
+  CHECK(!json_get(codes, "CHI_OK"));
+  json_free(json);
+  chi_error err;
+  CHECK_INT(chi_pool_destroy(queue, STORY_POOL, &err), CHI_OK);
+  json = gauge_ask(queue, s->sim, &took); /* the pool is gone, its failures are not */
+  CHECK_INT(json_integer(json_get(json, "totals"), "failed", 0), 6);
+  json_free(json);
+  chi_client_close(client);
+  s->told++;
+}
+
+TEST(story_failures_are_counted_by_code)
+{
+  for (uint64_t seed = 1; seed <= story_seeds(4); seed++) {
+    struct story s;
+    CHECK_STR(story_begin(&s, seed), "");
+    sim_client(s.sim, 0, fails_in_many_ways, &s);
+    bool idle = sim_run_idle(s.sim, LONG);
+    CHECK_STR(story_end(&s), "");
+    CHECK(idle && s.told == 1);
+  }
+}
+
+static int says(chi_queue *queue, uint64_t lines)
+{
+  struct gauge_say *t = CHI_NEW(queue, gauge_say);
+  if (!t)
+    return CHI_ENOMEM;
+  t->task.pool = (chi_pool_id){400, 0};
+  t->lines = lines;
+  int rc = chi_run(queue, t);
+  chi_task_free(queue, t);
+  return rc;
+}
+
+static void floods_the_log(struct sim_client *c, void *arg)
+{
+  struct story *s = arg;
+  chi_client *client;
+  chi_queue *queue;
+  uint64_t took;
+  CHECK_INT(story_attach(c, &client, &queue), CHI_OK);
+  CHECK_INT(says(queue, 1000), CHI_OK);
+  struct json *json = gauge_ask(queue, s->sim, &took);
+  CHECK_INT(json_integer(json_get(json, "log"), "held_back", 0), 980);
+  CHECK(json_integer(json_get(json, "log"), "warning", 0) == 20);
+  json_free(json);
+  sim_client_sleep(c, 2 * STORY_SECOND);
+  CHECK_INT(says(queue, 1), CHI_OK);
+  sim_client_sleep(c, 2 * STORY_SECOND);
+  CHECK_INT(says(queue, 50), CHI_OK);
+  chi_client_close(client);
+  s->told++;
+}
+
+static uint32_t lines_of(const struct story *s, const char *text)
+{
+  uint32_t n = 0;
+  for (const char *at = s->transcript; (at = strstr(at, text)) != NULL; at++)
+    n++;
+  return n;
+}
+
+/* A method that says the same over and over fills no disk, and what was left out is told. */
+TEST(story_flood_of_log_lines_is_bounded_and_counted)
+{
+  for (uint64_t seed = 1; seed <= story_seeds(4); seed++) {
+    struct story s;
+    int rc = gauge_start(&s, seed, GAUGE_GOOD);
+    sim_client(s.sim, 0, floods_the_log, &s);
+    bool idle = sim_run_idle(s.sim, LONG);
+    sim_node_stop(s.sim, 0, 0);
+    sim_run_for(s.sim, STORY_SECOND);
+    uint32_t lines = lines_of(&s, "pool 400.0 (g0): again: ");
+    uint32_t keys = lines_of(&s, " task=");
+    bool told = story_tells(&s, "again: 19 task=", "again: 0 task=", "(980 more held back)",
+                            "30 more lines were held back", NULL);
+    CHECK_STR(story_end(&s), "");
+    CHECK(rc == CHI_OK && idle && s.told == 1);
+    CHECK_INT(lines, 20 + 1 + 20);
+    CHECK_INT(keys, lines);
+    CHECK(told);
   }
 }

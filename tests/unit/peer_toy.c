@@ -158,7 +158,7 @@ static void peer_toy_init(struct peer_toys *w, uint32_t node)
                         .net_close = peer_toy_net_close,
                         .net_send = peer_toy_send,
                         .net_reset = peer_toy_reset};
-  t->log = (struct log){peer_toy_log, t, CHI_LOG_INFO};
+  t->log = (struct log){.sink = peer_toy_log, .arg = t, .level = CHI_LOG_INFO};
   for (uint32_t i = 0; i <= PEER_NODES; i++)
     snprintf(t->hosts[i].name, sizeof t->hosts[i].name, "%s", names[i]);
   t->config.hosts = t->hosts;

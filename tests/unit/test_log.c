@@ -20,7 +20,7 @@ static void log_keep(void *arg, int level, const char *line)
 TEST(log_writes_from_its_level_on)
 {
   struct log_kept kept = {0};
-  struct log log = {log_keep, &kept, CHI_LOG_WARNING};
+  struct log log = {log_keep, &kept, CHI_LOG_WARNING, NULL};
   log_write(&log, CHI_LOG_DEBUG, "no");
   log_write(&log, CHI_LOG_INFO, "no");
   CHECK_INT(kept.count, 0);
@@ -35,7 +35,7 @@ TEST(log_writes_from_its_level_on)
 
 TEST(log_without_a_sink_is_silent)
 {
-  struct log log = {NULL, NULL, CHI_LOG_DEBUG};
+  struct log log = {NULL, NULL, CHI_LOG_DEBUG, NULL};
   struct log_limit limit = {0};
   log_write(&log, CHI_LOG_ERROR, "lost");
   log_limited(&log, &limit, 5, CHI_LOG_ERROR, "lost");
@@ -45,7 +45,7 @@ TEST(log_without_a_sink_is_silent)
 TEST(log_replaces_control_characters)
 {
   struct log_kept kept = {0};
-  struct log log = {log_keep, &kept, CHI_LOG_DEBUG};
+  struct log log = {log_keep, &kept, CHI_LOG_DEBUG, NULL};
   log_write(&log, CHI_LOG_INFO, "pool \"%s\" is gone", "x\" is fine\nERROR forged\r\t\x1b[2J\x7f");
   CHECK_STR(kept.line, "pool \"x\" is fine?ERROR forged???[2J?\" is gone");
   log_write(&log, CHI_LOG_INFO, "%s", "next line \xc2\x85, control \xc2\x9b, end \xc2");
@@ -57,7 +57,7 @@ TEST(log_replaces_control_characters)
 TEST(log_cuts_long_lines)
 {
   struct log_kept kept = {0};
-  struct log log = {log_keep, &kept, CHI_LOG_DEBUG};
+  struct log log = {log_keep, &kept, CHI_LOG_DEBUG, NULL};
   char text[LOG_LINE_MAX + 1];
   memset(text, 'x', sizeof(text));
   text[LOG_LINE_MAX - 1] = '\0';
@@ -73,7 +73,7 @@ TEST(log_cuts_long_lines)
 TEST(log_cuts_between_characters)
 {
   struct log_kept kept = {0};
-  struct log log = {log_keep, &kept, CHI_LOG_DEBUG};
+  struct log log = {log_keep, &kept, CHI_LOG_DEBUG, NULL};
   for (size_t shift = 0; shift < 4; shift++) {
     char text[1000] = "xxx";
     size_t end;
@@ -91,7 +91,7 @@ TEST(log_limited_passes_one_a_second)
 {
   const uint64_t second = 1000000000u;
   struct log_kept kept = {0};
-  struct log log = {log_keep, &kept, CHI_LOG_INFO};
+  struct log log = {log_keep, &kept, CHI_LOG_INFO, NULL};
   struct log_limit limit = {0};
   log_limited(&log, &limit, 5 * second, CHI_LOG_WARNING, "peer %d", 1);
   CHECK_STR(kept.line, "peer 1");
@@ -109,7 +109,7 @@ TEST(log_limited_passes_one_a_second)
 TEST(log_limited_counts_only_what_the_level_wants)
 {
   struct log_kept kept = {0};
-  struct log log = {log_keep, &kept, CHI_LOG_INFO};
+  struct log log = {log_keep, &kept, CHI_LOG_INFO, NULL};
   struct log_limit limit = {0};
   log_limited(&log, &limit, 0, CHI_LOG_DEBUG, "no");
   log_limited(&log, &limit, 0, CHI_LOG_INFO, "yes");
@@ -121,7 +121,7 @@ TEST(log_limited_counts_only_what_the_level_wants)
 TEST(log_limited_survives_a_clock_set_back)
 {
   struct log_kept kept = {0};
-  struct log log = {log_keep, &kept, CHI_LOG_INFO};
+  struct log log = {log_keep, &kept, CHI_LOG_INFO, NULL};
   struct log_limit limit = {0};
   log_limited(&log, &limit, (uint64_t)1 << 60, CHI_LOG_INFO, "then");
   log_limited(&log, &limit, 7, CHI_LOG_INFO, "now");
@@ -131,8 +131,8 @@ TEST(log_limited_survives_a_clock_set_back)
 TEST(log_limited_keeps_its_count_in_a_long_line)
 {
   struct log_kept kept = {0};
-  struct log log = {log_keep, &kept, CHI_LOG_INFO};
-  struct log_limit limit = {0, UINT32_MAX};
+  struct log log = {log_keep, &kept, CHI_LOG_INFO, NULL};
+  struct log_limit limit = {.suppressed = UINT32_MAX};
   char text[1000];
   memset(text, 'x', sizeof(text));
   text[sizeof(text) - 1] = '\0';
@@ -142,4 +142,38 @@ TEST(log_limited_keeps_its_count_in_a_long_line)
   limit.suppressed = UINT32_MAX;
   log_limited(&log, &limit, 1, CHI_LOG_INFO, "more");
   CHECK_INT(limit.suppressed, UINT32_MAX);
+}
+
+TEST(log_burst_passes_so_many_a_second)
+{
+  const uint64_t second = 1000000000u;
+  struct log_kept kept = {0};
+  struct log_figures figures = {.held = 0};
+  struct log log = {log_keep, &kept, CHI_LOG_INFO, &figures};
+  struct log_limit limit = {0};
+  for (int i = 0; i < 100; i++)
+    log_burst(&log, &limit, 7, 5 * second + (uint64_t)i, CHI_LOG_WARNING, "line %d", i);
+  CHECK_INT(kept.count, 7);
+  CHECK_STR(kept.line, "line 6");
+  CHECK(figures.lines[CHI_LOG_WARNING] == 7 && figures.held == 93 && figures.told == 0);
+  log_burst(&log, &limit, 7, 6 * second, CHI_LOG_ERROR, "line 100");
+  CHECK_STR(kept.line, "line 100 (93 more held back)");
+  CHECK(figures.lines[CHI_LOG_ERROR] == 1 && figures.told == 93);
+  log_close(&log);
+  CHECK_INT(kept.count, 8);
+}
+
+TEST(log_close_tells_what_no_line_has_told)
+{
+  struct log_kept kept = {0};
+  struct log_figures figures = {.held = 0};
+  struct log log = {log_keep, &kept, CHI_LOG_INFO, &figures};
+  struct log_limit one = {0}, two = {0};
+  for (int i = 0; i < 10; i++) {
+    log_limited(&log, &one, 0, CHI_LOG_INFO, "one");
+    log_limited(&log, &two, 0, CHI_LOG_INFO, "two");
+  }
+  log_close(&log);
+  CHECK_STR(kept.line, "18 more lines were held back");
+  CHECK_INT(kept.count, 3);
 }

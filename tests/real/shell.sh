@@ -1,0 +1,83 @@
+# shell.sh - what the scripts that run the program share: running it, and judging what it says.
+#
+# To be sourced by a script that has set CHIMAERA and temp, a directory of its own. It counts in
+# passed and failed.
+# shellcheck shell=bash
+: "${temp:?}" "${CHIMAERA:?}"
+passed=0 failed=0 status=0
+
+# Runs the program: its status in $status, what it prints in $temp/out and $temp/err.
+chi()
+{
+  timeout 60 "$CHIMAERA" "$@" >"$temp/out" 2>"$temp/err" </dev/null
+  status=$?
+}
+
+wrong()
+{
+  failed=$((failed + 1))
+  echo "FAIL line ${BASH_LINENO[1]}: $*"
+  sed 's/^/  | /' "$temp/out" "$temp/err" "$temp/ok" 2>/dev/null | head -n 20
+}
+
+right()
+{
+  passed=$((passed + 1))
+}
+
+# $1: the status that the last run should have had; the rest: patterns of lines in either output.
+want()
+{
+  local pattern
+  if [ "$status" != "$1" ]; then
+    wrong "status $status, want $1"
+    return
+  fi
+  shift
+  for pattern in "$@"; do
+    if ! cat "$temp/out" "$temp/err" | grep -q -e "$pattern"; then
+      wrong "no line like: $pattern"
+      return
+    fi
+  done
+  right
+}
+
+# The rest is a command that must succeed, or with "not" must fail.
+ok()
+{
+  if "$@" >"$temp/ok" 2>&1; then right; else wrong "$*"; fi
+}
+
+not()
+{
+  ! "$@"
+}
+
+# $1: seconds; the rest: a command that is repeated until it succeeds, or the time is over.
+within()
+{
+  local end=$((SECONDS + $1))
+  shift
+  until "$@" >"$temp/ok" 2>&1; do
+    if [ $SECONDS -ge $end ]; then
+      wrong "$*"
+      return 1
+    fi
+    sleep 0.1
+  done
+  right
+}
+
+# The process is gone, or has ended and nobody has asked yet.
+gone()
+{
+  local i
+  for ((i = 0; i < 100; i++)); do
+    case $(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null) in
+    '' | Z | X) return 0 ;;
+    esac
+    sleep 0.05
+  done
+  return 1
+}
