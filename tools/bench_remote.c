@@ -1,0 +1,421 @@
+/* bench_remote.c - tasks for other nodes, beside what ZeroMQ alone does with the same bytes. */
+#include "bench.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#define REMOTE_NODES_MAX 5
+#define REMOTE_MEET_NS (20ull * 1000000000)
+#define REMOTE_LOOK_NS 20000000
+#define REMOTE_WAIT_NS (20ull * 1000000000) /* longer for one task is a failure */
+#define REMOTE_WINDOW 64                    /* tasks of a pipeline, for each other node */
+#define REMOTE_TASKS_MAX 256
+#define REMOTE_WARM_NS 200000000
+#define REMOTE_PAUSE_NS 5000000 /* between tasks at low load */
+#define REMOTE_SETTLE_NS 2000000000
+
+/* So many nodes on loopback addresses, and a client of node 0. */
+struct remote {
+  uint32_t nodes;
+  struct bench_daemon daemon[REMOTE_NODES_MAX];
+  struct cli_link link;
+};
+
+/* What node 0 has exchanged with the others so far. */
+struct remote_figures {
+  double sent, received, bytes_sent, bytes_received, probes;
+};
+
+/* ---- the cluster ------------------------------------------------------------------------ */
+
+static void remote_close(struct remote *c)
+{
+  if (c->link.client)
+    cli_disconnect(&c->link);
+  for (uint32_t i = 0; i < c->nodes; i++)
+    bench_daemon_stop(&c->daemon[i]);
+}
+
+/* Addresses that no other run on this machine is likely to use. */
+static bool remote_hosts(const struct remote *c, const char *path)
+{
+  unsigned pid = (unsigned)getpid();
+  FILE *out = fopen(path, "we");
+  if (!out)
+    return false;
+  for (uint32_t i = 0; i < c->nodes; i++)
+    fprintf(out, "127.%u.%u.%u\n", 1 + pid / 250 % 250, 1 + pid % 250, i + 1);
+  return fclose(out) == 0;
+}
+
+static bool remote_start(const struct bench *b, struct remote *c, const int *cpus,
+                         struct bench_result *r)
+{
+  char path[CHI_PATH_MAX + 8];
+  uint32_t port = bench_daemon_port();
+  snprintf(path, sizeof(path), "%s/hosts", b->directory);
+  if (!remote_hosts(c, path))
+    return bench_note(r, "%.100s: %s", path, strerror(errno));
+  for (uint32_t i = 0; i < c->nodes; i++) {
+    if (!bench_daemon_join(b, path, port, i, cpus ? cpus[i] : BENCH_NOWHERE, &c->daemon[i],
+                           r->note, sizeof(r->note)))
+      return false;
+  }
+  return bench_link(&c->daemon[0], &c->link, r->note, sizeof(r->note));
+}
+
+static bool remote_meet(struct remote *c, struct bench_result *r)
+{
+  struct timespec pause = {0, REMOTE_LOOK_NS};
+  uint64_t begin = cli_now();
+  while (cli_now() - begin < REMOTE_MEET_NS) {
+    chi_error err;
+    struct json *json = cli_figures(&c->link, &err);
+    uint64_t alive = json_integer(json_get(json, "net"), "alive", 0);
+    json_free(json);
+    if (alive == c->nodes)
+      return true;
+    nanosleep(&pause, NULL);
+  }
+  return bench_note(r, "the %u nodes do not find each other", c->nodes);
+}
+
+/* cpus: where each daemon is pinned; NULL: nowhere. */
+static bool remote_open(const struct bench *b, uint32_t nodes, const int *cpus, struct remote *c,
+                        struct bench_result *r)
+{
+  chi_pool_id pool = BENCH_POOL;
+  chi_error err = {0};
+  *c = (struct remote){.nodes = nodes};
+  for (uint32_t i = 0; i < nodes; i++)
+    c->daemon[i] = (struct bench_daemon){.pid = -1, .input = -1};
+  bool good = remote_start(b, c, cpus, r) && remote_meet(c, r);
+  if (good && chi_pool_create(c->link.queue, "bench", "bench", NULL, 0, &pool, &err) != CHI_OK)
+    good = bench_note(r, "the pool: %.120s", err.text);
+  if (!good)
+    remote_close(c);
+  return good;
+}
+
+static bool remote_figures(struct remote *c, struct remote_figures *out)
+{
+  chi_error err;
+  struct json *json = cli_figures(&c->link, &err);
+  *out = (struct remote_figures){0};
+  for (const struct json *n = json_list(json, "nodes"); n; n = n->next) {
+    out->sent += json_number(n, "messages_out", 0);
+    out->received += json_number(n, "messages_in", 0);
+    out->bytes_sent += json_number(n, "bytes_out", 0);
+    out->bytes_received += json_number(n, "bytes_in", 0);
+  }
+  out->probes = json_number(json_get(json, "net"), "probes", 0);
+  bool good = json != NULL;
+  json_free(json);
+  return good;
+}
+
+/* ---- tasks ------------------------------------------------------------------------------ */
+
+/* A pipeline of tasks for all other nodes in turn, of lines or, if size is not 0, of bulk. */
+struct remote_pipe {
+  struct remote *cluster;
+  uint32_t window;
+  uint64_t size;
+  struct chi_task *task[REMOTE_TASKS_MAX];
+  chi_bulk bulk[REMOTE_TASKS_MAX];
+  uint64_t sent, got;
+};
+
+static chi_task *remote_line(struct remote_pipe *p)
+{
+  struct bench_line *t = CHI_NEW(p->cluster->link.queue, bench_line);
+  uint64_t n = p->sent;
+  if (t)
+    t->a = n, t->b = n + 1, t->c = n + 2, t->d = n + 3, t->e = n + 4, t->f = n + 5, t->g = n + 6,
+    t->h = n + 7;
+  return (chi_task *)t;
+}
+
+static chi_task *remote_bulk(struct remote_pipe *p, chi_bulk *bulk)
+{
+  struct bench_bulk *t = CHI_NEW(p->cluster->link.queue, bench_bulk);
+  if (!t)
+    return NULL;
+  if (chi_bulk_alloc(p->cluster->link.queue, p->size, bulk) != CHI_OK) {
+    chi_task_free(p->cluster->link.queue, t);
+    return NULL;
+  }
+  bench_stamp(bulk->data, p->size, p->sent);
+  t->data = *bulk;
+  t->stamp = p->sent;
+  return (chi_task *)t;
+}
+
+static bool remote_send(struct remote_pipe *p)
+{
+  struct remote *c = p->cluster;
+  uint32_t slot = (uint32_t)(p->sent % p->window);
+  chi_task *t = p->size ? remote_bulk(p, &p->bulk[slot]) : remote_line(p);
+  if (!t)
+    return false;
+  t->pool = BENCH_POOL;
+  t->query = (chi_query){.mode = CHI_QUERY_PHYSICAL,
+                         .a = 1 + (uint32_t)(p->sent % (c->nodes - 1))};
+  p->task[slot] = t;
+  p->sent++;
+  return chi_submit(c->link.queue, t) == CHI_OK;
+}
+
+static bool remote_line_is_right(const struct bench_line *t, uint64_t n)
+{
+  return t->a == n + 1 && t->b == n + 2 && t->c == n + 3 && t->d == n + 4 && t->e == n + 5 &&
+         t->f == n + 6 && t->g == n + 7 && t->h == n + 8;
+}
+
+static bool remote_take(struct remote_pipe *p)
+{
+  chi_queue *queue = p->cluster->link.queue;
+  uint32_t slot = (uint32_t)(p->got % p->window);
+  chi_task *t = p->task[slot];
+  bool right = chi_wait(queue, t, REMOTE_WAIT_NS) == CHI_OK;
+  if (right && p->size)
+    right = ((struct bench_bulk *)t)->right == 1;
+  else if (right)
+    right = remote_line_is_right((struct bench_line *)t, p->got);
+  p->got++;
+  if (!chi_task_done(queue, t)) {
+    chi_abandon(queue, t);
+    return false;
+  }
+  right = chi_task_free(queue, t) == CHI_OK && right;
+  return p->size ? chi_bulk_free(queue, &p->bulk[slot]) == CHI_OK && right : right;
+}
+
+/* Tasks per second, for about so long; 0: one failed. */
+static double remote_run(struct remote *c, uint32_t window, uint64_t size, uint64_t ns)
+{
+  struct remote_pipe p = {.cluster = c, .window = window, .size = size};
+  uint64_t begin = cli_now(), now = begin, end_got = 0;
+  bool right = window <= REMOTE_TASKS_MAX;
+  for (uint32_t i = 0; i < window && right; i++)
+    right = remote_send(&p);
+  while (right && now - begin < ns) {
+    right = remote_take(&p) && remote_send(&p);
+    if (size || window == 1 || p.got % 16 == 0)
+      now = cli_now();
+  }
+  end_got = p.got;
+  while (right && p.got < p.sent)
+    right = remote_take(&p);
+  return right ? (double)end_got * 1e9 / (double)(now - begin) : 0;
+}
+
+static bool remote_wrong(struct bench_result *r)
+{
+  return bench_note(r, "a task failed or gave a wrong result");
+}
+
+/* ---- figures ---------------------------------------------------------------------------- */
+
+/* Raw and ours take turns. ours: tasks per second; raw: messages with `batch` of them. */
+static bool remote_rounds(const struct bench *b, struct remote *c, struct bench_exchange *x,
+                          uint32_t window, double batch, struct bench_result *r)
+{
+  bool good = true;
+  for (uint32_t i = 0; i < b->rounds && good; i++) {
+    if (i % 2 == 0)
+      r->raw[i] = batch * bench_raw_exchange(x, b->round_ns);
+    bench_pin(x->cpu);
+    r->ours[i] = remote_run(c, window, x->bulk, b->round_ns);
+    bench_pin(BENCH_NOWHERE);
+    if (i % 2 == 1)
+      r->raw[i] = batch * bench_raw_exchange(x, b->round_ns);
+    good = (r->ours[i] > 0 || remote_wrong(r)) &&
+           (r->raw[i] > 0 || bench_note(r, "ZeroMQ alone failed"));
+    r->rounds++;
+  }
+  return good;
+}
+
+/* Runs for a moment and sets the bytes of a message and of an answer; how many tasks one has. */
+static double remote_learn(struct remote *c, uint32_t window, struct bench_exchange *x)
+{
+  struct remote_figures before, after;
+  bench_pin(x->cpu);
+  double rate = 0;
+  if (remote_run(c, window, 0, REMOTE_WARM_NS) > 0 && remote_figures(c, &before)) {
+    uint64_t begin = cli_now();
+    rate = remote_run(c, window, 0, REMOTE_WARM_NS);
+    rate *= (double)(cli_now() - begin) / 1e9;
+    if (!remote_figures(c, &after) || after.sent <= before.sent ||
+        after.received <= before.received)
+      rate = 0;
+  }
+  bench_pin(BENCH_NOWHERE);
+  if (rate == 0)
+    return 0;
+  x->out = (uint64_t)((after.bytes_sent - before.bytes_sent) / (after.sent - before.sent));
+  x->in = (uint64_t)((after.bytes_received - before.bytes_received) /
+                     (after.received - before.received));
+  return rate / (after.sent - before.sent);
+}
+
+static bool remote_places(const struct bench_figure *f, struct bench_exchange *x, int cpus[2],
+                          struct bench_result *r)
+{
+  bool pinned = f->parameter == 2;
+  *x = (struct bench_exchange){.peers = f->parameter - 1,
+                               .window = 1,
+                               .cpu = pinned ? 0 : BENCH_NOWHERE,
+                               .other = pinned ? 1 : BENCH_NOWHERE};
+  cpus[0] = 0;
+  cpus[1] = 1;
+  return !pinned || sysconf(_SC_NPROCESSORS_ONLN) >= 2 || bench_skip(r, "needs two CPUs");
+}
+
+/* parameter: nodes; two are pinned apart, the client beside the first. */
+bool bench_run_remote_latency(const struct bench *b, const struct bench_figure *f,
+                              struct bench_result *r)
+{
+  struct bench_exchange x;
+  struct remote c;
+  int cpus[2];
+  if (!remote_places(f, &x, cpus, r))
+    return false;
+  if (*r->note)
+    return true;
+  if (!remote_open(b, f->parameter, f->parameter == 2 ? cpus : NULL, &c, r))
+    return false;
+  bool good = (remote_learn(&c, 1, &x) > 0 || remote_wrong(r)) &&
+              remote_rounds(b, &c, &x, 1, 1, r);
+  for (uint32_t i = 0; i < r->rounds && good; i++) {
+    r->ours[i] = 1e9 / r->ours[i];
+    r->raw[i] = 1e9 / r->raw[i];
+  }
+  remote_close(&c);
+  if (good)
+    bench_note(r, "%llu bytes there, %llu back", (unsigned long long)x.out,
+               (unsigned long long)x.in);
+  return good;
+}
+
+bool bench_run_remote_rate(const struct bench *b, const struct bench_figure *f,
+                           struct bench_result *r)
+{
+  uint32_t window = REMOTE_WINDOW * (f->parameter - 1);
+  struct bench_exchange x;
+  struct remote c;
+  int cpus[2];
+  if (!remote_places(f, &x, cpus, r))
+    return false;
+  if (*r->note)
+    return true;
+  if (!remote_open(b, f->parameter, f->parameter == 2 ? cpus : NULL, &c, r))
+    return false;
+  double batch = remote_learn(&c, window, &x);
+  bool good = batch > 0 || remote_wrong(r);
+  x.window = good && window / batch > 1 ? (uint32_t)(window / batch + 0.5) : 1;
+  good = good && remote_rounds(b, &c, &x, window, batch, r);
+  remote_close(&c);
+  if (good)
+    bench_note(r, "%.1f tasks a message, %llu bytes there, %llu back", batch,
+               (unsigned long long)x.out, (unsigned long long)x.in);
+  return good;
+}
+
+/* parameter: MiB << 8 | nodes. */
+bool bench_run_remote_bulk(const struct bench *b, const struct bench_figure *f,
+                           struct bench_result *r)
+{
+  uint64_t size = (uint64_t)(f->parameter >> 8) << 20;
+  uint32_t nodes = f->parameter & 255, window = (size > 1 << 20 ? 2 : 4) * (nodes - 1);
+  struct bench_exchange x = {.peers = nodes - 1,
+                             .window = window,
+                             .out = 256,
+                             .in = 128,
+                             .bulk = size,
+                             .cpu = BENCH_NOWHERE,
+                             .other = BENCH_NOWHERE};
+  struct remote c;
+  if (!remote_open(b, nodes, NULL, &c, r))
+    return false;
+  bool good = remote_rounds(b, &c, &x, window, 1, r);
+  for (uint32_t i = 0; i < r->rounds && good; i++) {
+    r->ours[i] *= (double)size;
+    r->raw[i] *= (double)size;
+  }
+  remote_close(&c);
+  if (good)
+    bench_note(r, "%u in flight", window);
+  return good;
+}
+
+/* ---- what it costs ---------------------------------------------------------------------- */
+
+static uint64_t remote_waits(const struct remote *c, const char *thread)
+{
+  uint64_t sum = 0;
+  for (uint32_t i = 0; i < c->nodes; i++)
+    sum += bench_waits(c->daemon[i].pid, thread);
+  return sum;
+}
+
+/* A task every 5 ms, whose answer is awaited. A task is three messages for network workers: from
+ * the client, from the other node, and back. */
+bool bench_run_remote_wakeups(const struct bench *b, const struct bench_figure *f,
+                              struct bench_result *r)
+{
+  struct timespec pause = {0, REMOTE_PAUSE_NS};
+  struct remote c;
+  bool good = true;
+  if (!remote_open(b, f->parameter, NULL, &c, r))
+    return false;
+  good = remote_run(&c, 1, 0, REMOTE_WARM_NS) > 0 || remote_wrong(r);
+  double all = 0, tasks = 0;
+  for (uint32_t i = 0; i < b->rounds && good; i++) {
+    struct remote_pipe p = {.cluster = &c, .window = 1};
+    uint64_t begin = cli_now(), net = remote_waits(&c, "chi-net"), any = remote_waits(&c, NULL);
+    while (good && cli_now() - begin < b->round_ns) {
+      nanosleep(&pause, NULL);
+      good = (remote_send(&p) && remote_take(&p)) || remote_wrong(r);
+    }
+    r->ours[i] = (double)(remote_waits(&c, "chi-net") - net) / (3 * (double)p.got);
+    all += (double)(remote_waits(&c, NULL) - any);
+    tasks += (double)p.got;
+    r->rounds++;
+  }
+  remote_close(&c);
+  if (good)
+    bench_note(r, "of all threads, ZeroMQ's among them: %.1f a task", all / tasks);
+  return good;
+}
+
+bool bench_run_remote_idle(const struct bench *b, const struct bench_figure *f,
+                           struct bench_result *r)
+{
+  struct timespec settle = {REMOTE_SETTLE_NS / 1000000000, 0};
+  struct timespec idle = {(time_t)(b->idle_ns / 1000000000), (long)(b->idle_ns % 1000000000)};
+  struct remote c;
+  uint64_t cpu = 0, begin;
+  if (!remote_open(b, f->parameter, NULL, &c, r))
+    return false;
+  bool good = remote_run(&c, REMOTE_WINDOW, 0, REMOTE_WARM_NS) > 0 || remote_wrong(r);
+  nanosleep(&settle, NULL);
+  for (uint32_t i = 0; i < c.nodes; i++)
+    cpu += bench_cpu_time(c.daemon[i].pid);
+  good = good && (cpu > 0 || bench_note(r, "the kernel does not tell the CPU time of a process"));
+  begin = cli_now();
+  nanosleep(&idle, NULL);
+  uint64_t took = cli_now() - begin, after = 0;
+  for (uint32_t i = 0; i < c.nodes; i++)
+    after += bench_cpu_time(c.daemon[i].pid);
+  r->ours[0] = 100.0 * (double)(after - cpu) / (double)took;
+  r->rounds = 1;
+  if (good)
+    bench_note(r, "user and system time of %u daemons over %.0f s", c.nodes, (double)took / 1e9);
+  remote_close(&c);
+  return good;
+}
