@@ -331,7 +331,7 @@ bool bench_run_remote_bulk(const struct bench *b, const struct bench_figure *f,
                            struct bench_result *r)
 {
   uint64_t size = (uint64_t)(f->parameter >> 8) << 20;
-  uint32_t nodes = f->parameter & 255, window = (size > 1 << 20 ? 2 : 4) * (nodes - 1);
+  uint32_t nodes = f->parameter & 255, window = (size > 1 << 20 ? 1 : 4) * (nodes - 1);
   struct bench_exchange x = {.peers = nodes - 1,
                              .window = window,
                              .out = 256,

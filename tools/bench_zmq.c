@@ -102,25 +102,32 @@ static void zmq_peer_run(const struct bench_exchange *x, int end)
 struct zmq_bench {
   const struct bench_exchange *exchange;
   void *context, *socket;
-  char *first, *answer, *bulk[BENCH_BURST_MAX];
+  char *first, *answer;
   uint64_t sent, got;
   uint64_t due[BENCH_BURST_MAX]; /* numbers that have been sent and not been answered */
   pid_t pid[BENCH_PEERS_MAX];
   int end[BENCH_PEERS_MAX];
 };
 
-static void zmq_bench_keep(void *data, void *hint)
+static void zmq_bench_free(void *data, void *hint)
 {
-  (void)data, (void)hint;
+  (void)hint;
+  free(data);
 }
 
-static bool zmq_bench_send_bulk(struct zmq_bench *z, uint32_t slot, uint64_t stamp)
+/* A new buffer each time, as on our side. */
+static bool zmq_bench_send_bulk(struct zmq_bench *z, uint64_t stamp)
 {
   const struct bench_exchange *x = z->exchange;
+  void *bulk = malloc(x->bulk);
   zmq_msg_t part;
-  bench_stamp(z->bulk[slot], x->bulk, stamp);
-  if (zmq_msg_init_data(&part, z->bulk[slot], x->bulk, zmq_bench_keep, NULL) != 0)
+  if (!bulk)
     return false;
+  bench_stamp(bulk, x->bulk, stamp);
+  if (zmq_msg_init_data(&part, bulk, x->bulk, zmq_bench_free, NULL) != 0) {
+    free(bulk);
+    return false;
+  }
   if (zmq_msg_send(&part, z->socket, 0) == (int)x->bulk)
     return true;
   zmq_msg_close(&part);
@@ -135,7 +142,7 @@ static bool zmq_bench_send(struct zmq_bench *z, uint32_t slot)
   z->due[slot] = z->sent;
   memcpy(z->first, words, sizeof(words));
   return zmq_send(z->socket, z->first, x->out, x->bulk ? ZMQ_SNDMORE : 0) == (int)x->out &&
-         (!x->bulk || zmq_bench_send_bulk(z, slot, words[0]));
+         (!x->bulk || zmq_bench_send_bulk(z, words[0]));
 }
 
 static bool zmq_bench_receive(struct zmq_bench *z, uint32_t *slot)
@@ -198,16 +205,9 @@ static bool zmq_bench_peer(struct zmq_bench *z, uint32_t i)
 static bool zmq_bench_buffers(struct zmq_bench *z)
 {
   const struct bench_exchange *x = z->exchange;
-  bool good = true;
   z->first = calloc(1, x->out);
   z->answer = calloc(1, x->in);
-  for (uint32_t i = 0; x->bulk && i < x->window && good; i++) {
-    z->bulk[i] = malloc(x->bulk);
-    good = z->bulk[i] != NULL;
-    if (good)
-      memset(z->bulk[i], 1, x->bulk);
-  }
-  return good && z->first && z->answer;
+  return z->first && z->answer;
 }
 
 static void zmq_bench_end(struct zmq_bench *z)
@@ -222,8 +222,6 @@ static void zmq_bench_end(struct zmq_bench *z)
     if (z->pid[i] > 0 && kill(z->pid[i], SIGKILL) == 0) /* it may wait for a message */
       waitpid(z->pid[i], NULL, 0);
   }
-  for (uint32_t i = 0; i < BENCH_BURST_MAX; i++)
-    free(z->bulk[i]);
   free(z->first);
   free(z->answer);
 }
