@@ -281,11 +281,11 @@ static void net_run_on_done(chi_ctx *ctx)
 
 /* ---- admission */
 
-static bool net_run_is_slow(const struct method *m, const chi_task *t)
+static uint64_t net_run_estimate(const struct method *m, const chi_task *t)
 {
   uint64_t us = t->compute_us ? t->compute_us : m->def->compute_us;
   uint64_t size = t->io_size < (1ull << 40) ? t->io_size : 1ull << 40;
-  return (size / 4 + us * 1000 + 5000) * (tally_get(&m->weight) >> 3) >> 7 >= WORKER_SLOW_NS;
+  return (size / 4 + us * 1000 + 5000) * (tally_get(&m->weight) >> 3) >> 7;
 }
 
 static void net_run_header(const struct net_request *r, chi_task *t)
@@ -316,7 +316,9 @@ static void net_run_context(struct net_run *run, struct container *c)
   ctx->key_index = r->first;
   ctx->call_done = net_run_on_done;
   ctx->call_arg = run;
-  ctx->slow = net_run_is_slow(ctx->method, ctx->task);
+  uint64_t ns = net_run_estimate(ctx->method, ctx->task);
+  ctx->slow = ns >= WORKER_SLOW_NS;
+  ctx->brief = ns < WORKER_BRIEF_NS;
   if (r->remaining != 0 && r->remaining < UINT64_MAX - run->arrived)
     ctx->deadline = run->arrived + r->remaining;
 }
