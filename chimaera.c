@@ -1186,6 +1186,7 @@ struct chi_ctx {
   uint32_t running;  /* subtasks not completed: parent's worker only */
   bool ended;        /* a subtask that isn't under way: parent's worker only */
   bool slow;         /* estimated to belong on a slow worker */
+  bool brief;        /* so brief that the network worker runs it itself */
   bool shielded;     /* is not cancelled */
   bool resolved;     /* container and method are set: no look-up at submission */
   chi_ctx *parent, *child;    /* subtasks, newest first: parent's worker only */
@@ -1903,6 +1904,7 @@ CHI_PRIVATE int route_resolve(const chi_query *query, const struct pool_map *map
 enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
 
 #define WORKER_SLOW_NS 50000u   /* tasks estimated at this or more belong on slow workers */
+#define WORKER_BRIEF_NS 2500u   /* below this, which only measuring shows, a hand-over costs more */
 #define WORKER_FIBERS 1024u     /* tasks begun and not ended, per worker */
 #define WORKER_RESERVE 64u      /* more of them for each level of subtasks */
 #define WORKER_DEPTH 16u        /* levels of subtasks */
@@ -2352,7 +2354,7 @@ CHI_PRIVATE void peer_on_sent(struct peer_set *s, void *batch);
 #define NET_SLOTS 256u               /* requests under way to one peer */
 #define NET_BYTES (64ull << 20)      /* bulk bytes under way to one peer, or one request */
 #define NET_ASK_NS 250000000ull      /* without news, after which a request is asked for */
-#define NET_ACK_NS 20000000ull       /* an answer is acknowledged by then */
+#define NET_ACK_NS 250000000ull      /* an answer is acknowledged by then, if no request does it */
 #define NET_FAILED 16u               /* failed containers that a result names */
 #define NET_HOPS 8u                  /* times that "moved" is followed at once; then slower */
 #define NET_TRIES 8u                 /* times an idempotent part is lost and begun again */
@@ -2361,6 +2363,7 @@ CHI_PRIVATE void peer_on_sent(struct peer_set *s, void *batch);
                                      /* a peer is reminded of an answer */
 #define NET_BUSY_NS 1000000ull       /* first pause after "not run: busy"; doubles */
 #define NET_BUSY_MAX_NS 100000000ull
+#define NET_SHELF_NS 1000000000ull /* memory of bulk data is kept so long for more of it */
 #define NET_MARGIN_NS 2000000ull /* of the remaining time, kept back at each hop */
 
 struct net;
@@ -2630,6 +2633,8 @@ struct net {
   struct net_call *calls, *done, **done_end;
   struct net_run *runs, *last_run; /* as they came */
   struct net_link **link;          /* by node; NULL: none was needed yet */
+  struct net_block *shelf;         /* large blocks that are free, for the next bulk */
+  uint64_t shelf_bytes, shelf_used;
   bool draining, given_up;
   uint64_t drain_at;
   struct log_limit complaints, reports;
@@ -2721,6 +2726,8 @@ CHI_PRIVATE void net_run_free(struct net_run *run);
 /* Memory aligned as chi_bulk_alloc does; NULL: none. */
 CHI_PRIVATE void *net_store_get(struct net *n, struct net_store *s, uint64_t size);
 CHI_PRIVATE void net_store_free(struct net *n, struct net_store *s);
+/* Frees the large blocks that were kept for another use. */
+CHI_PRIVATE void net_shelf_clear(struct net *n);
 /* The sizes of a task's bulk fields, in order. CHI_ETOOBIG: more than WIRE_BULKS. */
 CHI_PRIVATE int net_rooms_get(const chi_type *type, const chi_task *task, uint64_t *rooms);
 /* A method leaves no more in a buffer than there is room; one that says so is corrected. */
@@ -13733,6 +13740,7 @@ void net_close(struct net *n)
     if (n->link[i])
       net_link_free(n->link[i]);
   CHI_ASSERT(n->timers == 0);
+  net_shelf_clear(n);
   alloc_put(n->alloc, n->link, (n->nodes + 1) * sizeof(struct net_link *));
   heap_fini(&n->timer);
   alloc_put(n->alloc, n, sizeof *n);
@@ -13967,6 +13975,8 @@ uint64_t net_step(struct net *n, uint64_t now)
   }
   if (n->draining && !n->given_up && n->now >= n->drain_at)
     net_give_up(n);
+  if (n->shelf && n->now - n->shelf_used >= NET_SHELF_NS) /* probes step us often enough */
+    net_shelf_clear(n);
   net_leave(n);
   struct heap_entry *first = heap_top(&n->timer);
   uint64_t next = first ? first->time : UINT64_MAX;
@@ -15494,11 +15504,11 @@ static void net_run_on_done(chi_ctx *ctx)
 
 /* ---- admission */
 
-static bool net_run_is_slow(const struct method *m, const chi_task *t)
+static uint64_t net_run_estimate(const struct method *m, const chi_task *t)
 {
   uint64_t us = t->compute_us ? t->compute_us : m->def->compute_us;
   uint64_t size = t->io_size < (1ull << 40) ? t->io_size : 1ull << 40;
-  return (size / 4 + us * 1000 + 5000) * (tally_get(&m->weight) >> 3) >> 7 >= WORKER_SLOW_NS;
+  return (size / 4 + us * 1000 + 5000) * (tally_get(&m->weight) >> 3) >> 7;
 }
 
 static void net_run_header(const struct net_request *r, chi_task *t)
@@ -15529,7 +15539,9 @@ static void net_run_context(struct net_run *run, struct container *c)
   ctx->key_index = r->first;
   ctx->call_done = net_run_on_done;
   ctx->call_arg = run;
-  ctx->slow = net_run_is_slow(ctx->method, ctx->task);
+  uint64_t ns = net_run_estimate(ctx->method, ctx->task);
+  ctx->slow = ns >= WORKER_SLOW_NS;
+  ctx->brief = ns < WORKER_BRIEF_NS;
   if (r->remaining != 0 && r->remaining < UINT64_MAX - run->arrived)
     ctx->deadline = run->arrived + r->remaining;
 }
@@ -15925,6 +15937,8 @@ void net_seat_on_ack(struct net_link *l, struct wire_in *in)
 
 #define NET_STORE_PAGE 4096u
 #define NET_STORE_LINE 64u
+#define NET_SHELF_LEAST (64u << 10)        /* smaller blocks cost little */
+#define NET_SHELF_BYTES (NET_BYTES + (1u << 20)) /* of blocks kept for the next use */
 
 struct net_block {
   struct net_block *next;
@@ -15933,16 +15947,55 @@ struct net_block {
 
 /* ---- bulk memory */
 
+/* Large blocks that were used just now are used again: fresh ones cost a fault for each page, which
+ * is more than to copy it. */
+static struct net_block *net_shelf_take(struct net *n, size_t whole)
+{
+  for (struct net_block **at = &n->shelf; *at; at = &(*at)->next) {
+    struct net_block *b = *at;
+    if (b->size < whole || b->size / 2 > whole)
+      continue;
+    *at = b->next;
+    n->shelf_bytes -= b->size;
+    return b;
+  }
+  return NULL;
+}
+
+static bool net_shelf_put(struct net *n, struct net_block *b)
+{
+  if (b->size < NET_SHELF_LEAST || b->size > NET_SHELF_BYTES - n->shelf_bytes)
+    return false;
+  b->next = n->shelf;
+  n->shelf = b;
+  n->shelf_bytes += b->size;
+  n->shelf_used = n->now;
+  return true;
+}
+
+void net_shelf_clear(struct net *n)
+{
+  while (n->shelf) {
+    struct net_block *b = n->shelf;
+    n->shelf = b->next;
+    n->shelf_bytes -= b->size;
+    alloc_put(n->alloc, b, b->size);
+  }
+  CHI_ASSERT(n->shelf_bytes == 0);
+}
+
 void *net_store_get(struct net *n, struct net_store *s, uint64_t size)
 {
   uint64_t align = size >= NET_STORE_PAGE ? NET_STORE_PAGE : NET_STORE_LINE;
   if (size == 0 || size > SIZE_MAX / 2)
     return NULL;
   size_t whole = sizeof(struct net_block) + (size_t)(size + align);
-  struct net_block *b = alloc_get(n->alloc, whole);
+  struct net_block *b = net_shelf_take(n, whole);
+  if (!b && (b = alloc_get(n->alloc, whole)))
+    b->size = whole;
   if (!b)
     return NULL;
-  *b = (struct net_block){.next = s->first, .size = whole};
+  b->next = s->first;
   s->first = b;
   s->bytes += size;
   uintptr_t data = (uintptr_t)(b + 1);
@@ -15954,7 +16007,8 @@ void net_store_free(struct net *n, struct net_store *s)
   while (s->first) {
     struct net_block *b = s->first;
     s->first = b->next;
-    alloc_put(n->alloc, b, b->size);
+    if (!net_shelf_put(n, b))
+      alloc_put(n->alloc, b, b->size);
   }
   s->bytes = 0;
 }
@@ -16126,6 +16180,8 @@ void net_failures_join(struct net_failures *f, const struct net_failures *from)
 
 #undef NET_STORE_PAGE
 #undef NET_STORE_LINE
+#undef NET_SHELF_LEAST
+#undef NET_SHELF_BYTES
 
 /* ---- sources/net_record.c ---- */
 /* net_record.c - the payloads of records about tasks: request, answer, and lists of slots. */
@@ -16579,7 +16635,7 @@ void worker_submit(struct worker *w, chi_ctx *ctx)
   }
   if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL))
     to = &crew->worker[crew->count - 1];
-  else if (w->kind == WORKER_NETWORK || (ctx->slow && w->kind != WORKER_SLOW))
+  else if ((w->kind == WORKER_NETWORK && !ctx->brief) || (ctx->slow && w->kind != WORKER_SLOW))
     to = ctx->slow || crew->fast == 0 ? worker_of_slow(crew)
                                       : &crew->worker[count_add(&crew->turn, 1) % crew->fast];
   ctx->state = TASK_QUEUED;
@@ -28231,6 +28287,7 @@ struct real_net {
   ev_timer tick;
   struct real_net_peer *peer; /* by node; that of self is unused */
   bool changed;               /* some peer's state is to be told */
+  bool heard;                 /* `in` may have messages: its descriptor, or a look, has told */
   struct inbox sent;          /* parcels that no frame of is read any more */
   int sent_fd;
   uint32_t guests; /* connections to us */
@@ -28611,11 +28668,13 @@ static bool real_net_receive(struct real_net *n)
 /* It only wakes: what there is is taken in the next turn. */
 static void real_net_on_wake(struct ev_loop *ev, ev_io *io, int events)
 {
-  const struct real_net *n = io->data;
+  struct real_net *n = io->data;
   (void)ev;
   (void)events;
   if (io == &n->sent_io)
     real_env_drain(io->fd);
+  else
+    n->heard = true;
 }
 
 static void real_net_hand_back(struct real_net *n)
@@ -28657,15 +28716,21 @@ bool real_net_turn(struct real_env *r)
   real_net_hand_back(n);
   if (n->changed)
     real_net_tell(n);
-  while (taken < REAL_NET_MESSAGES && real_net_receive(n))
-    taken++;
-  return taken == REAL_NET_MESSAGES || n->changed;
+  /* Its descriptor tells of what comes after a look that found nothing: looking costs a system
+   * call. */
+  while (n->heard && taken < REAL_NET_MESSAGES) {
+    n->heard = real_net_receive(n);
+    taken += n->heard;
+  }
+  return n->heard || n->changed;
 }
 
 bool real_net_ready(struct real_env *r)
 {
   struct real_net *n = r->net;
-  return n->context && (real_net_events(n->in) & ZMQ_POLLIN || !inbox_empty(&n->sent));
+  if (n->context && !n->heard)
+    n->heard = real_net_events(n->in) & ZMQ_POLLIN;
+  return n->context && (n->heard || !inbox_empty(&n->sent));
 }
 
 /* ---- sending --------------------------------------------------------------------------------- */
@@ -28862,7 +28927,8 @@ static int real_net_open(struct env *env, const chi_host *hosts, uint32_t count,
   int rc;
   CHI_ASSERT(!n->context && self < count);
   *n = (struct real_net){.env = n->env, .owner = n->owner, .ev = n->ev, .hosts = hosts,
-                         .count = count, .self = self, .port = port, .sent_fd = -1};
+                         .count = count, .self = self, .port = port, .sent_fd = -1,
+                         .heard = true};
   ev_timer_init(&n->tick, real_net_on_tick, 0., REAL_NET_TICK_S);
   n->tick.data = n;
   rc = real_net_prepare(n) ? real_net_open_doors(n, err)

@@ -22,7 +22,7 @@
 #define NET_SLOTS 256u               /* requests under way to one peer */
 #define NET_BYTES (64ull << 20)      /* bulk bytes under way to one peer, or one request */
 #define NET_ASK_NS 250000000ull      /* without news, after which a request is asked for */
-#define NET_ACK_NS 20000000ull       /* an answer is acknowledged by then */
+#define NET_ACK_NS 250000000ull      /* an answer is acknowledged by then, if no request does it */
 #define NET_FAILED 16u               /* failed containers that a result names */
 #define NET_HOPS 8u                  /* times that "moved" is followed at once; then slower */
 #define NET_TRIES 8u                 /* times an idempotent part is lost and begun again */

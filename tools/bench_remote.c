@@ -363,34 +363,42 @@ static uint64_t remote_waits(const struct remote *c, const char *thread)
   return sum;
 }
 
-/* A task every 5 ms, whose answer is awaited. A task is three messages for network workers: from
- * the client, from the other node, and back. */
+/* A task every 5 ms, whose answer is awaited; the messages are what clients and nodes sent. */
+static bool remote_calm(struct remote *c, uint64_t ns, double *wakes, double *all, double *messages)
+{
+  struct timespec pause = {0, REMOTE_PAUSE_NS};
+  struct remote_pipe p = {.cluster = c, .window = 1};
+  struct remote_figures before, after;
+  bool good = remote_figures(c, &before);
+  uint64_t begin = cli_now(), net = remote_waits(c, "chi-net"), any = remote_waits(c, NULL);
+  while (good && cli_now() - begin < ns) {
+    nanosleep(&pause, NULL);
+    good = remote_send(&p) && remote_take(&p);
+  }
+  *wakes = (double)(remote_waits(c, "chi-net") - net);
+  *all = (double)(remote_waits(c, NULL) - any);
+  good = good && remote_figures(c, &after);
+  *messages = (double)p.got + after.sent - before.sent + after.received - before.received;
+  return good;
+}
+
 bool bench_run_remote_wakeups(const struct bench *b, const struct bench_figure *f,
                               struct bench_result *r)
 {
-  struct timespec pause = {0, REMOTE_PAUSE_NS};
   struct remote c;
-  bool good = true;
+  double wakes = 0, all = 0, messages = 0;
   if (!remote_open(b, f->parameter, NULL, &c, r))
     return false;
-  good = remote_run(&c, 1, 0, REMOTE_WARM_NS) > 0 || remote_wrong(r);
-  double all = 0, tasks = 0;
+  bool good = remote_run(&c, 1, 0, REMOTE_WARM_NS) > 0;
   for (uint32_t i = 0; i < b->rounds && good; i++) {
-    struct remote_pipe p = {.cluster = &c, .window = 1};
-    uint64_t begin = cli_now(), net = remote_waits(&c, "chi-net"), any = remote_waits(&c, NULL);
-    while (good && cli_now() - begin < b->round_ns) {
-      nanosleep(&pause, NULL);
-      good = (remote_send(&p) && remote_take(&p)) || remote_wrong(r);
-    }
-    r->ours[i] = (double)(remote_waits(&c, "chi-net") - net) / (3 * (double)p.got);
-    all += (double)(remote_waits(&c, NULL) - any);
-    tasks += (double)p.got;
+    good = remote_calm(&c, b->round_ns, &wakes, &all, &messages);
+    r->ours[i] = wakes / messages;
     r->rounds++;
   }
   remote_close(&c);
   if (good)
-    bench_note(r, "of all threads, ZeroMQ's among them: %.1f a task", all / tasks);
-  return good;
+    bench_note(r, "of all threads, ZeroMQ's among them: %.1f", all / messages);
+  return good || remote_wrong(r);
 }
 
 bool bench_run_remote_idle(const struct bench *b, const struct bench_figure *f,

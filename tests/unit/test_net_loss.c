@@ -10,7 +10,7 @@ static struct town town;
 #define TOWN_END()                                                                                 \
   do {                                                                                             \
     CHECK_INT(town_doubles(&town), 0);                                                             \
-    town_pass(&town, 100 * TOWN_MS);                                                               \
+    town_pass(&town, 2 * NET_ACK_NS);                                                              \
     CHECK(town_idle(&town));                                                                       \
     town_close(&town);                                                                             \
     for (uint32_t i_ = 0; i_ < town.count; i_++)                                                   \
