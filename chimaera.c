@@ -947,11 +947,16 @@ CHI_PRIVATE struct client_memory *client_memory_of(chi_queue *q, const void *p, 
 #ifndef CHI_CLUSTER_H
 #define CHI_CLUSTER_H
 
+#define CLUSTER_COSTS 32u
+
 /* What chi_cluster_open was asked for. */
 struct cluster_spec {
   uint32_t nodes, up;
   uint64_t seed;
   uint64_t latency_ns, bandwidth; /* of the network between nodes, bytes a second; 0: as it is */
+  const struct cluster_kind *kind; /* NULL: not in this build */
+  uint32_t costs_set; /* of the simulation's costs, those that were given, and the values */
+  uint64_t cost[CLUSTER_COSTS];
   chi_config config;              /* of every node, with as many hosts; open may take it away */
   const struct cluster_watch *watch; /* NULL: nobody */
   const char *path; /* of the hostfile of a cluster that is there; then nothing else is set */
@@ -974,6 +979,8 @@ struct cluster_limits {
  * have been checked. NULL where it never can. */
 struct cluster_kind {
   const char *name;
+  /* Takes a key of a spec that only this kind has; CHI_ENOENT: it isn't one. NULL: has none. */
+  int (*key)(struct cluster_spec *spec, const char *name, const char *value, chi_error *err);
   int (*open)(struct cluster_spec *spec, const chi_module *const *modules, uint32_t count,
               chi_cluster **out, chi_error *err);
   void (*close)(chi_cluster *c);
@@ -4483,7 +4490,7 @@ CHI_PRIVATE const struct sim_fault_io *sim_fault_hits_io(struct sim_fault *fault
 
 /* ---- sim/sim_profile.h ---- */
 #ifndef CHI_OMIT_SIM
-/* sim_profile.h - what things cost in a simulation. */
+/* sim_profile.h - what things cost in a simulation, and names for it. */
 #ifndef CHI_SIM_PROFILE_H
 #define CHI_SIM_PROFILE_H
 
@@ -4491,7 +4498,10 @@ CHI_PRIVATE const struct sim_fault_io *sim_fault_hits_io(struct sim_fault *fault
  * changed at any time; what is under way stays. */
 struct sim_profile {
   uint64_t step;     /* a step of a worker: what it does is seen when it is over */
+  uint64_t budget;   /* tasks of a step at most, exactly: those for one node leave together */
+  uint64_t task;     /* CPU for each task that ended in a step, exactly */
   uint64_t park;     /* from announcing sleep to sleeping */
+  uint64_t wake;     /* CPU of a worker for being woken, before its step */
   uint64_t bell;     /* from ringing to the sleeper's first instruction */
   uint64_t declared; /* percent of the CPU time that a method declares, exactly */
   uint64_t relax;    /* a turn of a client's spin */
@@ -4512,12 +4522,52 @@ struct sim_profile {
 
 #define SIM_PROFILE_DEFAULT                                                                        \
   {                                                                                                \
-    .step = 1000, .park = 500, .bell = 5000, .declared = 100, .relax = 500, .open = 20000,         \
+    .step = 1000, .budget = 1, .task = 0, .park = 500, .wake = 0, .bell = 5000, .declared = 100,   \
+    .relax = 500, .open = 20000,                                                                   \
     .link = 20000, .io = 50000, .io_sync = 500000, .io_wake = 2000, .io_byte_ps = 1000,            \
     .message = 1000, .message_byte_ps = 100, .latency = 25000, .byte_ps = 800,                     \
     .queue_messages = 1000, .queue_bytes = 64u << 20, .notice = 2000000000, .retry = 100000000,    \
     .retry_max = 2000000000                                                                        \
   }
+
+/* Name, kind (a TIME in nanoseconds, a NUMBER, a SIZE), least, most: what a spec may set. */
+#define SIM_PROFILE_LONG UINT64_C(1000000000000)
+#define SIM_PROFILE_KEYS(X)                                                                        \
+  X(step, TIME, 0, SIM_PROFILE_LONG)                                                               \
+  X(budget, NUMBER, 1, 65536)                                                                      \
+  X(task, TIME, 0, SIM_PROFILE_LONG)                                                               \
+  X(park, TIME, 0, SIM_PROFILE_LONG)                                                               \
+  X(wake, TIME, 0, SIM_PROFILE_LONG)                                                               \
+  X(bell, TIME, 0, SIM_PROFILE_LONG)                                                               \
+  X(declared, NUMBER, 0, 1000000)                                                                  \
+  X(relax, TIME, 1, SIM_PROFILE_LONG)                                                              \
+  X(open, TIME, 0, SIM_PROFILE_LONG)                                                               \
+  X(link, TIME, 0, SIM_PROFILE_LONG)                                                               \
+  X(io, TIME, 0, SIM_PROFILE_LONG)                                                                 \
+  X(io_sync, TIME, 0, SIM_PROFILE_LONG)                                                            \
+  X(io_wake, TIME, 0, SIM_PROFILE_LONG)                                                            \
+  X(io_byte_ps, NUMBER, 0, 1000000000)                                                             \
+  X(message, TIME, 0, SIM_PROFILE_LONG)                                                            \
+  X(message_byte_ps, NUMBER, 0, 1000000000)                                                        \
+  X(byte_ps, NUMBER, 1, 1000000000)                                                                \
+  X(queue_messages, NUMBER, 1, 1000000)                                                            \
+  X(queue_bytes, SIZE, 1, UINT64_C(1) << 40)                                                       \
+  X(notice, TIME, 1, SIM_PROFILE_LONG)                                                             \
+  X(retry, TIME, 1, SIM_PROFILE_LONG)                                                              \
+  X(retry_max, TIME, 1, SIM_PROFILE_LONG)
+
+enum sim_profile_name {
+#define SIM_PROFILE_ENUM(name, ...) SIM_PROFILE_AT_##name,
+  SIM_PROFILE_KEYS(SIM_PROFILE_ENUM)
+#undef SIM_PROFILE_ENUM
+      SIM_PROFILE_COUNT
+};
+
+/* Which one it is and what its value is. CHI_ENOENT: there is no such key, *err is left alone;
+ * CHI_EINVAL: the value isn't one, and *err says what was expected. */
+CHI_PRIVATE int sim_profile_parse(const char *name, const char *value, uint32_t *which,
+                                  uint64_t *number, chi_error *err);
+CHI_PRIVATE void sim_profile_put(struct sim_profile *profile, uint32_t which, uint64_t number);
 
 #endif
 #endif /* CHI_OMIT_SIM */
@@ -7410,7 +7460,8 @@ static int cluster_key(void *arg, const char *name, const char *value, chi_error
     return rc ? error_set(err, CHI_EINVAL, "bandwidth: expected a size, found \"%s\"", value)
               : CHI_OK;
   }
-  return cluster_config(s, name, value, err);
+  rc = s->kind && s->kind->key ? s->kind->key(s, name, value, err) : CHI_ENOENT;
+  return rc == CHI_ENOENT ? cluster_config(s, name, value, err) : rc;
 }
 
 /* Hands over each pair of "KEY=VALUE,KEY=VALUE". */
@@ -7451,6 +7502,7 @@ static int cluster_open_kind(const char *name, const char *keys, struct cluster_
 {
   const struct cluster_kind *kind = cluster_kind_of(name);
   int rc = CHI_OK;
+  s->kind = kind;
   if (strcmp(name, "hostfile") == 0)
     s->path = keys;
   else
@@ -32449,6 +32501,21 @@ static uint64_t sim_cluster_byte_ps(uint64_t bandwidth)
   return ps ? ps : 1;
 }
 
+_Static_assert(SIM_PROFILE_COUNT <= CLUSTER_COSTS, "room for every cost");
+
+static int sim_cluster_key(struct cluster_spec *spec, const char *name, const char *value,
+                           chi_error *err)
+{
+  uint32_t which = 0;
+  uint64_t number = 0;
+  int rc = sim_profile_parse(name, value, &which, &number, err);
+  if (rc != CHI_OK)
+    return rc;
+  spec->cost[which] = number;
+  spec->costs_set |= 1u << which;
+  return CHI_OK;
+}
+
 static int sim_cluster_open(struct cluster_spec *spec, const chi_module *const *modules,
                             uint32_t count, chi_cluster **out, chi_error *err)
 {
@@ -32462,6 +32529,9 @@ static int sim_cluster_open(struct cluster_spec *spec, const chi_module *const *
   for (uint32_t i = 0; i < count; i++)
     s->modules[i] = modules[i];
   s->sim = sim_open(spec->seed);
+  for (uint32_t i = 0; i < SIM_PROFILE_COUNT; i++)
+    if (spec->costs_set & 1u << i)
+      sim_profile_put(sim_costs(s->sim), i, spec->cost[i]);
   if (spec->latency_ns)
     sim_costs(s->sim)->latency = spec->latency_ns;
   if (spec->bandwidth)
@@ -32763,6 +32833,7 @@ CHI_PRIVATE const struct cluster_kind *sim_cluster_kind(void)
 {
   static const struct cluster_kind kind = {
       .name = "sim",
+      .key = sim_cluster_key,
       .open = sim_cluster_open,
       .close = sim_cluster_close,
       .is_up = sim_cluster_is_up,
@@ -33816,13 +33887,13 @@ CHI_PRIVATE bool sim_run_idle(struct sim *sim, uint64_t limit_ns)
 #include <stdlib.h>
 
 #define SIM_HOST_WHIM_NS 20000u /* until a sleep ends for nothing */
-#define SIM_HOST_BUDGET 1u
 #define SIM_HOST_CAPACITY (UINT64_C(64) << 30)
 
 struct sim_host_worker {
   struct sim_thread thread;
   struct sim_host *host;
   uint32_t index;
+  uint64_t owed; /* CPU for the tasks that ended in the last step */
 };
 
 static struct sim_host *sim_host_of(struct env *env)
@@ -34007,19 +34078,33 @@ static void sim_host_rest(struct sim_host_worker *worker, uint64_t deadline)
     sim_host_spend(host, host->world->profile.park, 0);
     sim_party_bell_wait(&host->party, runtime_worker_bell(host->runtime, worker->index),
                         sim_host_until(worker, deadline));
+    if (host->world->profile.wake)
+      sim_host_spend(host, host->world->profile.wake, 0);
   }
   runtime_awake(host->runtime, worker->index);
 }
 
-/* The CPU time that messages took since the last step. */
-static uint64_t sim_host_owed(const struct sim_host_worker *worker)
+/* The CPU time that messages took since the last step, and the tasks of that one. */
+static uint64_t sim_host_owed(struct sim_host_worker *worker)
 {
   struct sim_net_port *net = worker->host->net;
-  uint64_t owed = net->owed;
+  uint64_t tasks = worker->owed, messages = net->owed;
+  worker->owed = 0;
   if (!sim_host_is_network(worker))
-    return 0;
+    return tasks;
   net->owed = 0;
-  return owed;
+  return tasks + messages;
+}
+
+static bool sim_host_step(struct sim_host_worker *worker, uint64_t *deadline)
+{
+  struct sim_host *host = worker->host;
+  const struct sim_profile *profile = &host->world->profile;
+  uint64_t done = runtime_worker_done(host->runtime, worker->index);
+  bool more = runtime_step(host->runtime, worker->index, sim_party_now(&host->party),
+                           (uint32_t)profile->budget, deadline);
+  worker->owed = (runtime_worker_done(host->runtime, worker->index) - done) * profile->task;
+  return more;
 }
 
 /* Time passes before a step, and what it does is seen when that time is over. */
@@ -34033,8 +34118,7 @@ static void sim_host_work(void *arg)
     if (sim_host_is_network(worker))
       sim_host_upcalls(host);
     sim_host_spend(host, host->world->profile.step, sim_host_owed(worker));
-    more = runtime_step(host->runtime, worker->index, sim_party_now(&host->party), SIM_HOST_BUDGET,
-                        &deadline);
+    more = sim_host_step(worker, &deadline);
     if (sim_host_is_network(worker) && runtime_state(host->runtime) == RUNTIME_STOPPED)
       host->ended = *host->some_ended = true;
     else if (!more)
@@ -34212,7 +34296,6 @@ CHI_PRIVATE void sim_host_clocks_changed(struct sim_host *host)
 }
 
 #undef SIM_HOST_WHIM_NS
-#undef SIM_HOST_BUDGET
 #undef SIM_HOST_CAPACITY
 #endif /* CHI_OMIT_SIM */
 
@@ -36853,6 +36936,66 @@ CHI_PRIVATE void sim_clock_jump(struct sim_clock *clock, uint64_t now, int64_t n
 
 #undef SIM_CLOCK_MILLION
 #undef SIM_CLOCK_EPOCH
+#endif /* CHI_OMIT_SIM */
+
+/* ---- sim/sim_profile.c ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_profile.c - what things cost in a simulation, set by name. */
+
+#include <stddef.h>
+#include <stdio.h>
+
+enum sim_profile_kind { SIM_PROFILE_TIME, SIM_PROFILE_NUMBER, SIM_PROFILE_SIZE };
+
+static const struct sim_profile_key {
+  const char *name;
+  enum sim_profile_kind kind;
+  uint64_t least, most;
+  size_t offset;
+} sim_profile_keys[] = {
+#define SIM_PROFILE_ROW(name, kind, least, most)                                                   \
+  {#name, SIM_PROFILE_##kind, least, most, offsetof(struct sim_profile, name)},
+    SIM_PROFILE_KEYS(SIM_PROFILE_ROW)
+#undef SIM_PROFILE_ROW
+};
+
+static int sim_profile_read(const struct sim_profile_key *key, const char *value, uint64_t *out)
+{
+  switch (key->kind) {
+  case SIM_PROFILE_TIME:
+    return chi_parse_duration(value, 1, out);
+  case SIM_PROFILE_SIZE:
+    return chi_parse_size(value, out);
+  default:
+    return units_parse_count(value, out);
+  }
+}
+
+CHI_PRIVATE int sim_profile_parse(const char *name, const char *value, uint32_t *which,
+                                  uint64_t *number, chi_error *err)
+{
+  static const char *const kinds[] = {"a time in ns", "a whole number", "a size"};
+  for (uint32_t i = 0; i < SIM_PROFILE_COUNT; i++) {
+    const struct sim_profile_key *key = &sim_profile_keys[i];
+    if (strcmp(key->name, name) != 0)
+      continue;
+    *which = i;
+    *number = 0;
+    if (sim_profile_read(key, value, number) == CHI_OK && *number >= key->least &&
+        *number <= key->most)
+      return CHI_OK;
+    return error_set(err, CHI_EINVAL, "%s: expected %s from %llu to %llu, found \"%.40s\"", name,
+                     kinds[key->kind], (unsigned long long)key->least,
+                     (unsigned long long)key->most, value);
+  }
+  return CHI_ENOENT;
+}
+
+CHI_PRIVATE void sim_profile_put(struct sim_profile *profile, uint32_t which, uint64_t number)
+{
+  CHI_ASSERT(which < SIM_PROFILE_COUNT);
+  memcpy((char *)profile + sim_profile_keys[which].offset, &number, sizeof(number));
+}
 #endif /* CHI_OMIT_SIM */
 
 /* ---- sim/sim_disk.c ---- */

@@ -198,6 +198,8 @@ static void sim_host_rest(struct sim_host_worker *worker, uint64_t deadline)
     sim_host_spend(host, host->world->profile.park, 0);
     sim_party_bell_wait(&host->party, runtime_worker_bell(host->runtime, worker->index),
                         sim_host_until(worker, deadline));
+    if (host->world->profile.wake)
+      sim_host_spend(host, host->world->profile.wake, 0);
   }
   runtime_awake(host->runtime, worker->index);
 }

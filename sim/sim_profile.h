@@ -11,6 +11,7 @@ struct sim_profile {
   uint64_t budget;   /* tasks of a step at most, exactly: those for one node leave together */
   uint64_t task;     /* CPU for each task that ended in a step, exactly */
   uint64_t park;     /* from announcing sleep to sleeping */
+  uint64_t wake;     /* CPU of a worker for being woken, before its step */
   uint64_t bell;     /* from ringing to the sleeper's first instruction */
   uint64_t declared; /* percent of the CPU time that a method declares, exactly */
   uint64_t relax;    /* a turn of a client's spin */
@@ -31,7 +32,7 @@ struct sim_profile {
 
 #define SIM_PROFILE_DEFAULT                                                                        \
   {                                                                                                \
-    .step = 1000, .budget = 1, .task = 0, .park = 500, .bell = 5000, .declared = 100,              \
+    .step = 1000, .budget = 1, .task = 0, .park = 500, .wake = 0, .bell = 5000, .declared = 100,   \
     .relax = 500, .open = 20000,                                                                   \
     .link = 20000, .io = 50000, .io_sync = 500000, .io_wake = 2000, .io_byte_ps = 1000,            \
     .message = 1000, .message_byte_ps = 100, .latency = 25000, .byte_ps = 800,                     \
@@ -46,6 +47,7 @@ struct sim_profile {
   X(budget, NUMBER, 1, 65536)                                                                      \
   X(task, TIME, 0, SIM_PROFILE_LONG)                                                               \
   X(park, TIME, 0, SIM_PROFILE_LONG)                                                               \
+  X(wake, TIME, 0, SIM_PROFILE_LONG)                                                               \
   X(bell, TIME, 0, SIM_PROFILE_LONG)                                                               \
   X(declared, NUMBER, 0, 1000000)                                                                  \
   X(relax, TIME, 1, SIM_PROFILE_LONG)                                                              \

@@ -245,37 +245,53 @@ uint64_t bench_cpu_time(pid_t pid)
   return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-/* voluntary_ctxt_switches of one thread, if it is of that name (NULL: whatever it is called). */
-static uint64_t daemon_thread_waits(const char *status, const char *thread)
+/* A number of one thread, if it is of that name (NULL: whatever it is called), else 0. */
+static uint64_t daemon_thread_number(const char *task, const char *file, const char *format,
+                                     const char *thread)
 {
-  char line[200], name[32] = "";
-  unsigned long long waits = 0;
-  FILE *in = fopen(status, "re");
-  while (in && fgets(line, sizeof(line), in)) {
-    sscanf(line, "Name: %31s", name);
-    if (sscanf(line, "voluntary_ctxt_switches: %llu", &waits) == 1)
-      break;
-  }
+  char path[400], line[200], name[32] = "";
+  unsigned long long number = 0;
+  FILE *in;
+  snprintf(path, sizeof(path), "%s/comm", task);
+  in = fopen(path, "re");
+  if (in && fscanf(in, "%31s", name) != 1)
+    name[0] = '\0';
   if (in)
     fclose(in);
-  return !thread || strcmp(name, thread) == 0 ? waits : 0;
+  snprintf(path, sizeof(path), "%s/%s", task, file);
+  in = thread && strcmp(name, thread) != 0 ? NULL : fopen(path, "re");
+  while (in && fgets(line, sizeof(line), in) && sscanf(line, format, &number) != 1)
+    ;
+  if (in)
+    fclose(in);
+  return number;
 }
 
-uint64_t bench_waits(pid_t pid, const char *thread)
+static uint64_t daemon_threads(pid_t pid, const char *file, const char *format, const char *thread)
 {
-  char path[64], status[sizeof(path) + 300];
+  char path[64], task[sizeof(path) + 300];
   uint64_t sum = 0;
   const struct dirent *entry;
   DIR *tasks;
   snprintf(path, sizeof(path), "/proc/%ld/task", (long)pid);
   tasks = opendir(path);
   while (tasks && (entry = readdir(tasks))) {
-    snprintf(status, sizeof(status), "%s/%s/status", path, entry->d_name);
-    sum += entry->d_name[0] == '.' ? 0 : daemon_thread_waits(status, thread);
+    snprintf(task, sizeof(task), "%s/%s", path, entry->d_name);
+    sum += entry->d_name[0] == '.' ? 0 : daemon_thread_number(task, file, format, thread);
   }
   if (tasks)
     closedir(tasks);
   return sum;
+}
+
+uint64_t bench_waits(pid_t pid, const char *thread)
+{
+  return daemon_threads(pid, "status", "voluntary_ctxt_switches: %llu", thread);
+}
+
+uint64_t bench_thread_time(pid_t pid, const char *thread)
+{
+  return daemon_threads(pid, "schedstat", "%llu", thread);
 }
 
 static uint64_t daemon_rss(pid_t pid)

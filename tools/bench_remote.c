@@ -7,7 +7,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REMOTE_NODES_MAX 5
 #define REMOTE_MEET_NS (20ull * 1000000000)
 #define REMOTE_LOOK_NS 20000000
 #define REMOTE_WAIT_NS (20ull * 1000000000) /* longer for one task is a failure */
@@ -17,21 +16,9 @@
 #define REMOTE_PAUSE_NS 5000000 /* between tasks at low load */
 #define REMOTE_SETTLE_NS 2000000000
 
-/* So many nodes on loopback addresses, and a client of node 0. */
-struct remote {
-  uint32_t nodes;
-  struct bench_daemon daemon[REMOTE_NODES_MAX];
-  struct cli_link link;
-};
-
-/* What node 0 has exchanged with the others so far. */
-struct remote_figures {
-  double sent, received, bytes_sent, bytes_received, probes;
-};
-
 /* ---- the cluster ------------------------------------------------------------------------ */
 
-static void remote_close(struct remote *c)
+void bench_remote_close(struct bench_remote *c)
 {
   if (c->link.client)
     cli_disconnect(&c->link);
@@ -40,7 +27,7 @@ static void remote_close(struct remote *c)
 }
 
 /* Addresses that no other run on this machine is likely to use. */
-static bool remote_hosts(const struct remote *c, const char *path)
+static bool remote_hosts(const struct bench_remote *c, const char *path)
 {
   unsigned pid = (unsigned)getpid();
   FILE *out = fopen(path, "we");
@@ -51,7 +38,7 @@ static bool remote_hosts(const struct remote *c, const char *path)
   return fclose(out) == 0;
 }
 
-static bool remote_start(const struct bench *b, struct remote *c, const int *cpus,
+static bool remote_start(const struct bench *b, struct bench_remote *c, const int *cpus,
                          struct bench_result *r)
 {
   char path[CHI_PATH_MAX + 8];
@@ -67,7 +54,7 @@ static bool remote_start(const struct bench *b, struct remote *c, const int *cpu
   return bench_link(&c->daemon[0], &c->link, r->note, sizeof(r->note));
 }
 
-static bool remote_meet(struct remote *c, struct bench_result *r)
+static bool remote_meet(struct bench_remote *c, struct bench_result *r)
 {
   struct timespec pause = {0, REMOTE_LOOK_NS};
   uint64_t begin = cli_now();
@@ -83,35 +70,33 @@ static bool remote_meet(struct remote *c, struct bench_result *r)
   return bench_note(r, "the %u nodes do not find each other", c->nodes);
 }
 
-/* cpus: where each daemon is pinned; NULL: nowhere. */
-static bool remote_open(const struct bench *b, uint32_t nodes, const int *cpus, struct remote *c,
-                        struct bench_result *r)
+bool bench_remote_open(const struct bench *b, uint32_t nodes, const int *cpus,
+                       struct bench_remote *c, struct bench_result *r)
 {
   chi_pool_id pool = BENCH_POOL;
   chi_error err = {0};
-  *c = (struct remote){.nodes = nodes};
+  *c = (struct bench_remote){.nodes = nodes};
   for (uint32_t i = 0; i < nodes; i++)
     c->daemon[i] = (struct bench_daemon){.pid = -1, .input = -1};
   bool good = remote_start(b, c, cpus, r) && remote_meet(c, r);
   if (good && chi_pool_create(c->link.queue, "bench", "bench", NULL, 0, &pool, &err) != CHI_OK)
     good = bench_note(r, "the pool: %.120s", err.text);
   if (!good)
-    remote_close(c);
+    bench_remote_close(c);
   return good;
 }
 
-static bool remote_figures(struct remote *c, struct remote_figures *out)
+bool bench_remote_traffic(struct bench_remote *c, struct bench_traffic *out)
 {
   chi_error err;
   struct json *json = cli_figures(&c->link, &err);
-  *out = (struct remote_figures){0};
+  *out = (struct bench_traffic){0};
   for (const struct json *n = json_list(json, "nodes"); n; n = n->next) {
     out->sent += json_number(n, "messages_out", 0);
     out->received += json_number(n, "messages_in", 0);
     out->bytes_sent += json_number(n, "bytes_out", 0);
     out->bytes_received += json_number(n, "bytes_in", 0);
   }
-  out->probes = json_number(json_get(json, "net"), "probes", 0);
   bool good = json != NULL;
   json_free(json);
   return good;
@@ -121,7 +106,7 @@ static bool remote_figures(struct remote *c, struct remote_figures *out)
 
 /* A pipeline of tasks for all other nodes in turn, of lines or, if size is not 0, of bulk. */
 struct remote_pipe {
-  struct remote *cluster;
+  struct bench_remote *cluster;
   uint32_t window;
   uint64_t size;
   struct chi_task *task[REMOTE_TASKS_MAX];
@@ -156,7 +141,7 @@ static chi_task *remote_bulk(struct remote_pipe *p, chi_bulk *bulk)
 
 static bool remote_send(struct remote_pipe *p)
 {
-  struct remote *c = p->cluster;
+  struct bench_remote *c = p->cluster;
   uint32_t slot = (uint32_t)(p->sent % p->window);
   chi_task *t = p->size ? remote_bulk(p, &p->bulk[slot]) : remote_line(p);
   if (!t)
@@ -194,8 +179,7 @@ static bool remote_take(struct remote_pipe *p)
   return p->size ? chi_bulk_free(queue, &p->bulk[slot]) == CHI_OK && right : right;
 }
 
-/* Tasks per second, for about so long; 0: one failed. */
-static double remote_run(struct remote *c, uint32_t window, uint64_t size, uint64_t ns)
+double bench_remote_run(struct bench_remote *c, uint32_t window, uint64_t size, uint64_t ns)
 {
   struct remote_pipe p = {.cluster = c, .window = window, .size = size};
   uint64_t begin = cli_now(), now = begin, end_got = 0;
@@ -221,7 +205,7 @@ static bool remote_wrong(struct bench_result *r)
 /* ---- figures ---------------------------------------------------------------------------- */
 
 /* Raw and ours take turns. ours: tasks per second; raw: messages with `batch` of them. */
-static bool remote_rounds(const struct bench *b, struct remote *c, struct bench_exchange *x,
+static bool remote_rounds(const struct bench *b, struct bench_remote *c, struct bench_exchange *x,
                           uint32_t window, double batch, struct bench_result *r)
 {
   bool good = true;
@@ -229,7 +213,7 @@ static bool remote_rounds(const struct bench *b, struct remote *c, struct bench_
     if (i % 2 == 0)
       r->raw[i] = batch * bench_raw_exchange(x, b->round_ns);
     bench_pin(x->cpu);
-    r->ours[i] = remote_run(c, window, x->bulk, b->round_ns);
+    r->ours[i] = bench_remote_run(c, window, x->bulk, b->round_ns);
     bench_pin(BENCH_NOWHERE);
     if (i % 2 == 1)
       r->raw[i] = batch * bench_raw_exchange(x, b->round_ns);
@@ -241,16 +225,16 @@ static bool remote_rounds(const struct bench *b, struct remote *c, struct bench_
 }
 
 /* Runs for a moment and sets the bytes of a message and of an answer; how many tasks one has. */
-static double remote_learn(struct remote *c, uint32_t window, struct bench_exchange *x)
+static double remote_learn(struct bench_remote *c, uint32_t window, struct bench_exchange *x)
 {
-  struct remote_figures before, after;
+  struct bench_traffic before, after;
   bench_pin(x->cpu);
   double rate = 0;
-  if (remote_run(c, window, 0, REMOTE_WARM_NS) > 0 && remote_figures(c, &before)) {
+  if (bench_remote_run(c, window, 0, REMOTE_WARM_NS) > 0 && bench_remote_traffic(c, &before)) {
     uint64_t begin = cli_now();
-    rate = remote_run(c, window, 0, REMOTE_WARM_NS);
+    rate = bench_remote_run(c, window, 0, REMOTE_WARM_NS);
     rate *= (double)(cli_now() - begin) / 1e9;
-    if (!remote_figures(c, &after) || after.sent <= before.sent ||
+    if (!bench_remote_traffic(c, &after) || after.sent <= before.sent ||
         after.received <= before.received)
       rate = 0;
   }
@@ -281,13 +265,13 @@ bool bench_run_remote_latency(const struct bench *b, const struct bench_figure *
                               struct bench_result *r)
 {
   struct bench_exchange x;
-  struct remote c;
+  struct bench_remote c;
   int cpus[2];
   if (!remote_places(f, &x, cpus, r))
     return false;
   if (*r->note)
     return true;
-  if (!remote_open(b, f->parameter, f->parameter == 2 ? cpus : NULL, &c, r))
+  if (!bench_remote_open(b, f->parameter, f->parameter == 2 ? cpus : NULL, &c, r))
     return false;
   bool good = (remote_learn(&c, 1, &x) > 0 || remote_wrong(r)) &&
               remote_rounds(b, &c, &x, 1, 1, r);
@@ -295,7 +279,7 @@ bool bench_run_remote_latency(const struct bench *b, const struct bench_figure *
     r->ours[i] = 1e9 / r->ours[i];
     r->raw[i] = 1e9 / r->raw[i];
   }
-  remote_close(&c);
+  bench_remote_close(&c);
   if (good)
     bench_note(r, "%llu bytes there, %llu back", (unsigned long long)x.out,
                (unsigned long long)x.in);
@@ -307,19 +291,19 @@ bool bench_run_remote_rate(const struct bench *b, const struct bench_figure *f,
 {
   uint32_t window = REMOTE_WINDOW * (f->parameter - 1);
   struct bench_exchange x;
-  struct remote c;
+  struct bench_remote c;
   int cpus[2];
   if (!remote_places(f, &x, cpus, r))
     return false;
   if (*r->note)
     return true;
-  if (!remote_open(b, f->parameter, f->parameter == 2 ? cpus : NULL, &c, r))
+  if (!bench_remote_open(b, f->parameter, f->parameter == 2 ? cpus : NULL, &c, r))
     return false;
   double batch = remote_learn(&c, window, &x);
   bool good = batch > 0 || remote_wrong(r);
   x.window = good && window / batch > 1 ? (uint32_t)(window / batch + 0.5) : 1;
   good = good && remote_rounds(b, &c, &x, window, batch, r);
-  remote_close(&c);
+  bench_remote_close(&c);
   if (good)
     bench_note(r, "%.1f tasks a message, %llu bytes there, %llu back", batch,
                (unsigned long long)x.out, (unsigned long long)x.in);
@@ -339,15 +323,15 @@ bool bench_run_remote_bulk(const struct bench *b, const struct bench_figure *f,
                              .bulk = size,
                              .cpu = BENCH_NOWHERE,
                              .other = BENCH_NOWHERE};
-  struct remote c;
-  if (!remote_open(b, nodes, NULL, &c, r))
+  struct bench_remote c;
+  if (!bench_remote_open(b, nodes, NULL, &c, r))
     return false;
   bool good = remote_rounds(b, &c, &x, window, 1, r);
   for (uint32_t i = 0; i < r->rounds && good; i++) {
     r->ours[i] *= (double)size;
     r->raw[i] *= (double)size;
   }
-  remote_close(&c);
+  bench_remote_close(&c);
   if (good)
     bench_note(r, "%u in flight", window);
   return good;
@@ -355,7 +339,7 @@ bool bench_run_remote_bulk(const struct bench *b, const struct bench_figure *f,
 
 /* ---- what it costs ---------------------------------------------------------------------- */
 
-static uint64_t remote_waits(const struct remote *c, const char *thread)
+static uint64_t remote_waits(const struct bench_remote *c, const char *thread)
 {
   uint64_t sum = 0;
   for (uint32_t i = 0; i < c->nodes; i++)
@@ -363,39 +347,54 @@ static uint64_t remote_waits(const struct remote *c, const char *thread)
   return sum;
 }
 
-/* A task every 5 ms, whose answer is awaited; the messages are what clients and nodes sent. */
-static bool remote_calm(struct remote *c, uint64_t ns, double *wakes, double *all, double *messages)
+uint64_t bench_remote_calm(struct bench_remote *c, uint64_t pause_ns, uint64_t ns, double *half)
 {
-  struct timespec pause = {0, REMOTE_PAUSE_NS};
+  struct timespec pause = {0, (long)pause_ns};
   struct remote_pipe p = {.cluster = c, .window = 1};
-  struct remote_figures before, after;
-  bool good = remote_figures(c, &before);
-  uint64_t begin = cli_now(), net = remote_waits(c, "chi-net"), any = remote_waits(c, NULL);
-  while (good && cli_now() - begin < ns) {
+  struct bench_samples samples = {.count = 0};
+  uint64_t end = cli_now() + ns;
+  bool good = true;
+  while (good && cli_now() < end) {
     nanosleep(&pause, NULL);
+    uint64_t begin = cli_now();
     good = remote_send(&p) && remote_take(&p);
+    bench_sample(&samples, cli_now() - begin);
   }
+  *half = bench_half(&samples);
+  return good ? p.got : 0;
+}
+
+/* The messages are what clients and nodes sent. */
+static bool remote_wakeups(struct bench_remote *c, uint64_t ns, double *wakes, double *all,
+                           double *messages)
+{
+  struct bench_traffic before, after;
+  double half;
+  bool good = bench_remote_traffic(c, &before);
+  uint64_t net = remote_waits(c, "chi-net"), any = remote_waits(c, NULL);
+  uint64_t tasks = bench_remote_calm(c, REMOTE_PAUSE_NS, ns, &half);
   *wakes = (double)(remote_waits(c, "chi-net") - net);
   *all = (double)(remote_waits(c, NULL) - any);
-  good = good && remote_figures(c, &after);
-  *messages = (double)p.got + after.sent - before.sent + after.received - before.received;
+  good = good && tasks && bench_remote_traffic(c, &after);
+  if (good)
+    *messages = (double)tasks + after.sent - before.sent + after.received - before.received;
   return good;
 }
 
 bool bench_run_remote_wakeups(const struct bench *b, const struct bench_figure *f,
                               struct bench_result *r)
 {
-  struct remote c;
+  struct bench_remote c;
   double wakes = 0, all = 0, messages = 0;
-  if (!remote_open(b, f->parameter, NULL, &c, r))
+  if (!bench_remote_open(b, f->parameter, NULL, &c, r))
     return false;
-  bool good = remote_run(&c, 1, 0, REMOTE_WARM_NS) > 0;
+  bool good = bench_remote_run(&c, 1, 0, REMOTE_WARM_NS) > 0;
   for (uint32_t i = 0; i < b->rounds && good; i++) {
-    good = remote_calm(&c, b->round_ns, &wakes, &all, &messages);
+    good = remote_wakeups(&c, b->round_ns, &wakes, &all, &messages);
     r->ours[i] = wakes / messages;
     r->rounds++;
   }
-  remote_close(&c);
+  bench_remote_close(&c);
   if (good)
     bench_note(r, "of all threads, ZeroMQ's among them: %.1f", all / messages);
   return good || remote_wrong(r);
@@ -406,11 +405,11 @@ bool bench_run_remote_idle(const struct bench *b, const struct bench_figure *f,
 {
   struct timespec settle = {REMOTE_SETTLE_NS / 1000000000, 0};
   struct timespec idle = {(time_t)(b->idle_ns / 1000000000), (long)(b->idle_ns % 1000000000)};
-  struct remote c;
+  struct bench_remote c;
   uint64_t cpu = 0, begin;
-  if (!remote_open(b, f->parameter, NULL, &c, r))
+  if (!bench_remote_open(b, f->parameter, NULL, &c, r))
     return false;
-  bool good = remote_run(&c, REMOTE_WINDOW, 0, REMOTE_WARM_NS) > 0 || remote_wrong(r);
+  bool good = bench_remote_run(&c, REMOTE_WINDOW, 0, REMOTE_WARM_NS) > 0 || remote_wrong(r);
   nanosleep(&settle, NULL);
   for (uint32_t i = 0; i < c.nodes; i++)
     cpu += bench_cpu_time(c.daemon[i].pid);
@@ -424,6 +423,6 @@ bool bench_run_remote_idle(const struct bench *b, const struct bench_figure *f,
   r->rounds = 1;
   if (good)
     bench_note(r, "user and system time of %u daemons over %.0f s", c.nodes, (double)took / 1e9);
-  remote_close(&c);
+  bench_remote_close(&c);
   return good;
 }

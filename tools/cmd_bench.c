@@ -302,8 +302,19 @@ static int bench_figures_run(const struct bench *b)
   return failed || (missed && cli_value(b->cli, "strict")) ? CLI_FAILED : CLI_OK;
 }
 
-/* The files in the temporary directory are few and known. */
-static void bench_clean(const struct bench *b)
+bool bench_directory(struct bench *b, const char *directory)
+{
+  if (!directory)
+    directory = getenv("TMPDIR") ? getenv("TMPDIR") : "/var/tmp";
+  snprintf(b->directory, sizeof(b->directory), "%s/chimaera-bench-XXXXXX", directory);
+  if (mkdtemp(b->directory))
+    return true;
+  cli_fail(b->cli, "%s: %s", b->directory, strerror(errno));
+  return false;
+}
+
+/* The files there are few and known. */
+void bench_clean(const struct bench *b)
 {
   static const char *const names[] = {
       "config.yaml",      "log",      "start",           "start.chi-log", "device-0",
@@ -339,11 +350,8 @@ static int bench_run(struct cli *cli)
   b.idle_ns = idle_s * 1000000000;
   if (b.round_ns < 1000000)
     return cli_usage(cli, "--seconds: expected 1ms at least");
-  if (!directory)
-    directory = getenv("TMPDIR") ? getenv("TMPDIR") : "/var/tmp";
-  snprintf(b.directory, sizeof(b.directory), "%s/chimaera-bench-XXXXXX", directory);
-  if (!mkdtemp(b.directory))
-    return cli_fail(cli, "%s: %s", b.directory, strerror(errno));
+  if (!bench_directory(&b, directory))
+    return CLI_FAILED;
   status = bench_figures_run(&b);
   bench_clean(&b);
   return status;
