@@ -141,7 +141,7 @@ chi help stop
 want 0 '^usage: chimaera stop'
 chi strat
 want 2 'no command "strat"; nearest is start'
-for command in start stop status top compose call put get bench config version; do
+for command in start stop status top compose call put get bench calibrate config version; do
   chi $command --help
   want 0 "^usage: chimaera $command" '^Options:' '^  --help'
   chi $command --no-such-option
