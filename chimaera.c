@@ -3999,6 +3999,9 @@ struct real_spin {
 CHI_PRIVATE void real_spin_init(struct real_spin *s, uint64_t limit);
 /* A window has ended, with or without work. */
 CHI_PRIVATE void real_spin_ended(struct real_spin *s, bool found);
+/* Others want the CPU and keep it when they have it: who sleeps until there is work gets it sooner
+ * than who gives way again and again. */
+CHI_PRIVATE void real_spin_crowded(struct real_spin *s);
 /* A sleep has ended; from the last work to its end it took so long. */
 CHI_PRIVATE void real_spin_slept(struct real_spin *s, uint64_t took);
 
@@ -27917,6 +27920,7 @@ int chi_client_open(const char *instance, chi_client **out, chi_error *err)
 #define REAL_THREAD_PAUSES 72         /* 1 to 5 us, depending on the processor */
 #define REAL_THREAD_TRY 64u           /* steps between tries to let tasks gather */
 #define REAL_THREAD_TURNS 64          /* the least that a window gives way before it closes */
+#define REAL_THREAD_CROWDED_NS 300000u /* others keep the CPU for longer than those who spin do */
 #define REAL_THREAD_GATHER 16         /* pauses in which they do */
 #define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
 #define REAL_THREAD_ALT_SIZE 65536u   /* of the stack on which a memory fault is handled */
@@ -28029,12 +28033,19 @@ static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
   if (count_add(&crew->spinning, 1) < crew->spinners) {
     uint64_t end = t->now + t->spin.window;
     /* Where others run in between, time passes but nothing is spent: then turns count. */
-    for (int n = 0; !found && t->now < deadline && (t->now < end || n < REAL_THREAD_TURNS); n++) {
+    bool crowded = false;
+    for (int n = 0; !found && !crowded && t->now < deadline &&
+                    (t->now < end || n < REAL_THREAD_TURNS);
+         n++) {
+      uint64_t before = t->now;
       sched_yield();
       found = real_thread_listen(t);
       t->now = real_thread_now(t);
+      crowded = t->now - before > REAL_THREAD_CROWDED_NS;
     }
     real_spin_ended(&t->spin, found);
+    if (crowded)
+      real_spin_crowded(&t->spin);
   }
   count_add(&crew->spinning, UINT32_MAX);
   return found;
@@ -28266,6 +28277,7 @@ bool real_thread_inside(const struct real_thread_crew *crew)
 #undef REAL_THREAD_TRY
 #undef REAL_THREAD_TURNS
 #undef REAL_THREAD_GATHER
+#undef REAL_THREAD_CROWDED_NS
 #undef REAL_THREAD_POLL_NS
 #undef REAL_THREAD_ALT_SIZE
 
@@ -28292,6 +28304,12 @@ void real_spin_ended(struct real_spin *s, bool found)
   s->fruitless = found ? 0 : s->fruitless + 1;
   if (s->fruitless >= REAL_SPIN_FRUITLESS)
     s->window = 0;
+}
+
+void real_spin_crowded(struct real_spin *s)
+{
+  s->window = 0;
+  s->brief = 0;
 }
 
 void real_spin_slept(struct real_spin *s, uint64_t took)

@@ -170,7 +170,8 @@ struct bench_remote {
 };
 /* What node 0 has exchanged with the others so far. */
 struct bench_traffic {
-  double sent, received, bytes_sent, bytes_received;
+  double sent, received, bytes_sent, bytes_received; /* messages */
+  double tasks;                                      /* sent in them */
 };
 /* cpus: where each daemon is pinned; NULL: nowhere. False: the note says why. */
 bool bench_remote_open(const struct bench *b, uint32_t nodes, const int *cpus,

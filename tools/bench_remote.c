@@ -97,6 +97,7 @@ bool bench_remote_traffic(struct bench_remote *c, struct bench_traffic *out)
     out->bytes_sent += json_number(n, "bytes_out", 0);
     out->bytes_received += json_number(n, "bytes_in", 0);
   }
+  out->tasks = json_number(json_get(json, "net"), "requests", 0);
   bool good = json != NULL;
   json_free(json);
   return good;
@@ -229,52 +230,45 @@ static double remote_learn(struct bench_remote *c, uint32_t window, struct bench
 {
   struct bench_traffic before, after;
   bench_pin(x->cpu);
-  double rate = 0;
-  if (bench_remote_run(c, window, 0, REMOTE_WARM_NS) > 0 && bench_remote_traffic(c, &before)) {
-    uint64_t begin = cli_now();
-    rate = bench_remote_run(c, window, 0, REMOTE_WARM_NS);
-    rate *= (double)(cli_now() - begin) / 1e9;
-    if (!bench_remote_traffic(c, &after) || after.sent <= before.sent ||
-        after.received <= before.received)
-      rate = 0;
-  }
+  bool good = bench_remote_run(c, window, 0, REMOTE_WARM_NS) > 0 &&
+              bench_remote_traffic(c, &before) &&
+              bench_remote_run(c, window, 0, REMOTE_WARM_NS) > 0 &&
+              bench_remote_traffic(c, &after) && after.sent > before.sent &&
+              after.received > before.received;
   bench_pin(BENCH_NOWHERE);
-  if (rate == 0)
+  if (!good)
     return 0;
-  x->out = (uint64_t)((after.bytes_sent - before.bytes_sent) / (after.sent - before.sent));
-  x->in = (uint64_t)((after.bytes_received - before.bytes_received) /
-                     (after.received - before.received));
-  return rate / (after.sent - before.sent);
+  double sent = after.sent - before.sent, received = after.received - before.received;
+  x->out = (uint64_t)((after.bytes_sent - before.bytes_sent) / sent);
+  x->in = (uint64_t)((after.bytes_received - before.bytes_received) / received);
+  return (after.tasks - before.tasks) / sent;
 }
 
-static bool remote_places(const struct bench_figure *f, struct bench_exchange *x, int cpus[2],
-                          struct bench_result *r)
+/* parameter: nodes; two are pinned apart, the client beside the first. False: *good tells whether
+ * it was skipped, or failed. */
+static bool remote_begin(const struct bench *b, const struct bench_figure *f,
+                         struct bench_remote *c, struct bench_exchange *x, bool *good,
+                         struct bench_result *r)
 {
+  static const int cpus[] = {0, 1};
   bool pinned = f->parameter == 2;
   *x = (struct bench_exchange){.peers = f->parameter - 1,
                                .window = 1,
-                               .cpu = pinned ? 0 : BENCH_NOWHERE,
-                               .other = pinned ? 1 : BENCH_NOWHERE};
-  cpus[0] = 0;
-  cpus[1] = 1;
-  return !pinned || sysconf(_SC_NPROCESSORS_ONLN) >= 2 || bench_skip(r, "needs two CPUs");
+                               .cpu = pinned ? cpus[0] : BENCH_NOWHERE,
+                               .other = pinned ? cpus[1] : BENCH_NOWHERE};
+  *good = pinned && sysconf(_SC_NPROCESSORS_ONLN) < 2 && bench_skip(r, "needs two CPUs");
+  return !*good && bench_remote_open(b, f->parameter, pinned ? cpus : NULL, c, r);
 }
 
-/* parameter: nodes; two are pinned apart, the client beside the first. */
 bool bench_run_remote_latency(const struct bench *b, const struct bench_figure *f,
                               struct bench_result *r)
 {
   struct bench_exchange x;
   struct bench_remote c;
-  int cpus[2];
-  if (!remote_places(f, &x, cpus, r))
-    return false;
-  if (*r->note)
-    return true;
-  if (!bench_remote_open(b, f->parameter, f->parameter == 2 ? cpus : NULL, &c, r))
-    return false;
-  bool good = (remote_learn(&c, 1, &x) > 0 || remote_wrong(r)) &&
-              remote_rounds(b, &c, &x, 1, 1, r);
+  bool good;
+  if (!remote_begin(b, f, &c, &x, &good, r))
+    return good;
+  good = (remote_learn(&c, 1, &x) > 0 || remote_wrong(r)) && remote_rounds(b, &c, &x, 1, 1, r);
   for (uint32_t i = 0; i < r->rounds && good; i++) {
     r->ours[i] = 1e9 / r->ours[i];
     r->raw[i] = 1e9 / r->raw[i];
@@ -292,15 +286,11 @@ bool bench_run_remote_rate(const struct bench *b, const struct bench_figure *f,
   uint32_t window = REMOTE_WINDOW * (f->parameter - 1);
   struct bench_exchange x;
   struct bench_remote c;
-  int cpus[2];
-  if (!remote_places(f, &x, cpus, r))
-    return false;
-  if (*r->note)
-    return true;
-  if (!bench_remote_open(b, f->parameter, f->parameter == 2 ? cpus : NULL, &c, r))
-    return false;
+  bool good;
+  if (!remote_begin(b, f, &c, &x, &good, r))
+    return good;
   double batch = remote_learn(&c, window, &x);
-  bool good = batch > 0 || remote_wrong(r);
+  good = batch > 0 || remote_wrong(r);
   x.window = good && window / batch > 1 ? (uint32_t)(window / batch + 0.5) : 1;
   good = good && remote_rounds(b, &c, &x, window, batch, r);
   bench_remote_close(&c);

@@ -148,14 +148,12 @@ static double calibrate_worker_many(struct calibrate *c)
 static double calibrate_batch(struct calibrate *c)
 {
   struct bench_traffic before, after;
-  uint64_t begin = cli_now();
-  double cpu, rate = 0;
-  if (bench_remote_traffic(&c->cluster, &before))
-    rate = calibrate_run(c, CALIBRATE_WINDOW, &cpu);
-  double tasks = rate * (double)(cli_now() - begin) / 1e9;
-  if (!bench_remote_traffic(&c->cluster, &after) || after.sent <= before.sent)
+  double cpu;
+  if (!bench_remote_traffic(&c->cluster, &before) ||
+      calibrate_run(c, CALIBRATE_WINDOW, &cpu) <= 0 ||
+      !bench_remote_traffic(&c->cluster, &after) || after.sent <= before.sent)
     return 0;
-  return tasks / (after.sent - before.sent);
+  return (after.tasks - before.tasks) / (after.sent - before.sent);
 }
 
 static double calibrate_remote_round_trip(struct calibrate *c)
