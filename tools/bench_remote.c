@@ -354,39 +354,51 @@ uint64_t bench_remote_calm(struct bench_remote *c, uint64_t pause_ns, uint64_t n
   return good ? p.got : 0;
 }
 
-/* The messages are what clients and nodes sent. */
-static bool remote_wakeups(struct bench_remote *c, uint64_t ns, double *wakes, double *all,
-                           double *messages)
+/* How often threads waited, and what clients and nodes sent. */
+struct remote_count {
+  double network, all, messages;
+};
+
+/* Of a time with a task every now and then, or with none. */
+static bool remote_count(struct bench_remote *c, bool tasks, uint64_t ns, struct remote_count *out)
 {
+  struct timespec idle = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
   struct bench_traffic before, after;
-  double half;
+  double half, sent = 0;
   bool good = bench_remote_traffic(c, &before);
-  uint64_t net = remote_waits(c, "chi-net"), any = remote_waits(c, NULL);
-  uint64_t tasks = bench_remote_calm(c, REMOTE_PAUSE_NS, ns, &half);
-  *wakes = (double)(remote_waits(c, "chi-net") - net);
-  *all = (double)(remote_waits(c, NULL) - any);
-  good = good && tasks && bench_remote_traffic(c, &after);
+  uint64_t network = remote_waits(c, "chi-net"), all = remote_waits(c, NULL);
+  if (tasks)
+    sent = (double)bench_remote_calm(c, REMOTE_PAUSE_NS, ns, &half);
+  else
+    nanosleep(&idle, NULL);
+  out->network = (double)(remote_waits(c, "chi-net") - network);
+  out->all = (double)(remote_waits(c, NULL) - all);
+  good = good && (!tasks || sent > 0) && bench_remote_traffic(c, &after);
   if (good)
-    *messages = (double)tasks + after.sent - before.sent + after.received - before.received;
+    out->messages = sent + after.sent - before.sent + after.received - before.received;
   return good;
 }
 
+/* Beyond those of a cluster that idles, whose nodes probe each other. */
 bool bench_run_remote_wakeups(const struct bench *b, const struct bench_figure *f,
                               struct bench_result *r)
 {
   struct bench_remote c;
-  double wakes = 0, all = 0, messages = 0;
+  struct remote_count busy = {0, 0, 0}, idle = {0, 0, 0};
+  double messages = 1;
   if (!bench_remote_open(b, f->parameter, NULL, &c, r))
     return false;
   bool good = bench_remote_run(&c, 1, 0, REMOTE_WARM_NS) > 0;
   for (uint32_t i = 0; i < b->rounds && good; i++) {
-    good = remote_wakeups(&c, b->round_ns, &wakes, &all, &messages);
-    r->ours[i] = wakes / messages;
+    good = remote_count(&c, false, b->round_ns, &idle) &&
+           remote_count(&c, true, b->round_ns, &busy) && busy.messages > idle.messages;
+    messages = busy.messages - idle.messages;
+    r->ours[i] = (busy.network - idle.network) / messages;
     r->rounds++;
   }
   bench_remote_close(&c);
   if (good)
-    bench_note(r, "of all threads, ZeroMQ's among them: %.1f", all / messages);
+    bench_note(r, "of all threads, ZeroMQ's among them: %.1f", (busy.all - idle.all) / messages);
   return good || remote_wrong(r);
 }
 
