@@ -988,11 +988,16 @@ CHI_PRIVATE struct client_memory *client_memory_of(chi_queue *q, const void *p, 
 #ifndef CHI_CLUSTER_H
 #define CHI_CLUSTER_H
 
+#define CLUSTER_COSTS 32u
+
 /* What chi_cluster_open was asked for. */
 struct cluster_spec {
   uint32_t nodes, up;
   uint64_t seed;
   uint64_t latency_ns, bandwidth; /* of the network between nodes, bytes a second; 0: as it is */
+  const struct cluster_kind *kind; /* NULL: not in this build */
+  uint32_t costs_set; /* of the simulation's costs, those that were given, and the values */
+  uint64_t cost[CLUSTER_COSTS];
   chi_config config;              /* of every node, with as many hosts; open may take it away */
   const struct cluster_watch *watch; /* NULL: nobody */
   const char *path; /* of the hostfile of a cluster that is there; then nothing else is set */
@@ -1015,6 +1020,8 @@ struct cluster_limits {
  * have been checked. NULL where it never can. */
 struct cluster_kind {
   const char *name;
+  /* Takes a key of a spec that only this kind has; CHI_ENOENT: it isn't one. NULL: has none. */
+  int (*key)(struct cluster_spec *spec, const char *name, const char *value, chi_error *err);
   int (*open)(struct cluster_spec *spec, const chi_module *const *modules, uint32_t count,
               chi_cluster **out, chi_error *err);
   void (*close)(chi_cluster *c);
@@ -1227,6 +1234,7 @@ struct chi_ctx {
   uint32_t running;  /* subtasks not completed: parent's worker only */
   bool ended;        /* a subtask that isn't under way: parent's worker only */
   bool slow;         /* estimated to belong on a slow worker */
+  bool brief;        /* so brief that the network worker runs it itself */
   bool shielded;     /* is not cancelled */
   bool resolved;     /* container and method are set: no look-up at submission */
   chi_ctx *parent, *child;    /* subtasks, newest first: parent's worker only */
@@ -1708,13 +1716,16 @@ CHI_INLINE struct method *module_method(struct module *m, uint32_t id)
   return id < MODULE_METHOD_IDS && m->by_id[id] ? &m->method[m->by_id[id] - 1] : NULL;
 }
 
-/* Declared cost, corrected by measurement: a lower bound of nothing, good to tell 5 us from 50. */
-CHI_INLINE bool method_is_slow(const struct method *m, uint64_t compute_us, uint64_t io_size)
+/* Declared cost in nanoseconds, corrected by measurement: good to tell 5 us from 50. */
+CHI_INLINE uint64_t method_estimate(const struct method *m, uint64_t compute_us, uint64_t io_size)
 {
   uint64_t us = compute_us ? compute_us : m->def->compute_us;
   uint64_t size = io_size < (1ull << 40) ? io_size : 1ull << 40;
-  uint64_t ns = size / 4 + us * 1000 + 5000;
-  return ns * (tally_get(&m->weight) >> 3) >> 7 >= METHOD_SLOW_NS;
+  return (size / 4 + us * 1000 + 5000) * (tally_get(&m->weight) >> 3) >> 7;
+}
+CHI_INLINE bool method_is_slow(const struct method *m, uint64_t compute_us, uint64_t io_size)
+{
+  return method_estimate(m, compute_us, io_size) >= METHOD_SLOW_NS;
 }
 
 #endif
@@ -2013,6 +2024,7 @@ CHI_PRIVATE int route_resolve(const chi_query *query, const struct pool_map *map
 
 enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
 
+#define WORKER_BRIEF_NS 2500u   /* below this, which only measuring shows, a hand-over costs more */
 #define WORKER_FIBERS 1024u     /* tasks begun and not ended, per worker */
 #define WORKER_RESERVE 64u      /* more of them for each level of subtasks */
 #define WORKER_DEPTH 16u        /* levels of subtasks */
@@ -2496,7 +2508,7 @@ CHI_PRIVATE void peer_on_sent(struct peer_set *s, void *batch);
 #define NET_SLOTS 256u               /* requests under way to one peer */
 #define NET_BYTES (64ull << 20)      /* bulk bytes under way to one peer, or one request */
 #define NET_ASK_NS 250000000ull      /* without news, after which a request is asked for */
-#define NET_ACK_NS 20000000ull       /* an answer is acknowledged by then */
+#define NET_ACK_NS 250000000ull      /* an answer is acknowledged by then, if no request does it */
 #define NET_FAILED 16u               /* failed containers that a result names */
 #define NET_HOPS 8u                  /* times that "moved" is followed at once; then slower */
 #define NET_TRIES 8u                 /* times an idempotent part is lost and begun again */
@@ -2505,6 +2517,7 @@ CHI_PRIVATE void peer_on_sent(struct peer_set *s, void *batch);
                                      /* a peer is reminded of an answer */
 #define NET_BUSY_NS 1000000ull       /* first pause after "not run: busy"; doubles */
 #define NET_BUSY_MAX_NS 100000000ull
+#define NET_SHELF_NS 1000000000ull /* memory of bulk data is kept so long for more of it */
 #define NET_MARGIN_NS 2000000ull /* of the remaining time, kept back at each hop */
 
 struct net;
@@ -2782,6 +2795,8 @@ struct net {
   struct net_call *calls, *done, **done_end;
   struct net_run *runs, *last_run; /* as they came */
   struct net_link **link;          /* by node; NULL: none was needed yet */
+  struct net_block *shelf;         /* large blocks that are free, for the next bulk */
+  uint64_t shelf_bytes, shelf_used;
   bool draining, given_up;
   uint64_t drain_at;
   struct log_limit complaints, reports;
@@ -2873,6 +2888,8 @@ CHI_PRIVATE void net_run_free(struct net_run *run);
 /* Memory aligned as chi_bulk_alloc does; NULL: none. */
 CHI_PRIVATE void *net_store_get(struct net *n, struct net_store *s, uint64_t size);
 CHI_PRIVATE void net_store_free(struct net *n, struct net_store *s);
+/* Frees the large blocks that were kept for another use. */
+CHI_PRIVATE void net_shelf_clear(struct net *n);
 /* The sizes of a task's bulk fields, in order. CHI_ETOOBIG: more than WIRE_BULKS. */
 CHI_PRIVATE int net_rooms_get(const chi_type *type, const chi_task *task, uint64_t *rooms);
 /* A method leaves no more in a buffer than there is room; one that says so is corrected. */
@@ -3001,6 +3018,9 @@ struct session_set {
   uint64_t tend_at, tend_delay; /* while something is closing */
   bool draining;                /* nobody new is let in */
   bool strays;                  /* lanes may be with a worker of another kind */
+  struct session *resting;      /* whose chunk keeps its pages for a moment; NULL: nobody's */
+  uint32_t resting_chunk;
+  uint64_t resting_until;
   struct log_limit limit;
 };
 
@@ -4147,6 +4167,9 @@ struct real_spin {
 CHI_PRIVATE void real_spin_init(struct real_spin *s, uint64_t limit);
 /* A window has ended, with or without work. */
 CHI_PRIVATE void real_spin_ended(struct real_spin *s, bool found);
+/* Others want the CPU and keep it when they have it: who sleeps until there is work gets it sooner
+ * than who gives way again and again. */
+CHI_PRIVATE void real_spin_crowded(struct real_spin *s);
 /* A sleep has ended; from the last work to its end it took so long. */
 CHI_PRIVATE void real_spin_slept(struct real_spin *s, uint64_t took);
 
@@ -4641,7 +4664,7 @@ CHI_PRIVATE const struct sim_fault_io *sim_fault_hits_io(struct sim_fault *fault
 
 /* ---- sim/sim_profile.h ---- */
 #ifndef CHI_OMIT_SIM
-/* sim_profile.h - what things cost in a simulation. */
+/* sim_profile.h - what things cost in a simulation, and names for it. */
 #ifndef CHI_SIM_PROFILE_H
 #define CHI_SIM_PROFILE_H
 
@@ -4649,7 +4672,10 @@ CHI_PRIVATE const struct sim_fault_io *sim_fault_hits_io(struct sim_fault *fault
  * changed at any time; what is under way stays. */
 struct sim_profile {
   uint64_t step;     /* a step of a worker: what it does is seen when it is over */
+  uint64_t budget;   /* tasks of a step at most, exactly: those for one node leave together */
+  uint64_t task;     /* CPU for each task that ended in a step, exactly */
   uint64_t park;     /* from announcing sleep to sleeping */
+  uint64_t wake;     /* CPU of a worker for being woken, before its step */
   uint64_t bell;     /* from ringing to the sleeper's first instruction */
   uint64_t declared; /* percent of the CPU time that a method declares, exactly */
   uint64_t relax;    /* a turn of a client's spin */
@@ -4670,12 +4696,52 @@ struct sim_profile {
 
 #define SIM_PROFILE_DEFAULT                                                                        \
   {                                                                                                \
-    .step = 1000, .park = 500, .bell = 5000, .declared = 100, .relax = 500, .open = 20000,         \
+    .step = 1000, .budget = 1, .task = 0, .park = 500, .wake = 0, .bell = 5000, .declared = 100,   \
+    .relax = 500, .open = 20000,                                                                   \
     .link = 20000, .io = 50000, .io_sync = 500000, .io_wake = 2000, .io_byte_ps = 1000,            \
     .message = 1000, .message_byte_ps = 100, .latency = 25000, .byte_ps = 800,                     \
     .queue_messages = 1000, .queue_bytes = 64u << 20, .notice = 2000000000, .retry = 100000000,    \
     .retry_max = 2000000000                                                                        \
   }
+
+/* Name, kind (a TIME in nanoseconds, a NUMBER, a SIZE), least, most: what a spec may set. */
+#define SIM_PROFILE_LONG UINT64_C(1000000000000)
+#define SIM_PROFILE_KEYS(X)                                                                        \
+  X(step, TIME, 0, SIM_PROFILE_LONG)                                                               \
+  X(budget, NUMBER, 1, 65536)                                                                      \
+  X(task, TIME, 0, SIM_PROFILE_LONG)                                                               \
+  X(park, TIME, 0, SIM_PROFILE_LONG)                                                               \
+  X(wake, TIME, 0, SIM_PROFILE_LONG)                                                               \
+  X(bell, TIME, 0, SIM_PROFILE_LONG)                                                               \
+  X(declared, NUMBER, 0, 1000000)                                                                  \
+  X(relax, TIME, 1, SIM_PROFILE_LONG)                                                              \
+  X(open, TIME, 0, SIM_PROFILE_LONG)                                                               \
+  X(link, TIME, 0, SIM_PROFILE_LONG)                                                               \
+  X(io, TIME, 0, SIM_PROFILE_LONG)                                                                 \
+  X(io_sync, TIME, 0, SIM_PROFILE_LONG)                                                            \
+  X(io_wake, TIME, 0, SIM_PROFILE_LONG)                                                            \
+  X(io_byte_ps, NUMBER, 0, 1000000000)                                                             \
+  X(message, TIME, 0, SIM_PROFILE_LONG)                                                            \
+  X(message_byte_ps, NUMBER, 0, 1000000000)                                                        \
+  X(byte_ps, NUMBER, 1, 1000000000)                                                                \
+  X(queue_messages, NUMBER, 1, 1000000)                                                            \
+  X(queue_bytes, SIZE, 1, UINT64_C(1) << 40)                                                       \
+  X(notice, TIME, 1, SIM_PROFILE_LONG)                                                             \
+  X(retry, TIME, 1, SIM_PROFILE_LONG)                                                              \
+  X(retry_max, TIME, 1, SIM_PROFILE_LONG)
+
+enum sim_profile_name {
+#define SIM_PROFILE_ENUM(name, ...) SIM_PROFILE_AT_##name,
+  SIM_PROFILE_KEYS(SIM_PROFILE_ENUM)
+#undef SIM_PROFILE_ENUM
+      SIM_PROFILE_COUNT
+};
+
+/* Which one it is and what its value is. CHI_ENOENT: there is no such key, *err is left alone;
+ * CHI_EINVAL: the value isn't one, and *err says what was expected. */
+CHI_PRIVATE int sim_profile_parse(const char *name, const char *value, uint32_t *which,
+                                  uint64_t *number, chi_error *err);
+CHI_PRIVATE void sim_profile_put(struct sim_profile *profile, uint32_t which, uint64_t number);
 
 #endif
 #endif /* CHI_OMIT_SIM */
@@ -7586,7 +7652,8 @@ static int cluster_key(void *arg, const char *name, const char *value, chi_error
     return rc ? error_set(err, CHI_EINVAL, "bandwidth: expected a size, found \"%s\"", value)
               : CHI_OK;
   }
-  return cluster_config(s, name, value, err);
+  rc = s->kind && s->kind->key ? s->kind->key(s, name, value, err) : CHI_ENOENT;
+  return rc == CHI_ENOENT ? cluster_config(s, name, value, err) : rc;
 }
 
 /* Hands over each pair of "KEY=VALUE,KEY=VALUE". */
@@ -7627,6 +7694,7 @@ static int cluster_open_kind(const char *name, const char *keys, struct cluster_
 {
   const struct cluster_kind *kind = cluster_kind_of(name);
   int rc = CHI_OK;
+  s->kind = kind;
   if (strcmp(name, "hostfile") == 0)
     s->path = keys;
   else
@@ -13337,8 +13405,9 @@ void fleet_on_sent(struct fleet *f, void *parcel)
 /* ---- sources/session.c ---- */
 /* session.c - clients as their node sees them: attach, lease memory, open queues, vanish. */
 
-enum session_chunk_state { SESSION_UNUSED, SESSION_LEASED, SESSION_RETURNED };
+enum session_chunk_state { SESSION_UNUSED, SESSION_LEASED, SESSION_RESTING, SESSION_RETURNED };
 
+#define SESSION_REST_NS 500000000u /* for so long a large chunk that was returned keeps its pages */
 #define SESSION_TEND_FIRST 1000000ull /* nanoseconds between looks at what is closing */
 #define SESSION_TEND_LAST 200000000ull
 
@@ -13483,6 +13552,37 @@ static int session_segment(struct session_set *s, uint32_t kind, uint64_t size, 
   return rc;
 }
 
+/* The pages of the one chunk that rests go now. */
+static void session_rest_end(struct session_set *s)
+{
+  struct session *c = s->resting;
+  if (!c)
+    return;
+  struct session_chunk *k = &c->chunk[s->resting_chunk];
+  CHI_ASSERT(k->state == SESSION_RESTING);
+  s->crew->env->segment_discard(s->crew->env, &k->segment);
+  k->state = SESSION_RETURNED;
+  s->used[k->kind] -= k->segment.size;
+  c->used[k->kind] -= k->segment.size;
+  s->resting = NULL;
+}
+
+/* Giving pages back and populating them anew takes longer than to fill them: who uses one large
+ * buffer after the other gets the same pages again. Anybody else's wish comes first. */
+static bool session_rest_taken(struct session_set *s, const struct session *c, uint32_t kind,
+                               uint64_t size, uint32_t *number)
+{
+  struct session_chunk *k = s->resting == c ? &s->resting->chunk[s->resting_chunk] : NULL;
+  if (!k || k->kind != kind || k->segment.size != size) {
+    session_rest_end(s);
+    return false;
+  }
+  k->state = SESSION_LEASED;
+  *number = s->resting_chunk;
+  s->resting = NULL;
+  return true;
+}
+
 /* A chunk of that size that this client had before: still mapped on both sides. */
 static int session_lease_again(struct session_set *s, struct session *c, uint32_t kind,
                                uint64_t size, uint32_t *number)
@@ -13512,6 +13612,8 @@ static int session_lease(struct session_set *s, struct session *c,
   if (q->kind > SHM_CLIENT_DATA || q->size == 0 || q->size % SHM_CHUNK_SIZE != 0 ||
       q->size > SHM_SIZE_MAX)
     return CHI_EINVAL;
+  if (session_rest_taken(s, c, q->kind, q->size, &r->id))
+    return CHI_OK;
   int rc = session_lease_again(s, c, q->kind, q->size, &r->id);
   if (rc != CHI_ENOENT)
     return rc;
@@ -13532,17 +13634,19 @@ static int session_lease(struct session_set *s, struct session *c,
   return CHI_OK;
 }
 
-/* The pages go at once; the mapping stays, so that a task of a lying client that still points there
- * reads zeros instead of faulting. */
+/* The pages go at once, those of a large chunk soon; the mapping stays, so that a task of a lying
+ * client that still points there reads zeros instead of faulting. */
 static int session_return(struct session_set *s, struct session *c, uint32_t number)
 {
   if (number >= c->chunk_count || c->chunk[number].state != SESSION_LEASED)
     return CHI_EINVAL;
-  struct session_chunk *k = &c->chunk[number];
-  s->crew->env->segment_discard(s->crew->env, &k->segment);
-  k->state = SESSION_RETURNED;
-  s->used[k->kind] -= k->segment.size;
-  c->used[k->kind] -= k->segment.size;
+  session_rest_end(s);
+  s->resting = c;
+  s->resting_chunk = number;
+  s->resting_until = session_network(s)->now + SESSION_REST_NS;
+  c->chunk[number].state = SESSION_RESTING;
+  if (c->chunk[number].segment.size == SHM_CHUNK_SIZE)
+    session_rest_end(s);
   return CHI_OK;
 }
 
@@ -13768,6 +13872,7 @@ void session_hangup(struct session_set *s, env_link link)
 
 void session_end_all(struct session_set *s)
 {
+  session_rest_end(s);
   for (struct session *c = s->first; c; c = c->next)
     if (!c->gone)
       session_end(s, c);
@@ -13776,6 +13881,8 @@ void session_end_all(struct session_set *s)
 static void session_free(struct session_set *s, struct session *c)
 {
   struct worker_crew *crew = s->crew;
+  if (s->resting == c)
+    session_rest_end(s);
   for (uint32_t i = 0; i < c->chunk_count; i++) {
     if (c->chunk[i].state == SESSION_LEASED)
       s->used[c->chunk[i].kind] -= c->chunk[i].segment.size;
@@ -13795,7 +13902,7 @@ static bool session_queue_idle(const struct queue *q)
   return queue_in_flight(q) == 0;
 }
 
-uint64_t session_tend(struct session_set *s, uint64_t now)
+static uint64_t session_tend_closing(struct session_set *s, uint64_t now)
 {
   if (now < s->tend_at)
     return s->tend_at;
@@ -13825,6 +13932,14 @@ uint64_t session_tend(struct session_set *s, uint64_t now)
   s->tend_at = waiting ? now + s->tend_delay : UINT64_MAX;
   s->tend_delay = s->tend_delay * 2 < SESSION_TEND_LAST ? s->tend_delay * 2 : SESSION_TEND_LAST;
   return s->tend_at;
+}
+
+uint64_t session_tend(struct session_set *s, uint64_t now)
+{
+  uint64_t at = session_tend_closing(s, now);
+  if (s->resting && now >= s->resting_until)
+    session_rest_end(s);
+  return s->resting && s->resting_until < at ? s->resting_until : at;
 }
 
 uint64_t session_in_flight(const struct session *c)
@@ -13919,6 +14034,7 @@ uint32_t session_spread(struct session_set *s, uint32_t from, uint32_t to)
 
 #undef SESSION_TEND_FIRST
 #undef SESSION_TEND_LAST
+#undef SESSION_REST_NS
 
 /* ---- sources/net.c ---- */
 /* net.c - a task between nodes: the door, the clock, and what is counted. */
@@ -13974,6 +14090,7 @@ void net_close(struct net *n)
     if (n->link[i])
       net_link_free(n->link[i]);
   CHI_ASSERT(n->timers == 0);
+  net_shelf_clear(n);
   alloc_put(n->alloc, n->link, (n->nodes + 1) * sizeof(struct net_link *));
   heap_fini(&n->timer);
   alloc_put(n->alloc, n, sizeof *n);
@@ -14208,6 +14325,8 @@ uint64_t net_step(struct net *n, uint64_t now)
   }
   if (n->draining && !n->given_up && n->now >= n->drain_at)
     net_give_up(n);
+  if (n->shelf && n->now - n->shelf_used >= NET_SHELF_NS) /* probes step us often enough */
+    net_shelf_clear(n);
   net_leave(n);
   struct heap_entry *first = heap_top(&n->timer);
   uint64_t next = first ? first->time : UINT64_MAX;
@@ -15786,7 +15905,9 @@ static void net_run_context(struct net_run *run, struct container *c)
   ctx->key_index = r->first;
   ctx->call_done = net_run_on_done;
   ctx->call_arg = run;
-  ctx->slow = method_is_slow(ctx->method, ctx->task->compute_us, ctx->task->io_size);
+  uint64_t ns = method_estimate(ctx->method, ctx->task->compute_us, ctx->task->io_size);
+  ctx->slow = ns >= METHOD_SLOW_NS;
+  ctx->brief = ns < WORKER_BRIEF_NS;
   if (r->remaining != 0 && r->remaining < UINT64_MAX - run->arrived)
     ctx->deadline = run->arrived + r->remaining;
 }
@@ -16182,6 +16303,8 @@ void net_seat_on_ack(struct net_link *l, struct wire_in *in)
 
 #define NET_STORE_PAGE 4096u
 #define NET_STORE_LINE 64u
+#define NET_SHELF_LEAST (64u << 10)        /* smaller blocks cost little */
+#define NET_SHELF_BYTES (NET_BYTES + (1u << 20)) /* of blocks kept for the next use */
 
 struct net_block {
   struct net_block *next;
@@ -16190,16 +16313,55 @@ struct net_block {
 
 /* ---- bulk memory */
 
+/* Large blocks that were used just now are used again: fresh ones cost a fault for each page, which
+ * is more than to copy it. */
+static struct net_block *net_shelf_take(struct net *n, size_t whole)
+{
+  for (struct net_block **at = &n->shelf; *at; at = &(*at)->next) {
+    struct net_block *b = *at;
+    if (b->size < whole || b->size / 2 > whole)
+      continue;
+    *at = b->next;
+    n->shelf_bytes -= b->size;
+    return b;
+  }
+  return NULL;
+}
+
+static bool net_shelf_put(struct net *n, struct net_block *b)
+{
+  if (b->size < NET_SHELF_LEAST || b->size > NET_SHELF_BYTES - n->shelf_bytes)
+    return false;
+  b->next = n->shelf;
+  n->shelf = b;
+  n->shelf_bytes += b->size;
+  n->shelf_used = n->now;
+  return true;
+}
+
+void net_shelf_clear(struct net *n)
+{
+  while (n->shelf) {
+    struct net_block *b = n->shelf;
+    n->shelf = b->next;
+    n->shelf_bytes -= b->size;
+    alloc_put(n->alloc, b, b->size);
+  }
+  CHI_ASSERT(n->shelf_bytes == 0);
+}
+
 void *net_store_get(struct net *n, struct net_store *s, uint64_t size)
 {
   uint64_t align = size >= NET_STORE_PAGE ? NET_STORE_PAGE : NET_STORE_LINE;
   if (size == 0 || size > SIZE_MAX / 2)
     return NULL;
   size_t whole = sizeof(struct net_block) + (size_t)(size + align);
-  struct net_block *b = alloc_get(n->alloc, whole);
+  struct net_block *b = net_shelf_take(n, whole);
+  if (!b && (b = alloc_get(n->alloc, whole)))
+    b->size = whole;
   if (!b)
     return NULL;
-  *b = (struct net_block){.next = s->first, .size = whole};
+  b->next = s->first;
   s->first = b;
   s->bytes += size;
   uintptr_t data = (uintptr_t)(b + 1);
@@ -16211,7 +16373,8 @@ void net_store_free(struct net *n, struct net_store *s)
   while (s->first) {
     struct net_block *b = s->first;
     s->first = b->next;
-    alloc_put(n->alloc, b, b->size);
+    if (!net_shelf_put(n, b))
+      alloc_put(n->alloc, b, b->size);
   }
   s->bytes = 0;
 }
@@ -16383,6 +16546,8 @@ void net_failures_join(struct net_failures *f, const struct net_failures *from)
 
 #undef NET_STORE_PAGE
 #undef NET_STORE_LINE
+#undef NET_SHELF_LEAST
+#undef NET_SHELF_BYTES
 
 /* ---- sources/net_record.c ---- */
 /* net_record.c - the payloads of records about tasks: request, answer, and lists of slots. */
@@ -16836,7 +17001,7 @@ void worker_submit(struct worker *w, chi_ctx *ctx)
   }
   if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL))
     to = &crew->worker[crew->count - 1];
-  else if (w->kind == WORKER_NETWORK || (ctx->slow && w->kind != WORKER_SLOW))
+  else if ((w->kind == WORKER_NETWORK && !ctx->brief) || (ctx->slow && w->kind != WORKER_SLOW))
     to = ctx->slow || crew->fast == 0 ? worker_of_slow(crew)
                                       : &crew->worker[count_add(&crew->turn, 1) % crew->fast];
   ctx->state = TASK_QUEUED;
@@ -28241,6 +28406,7 @@ int chi_client_open(const char *instance, chi_client **out, chi_error *err)
 #define REAL_THREAD_TURNS 64          /* the least that a window gives way before it closes */
 #define REAL_THREAD_GATHER 64         /* pauses in which they do */
 #define REAL_THREAD_FEW 4u            /* in a step, that are worth them */
+#define REAL_THREAD_CROWDED_NS 300000u /* others keep the CPU for longer than those who spin do */
 #define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
 #define REAL_THREAD_ALT_SIZE 65536u   /* of the stack on which a memory fault is handled */
 
@@ -28352,12 +28518,19 @@ static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
   if (count_add(&crew->spinning, 1) < crew->spinners) {
     uint64_t end = t->now + t->spin.window;
     /* Where others run in between, time passes but nothing is spent: then turns count. */
-    for (int n = 0; !found && t->now < deadline && (t->now < end || n < REAL_THREAD_TURNS); n++) {
+    bool crowded = false;
+    for (int n = 0; !found && !crowded && t->now < deadline &&
+                    (t->now < end || n < REAL_THREAD_TURNS);
+         n++) {
+      uint64_t before = t->now;
       sched_yield();
       found = real_thread_listen(t);
       t->now = real_thread_now(t);
+      crowded = t->now - before > REAL_THREAD_CROWDED_NS;
     }
     real_spin_ended(&t->spin, found);
+    if (crowded)
+      real_spin_crowded(&t->spin);
   }
   count_add(&crew->spinning, UINT32_MAX);
   return found;
@@ -28592,6 +28765,7 @@ bool real_thread_inside(const struct real_thread_crew *crew)
 #undef REAL_THREAD_FEW
 #undef REAL_THREAD_TURNS
 #undef REAL_THREAD_GATHER
+#undef REAL_THREAD_CROWDED_NS
 #undef REAL_THREAD_POLL_NS
 #undef REAL_THREAD_ALT_SIZE
 
@@ -28618,6 +28792,12 @@ void real_spin_ended(struct real_spin *s, bool found)
   s->fruitless = found ? 0 : s->fruitless + 1;
   if (s->fruitless >= REAL_SPIN_FRUITLESS)
     s->window = 0;
+}
+
+void real_spin_crowded(struct real_spin *s)
+{
+  s->window = 0;
+  s->brief = 0;
 }
 
 void real_spin_slept(struct real_spin *s, uint64_t took)
@@ -28715,6 +28895,7 @@ struct real_net {
   ev_timer tick;
   struct real_net_peer *peer; /* by node; that of self is unused */
   bool changed;               /* some peer's state is to be told */
+  bool heard;                 /* `in` may have messages: its descriptor, or a look, has told */
   struct inbox sent;          /* parcels that no frame of is read any more */
   int sent_fd;
   uint32_t guests; /* connections to us */
@@ -29090,11 +29271,13 @@ static bool real_net_receive(struct real_net *n)
 /* It only wakes: what there is is taken in the next turn. */
 static void real_net_on_wake(struct ev_loop *ev, ev_io *io, int events)
 {
-  const struct real_net *n = io->data;
+  struct real_net *n = io->data;
   (void)ev;
   (void)events;
   if (io == &n->sent_io)
     real_env_drain(io->fd);
+  else
+    n->heard = true;
 }
 
 static void real_net_hand_back(struct real_net *n)
@@ -29136,15 +29319,21 @@ bool real_net_turn(struct real_env *r)
   real_net_hand_back(n);
   if (n->changed)
     real_net_tell(n);
-  while (taken < REAL_NET_MESSAGES && real_net_receive(n))
-    taken++;
-  return taken == REAL_NET_MESSAGES || n->changed;
+  /* Its descriptor tells of what comes after a look that found nothing: looking costs a system
+   * call. */
+  while (n->heard && taken < REAL_NET_MESSAGES) {
+    n->heard = real_net_receive(n);
+    taken += n->heard;
+  }
+  return n->heard || n->changed;
 }
 
 bool real_net_ready(struct real_env *r)
 {
   struct real_net *n = r->net;
-  return n->context && (real_net_events(n->in) & ZMQ_POLLIN || !inbox_empty(&n->sent));
+  if (n->context && !n->heard)
+    n->heard = real_net_events(n->in) & ZMQ_POLLIN;
+  return n->context && (n->heard || !inbox_empty(&n->sent));
 }
 
 /* ---- sending --------------------------------------------------------------------------------- */
@@ -29341,7 +29530,8 @@ static int real_net_open(struct env *env, const chi_host *hosts, uint32_t count,
   int rc;
   CHI_ASSERT(!n->context && self < count);
   *n = (struct real_net){.env = n->env, .owner = n->owner, .ev = n->ev, .hosts = hosts,
-                         .count = count, .self = self, .port = port, .sent_fd = -1};
+                         .count = count, .self = self, .port = port, .sent_fd = -1,
+                         .heard = true};
   ev_timer_init(&n->tick, real_net_on_tick, 0., REAL_NET_TICK_S);
   n->tick.data = n;
   rc = real_net_prepare(n) ? real_net_open_doors(n, err)
@@ -32905,6 +33095,21 @@ static uint64_t sim_cluster_byte_ps(uint64_t bandwidth)
   return ps ? ps : 1;
 }
 
+_Static_assert(SIM_PROFILE_COUNT <= CLUSTER_COSTS, "room for every cost");
+
+static int sim_cluster_key(struct cluster_spec *spec, const char *name, const char *value,
+                           chi_error *err)
+{
+  uint32_t which = 0;
+  uint64_t number = 0;
+  int rc = sim_profile_parse(name, value, &which, &number, err);
+  if (rc != CHI_OK)
+    return rc;
+  spec->cost[which] = number;
+  spec->costs_set |= 1u << which;
+  return CHI_OK;
+}
+
 static int sim_cluster_open(struct cluster_spec *spec, const chi_module *const *modules,
                             uint32_t count, chi_cluster **out, chi_error *err)
 {
@@ -32918,6 +33123,9 @@ static int sim_cluster_open(struct cluster_spec *spec, const chi_module *const *
   for (uint32_t i = 0; i < count; i++)
     s->modules[i] = modules[i];
   s->sim = sim_open(spec->seed);
+  for (uint32_t i = 0; i < SIM_PROFILE_COUNT; i++)
+    if (spec->costs_set & 1u << i)
+      sim_profile_put(sim_costs(s->sim), i, spec->cost[i]);
   if (spec->latency_ns)
     sim_costs(s->sim)->latency = spec->latency_ns;
   if (spec->bandwidth)
@@ -33219,6 +33427,7 @@ CHI_PRIVATE const struct cluster_kind *sim_cluster_kind(void)
 {
   static const struct cluster_kind kind = {
       .name = "sim",
+      .key = sim_cluster_key,
       .open = sim_cluster_open,
       .close = sim_cluster_close,
       .is_up = sim_cluster_is_up,
@@ -34272,13 +34481,13 @@ CHI_PRIVATE bool sim_run_idle(struct sim *sim, uint64_t limit_ns)
 #include <stdlib.h>
 
 #define SIM_HOST_WHIM_NS 20000u /* until a sleep ends for nothing */
-#define SIM_HOST_BUDGET 1u
 #define SIM_HOST_CAPACITY (UINT64_C(64) << 30)
 
 struct sim_host_worker {
   struct sim_thread thread;
   struct sim_host *host;
   uint32_t index;
+  uint64_t owed; /* CPU for the tasks that ended in the last step */
 };
 
 static struct sim_host *sim_host_of(struct env *env)
@@ -34463,19 +34672,33 @@ static void sim_host_rest(struct sim_host_worker *worker, uint64_t deadline)
     sim_host_spend(host, host->world->profile.park, 0);
     sim_party_bell_wait(&host->party, runtime_worker_bell(host->runtime, worker->index),
                         sim_host_until(worker, deadline));
+    if (host->world->profile.wake)
+      sim_host_spend(host, host->world->profile.wake, 0);
   }
   runtime_awake(host->runtime, worker->index);
 }
 
-/* The CPU time that messages took since the last step. */
-static uint64_t sim_host_owed(const struct sim_host_worker *worker)
+/* The CPU time that messages took since the last step, and the tasks of that one. */
+static uint64_t sim_host_owed(struct sim_host_worker *worker)
 {
   struct sim_net_port *net = worker->host->net;
-  uint64_t owed = net->owed;
+  uint64_t tasks = worker->owed, messages = net->owed;
+  worker->owed = 0;
   if (!sim_host_is_network(worker))
-    return 0;
+    return tasks;
   net->owed = 0;
-  return owed;
+  return tasks + messages;
+}
+
+static bool sim_host_step(struct sim_host_worker *worker, uint64_t *deadline)
+{
+  struct sim_host *host = worker->host;
+  const struct sim_profile *profile = &host->world->profile;
+  uint64_t done = runtime_worker_done(host->runtime, worker->index);
+  bool more = runtime_step(host->runtime, worker->index, sim_party_now(&host->party),
+                           (uint32_t)profile->budget, deadline);
+  worker->owed = (runtime_worker_done(host->runtime, worker->index) - done) * profile->task;
+  return more;
 }
 
 /* Time passes before a step, and what it does is seen when that time is over. */
@@ -34489,8 +34712,7 @@ static void sim_host_work(void *arg)
     if (sim_host_is_network(worker))
       sim_host_upcalls(host);
     sim_host_spend(host, host->world->profile.step, sim_host_owed(worker));
-    more = runtime_step(host->runtime, worker->index, sim_party_now(&host->party), SIM_HOST_BUDGET,
-                        &deadline);
+    more = sim_host_step(worker, &deadline);
     if (sim_host_is_network(worker) && runtime_state(host->runtime) == RUNTIME_STOPPED)
       host->ended = *host->some_ended = true;
     else if (!more)
@@ -34668,7 +34890,6 @@ CHI_PRIVATE void sim_host_clocks_changed(struct sim_host *host)
 }
 
 #undef SIM_HOST_WHIM_NS
-#undef SIM_HOST_BUDGET
 #undef SIM_HOST_CAPACITY
 #endif /* CHI_OMIT_SIM */
 
@@ -37309,6 +37530,66 @@ CHI_PRIVATE void sim_clock_jump(struct sim_clock *clock, uint64_t now, int64_t n
 
 #undef SIM_CLOCK_MILLION
 #undef SIM_CLOCK_EPOCH
+#endif /* CHI_OMIT_SIM */
+
+/* ---- sim/sim_profile.c ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_profile.c - what things cost in a simulation, set by name. */
+
+#include <stddef.h>
+#include <stdio.h>
+
+enum sim_profile_kind { SIM_PROFILE_TIME, SIM_PROFILE_NUMBER, SIM_PROFILE_SIZE };
+
+static const struct sim_profile_key {
+  const char *name;
+  enum sim_profile_kind kind;
+  uint64_t least, most;
+  size_t offset;
+} sim_profile_keys[] = {
+#define SIM_PROFILE_ROW(name, kind, least, most)                                                   \
+  {#name, SIM_PROFILE_##kind, least, most, offsetof(struct sim_profile, name)},
+    SIM_PROFILE_KEYS(SIM_PROFILE_ROW)
+#undef SIM_PROFILE_ROW
+};
+
+static int sim_profile_read(const struct sim_profile_key *key, const char *value, uint64_t *out)
+{
+  switch (key->kind) {
+  case SIM_PROFILE_TIME:
+    return chi_parse_duration(value, 1, out);
+  case SIM_PROFILE_SIZE:
+    return chi_parse_size(value, out);
+  default:
+    return units_parse_count(value, out);
+  }
+}
+
+CHI_PRIVATE int sim_profile_parse(const char *name, const char *value, uint32_t *which,
+                                  uint64_t *number, chi_error *err)
+{
+  static const char *const kinds[] = {"a time in ns", "a whole number", "a size"};
+  for (uint32_t i = 0; i < SIM_PROFILE_COUNT; i++) {
+    const struct sim_profile_key *key = &sim_profile_keys[i];
+    if (strcmp(key->name, name) != 0)
+      continue;
+    *which = i;
+    *number = 0;
+    if (sim_profile_read(key, value, number) == CHI_OK && *number >= key->least &&
+        *number <= key->most)
+      return CHI_OK;
+    return error_set(err, CHI_EINVAL, "%s: expected %s from %llu to %llu, found \"%.40s\"", name,
+                     kinds[key->kind], (unsigned long long)key->least,
+                     (unsigned long long)key->most, value);
+  }
+  return CHI_ENOENT;
+}
+
+CHI_PRIVATE void sim_profile_put(struct sim_profile *profile, uint32_t which, uint64_t number)
+{
+  CHI_ASSERT(which < SIM_PROFILE_COUNT);
+  memcpy((char *)profile + sim_profile_keys[which].offset, &number, sizeof(number));
+}
 #endif /* CHI_OMIT_SIM */
 
 /* ---- sim/sim_disk.c ---- */

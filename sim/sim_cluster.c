@@ -210,6 +210,21 @@ static uint64_t sim_cluster_byte_ps(uint64_t bandwidth)
   return ps ? ps : 1;
 }
 
+_Static_assert(SIM_PROFILE_COUNT <= CLUSTER_COSTS, "room for every cost");
+
+static int sim_cluster_key(struct cluster_spec *spec, const char *name, const char *value,
+                           chi_error *err)
+{
+  uint32_t which = 0;
+  uint64_t number = 0;
+  int rc = sim_profile_parse(name, value, &which, &number, err);
+  if (rc != CHI_OK)
+    return rc;
+  spec->cost[which] = number;
+  spec->costs_set |= 1u << which;
+  return CHI_OK;
+}
+
 static int sim_cluster_open(struct cluster_spec *spec, const chi_module *const *modules,
                             uint32_t count, chi_cluster **out, chi_error *err)
 {
@@ -223,6 +238,9 @@ static int sim_cluster_open(struct cluster_spec *spec, const chi_module *const *
   for (uint32_t i = 0; i < count; i++)
     s->modules[i] = modules[i];
   s->sim = sim_open(spec->seed);
+  for (uint32_t i = 0; i < SIM_PROFILE_COUNT; i++)
+    if (spec->costs_set & 1u << i)
+      sim_profile_put(sim_costs(s->sim), i, spec->cost[i]);
   if (spec->latency_ns)
     sim_costs(s->sim)->latency = spec->latency_ns;
   if (spec->bandwidth)
@@ -524,6 +542,7 @@ CHI_PRIVATE const struct cluster_kind *sim_cluster_kind(void)
 {
   static const struct cluster_kind kind = {
       .name = "sim",
+      .key = sim_cluster_key,
       .open = sim_cluster_open,
       .close = sim_cluster_close,
       .is_up = sim_cluster_is_up,

@@ -7,13 +7,13 @@
 #include <stdlib.h>
 
 #define SIM_HOST_WHIM_NS 20000u /* until a sleep ends for nothing */
-#define SIM_HOST_BUDGET 1u
 #define SIM_HOST_CAPACITY (UINT64_C(64) << 30)
 
 struct sim_host_worker {
   struct sim_thread thread;
   struct sim_host *host;
   uint32_t index;
+  uint64_t owed; /* CPU for the tasks that ended in the last step */
 };
 
 static struct sim_host *sim_host_of(struct env *env)
@@ -198,19 +198,33 @@ static void sim_host_rest(struct sim_host_worker *worker, uint64_t deadline)
     sim_host_spend(host, host->world->profile.park, 0);
     sim_party_bell_wait(&host->party, runtime_worker_bell(host->runtime, worker->index),
                         sim_host_until(worker, deadline));
+    if (host->world->profile.wake)
+      sim_host_spend(host, host->world->profile.wake, 0);
   }
   runtime_awake(host->runtime, worker->index);
 }
 
-/* The CPU time that messages took since the last step. */
-static uint64_t sim_host_owed(const struct sim_host_worker *worker)
+/* The CPU time that messages took since the last step, and the tasks of that one. */
+static uint64_t sim_host_owed(struct sim_host_worker *worker)
 {
   struct sim_net_port *net = worker->host->net;
-  uint64_t owed = net->owed;
+  uint64_t tasks = worker->owed, messages = net->owed;
+  worker->owed = 0;
   if (!sim_host_is_network(worker))
-    return 0;
+    return tasks;
   net->owed = 0;
-  return owed;
+  return tasks + messages;
+}
+
+static bool sim_host_step(struct sim_host_worker *worker, uint64_t *deadline)
+{
+  struct sim_host *host = worker->host;
+  const struct sim_profile *profile = &host->world->profile;
+  uint64_t done = runtime_worker_done(host->runtime, worker->index);
+  bool more = runtime_step(host->runtime, worker->index, sim_party_now(&host->party),
+                           (uint32_t)profile->budget, deadline);
+  worker->owed = (runtime_worker_done(host->runtime, worker->index) - done) * profile->task;
+  return more;
 }
 
 /* Time passes before a step, and what it does is seen when that time is over. */
@@ -224,8 +238,7 @@ static void sim_host_work(void *arg)
     if (sim_host_is_network(worker))
       sim_host_upcalls(host);
     sim_host_spend(host, host->world->profile.step, sim_host_owed(worker));
-    more = runtime_step(host->runtime, worker->index, sim_party_now(&host->party), SIM_HOST_BUDGET,
-                        &deadline);
+    more = sim_host_step(worker, &deadline);
     if (sim_host_is_network(worker) && runtime_state(host->runtime) == RUNTIME_STOPPED)
       host->ended = *host->some_ended = true;
     else if (!more)
@@ -403,5 +416,4 @@ CHI_PRIVATE void sim_host_clocks_changed(struct sim_host *host)
 }
 
 #undef SIM_HOST_WHIM_NS
-#undef SIM_HOST_BUDGET
 #undef SIM_HOST_CAPACITY

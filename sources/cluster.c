@@ -111,7 +111,8 @@ static int cluster_key(void *arg, const char *name, const char *value, chi_error
     return rc ? error_set(err, CHI_EINVAL, "bandwidth: expected a size, found \"%s\"", value)
               : CHI_OK;
   }
-  return cluster_config(s, name, value, err);
+  rc = s->kind && s->kind->key ? s->kind->key(s, name, value, err) : CHI_ENOENT;
+  return rc == CHI_ENOENT ? cluster_config(s, name, value, err) : rc;
 }
 
 /* Hands over each pair of "KEY=VALUE,KEY=VALUE". */
@@ -152,6 +153,7 @@ static int cluster_open_kind(const char *name, const char *keys, struct cluster_
 {
   const struct cluster_kind *kind = cluster_kind_of(name);
   int rc = CHI_OK;
+  s->kind = kind;
   if (strcmp(name, "hostfile") == 0)
     s->path = keys;
   else

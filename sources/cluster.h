@@ -7,11 +7,16 @@
 
 #include "base.h"
 
+#define CLUSTER_COSTS 32u
+
 /* What chi_cluster_open was asked for. */
 struct cluster_spec {
   uint32_t nodes, up;
   uint64_t seed;
   uint64_t latency_ns, bandwidth; /* of the network between nodes, bytes a second; 0: as it is */
+  const struct cluster_kind *kind; /* NULL: not in this build */
+  uint32_t costs_set; /* of the simulation's costs, those that were given, and the values */
+  uint64_t cost[CLUSTER_COSTS];
   chi_config config;              /* of every node, with as many hosts; open may take it away */
   const struct cluster_watch *watch; /* NULL: nobody */
   const char *path; /* of the hostfile of a cluster that is there; then nothing else is set */
@@ -34,6 +39,8 @@ struct cluster_limits {
  * have been checked. NULL where it never can. */
 struct cluster_kind {
   const char *name;
+  /* Takes a key of a spec that only this kind has; CHI_ENOENT: it isn't one. NULL: has none. */
+  int (*key)(struct cluster_spec *spec, const char *name, const char *value, chi_error *err);
   int (*open)(struct cluster_spec *spec, const chi_module *const *modules, uint32_t count,
               chi_cluster **out, chi_error *err);
   void (*close)(chi_cluster *c);

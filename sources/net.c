@@ -52,6 +52,7 @@ void net_close(struct net *n)
     if (n->link[i])
       net_link_free(n->link[i]);
   CHI_ASSERT(n->timers == 0);
+  net_shelf_clear(n);
   alloc_put(n->alloc, n->link, (n->nodes + 1) * sizeof(struct net_link *));
   heap_fini(&n->timer);
   alloc_put(n->alloc, n, sizeof *n);
@@ -286,6 +287,8 @@ uint64_t net_step(struct net *n, uint64_t now)
   }
   if (n->draining && !n->given_up && n->now >= n->drain_at)
     net_give_up(n);
+  if (n->shelf && n->now - n->shelf_used >= NET_SHELF_NS) /* probes step us often enough */
+    net_shelf_clear(n);
   net_leave(n);
   struct heap_entry *first = heap_top(&n->timer);
   uint64_t next = first ? first->time : UINT64_MAX;

@@ -22,7 +22,7 @@
 #define NET_SLOTS 256u               /* requests under way to one peer */
 #define NET_BYTES (64ull << 20)      /* bulk bytes under way to one peer, or one request */
 #define NET_ASK_NS 250000000ull      /* without news, after which a request is asked for */
-#define NET_ACK_NS 20000000ull       /* an answer is acknowledged by then */
+#define NET_ACK_NS 250000000ull      /* an answer is acknowledged by then, if no request does it */
 #define NET_FAILED 16u               /* failed containers that a result names */
 #define NET_HOPS 8u                  /* times that "moved" is followed at once; then slower */
 #define NET_TRIES 8u                 /* times an idempotent part is lost and begun again */
@@ -31,6 +31,7 @@
                                      /* a peer is reminded of an answer */
 #define NET_BUSY_NS 1000000ull       /* first pause after "not run: busy"; doubles */
 #define NET_BUSY_MAX_NS 100000000ull
+#define NET_SHELF_NS 1000000000ull /* memory of bulk data is kept so long for more of it */
 #define NET_MARGIN_NS 2000000ull /* of the remaining time, kept back at each hop */
 
 struct net;
@@ -308,6 +309,8 @@ struct net {
   struct net_call *calls, *done, **done_end;
   struct net_run *runs, *last_run; /* as they came */
   struct net_link **link;          /* by node; NULL: none was needed yet */
+  struct net_block *shelf;         /* large blocks that are free, for the next bulk */
+  uint64_t shelf_bytes, shelf_used;
   bool draining, given_up;
   uint64_t drain_at;
   struct log_limit complaints, reports;
@@ -399,6 +402,8 @@ CHI_PRIVATE void net_run_free(struct net_run *run);
 /* Memory aligned as chi_bulk_alloc does; NULL: none. */
 CHI_PRIVATE void *net_store_get(struct net *n, struct net_store *s, uint64_t size);
 CHI_PRIVATE void net_store_free(struct net *n, struct net_store *s);
+/* Frees the large blocks that were kept for another use. */
+CHI_PRIVATE void net_shelf_clear(struct net *n);
 /* The sizes of a task's bulk fields, in order. CHI_ETOOBIG: more than WIRE_BULKS. */
 CHI_PRIVATE int net_rooms_get(const chi_type *type, const chi_task *task, uint64_t *rooms);
 /* A method leaves no more in a buffer than there is room; one that says so is corrected. */

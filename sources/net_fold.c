@@ -3,6 +3,8 @@
 
 #define NET_STORE_PAGE 4096u
 #define NET_STORE_LINE 64u
+#define NET_SHELF_LEAST (64u << 10)        /* smaller blocks cost little */
+#define NET_SHELF_BYTES (NET_BYTES + (1u << 20)) /* of blocks kept for the next use */
 
 struct net_block {
   struct net_block *next;
@@ -11,16 +13,55 @@ struct net_block {
 
 /* ---- bulk memory */
 
+/* Large blocks that were used just now are used again: fresh ones cost a fault for each page, which
+ * is more than to copy it. */
+static struct net_block *net_shelf_take(struct net *n, size_t whole)
+{
+  for (struct net_block **at = &n->shelf; *at; at = &(*at)->next) {
+    struct net_block *b = *at;
+    if (b->size < whole || b->size / 2 > whole)
+      continue;
+    *at = b->next;
+    n->shelf_bytes -= b->size;
+    return b;
+  }
+  return NULL;
+}
+
+static bool net_shelf_put(struct net *n, struct net_block *b)
+{
+  if (b->size < NET_SHELF_LEAST || b->size > NET_SHELF_BYTES - n->shelf_bytes)
+    return false;
+  b->next = n->shelf;
+  n->shelf = b;
+  n->shelf_bytes += b->size;
+  n->shelf_used = n->now;
+  return true;
+}
+
+void net_shelf_clear(struct net *n)
+{
+  while (n->shelf) {
+    struct net_block *b = n->shelf;
+    n->shelf = b->next;
+    n->shelf_bytes -= b->size;
+    alloc_put(n->alloc, b, b->size);
+  }
+  CHI_ASSERT(n->shelf_bytes == 0);
+}
+
 void *net_store_get(struct net *n, struct net_store *s, uint64_t size)
 {
   uint64_t align = size >= NET_STORE_PAGE ? NET_STORE_PAGE : NET_STORE_LINE;
   if (size == 0 || size > SIZE_MAX / 2)
     return NULL;
   size_t whole = sizeof(struct net_block) + (size_t)(size + align);
-  struct net_block *b = alloc_get(n->alloc, whole);
+  struct net_block *b = net_shelf_take(n, whole);
+  if (!b && (b = alloc_get(n->alloc, whole)))
+    b->size = whole;
   if (!b)
     return NULL;
-  *b = (struct net_block){.next = s->first, .size = whole};
+  b->next = s->first;
   s->first = b;
   s->bytes += size;
   uintptr_t data = (uintptr_t)(b + 1);
@@ -32,7 +73,8 @@ void net_store_free(struct net *n, struct net_store *s)
   while (s->first) {
     struct net_block *b = s->first;
     s->first = b->next;
-    alloc_put(n->alloc, b, b->size);
+    if (!net_shelf_put(n, b))
+      alloc_put(n->alloc, b, b->size);
   }
   s->bytes = 0;
 }
@@ -204,3 +246,5 @@ void net_failures_join(struct net_failures *f, const struct net_failures *from)
 
 #undef NET_STORE_PAGE
 #undef NET_STORE_LINE
+#undef NET_SHELF_LEAST
+#undef NET_SHELF_BYTES

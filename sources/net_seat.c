@@ -309,7 +309,9 @@ static void net_run_context(struct net_run *run, struct container *c)
   ctx->key_index = r->first;
   ctx->call_done = net_run_on_done;
   ctx->call_arg = run;
-  ctx->slow = method_is_slow(ctx->method, ctx->task->compute_us, ctx->task->io_size);
+  uint64_t ns = method_estimate(ctx->method, ctx->task->compute_us, ctx->task->io_size);
+  ctx->slow = ns >= METHOD_SLOW_NS;
+  ctx->brief = ns < WORKER_BRIEF_NS;
   if (r->remaining != 0 && r->remaining < UINT64_MAX - run->arrived)
     ctx->deadline = run->arrived + r->remaining;
 }

@@ -80,6 +80,7 @@ struct real_net {
   ev_timer tick;
   struct real_net_peer *peer; /* by node; that of self is unused */
   bool changed;               /* some peer's state is to be told */
+  bool heard;                 /* `in` may have messages: its descriptor, or a look, has told */
   struct inbox sent;          /* parcels that no frame of is read any more */
   int sent_fd;
   uint32_t guests; /* connections to us */
@@ -455,11 +456,13 @@ static bool real_net_receive(struct real_net *n)
 /* It only wakes: what there is is taken in the next turn. */
 static void real_net_on_wake(struct ev_loop *ev, ev_io *io, int events)
 {
-  const struct real_net *n = io->data;
+  struct real_net *n = io->data;
   (void)ev;
   (void)events;
   if (io == &n->sent_io)
     real_env_drain(io->fd);
+  else
+    n->heard = true;
 }
 
 static void real_net_hand_back(struct real_net *n)
@@ -501,15 +504,21 @@ bool real_net_turn(struct real_env *r)
   real_net_hand_back(n);
   if (n->changed)
     real_net_tell(n);
-  while (taken < REAL_NET_MESSAGES && real_net_receive(n))
-    taken++;
-  return taken == REAL_NET_MESSAGES || n->changed;
+  /* Its descriptor tells of what comes after a look that found nothing: looking costs a system
+   * call. */
+  while (n->heard && taken < REAL_NET_MESSAGES) {
+    n->heard = real_net_receive(n);
+    taken += n->heard;
+  }
+  return n->heard || n->changed;
 }
 
 bool real_net_ready(struct real_env *r)
 {
   struct real_net *n = r->net;
-  return n->context && (real_net_events(n->in) & ZMQ_POLLIN || !inbox_empty(&n->sent));
+  if (n->context && !n->heard)
+    n->heard = real_net_events(n->in) & ZMQ_POLLIN;
+  return n->context && (n->heard || !inbox_empty(&n->sent));
 }
 
 /* ---- sending --------------------------------------------------------------------------------- */
@@ -706,7 +715,8 @@ static int real_net_open(struct env *env, const chi_host *hosts, uint32_t count,
   int rc;
   CHI_ASSERT(!n->context && self < count);
   *n = (struct real_net){.env = n->env, .owner = n->owner, .ev = n->ev, .hosts = hosts,
-                         .count = count, .self = self, .port = port, .sent_fd = -1};
+                         .count = count, .self = self, .port = port, .sent_fd = -1,
+                         .heard = true};
   ev_timer_init(&n->tick, real_net_on_tick, 0., REAL_NET_TICK_S);
   n->tick.data = n;
   rc = real_net_prepare(n) ? real_net_open_doors(n, err)

@@ -19,6 +19,12 @@ void real_spin_ended(struct real_spin *s, bool found)
     s->window = 0;
 }
 
+void real_spin_crowded(struct real_spin *s)
+{
+  s->window = 0;
+  s->brief = 0;
+}
+
 void real_spin_slept(struct real_spin *s, uint64_t took)
 {
   bool brief = took < REAL_SPIN_WAKE_NS || took - REAL_SPIN_WAKE_NS < s->limit;

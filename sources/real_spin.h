@@ -19,6 +19,9 @@ struct real_spin {
 CHI_PRIVATE void real_spin_init(struct real_spin *s, uint64_t limit);
 /* A window has ended, with or without work. */
 CHI_PRIVATE void real_spin_ended(struct real_spin *s, bool found);
+/* Others want the CPU and keep it when they have it: who sleeps until there is work gets it sooner
+ * than who gives way again and again. */
+CHI_PRIVATE void real_spin_crowded(struct real_spin *s);
 /* A sleep has ended; from the last work to its end it took so long. */
 CHI_PRIVATE void real_spin_slept(struct real_spin *s, uint64_t took);
 

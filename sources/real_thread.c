@@ -26,6 +26,7 @@
 #define REAL_THREAD_TURNS 64          /* the least that a window gives way before it closes */
 #define REAL_THREAD_GATHER 64         /* pauses in which they do */
 #define REAL_THREAD_FEW 4u            /* in a step, that are worth them */
+#define REAL_THREAD_CROWDED_NS 300000u /* others keep the CPU for longer than those who spin do */
 #define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
 #define REAL_THREAD_ALT_SIZE 65536u   /* of the stack on which a memory fault is handled */
 
@@ -137,12 +138,19 @@ static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
   if (count_add(&crew->spinning, 1) < crew->spinners) {
     uint64_t end = t->now + t->spin.window;
     /* Where others run in between, time passes but nothing is spent: then turns count. */
-    for (int n = 0; !found && t->now < deadline && (t->now < end || n < REAL_THREAD_TURNS); n++) {
+    bool crowded = false;
+    for (int n = 0; !found && !crowded && t->now < deadline &&
+                    (t->now < end || n < REAL_THREAD_TURNS);
+         n++) {
+      uint64_t before = t->now;
       sched_yield();
       found = real_thread_listen(t);
       t->now = real_thread_now(t);
+      crowded = t->now - before > REAL_THREAD_CROWDED_NS;
     }
     real_spin_ended(&t->spin, found);
+    if (crowded)
+      real_spin_crowded(&t->spin);
   }
   count_add(&crew->spinning, UINT32_MAX);
   return found;
@@ -377,6 +385,7 @@ bool real_thread_inside(const struct real_thread_crew *crew)
 #undef REAL_THREAD_FEW
 #undef REAL_THREAD_TURNS
 #undef REAL_THREAD_GATHER
+#undef REAL_THREAD_CROWDED_NS
 #undef REAL_THREAD_POLL_NS
 #undef REAL_THREAD_ALT_SIZE
 

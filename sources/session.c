@@ -3,8 +3,9 @@
 #include "error.h"
 #include "hash.h"
 
-enum session_chunk_state { SESSION_UNUSED, SESSION_LEASED, SESSION_RETURNED };
+enum session_chunk_state { SESSION_UNUSED, SESSION_LEASED, SESSION_RESTING, SESSION_RETURNED };
 
+#define SESSION_REST_NS 500000000u /* for so long a large chunk that was returned keeps its pages */
 #define SESSION_TEND_FIRST 1000000ull /* nanoseconds between looks at what is closing */
 #define SESSION_TEND_LAST 200000000ull
 
@@ -149,6 +150,37 @@ static int session_segment(struct session_set *s, uint32_t kind, uint64_t size, 
   return rc;
 }
 
+/* The pages of the one chunk that rests go now. */
+static void session_rest_end(struct session_set *s)
+{
+  struct session *c = s->resting;
+  if (!c)
+    return;
+  struct session_chunk *k = &c->chunk[s->resting_chunk];
+  CHI_ASSERT(k->state == SESSION_RESTING);
+  s->crew->env->segment_discard(s->crew->env, &k->segment);
+  k->state = SESSION_RETURNED;
+  s->used[k->kind] -= k->segment.size;
+  c->used[k->kind] -= k->segment.size;
+  s->resting = NULL;
+}
+
+/* Giving pages back and populating them anew takes longer than to fill them: who uses one large
+ * buffer after the other gets the same pages again. Anybody else's wish comes first. */
+static bool session_rest_taken(struct session_set *s, const struct session *c, uint32_t kind,
+                               uint64_t size, uint32_t *number)
+{
+  struct session_chunk *k = s->resting == c ? &s->resting->chunk[s->resting_chunk] : NULL;
+  if (!k || k->kind != kind || k->segment.size != size) {
+    session_rest_end(s);
+    return false;
+  }
+  k->state = SESSION_LEASED;
+  *number = s->resting_chunk;
+  s->resting = NULL;
+  return true;
+}
+
 /* A chunk of that size that this client had before: still mapped on both sides. */
 static int session_lease_again(struct session_set *s, struct session *c, uint32_t kind,
                                uint64_t size, uint32_t *number)
@@ -178,6 +210,8 @@ static int session_lease(struct session_set *s, struct session *c,
   if (q->kind > SHM_CLIENT_DATA || q->size == 0 || q->size % SHM_CHUNK_SIZE != 0 ||
       q->size > SHM_SIZE_MAX)
     return CHI_EINVAL;
+  if (session_rest_taken(s, c, q->kind, q->size, &r->id))
+    return CHI_OK;
   int rc = session_lease_again(s, c, q->kind, q->size, &r->id);
   if (rc != CHI_ENOENT)
     return rc;
@@ -198,17 +232,19 @@ static int session_lease(struct session_set *s, struct session *c,
   return CHI_OK;
 }
 
-/* The pages go at once; the mapping stays, so that a task of a lying client that still points there
- * reads zeros instead of faulting. */
+/* The pages go at once, those of a large chunk soon; the mapping stays, so that a task of a lying
+ * client that still points there reads zeros instead of faulting. */
 static int session_return(struct session_set *s, struct session *c, uint32_t number)
 {
   if (number >= c->chunk_count || c->chunk[number].state != SESSION_LEASED)
     return CHI_EINVAL;
-  struct session_chunk *k = &c->chunk[number];
-  s->crew->env->segment_discard(s->crew->env, &k->segment);
-  k->state = SESSION_RETURNED;
-  s->used[k->kind] -= k->segment.size;
-  c->used[k->kind] -= k->segment.size;
+  session_rest_end(s);
+  s->resting = c;
+  s->resting_chunk = number;
+  s->resting_until = session_network(s)->now + SESSION_REST_NS;
+  c->chunk[number].state = SESSION_RESTING;
+  if (c->chunk[number].segment.size == SHM_CHUNK_SIZE)
+    session_rest_end(s);
   return CHI_OK;
 }
 
@@ -434,6 +470,7 @@ void session_hangup(struct session_set *s, env_link link)
 
 void session_end_all(struct session_set *s)
 {
+  session_rest_end(s);
   for (struct session *c = s->first; c; c = c->next)
     if (!c->gone)
       session_end(s, c);
@@ -442,6 +479,8 @@ void session_end_all(struct session_set *s)
 static void session_free(struct session_set *s, struct session *c)
 {
   struct worker_crew *crew = s->crew;
+  if (s->resting == c)
+    session_rest_end(s);
   for (uint32_t i = 0; i < c->chunk_count; i++) {
     if (c->chunk[i].state == SESSION_LEASED)
       s->used[c->chunk[i].kind] -= c->chunk[i].segment.size;
@@ -461,7 +500,7 @@ static bool session_queue_idle(const struct queue *q)
   return queue_in_flight(q) == 0;
 }
 
-uint64_t session_tend(struct session_set *s, uint64_t now)
+static uint64_t session_tend_closing(struct session_set *s, uint64_t now)
 {
   if (now < s->tend_at)
     return s->tend_at;
@@ -491,6 +530,14 @@ uint64_t session_tend(struct session_set *s, uint64_t now)
   s->tend_at = waiting ? now + s->tend_delay : UINT64_MAX;
   s->tend_delay = s->tend_delay * 2 < SESSION_TEND_LAST ? s->tend_delay * 2 : SESSION_TEND_LAST;
   return s->tend_at;
+}
+
+uint64_t session_tend(struct session_set *s, uint64_t now)
+{
+  uint64_t at = session_tend_closing(s, now);
+  if (s->resting && now >= s->resting_until)
+    session_rest_end(s);
+  return s->resting && s->resting_until < at ? s->resting_until : at;
 }
 
 uint64_t session_in_flight(const struct session *c)
@@ -585,3 +632,4 @@ uint32_t session_spread(struct session_set *s, uint32_t from, uint32_t to)
 
 #undef SESSION_TEND_FIRST
 #undef SESSION_TEND_LAST
+#undef SESSION_REST_NS

@@ -47,6 +47,9 @@ struct session_set {
   uint64_t tend_at, tend_delay; /* while something is closing */
   bool draining;                /* nobody new is let in */
   bool strays;                  /* lanes may be with a worker of another kind */
+  struct session *resting;      /* whose chunk keeps its pages for a moment; NULL: nobody's */
+  uint32_t resting_chunk;
+  uint64_t resting_until;
   struct log_limit limit;
 };
 

@@ -140,7 +140,7 @@ void worker_submit(struct worker *w, chi_ctx *ctx)
   }
   if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL))
     to = &crew->worker[crew->count - 1];
-  else if (w->kind == WORKER_NETWORK || (ctx->slow && w->kind != WORKER_SLOW))
+  else if ((w->kind == WORKER_NETWORK && !ctx->brief) || (ctx->slow && w->kind != WORKER_SLOW))
     to = ctx->slow || crew->fast == 0 ? worker_of_slow(crew)
                                       : &crew->worker[count_add(&crew->turn, 1) % crew->fast];
   ctx->state = TASK_QUEUED;

@@ -16,6 +16,7 @@
 
 enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
 
+#define WORKER_BRIEF_NS 2500u   /* below this, which only measuring shows, a hand-over costs more */
 #define WORKER_FIBERS 1024u     /* tasks begun and not ended, per worker */
 #define WORKER_RESERVE 64u      /* more of them for each level of subtasks */
 #define WORKER_DEPTH 16u        /* levels of subtasks */

@@ -36,7 +36,8 @@ enum bench_unit {
   BENCH_BYTES,
   BENCH_PERCENT,
   BENCH_TIMES,
-  BENCH_PER_DAY
+  BENCH_PER_DAY,
+  BENCH_NUMBER
 };
 
 /* A row of the table. */
@@ -49,6 +50,13 @@ struct bench_figure {
   /* Measures all rounds; returns false, with the note set, if it could not. */
   bool (*run)(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
 };
+
+/* ---- cmd_bench.c */
+
+/* Makes b->directory in `directory`, or (NULL) where temporary files go; false: a message says why
+ * not. bench_clean removes it and what is in it. */
+bool bench_directory(struct bench *b, const char *directory);
+void bench_clean(const struct bench *b);
 
 /* ---- bench_daemon.c */
 
@@ -63,6 +71,11 @@ struct bench_daemon {
  * and waits until it serves. False: the note says why. */
 bool bench_daemon_start(const struct bench *b, const char *config, int cpu, struct bench_daemon *d,
                         char *note, size_t size);
+/* The same for a node of a cluster: its number, and a hostfile of nodes that share the port. */
+bool bench_daemon_join(const struct bench *b, const char *hostfile, uint32_t port, uint32_t node,
+                       int cpu, struct bench_daemon *d, char *note, size_t size);
+/* A port that this process takes for its daemons. */
+uint32_t bench_daemon_port(void);
 void bench_daemon_stop(struct bench_daemon *d);
 /* What `chimaera bench --serve FILE` does. */
 int bench_daemon_serve(const struct cli *cli, const char *file);
@@ -75,6 +88,12 @@ uint64_t bench_nops(struct cli_link *link, uint32_t window, uint64_t ns, uint64_
 
 /* The module `bench` itself. */
 const chi_module *bench_module(void);
+
+/* How often the threads of a process have waited for something so far: of the one of that name, or
+ * (NULL) of all. */
+uint64_t bench_waits(pid_t pid, const char *thread);
+/* Nanoseconds of CPU that its thread of that name has used so far; 0: the kernel doesn't tell. */
+uint64_t bench_thread_time(pid_t pid, const char *thread);
 
 bool bench_run_idle(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
 bool bench_run_start(const struct bench *b, const struct bench_figure *f, struct bench_result *r);
@@ -102,6 +121,80 @@ bool bench_raw_uring(const char *path, uint64_t size, bool writing, uint32_t dep
                      double *out);
 /* Pins this thread to a cpu; BENCH_NOWHERE: to none. */
 void bench_pin(int cpu);
+
+/* ---- bench_task.c */
+
+#define BENCH_SAMPLES 4096
+
+/* Times, of which the first so many are kept. */
+struct bench_samples {
+  uint32_t count;
+  uint64_t ns[BENCH_SAMPLES];
+};
+void bench_sample(struct bench_samples *s, uint64_t ns);
+/* What half of them are at most; sorts them. UINT64_MAX: there are none. */
+double bench_half(struct bench_samples *s);
+/* Runs a task for the own node after a pause each, for so long; half took at most so many ns. 0: a
+ * task failed. */
+double bench_nops_calm(struct cli_link *link, uint64_t pause_ns, uint64_t ns);
+
+/* ---- bench_zmq.c: what ZeroMQ alone does, between this process and others that answer */
+
+#define BENCH_NODES_MAX 5
+#define BENCH_PEERS_MAX 8
+#define BENCH_BURST_MAX 256 /* messages on their way */
+
+/* Messages there and back between a DEALER here and a ROUTER in each peer. A message has a first
+ * part of `out` bytes, and a second one if bulk is not 0, which is sent from where it lies, with a
+ * stamp in each page, received into a buffer and looked at there. The answer has `in` bytes. */
+struct bench_exchange {
+  uint32_t peers, window;
+  uint64_t out, in, bulk;
+  uint64_t pause_ns; /* before each message, of which one is on its way; 0: none */
+  int cpu, other;    /* of this process and of the peers */
+};
+/* Messages answered per second, during about `ns`; with pauses, one over what half of the round
+ * trips take at most. 0: something failed or was wrong. */
+double bench_raw_exchange(const struct bench_exchange *x, uint64_t ns);
+/* The stamps of bulk data, one in each page. */
+void bench_stamp(void *data, uint64_t size, uint64_t stamp);
+bool bench_stamped(const void *data, uint64_t size, uint64_t stamp);
+
+/* ---- bench_remote.c: tasks for other nodes */
+
+/* So many nodes on loopback addresses, and a client of node 0. */
+struct bench_remote {
+  uint32_t nodes;
+  struct bench_daemon daemon[BENCH_NODES_MAX];
+  struct cli_link link;
+};
+/* What node 0 has exchanged with the others so far. */
+struct bench_traffic {
+  double sent, received, bytes_sent, bytes_received; /* messages */
+  double tasks;                                      /* sent in them */
+};
+/* cpus: where each daemon is pinned; NULL: nowhere. False: the note says why. */
+bool bench_remote_open(const struct bench *b, uint32_t nodes, const int *cpus,
+                       struct bench_remote *c, struct bench_result *r);
+void bench_remote_close(struct bench_remote *c);
+/* Runs tasks for all other nodes in turn, `window` at a time, of 64 bytes or with bulk of that size
+ * if it is not 0, for about so long. How many in a second; 0: one failed or gave a wrong result. */
+double bench_remote_run(struct bench_remote *c, uint32_t window, uint64_t size, uint64_t ns);
+bool bench_remote_traffic(struct bench_remote *c, struct bench_traffic *out);
+/* One task after the other, with a pause before each. How many; *half: half took at most so long.
+ * 0: one failed. */
+uint64_t bench_remote_calm(struct bench_remote *c, uint64_t pause_ns, uint64_t ns, double *half);
+
+bool bench_run_remote_latency(const struct bench *b, const struct bench_figure *f,
+                              struct bench_result *r);
+bool bench_run_remote_rate(const struct bench *b, const struct bench_figure *f,
+                           struct bench_result *r);
+bool bench_run_remote_bulk(const struct bench *b, const struct bench_figure *f,
+                           struct bench_result *r);
+bool bench_run_remote_wakeups(const struct bench *b, const struct bench_figure *f,
+                              struct bench_result *r);
+bool bench_run_remote_idle(const struct bench *b, const struct bench_figure *f,
+                           struct bench_result *r);
 
 /* ---- bench_task.c, bench_io.c: our side of the same */
 
@@ -133,6 +226,14 @@ int bench_field_run(const struct cli *cli);
 /* The task of the module `bench`: gives back what it got, plus one. */
 #define BENCH_NOP(X, T) X(T, IN, u64, in) X(T, OUT, u64, out)
 CHI_TASK(bench_nop, 10, BENCH_NOP)
+/* Eight words there and back, each one more. */
+#define BENCH_LINE(X, T)                                                                           \
+  X(T, INOUT, u64, a) X(T, INOUT, u64, b) X(T, INOUT, u64, c) X(T, INOUT, u64, d)                  \
+  X(T, INOUT, u64, e) X(T, INOUT, u64, f) X(T, INOUT, u64, g) X(T, INOUT, u64, h)
+CHI_TASK(bench_line, 11, BENCH_LINE)
+/* Looks at stamped data and says whether it is right. */
+#define BENCH_BULK(X, T) X(T, IN, bulk, data) X(T, IN, u64, stamp) X(T, OUT, u64, right)
+CHI_TASK(bench_bulk, 12, BENCH_BULK)
 #define BENCH_POOL ((chi_pool_id){900, 0})
 #define BENCH_POOL_CONFIG                                                                          \
   "compose:\n- {mod_name: bench, pool_name: bench, pool_query: local, pool_id: \"900.0\"}\n"

@@ -1,6 +1,7 @@
 /* bench_daemon.c - a daemon of the benchmark's own: starting it, what it costs. */
 #include "bench.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -49,7 +50,21 @@ static int bench_nop_run(chi_ctx *ctx, struct bench_state *self, struct bench_no
   return CHI_OK;
 }
 
-#define DAEMON_METHODS(M, S) M(S, bench_nop)
+static int bench_line_run(chi_ctx *ctx, struct bench_state *self, struct bench_line *t)
+{
+  (void)ctx, (void)self;
+  t->a++, t->b++, t->c++, t->d++, t->e++, t->f++, t->g++, t->h++;
+  return CHI_OK;
+}
+
+static int bench_bulk_run(chi_ctx *ctx, struct bench_state *self, struct bench_bulk *t)
+{
+  (void)ctx, (void)self;
+  t->right = bench_stamped(t->data.data, t->data.size, t->stamp);
+  return CHI_OK;
+}
+
+#define DAEMON_METHODS(M, S) M(S, bench_nop) M(S, bench_line) M(S, bench_bulk)
 CHI_METHODS(bench_state, DAEMON_METHODS)
 
 static const chi_module daemon_module = {.version = CHI_MODULE_VERSION,
@@ -86,21 +101,32 @@ int bench_daemon_serve(const struct cli *cli, const char *file)
 
 /* ---- starting it ------------------------------------------------------------------------ */
 
-static bool daemon_configure(const struct bench *b, const char *config, const char *path,
-                             struct bench_daemon *d)
+static void daemon_path(const struct bench *b, char *path, size_t size)
+{
+  snprintf(path, size, "%s/config.yaml", b->directory);
+}
+
+uint32_t bench_daemon_port(void)
+{
+  static uint32_t number;
+  return 20000 + (uint32_t)getpid() % 20000 + number++ % 100;
+}
+
+/* networking: lines of that section beside the port. */
+static bool daemon_configure(const struct bench *b, uint32_t port, const char *networking,
+                             const char *config, const char *path, struct bench_daemon *d)
 {
   static int number;
-  unsigned port = 20000 + (unsigned)(getpid() % 20000) + (unsigned)(number++ % 100);
   char name[40];
   FILE *out = fopen(path, "we");
   if (!out)
     return false;
-  snprintf(name, sizeof(name), "chi_bench_%d_%d", (int)getpid(), number);
+  snprintf(name, sizeof(name), "chi_bench_%d_%d", (int)getpid(), ++number);
   snprintf(d->instance, sizeof(d->instance), "%s:%u", name, port);
   fprintf(out,
-          "networking:\n  port: %u\nshared_memory:\n  main_segment_name: %s\n"
+          "networking:\n  port: %u\n%sshared_memory:\n  main_segment_name: %s\n"
           "logging:\n  level: warning\n  file: %s/log\n%s",
-          port, name, b->directory, config);
+          port, networking, name, b->directory, config);
   return fclose(out) == 0;
 }
 
@@ -132,19 +158,15 @@ static pid_t daemon_spawn(const char *path, int ends[2])
   return pid;
 }
 
-bool bench_daemon_start(const struct bench *b, const char *config, int cpu, struct bench_daemon *d,
-                        char *note, size_t size)
+/* Starts it with the configuration at b->directory/config.yaml. */
+static bool daemon_start(const struct bench *b, int cpu, struct bench_daemon *d, char *note,
+                         size_t size)
 {
   char path[CHI_PATH_MAX + 32], line[16];
   struct pollfd output = {-1, POLLIN, 0};
   int ends[2] = {-1, -1};
   bool ready;
-  snprintf(path, sizeof(path), "%s/config.yaml", b->directory);
-  *d = (struct bench_daemon){.pid = -1, .input = -1};
-  if (!daemon_configure(b, config, path, d)) {
-    snprintf(note, size, "%s: %s", path, strerror(errno));
-    return false;
-  }
+  daemon_path(b, path, sizeof(path));
   bench_pin(cpu); /* inherited */
   d->pid = daemon_spawn(path, ends);
   bench_pin(BENCH_NOWHERE);
@@ -158,6 +180,36 @@ bool bench_daemon_start(const struct bench *b, const char *config, int cpu, stru
     bench_daemon_stop(d);
   }
   return ready;
+}
+
+bool bench_daemon_start(const struct bench *b, const char *config, int cpu, struct bench_daemon *d,
+                        char *note, size_t size)
+{
+  char path[CHI_PATH_MAX + 32];
+  *d = (struct bench_daemon){.pid = -1, .input = -1};
+  daemon_path(b, path, sizeof(path));
+  if (daemon_configure(b, bench_daemon_port(), "", config, path, d))
+    return daemon_start(b, cpu, d, note, size);
+  snprintf(note, size, "%s: %s", path, strerror(errno));
+  return false;
+}
+
+bool bench_daemon_join(const struct bench *b, const char *hostfile, uint32_t port, uint32_t node,
+                       int cpu, struct bench_daemon *d, char *note, size_t size)
+{
+  char path[CHI_PATH_MAX + 32], networking[CHI_PATH_MAX + 64], number[16];
+  bool good = false;
+  *d = (struct bench_daemon){.pid = -1, .input = -1};
+  daemon_path(b, path, sizeof(path));
+  snprintf(networking, sizeof(networking), "  hostfile: \"%s\"\n", hostfile);
+  snprintf(number, sizeof(number), "%u", node);
+  setenv("CHI_NODE", number, 1);
+  if (daemon_configure(b, port, networking, "", path, d))
+    good = daemon_start(b, cpu, d, note, size);
+  else
+    snprintf(note, size, "%s: %s", path, strerror(errno));
+  unsetenv("CHI_NODE");
+  return good;
 }
 
 void bench_daemon_stop(struct bench_daemon *d)
@@ -191,6 +243,55 @@ uint64_t bench_cpu_time(pid_t pid)
   if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &t) != 0)
     return 0;
   return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* A number of one thread, if it is of that name (NULL: whatever it is called), else 0. */
+static uint64_t daemon_thread_number(const char *task, const char *file, const char *format,
+                                     const char *thread)
+{
+  char path[400], line[200], name[32] = "";
+  unsigned long long number = 0;
+  FILE *in;
+  snprintf(path, sizeof(path), "%s/comm", task);
+  in = fopen(path, "re");
+  if (in && fscanf(in, "%31s", name) != 1)
+    name[0] = '\0';
+  if (in)
+    fclose(in);
+  snprintf(path, sizeof(path), "%s/%s", task, file);
+  in = thread && strcmp(name, thread) != 0 ? NULL : fopen(path, "re");
+  while (in && fgets(line, sizeof(line), in) && sscanf(line, format, &number) != 1)
+    ;
+  if (in)
+    fclose(in);
+  return number;
+}
+
+static uint64_t daemon_threads(pid_t pid, const char *file, const char *format, const char *thread)
+{
+  char path[64], task[sizeof(path) + 300];
+  uint64_t sum = 0;
+  const struct dirent *entry;
+  DIR *tasks;
+  snprintf(path, sizeof(path), "/proc/%ld/task", (long)pid);
+  tasks = opendir(path);
+  while (tasks && (entry = readdir(tasks))) {
+    snprintf(task, sizeof(task), "%s/%s", path, entry->d_name);
+    sum += entry->d_name[0] == '.' ? 0 : daemon_thread_number(task, file, format, thread);
+  }
+  if (tasks)
+    closedir(tasks);
+  return sum;
+}
+
+uint64_t bench_waits(pid_t pid, const char *thread)
+{
+  return daemon_threads(pid, "status", "voluntary_ctxt_switches: %llu", thread);
+}
+
+uint64_t bench_thread_time(pid_t pid, const char *thread)
+{
+  return daemon_threads(pid, "schedstat", "%llu", thread);
 }
 
 static uint64_t daemon_rss(pid_t pid)

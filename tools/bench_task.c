@@ -55,6 +55,39 @@ uint64_t bench_nops(struct cli_link *link, uint32_t window, uint64_t ns, uint64_
   return right ? got : 0;
 }
 
+void bench_sample(struct bench_samples *s, uint64_t ns)
+{
+  if (s->count < BENCH_SAMPLES)
+    s->ns[s->count++] = ns;
+}
+
+static int task_compare_ns(const void *a, const void *b)
+{
+  uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+  return (x > y) - (x < y);
+}
+
+double bench_half(struct bench_samples *s)
+{
+  qsort(s->ns, s->count, sizeof(*s->ns), task_compare_ns);
+  return s->count ? (double)s->ns[s->count / 2] : (double)UINT64_MAX;
+}
+
+double bench_nops_calm(struct cli_link *link, uint64_t pause_ns, uint64_t ns)
+{
+  struct timespec pause = {0, (long)pause_ns};
+  struct bench_samples samples = {.count = 0};
+  uint64_t end = cli_now() + ns;
+  bool right = true;
+  for (uint64_t i = 0; right && cli_now() < end; i++) {
+    nanosleep(&pause, NULL);
+    uint64_t begin = cli_now();
+    right = task_finish(link, task_submit(link, i), i);
+    bench_sample(&samples, cli_now() - begin);
+  }
+  return right ? bench_half(&samples) : 0;
+}
+
 /* ---- round trips ------------------------------------------------------------------------ */
 
 static int task_compare(const void *a, const void *b)

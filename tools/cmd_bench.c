@@ -34,6 +34,30 @@ static const struct bench_figure bench_figures[] = {
     {"start", "start to first answer", BENCH_NS_ALONE, true, 50e6, 0, bench_run_start},
     {"memory", "resident beyond leased chunks", BENCH_BYTES, true, 16 << 20, 0, bench_run_memory},
     {"idle", "idle daemon, share of a core", BENCH_PERCENT, true, 0.5, 0, bench_run_idle},
+    {"remote-latency", "round trip to another node, pinned apart | ZeroMQ", BENCH_NS, true, 1.3, 2,
+     bench_run_remote_latency},
+    {"remote-latency-3", "the same, 3 nodes, not pinned | ZeroMQ", BENCH_NS, true, 0, 3,
+     bench_run_remote_latency},
+    {"remote-latency-5", "the same, 5 nodes, not pinned | ZeroMQ", BENCH_NS, true, 0, 5,
+     bench_run_remote_latency},
+    {"remote-rate", "tasks/s to another node, 64 bytes | ZeroMQ", BENCH_PER_SECOND, false, 0.7, 2,
+     bench_run_remote_rate},
+    {"remote-rate-3", "the same, 3 nodes, not pinned | ZeroMQ", BENCH_PER_SECOND, false, 0, 3,
+     bench_run_remote_rate},
+    {"remote-rate-5", "the same, 5 nodes, not pinned | ZeroMQ", BENCH_PER_SECOND, false, 0, 5,
+     bench_run_remote_rate},
+    {"remote-bulk-1m", "1 MiB to another node | ZeroMQ into a buffer", BENCH_BYTES_PER_SECOND,
+     false, 0.9, 1 << 8 | 2, bench_run_remote_bulk},
+    {"remote-bulk-64m", "64 MiB to another node | ZeroMQ into a buffer", BENCH_BYTES_PER_SECOND,
+     false, 0.9, 64 << 8 | 2, bench_run_remote_bulk},
+    {"remote-bulk-3", "1 MiB, 3 nodes | ZeroMQ into a buffer", BENCH_BYTES_PER_SECOND, false, 0,
+     1 << 8 | 3, bench_run_remote_bulk},
+    {"remote-bulk-5", "1 MiB, 5 nodes | ZeroMQ into a buffer", BENCH_BYTES_PER_SECOND, false, 0,
+     1 << 8 | 5, bench_run_remote_bulk},
+    {"remote-wakeups", "wake-ups of network workers a message", BENCH_NUMBER, true, 1, 2,
+     bench_run_remote_wakeups},
+    {"remote-idle", "3 idle daemons, share of a core", BENCH_PERCENT, true, 1, 3,
+     bench_run_remote_idle},
     {"compile", "cc -O2 -c chimaera.c", BENCH_NS_ALONE, true, 10e9, 0, bench_run_compile},
     {"sim-events", "simulation, events/s | bare event loop", BENCH_EVENTS, false, 1e6, 0,
      bench_run_sim_events},
@@ -124,6 +148,9 @@ static const char *bench_value(enum bench_unit unit, double x, char *buf, size_t
     return buf;
   case BENCH_BYTES:
     return cli_bytes(x, buf, size);
+  case BENCH_NUMBER:
+    snprintf(buf, size, "%.2f", x);
+    return buf;
   case BENCH_TIMES:
     snprintf(buf, size, "%sx", cli_count(x, text, sizeof(text)));
     return buf;
@@ -275,13 +302,24 @@ static int bench_figures_run(const struct bench *b)
   return failed || (missed && cli_value(b->cli, "strict")) ? CLI_FAILED : CLI_OK;
 }
 
-/* The files in the temporary directory are few and known. */
-static void bench_clean(const struct bench *b)
+bool bench_directory(struct bench *b, const char *directory)
+{
+  if (!directory)
+    directory = getenv("TMPDIR") ? getenv("TMPDIR") : "/var/tmp";
+  snprintf(b->directory, sizeof(b->directory), "%s/chimaera-bench-XXXXXX", directory);
+  if (mkdtemp(b->directory))
+    return true;
+  cli_fail(b->cli, "%s: %s", b->directory, strerror(errno));
+  return false;
+}
+
+/* The files there are few and known. */
+void bench_clean(const struct bench *b)
 {
   static const char *const names[] = {
       "config.yaml",      "log",      "start",           "start.chi-log", "device-0",
       "device-0.chi-log", "device-1", "device-1.chi-log",
-      "chimaera.o"};
+      "chimaera.o",       "hosts"};
   char path[CHI_PATH_MAX + 32];
   for (size_t i = 0; i < CHI_COUNT(names); i++) {
     snprintf(path, sizeof(path), "%s/%s", b->directory, names[i]);
@@ -312,11 +350,8 @@ static int bench_run(struct cli *cli)
   b.idle_ns = idle_s * 1000000000;
   if (b.round_ns < 1000000)
     return cli_usage(cli, "--seconds: expected 1ms at least");
-  if (!directory)
-    directory = getenv("TMPDIR") ? getenv("TMPDIR") : "/var/tmp";
-  snprintf(b.directory, sizeof(b.directory), "%s/chimaera-bench-XXXXXX", directory);
-  if (!mkdtemp(b.directory))
-    return cli_fail(cli, "%s: %s", b.directory, strerror(errno));
+  if (!bench_directory(&b, directory))
+    return CLI_FAILED;
   status = bench_figures_run(&b);
   bench_clean(&b);
   return status;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "profile.h"
 #include "trace_chrome.h"
 #include "trace_html.h"
 
@@ -297,6 +298,23 @@ static int simulate_saved(struct simulate_ask *ask, const char *mode)
   return status;
 }
 
+/* The costs of --profile instead of the scenario's. */
+static bool simulate_profile(const struct cli *cli, struct scenario *s)
+{
+  const char *path = cli_value(cli, "profile");
+  struct profile p;
+  if (!path)
+    return true;
+  if (!profile_load(cli, path, &p))
+    return false;
+  s->costs.count = p.count;
+  for (uint32_t i = 0; i < p.count; i++) {
+    snprintf(s->costs.item[i].name, SCENARIO_NAME, "%s", p.cost[i].name);
+    snprintf(s->costs.item[i].value, SCENARIO_VALUE, "%s", p.cost[i].value);
+  }
+  return true;
+}
+
 static int simulate_run_command(struct cli *cli)
 {
   struct simulate_ask ask = {.cli = cli};
@@ -313,7 +331,7 @@ static int simulate_run_command(struct cli *cli)
   if (!ask.s)
     return CLI_USAGE;
   status = CLI_USAGE;
-  if (cli_number(cli, "seed", 0, UINT64_MAX, &ask.s->seed))
+  if (simulate_profile(cli, ask.s) && cli_number(cli, "seed", 0, UINT64_MAX, &ask.s->seed))
     status = simulate_do(&ask, mode);
   scenario_free(ask.s);
   return status;
@@ -351,6 +369,7 @@ const struct cli_command cmd_sim = {
                 {"minutes", "M", "begin no run after that time"},
                 {"swarm", NULL, "only some kinds of faults and other limits in each run"},
                 {"allow-zero", NULL, "what never happened is no failure"},
+                {"profile", "FILE", "costs, as chimaera calibrate writes them"},
                 {"output", "DIR", "where failing runs are saved; default: here"},
                 {"replay", "FILE", "run a saved run again, and compare"},
                 {"shrink", "FILE", "look for the smallest run that fails as this one does"},

@@ -111,8 +111,10 @@ static bool trial_spec(const struct scenario *s, char *spec, size_t size)
 {
   size_t n = (size_t)snprintf(spec, size, "sim:nodes=%u,seed=%llu,up=%u", s->nodes,
                               (unsigned long long)s->seed, s->up ? s->up : s->nodes);
-  for (uint32_t i = 0; i < s->config.count && n < size; i++) {
-    const struct scenario_setting *item = &s->config.item[i];
+  for (uint32_t i = 0; i < s->costs.count + s->config.count && n < size; i++) {
+    bool cost = i < s->costs.count;
+    const struct scenario_setting *item =
+        cost ? &s->costs.item[i] : &s->config.item[i - s->costs.count];
     bool plain = !strpbrk(item->name, ",=") && !strchr(item->value, ',');
     n += (size_t)snprintf(spec + n, size - n, ",%s=%s", plain ? item->name : "?", item->value);
   }

@@ -551,6 +551,10 @@ void scenario_print(const struct scenario *s, chi_put_fn *put, void *arg)
   scenario_say_text(&o, "name: ", s->name);
   scenario_say(&o, "\nnodes: %u\nup: %u\nseed: %llu\n", s->nodes, s->up ? s->up : s->nodes,
                (unsigned long long)s->seed);
+  if (s->costs.count) {
+    scenario_say_list(&o, "costs: ", &s->costs);
+    scenario_say(&o, "\n");
+  }
   scenario_say_list(&o, "config: ", &s->config);
   if (s->module_path[0])
     scenario_say_text(&o, "\nmodule_path: ", s->module_path);

@@ -84,7 +84,7 @@ struct scenario {
   char name[SCENARIO_NAME];
   uint32_t nodes, up; /* up 0: all */
   uint64_t seed;
-  struct scenario_list config;
+  struct scenario_list costs, config; /* of a profile; the configuration comes second */
   char module_path[CHI_PATH_MAX]; /* directories, separated by colons */
   char modules[SCENARIO_MODULES][SCENARIO_NAME];
   uint32_t module_count;

@@ -576,6 +576,7 @@ static const struct scenario_key scenario_keys[] = {
     {"nodes", scenario_read_number, SCENARIO_AT(nodes), 1, CHI_CLUSTER_NODES_MAX},
     {"up", scenario_read_number, SCENARIO_AT(up), 1, CHI_CLUSTER_NODES_MAX},
     {"seed", scenario_read_number, SCENARIO_AT(seed), 0, UINT64_MAX},
+    {"costs", scenario_read_settings, SCENARIO_AT(costs), 0, 0},
     {"config", scenario_read_settings, SCENARIO_AT(config), 0, 0},
     {"module_path", scenario_read_text, SCENARIO_AT(module_path), 0, CHI_PATH_MAX},
     {"modules", scenario_read_modules, 0, 0, 0},

@@ -81,7 +81,7 @@ chi help stop
 want 0 '^usage: chimaera stop'
 chi strat
 want 2 'no command "strat"; nearest is start'
-for command in start stop status top compose call put get bench config metrics version; do
+for command in start stop status top compose call put get bench calibrate config metrics version; do
   chi $command --help
   want 0 "^usage: chimaera $command" '^Options:' '^  --help'
   chi $command --no-such-option
@@ -597,6 +597,10 @@ chi bench --only nosuch
 want 2 'there is no such figure'
 chi bench --only alloc --rounds 2 --seconds 0.05 --json --directory "$temp"
 want 0 '"figure":"alloc-task"' '"rounds":\[{"ours":[0-9.]*,"raw":[0-9.]*},{'
+chi bench --only remote --rounds 2 --seconds 0.05 --idle-seconds 1 --json --directory "$temp"
+want 0 '"figure":"remote-latency".*"rounds":\[{"ours":[0-9.]*,"raw":[0-9.]*},{' \
+  '"figure":"remote-rate-5"' '"figure":"remote-bulk-64m"' '"figure":"remote-wakeups"' \
+  '"figure":"remote-idle"'
 chi bench --only alloc-4k --rounds 1 --seconds 0.05 --directory /no/such
 want 1 '/no/such'
 

@@ -396,6 +396,29 @@ TEST(spent_budget_is_an_error_and_comes_back)
   CHECK_STR(stage_close(&st), "");
 }
 
+/* Who uses one large buffer after the other gets the same pages again; what another one wishes
+ * for comes first; and without more wishes they are given back. */
+TEST(large_buffer_is_used_again_and_then_given_back)
+{
+  struct stage st;
+  struct figures before;
+  chi_bulk bulk = {0}, other = {0};
+  CHECK_STR(stage_open(&st, "memory: {client_data_segment_size: 20M}\n", "calc"), "");
+  CHECK_INT(figures_begin(&st.s, &before), CHI_OK);
+  for (unsigned i = 0; i < 5; i++) {
+    CHECK_INT(chi_bulk_alloc(st.s.queue, 16 << 20, &bulk), CHI_OK);
+    const unsigned char *bytes = bulk.data;
+    CHECK(i == 0 || (bytes[0] == i && bytes[(16 << 20) - 1] == i));
+    memset(bulk.data, (int)i + 1, 16 << 20);
+    CHECK_INT(chi_bulk_free(st.s.queue, &bulk), CHI_OK);
+  }
+  CHECK_INT(chi_bulk_alloc(st.s.queue, 12 << 20, &other), CHI_OK);
+  CHECK_INT(chi_bulk_alloc(st.s.queue, 16 << 20, &bulk), CHI_ENOMEM);
+  CHECK_INT(chi_bulk_free(st.s.queue, &other), CHI_OK);
+  CHECK_STR(figures_return(&st.s, &before, 5000), "");
+  CHECK_STR(stage_close(&st), "");
+}
+
 TEST(idle_chunks_are_given_back)
 {
   struct stage st;

@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 
 #define NODES 3
 #define MET_MS (15000 * SLOW)
@@ -318,7 +319,9 @@ TEST(who_is_frozen_is_told_and_goes_on_where_it_was)
   static struct town t;
   uint64_t sum = 0;
   CHECK_STR(town_open(&t, 2), "");
+  siginfo_t stopped; /* until all of its threads are, they may still answer */
   kill(t.node[1].pid, SIGSTOP);
+  CHECK_INT(waitid(P_PID, (id_t)t.node[1].pid, &stopped, WSTOPPED), 0);
   uint64_t begun = now_ns();
   int rc = town_add(&t, 0, 1, &sum);
   CHECK(rc == CHI_EUNREACHABLE || rc == CHI_EUNKNOWN || rc == CHI_ETIMEOUT);

@@ -71,3 +71,18 @@ TEST(a_limit_of_zero_never_spins)
   sleep_briefly(&s, 1);
   CHECK_INT(s.window, 0);
 }
+
+TEST(a_thread_among_many_does_not_spin)
+{
+  struct real_spin s;
+  real_spin_init(&s, LIMIT);
+  sleep_briefly(&s, 1);
+  real_spin_ended(&s, true);
+  real_spin_crowded(&s);
+  CHECK_INT(s.window, 0);
+  for (int i = 0; i < 3; i++)
+    real_spin_slept(&s, 1);
+  CHECK_INT(s.window, 0);
+  real_spin_slept(&s, 1);
+  CHECK_INT(s.window, LIMIT);
+}

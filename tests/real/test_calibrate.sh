@@ -1,0 +1,138 @@
+#!/bin/bash
+# test_calibrate.sh - chimaera calibrate: it measures, its profile loads everywhere, and what a
+# simulation predicts with it is of the right size. How near it comes is printed, not judged.
+#
+# Needs CHIMAERA, the program; closes with the counts.
+set -u
+LC_ALL=C
+export LC_ALL
+here=$(cd "$(dirname "$0")/../.." && pwd)
+: "${BUILD:=$here/build/gcc-amalgam}" "${CHIMAERA:=$BUILD/chimaera}"
+if ! [ -x "$CHIMAERA" ]; then
+  echo "$CHIMAERA: is not there; make builds it" >&2
+  exit 1
+fi
+case $CHIMAERA in
+/*) ;;
+*) CHIMAERA=$PWD/$CHIMAERA ;;
+esac
+temp=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-calibrate-XXXXXX") || exit 1
+trap 'rm -rf "$temp"' EXIT
+cd "$temp" || exit 1
+passed=0 failed=0 status=0
+unset CHI_SERVER_CONF WRP_RUNTIME_CONF CHI_NODE
+
+chi()
+{
+  timeout 300 "$CHIMAERA" "$@" >out 2>err </dev/null
+  status=$?
+}
+
+# $1: the status that the last run should have had; the rest: patterns of lines in either output.
+want()
+{
+  local pattern bad=
+  [ "$status" = "$1" ] || bad="status $status, want $1"
+  shift
+  for pattern in "$@"; do
+    cat out err | grep -q -e "$pattern" || bad="no line like: $pattern"
+  done
+  if [ -z "$bad" ]; then
+    passed=$((passed + 1))
+    return
+  fi
+  failed=$((failed + 1))
+  echo "FAIL line ${BASH_LINENO[0]}: $bad"
+  sed 's/^/  | /' out err | head -n 20
+}
+
+# $1: a name within the JSON of --compare; $2: predicted or measured. Its whole number.
+figure()
+{
+  sed -n "s/.*\"$1\":{[^}]*\"$2\":\([0-9]*\).*/\1/p" out
+}
+
+# It lies between a tenth of the other and ten times it.
+near()
+{
+  local predicted measured
+  predicted=$(figure "$1" predicted) measured=$(figure "$1" measured)
+  if [ "${predicted:-0}" -gt $((${measured:-0} / 10)) ] &&
+    [ "${predicted:-0}" -lt $((${measured:-0} * 10)) ]; then
+    status=0
+  else
+    status="predicted ${predicted:-nothing}, measured ${measured:-nothing}"
+  fi
+  echo "$1: predicted $predicted, measured $measured"
+  want 0
+}
+
+# ---- it measures, and its profile loads ----------------------------------------------------------
+
+chi calibrate --out machine.yaml --compare --json --rounds 1 --seconds 0.2 --directory .
+want 0 '"hash":"[0-9a-f]*"'
+near latency_ns
+near rate
+hash=$(sed 's/.*"hash":"\([0-9a-f]*\)".*/\1/' out)
+
+chi calibrate --spec machine.yaml
+want 0 '^step=[0-9]*ns,budget=64,task=[0-9]*ns,.*latency=[0-9]*ns,byte_ps=[0-9]*$'
+
+chi sim --profile machine.yaml --story --seed 3
+want 0 'seed 3: all is well'
+story=$(grep -o 'hash [0-9a-f]*' err)
+chi sim --profile machine.yaml --story --seed 3
+want 0 "$story"
+chi sim --story --seed 3
+status=$(grep -c "$story" err)
+want 0
+
+# The scenario it prints has the costs in it, and is the same run.
+chi sim --profile machine.yaml --seed 3 --print
+want 0 '^costs: {'
+cp out scenario.yaml
+chi sim scenario.yaml --story
+want 0 "$story"
+
+# ---- one profile, one prediction -----------------------------------------------------------------
+
+for seconds in 0.05 0.06; do
+  chi calibrate --profile machine.yaml --compare --json --rounds 1 --seconds $seconds --directory .
+  want 0 "\"hash\":\"$hash\""
+done
+chi calibrate --profile machine.yaml --compare --rounds 1 --seconds 0.05 --directory .
+want 0 '^round trip ' '^tasks, 64 in flight '
+
+# ---- what is wrong -------------------------------------------------------------------------------
+
+printf 'costs:\n  step: 1us\n  stepp: 2us\n' >wrong.yaml
+chi sim --profile wrong.yaml --story
+want 2 'no such key of a cluster: "stepp"'
+printf 'costs: {step: fast}\n' >wrong.yaml
+chi sim --profile wrong.yaml --story
+want 2 'step: expected a time in ns from 0 to [0-9]*, found "fast"'
+printf 'costs: {budget: 0}\n' >wrong.yaml
+chi sim --profile wrong.yaml --story
+want 2 'budget: expected a whole number from 1 to 65536, found "0"'
+for text in 'cost: {step: 1us}' 'costs: [step]' 'costs: {step: [1]}' '- step' 'costs: {"a=b": 1}' \
+  'costs: {' '' 'costs: {a: 1}
+more: 1'; do
+  printf '%s\n' "$text" >wrong.yaml
+  chi calibrate --spec wrong.yaml
+  want 1 '^chimaera calibrate: wrong.yaml:[0-9]*:[0-9]*: '
+done
+chi calibrate --spec missing.yaml
+want 1 'missing.yaml: No such file'
+chi calibrate --rounds 0
+want 2 '--rounds'
+chi calibrate --seconds 1ns
+want 2 '--seconds: expected 1ms at least'
+chi calibrate --directory /no/such
+want 1 '/no/such'
+chi calibrate --out /no/such/file --rounds 1 --seconds 0.01 --directory .
+want 1 '/no/such/file: No such file'
+chi calibrate extra
+want 2 'takes no arguments'
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
