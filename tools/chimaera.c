@@ -8,7 +8,8 @@
 
 static const struct cli_command *const chimaera_commands[] = {
     &cmd_start, &cmd_stop, &cmd_status, &cmd_top,    &cmd_compose, &cmd_call,
-    &cmd_put,   &cmd_get,  &cmd_sim,    &cmd_bench,  &cmd_config,  &cmd_version};
+    &cmd_put,   &cmd_get,  &cmd_sim,    &cmd_bench,  &cmd_config,  &cmd_keygen,
+    &cmd_version};
 
 /* Names under which the program is also installed. */
 static const struct chimaera_alias {

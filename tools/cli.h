@@ -89,6 +89,6 @@ void cli_put(void *file, const char *text);
 
 /* Every command. */
 extern const struct cli_command cmd_start, cmd_stop, cmd_status, cmd_top, cmd_compose, cmd_call,
-    cmd_put, cmd_get, cmd_sim, cmd_bench, cmd_config, cmd_version;
+    cmd_put, cmd_get, cmd_sim, cmd_bench, cmd_config, cmd_keygen, cmd_version;
 
 #endif
