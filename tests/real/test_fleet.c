@@ -1,139 +1,17 @@
 /* test_fleet.c - several daemons on loopback addresses: tasks between them, and bad days. */
-#include "daemon.h"
+#include "fleet.h"
 #include "modules/calc.h"
 #include "station.h"
 #include "test.h"
 
 #include <arpa/inet.h>
-#include <limits.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
 
-#define NODES 3
-#define MET_MS (15000 * SLOW)
-#define WAIT_NS (20 * SLOW * SECOND_NS)
 #define BULK_MOST (16u << 20)
 
-/* Daemons that are one cluster, and a client of each. */
-struct town {
-  struct daemon node[NODES];
-  struct seat seat[NODES];
-  uint32_t count, port;
-  char dir[64];
-};
-
-static bool town_make(struct town *t, uint32_t count)
-{
-  static uint32_t number;
-  char hosts[256] = "", yaml[1024];
-  *t = (struct town){.count = count, .port = station_port()};
-  for (uint32_t i = 0; i < count; i++)
-    snprintf(hosts + strlen(hosts), sizeof(hosts) - strlen(hosts), "127.0.0.%u\n", i + 1);
-  if (!scratch_make(t->dir) || !scratch_write(t->dir, "hosts", hosts))
-    return false;
-  snprintf(yaml, sizeof(yaml),
-           "networking: {port: %u, hostfile: %s/hosts, wait_for_restart: 3s, "
-           "wait_for_restart_poll_period: 50ms}\n"
-           "runtime: {heartbeat_interval: %ums, task_timeout: 3s}\n"
-           "memory: {main_segment_size: 128M, client_data_segment_size: 256M, "
-           "runtime_data_segment_size: 256M}\n",
-           t->port, t->dir, 200 * SLOW);
-  number++;
-  for (uint32_t i = 0; i < count; i++) {
-    if (!daemon_make(&t->node[i], yaml))
-      return false;
-    snprintf(t->node[i].instance, sizeof(t->node[i].instance), "chi-town-%d-%u-%u:%u",
-             (int)getpid(), number, i, t->port);
-  }
-  return true;
-}
-
-/* The empty text, or what is wrong. */
-static const char *town_start(struct town *t, uint32_t i)
-{
-  char number[16];
-  snprintf(number, sizeof(number), "%u", i);
-  setenv("CHI_NODE", number, 1);
-  const char *said = daemon_start(&t->node[i]);
-  unsetenv("CHI_NODE");
-  if (said[0])
-    return said;
-  return seat_open(&t->seat[i], t->node[i].instance) == CHI_OK ? "" : "no client";
-}
-
-static void town_kill(struct town *t, uint32_t i)
-{
-  seat_close(&t->seat[i]);
-  daemon_kill(&t->node[i]);
-}
-
-static void town_free(struct town *t)
-{
-  for (uint32_t i = 0; i < t->count; i++) {
-    seat_close(&t->seat[i]);
-    daemon_free(&t->node[i]);
-  }
-  scratch_remove(t->dir);
-}
-
-/* Adds on node b, asked on node a. */
-static int town_add(struct town *t, uint32_t a, uint32_t b, uint64_t *sum)
-{
-  struct calc_add *task = SEAT_NEW(&t->seat[a], calc_add);
-  if (!task)
-    return CHI_ENOMEM;
-  task->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = b};
-  task->a = 40;
-  task->b = b;
-  int rc = chi_run(t->seat[a].queue, task);
-  *sum = task->sum;
-  chi_task_free(t->seat[a].queue, task);
-  return rc;
-}
-
-/* Whether each reaches each. */
-static bool town_has_met(struct town *t)
-{
-  uint64_t sum = 0;
-  for (uint32_t a = 0; a < t->count; a++)
-    for (uint32_t b = 0; b < t->count; b++)
-      if (town_add(t, a, b, &sum) != CHI_OK || sum != 40 + b)
-        return false;
-  return true;
-}
-
-/* Nodes with TEST_POOL on all of them. The empty text, or what is wrong. */
-static const char *town_open(struct town *t, uint32_t count)
-{
-  if (!town_make(t, count))
-    return "cannot be made";
-  for (uint32_t i = 0; i < count; i++) {
-    const char *said = town_start(t, i);
-    if (said[0])
-      return said;
-  }
-  if (seat_pool(&t->seat[0], "calc", NULL, NULL) != CHI_OK)
-    return "no pool";
-  return EVENTUALLY(MET_MS, town_has_met(t)) ? "" : "they don't meet";
-}
-
 /* ---- tasks ----------------------------------------------------------------------------------- */
-
-/* Runs `chimaera call` on a node; its exit status, and what it says. */
-static int town_call(const struct town *t, uint32_t i, const char *words, char *said, size_t room)
-{
-  char line[PATH_MAX + 400], program[PATH_MAX + 16];
-  const char *given = getenv("CHIMAERA");
-  snprintf(program, sizeof(program), "%s/../chimaera", daemon_modules());
-  snprintf(line, sizeof(line), "timeout 60 %s call --instance %s %s 2>&1", given ? given : program,
-           t->node[i].instance, words);
-  FILE *f = popen(line, "r");
-  size_t n = f ? fread(said, 1, room - 1, f) : 0;
-  said[n] = '\0';
-  int status = f ? pclose(f) : -1;
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
 
 TEST(every_kind_of_query_is_answered_from_every_node)
 {
@@ -318,7 +196,7 @@ TEST(who_is_frozen_is_told_and_goes_on_where_it_was)
   static struct town t;
   uint64_t sum = 0;
   CHECK_STR(town_open(&t, 2), "");
-  kill(t.node[1].pid, SIGSTOP);
+  CHECK(daemon_freeze(&t.node[1]));
   uint64_t begun = now_ns();
   int rc = town_add(&t, 0, 1, &sum);
   CHECK(rc == CHI_EUNREACHABLE || rc == CHI_EUNKNOWN || rc == CHI_ETIMEOUT);
