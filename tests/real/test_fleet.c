@@ -260,6 +260,66 @@ TEST(a_cluster_that_stops_stops)
   town_free(&t);
 }
 
+/* How often the network worker of a daemon has gone to sleep, by what the system counts. */
+static uint64_t sleeps(pid_t pid)
+{
+  char path[96], text[4096];
+  uint64_t count = 0;
+  snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+  DIR *d = opendir(path);
+  for (struct dirent *e; d && (e = readdir(d));) {
+    snprintf(path, sizeof(path), "/proc/%d/task/%.20s/status", (int)pid, e->d_name);
+    scratch_read(path, text, sizeof(text));
+    const char *at = strstr(text, "voluntary_ctxt_switches:");
+    if (at && strncmp(text, "Name:\tchi-net\n", 14) == 0)
+      count = strtoull(at + 24, NULL, 10);
+  }
+  if (d)
+    closedir(d);
+  return count;
+}
+
+static uint64_t messages_in(struct town *t, uint32_t node)
+{
+  struct figures f;
+  uint64_t sum = 0;
+  if (figures_ask(&t->seat[node], &f) == CHI_OK)
+    for (const char *at = figures_json(); (at = strstr(at, "\"messages_in\":")); at++)
+      sum += strtoull(at + 14, NULL, 10);
+  return sum;
+}
+
+/* One task at a time, with time to fall asleep between: the network worker of the node that it is for
+ * is woken by the request, which is one message, and by the worker that has run it. */
+TEST(a_remote_task_wakes_the_network_worker_twice)
+{
+  static struct town t;
+  enum { ROUNDS = 400 };
+  uint64_t sum = 0;
+  CHECK_STR(town_open(&t, 2), "");
+  /* What its heart beats without any tasks. */
+  uint64_t begun = now_ns(), slept = sleeps(t.node[1].pid);
+  CHECK(slept > 0);
+  pause_ns(2 * SECOND_NS);
+  double beats = (double)(sleeps(t.node[1].pid) - slept) / (double)(now_ns() - begun);
+  uint64_t messages = messages_in(&t, 1);
+  begun = now_ns();
+  slept = sleeps(t.node[1].pid);
+  for (uint32_t i = 0; i < ROUNDS; i++) {
+    CHECK_INT(town_add(&t, 0, 1, &sum), CHI_OK);
+    pause_ns(3 * MS_NS);
+  }
+  slept = sleeps(t.node[1].pid) - slept;
+  double idle = beats * (double)(now_ns() - begun);
+  messages = messages_in(&t, 1) - messages;
+  CHECK(messages >= ROUNDS);
+  double each = ((double)slept - idle) / (double)messages;
+  if (each > 2.3)
+    fprintf(stderr, "%.2f wake-ups a message, beside %.0f of an idle node\n", each, idle);
+  CHECK(each <= 2.3);
+  town_free(&t);
+}
+
 TEST(an_idle_cluster_uses_next_to_nothing)
 {
   static struct town t;

@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <zmq.h>
@@ -121,6 +122,82 @@ TEST(a_message_does_not_wait_for_the_next)
     CHECK(STATION_UNTIL(&a, &b, LONG_MS, a.messages == i + 1));
   }
   CHECK_INT(a.wrong + b.wrong, 0);
+  pair_close(&a, &b);
+}
+
+/* A node that sleeps for as long as nothing wakes it, in a thread of its own, and answers each
+ * message with one of its own number. */
+struct sleeper {
+  struct station *s;
+  uint32_t to, stop, plain; /* atomic: stop and plain, which is to answer without bulk */
+  uint32_t answered, sleeps;
+};
+
+static void *sleeper_run(void *arg)
+{
+  struct sleeper *z = arg;
+  while (!__atomic_load_n(&z->stop, __ATOMIC_ACQUIRE)) {
+    bool more = real_net_turn(&z->s->r);
+    while (z->answered < z->s->messages &&
+           station_send(z->s, z->to, z->answered,
+                        z->answered % 7 || __atomic_load_n(&z->plain, __ATOMIC_RELAXED)
+                            ? 0
+                            : 9000) == CHI_OK)
+      z->answered++;
+    if (more || z->answered < z->s->messages) {
+      real_loop_poll(z->s->r.loop);
+      continue;
+    }
+    z->sleeps++;
+    real_loop_sleep(z->s->r.loop, UINT64_MAX);
+  }
+  return NULL;
+}
+
+/* Nothing but the messages wakes either of the two: one that waited for the next would hang. */
+TEST(no_message_ever_waits_for_the_next)
+{
+  static struct station a, b;
+  struct sleeper z = {.s = &b, .to = 0};
+  pthread_t thread;
+  uint32_t sent = 0;
+  uint64_t state = 5;
+  CHECK(pair_open(&a, &b));
+  CHECK(STATION_UNTIL(&a, &b, LONG_MS, a.greeted[1] && b.greeted[0]));
+  CHECK_INT(pthread_create(&thread, NULL, sleeper_run, &z), 0);
+  for (uint32_t round = 0; round < 3000 / SLOW; round++) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    for (uint32_t burst = (uint32_t)(state >> 60) == 0 ? 150 : (uint32_t)(state >> 61); burst > 0;
+         burst--) {
+      while (station_send(&a, 1, sent, sent % 11 ? 0 : 70000) == CHI_EBUSY)
+        station_turn(&a);
+      sent++;
+    }
+    uint64_t end = now_ns() + LONG_MS * MS_NS;
+    while (a.messages < sent && now_ns() < end) {
+      if (real_net_turn(&a.r))
+        real_loop_poll(a.r.loop);
+      else if (a.messages < sent)
+        real_loop_sleep(a.r.loop, end);
+    }
+    CHECK_INT(a.messages, sent);
+  }
+  /* With time to fall asleep between them, each message is one wake-up. */
+  __atomic_store_n(&z.plain, 1, __ATOMIC_RELAXED);
+  uint32_t sleeps = __atomic_load_n(&z.sleeps, __ATOMIC_RELAXED), before = sent;
+  for (; sent < before + 300; sent++) {
+    CHECK_INT(station_send(&a, 1, sent, 0), CHI_OK);
+    CHECK(STATION_UNTIL(&a, NULL, LONG_MS, a.messages == sent + 1));
+    pause_ns(MS_NS);
+  }
+  sleeps = __atomic_load_n(&z.sleeps, __ATOMIC_RELAXED) - sleeps;
+  __atomic_store_n(&z.stop, 1, __ATOMIC_RELEASE);
+  CHECK_INT(station_send(&a, 1, sent, 0), CHI_OK);
+  CHECK_INT(pthread_join(thread, NULL), 0);
+  CHECK(a.wrong + b.wrong == 0);
+  if (sleeps > 330)
+    fprintf(stderr, "%u sleeps for 300 messages\n", sleeps);
+  CHECK(sleeps >= 200 && sleeps <= 330);
   pair_close(&a, &b);
 }
 

@@ -196,7 +196,6 @@ TEST(a_message_without_end_is_hung_up_on)
   CHECK(flood(&t, frame, sizeof(frame), parts, sizeof(parts), WHOLE_MOST, &grown));
   CHECK(serves(&t));
   CHECK(grown < (256u << 20) + RSS_SLACK);
-  fprintf(stderr, "grown by at most %llu KiB\n", (unsigned long long)grown / 1024);
   CHECK(daemon_logged(&t.node[1], ": it sends much without a message of a node") > 0);
   /* More than there is. */
   CHECK(flood(&t, claim, sizeof(claim), parts, sizeof(parts), WHOLE_MOST, &grown));
@@ -297,6 +296,5 @@ TEST(ten_thousand_connections_leave_room_for_nodes_and_clients)
     close(fd[i]);
   CHECK(EVENTUALLY(MET_MS, serves(&t)));
   CHECK(lines_logged(&t) < 100 * SLOW);
-  fprintf(stderr, "at most %u of 400 descriptors\n", most);
   town_free(&t);
 }
