@@ -1,5 +1,5 @@
-/* test_bad_days.c - daemons under load of which one is killed, frozen, started again, has no memory,
- * no room for its log, or the wrong time. Every task ends once, with a code that is true. */
+/* test_bad_days.c - daemons under load while one is killed, frozen, started again, or is short of
+ * memory, disk or the right time. Every task ends once, with a code that is true. */
 #include "fleet.h"
 #include "modules/calc.h"
 #include "station.h"

@@ -289,8 +289,8 @@ static uint64_t messages_in(struct town *t, uint32_t node)
   return sum;
 }
 
-/* One task at a time, with time to fall asleep between: the network worker of the node that it is for
- * is woken by the request, which is one message, and by the worker that has run it. */
+/* One task at a time, with time to fall asleep between: the network worker of the node that it is
+ * for is woken by the request, which is one message, and by the worker that has run it. */
 TEST(a_remote_task_wakes_the_network_worker_twice)
 {
   static struct town t;
