@@ -69,7 +69,7 @@ struct real_net_peer {
   uint32_t wait, next; /* ticks until it is tried, and until it is the time after */
   uint32_t generation; /* of the socket: names its monitor */
   uint64_t pinned;     /* bytes of bulk on their way */
-  struct log_limit failed;
+  struct log_limit failed, gone; /* for a reason that is known, or not */
 };
 
 struct real_net {
@@ -207,15 +207,20 @@ static void real_net_part(struct real_net_peer *p)
   real_net_wait(n);
 }
 
+/* Of two who don't fit the one that notices first hangs up, so that the other can but guess. */
 static void real_net_failed(struct real_net_peer *p, int event, int value)
 {
   const struct real_net *n = p->net;
   struct env *env = &n->env->env;
   const char *why = real_zmq_failure(event, value, real_net_encrypts(n));
-  if (!why && event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL && real_net_encrypts(n))
-    why = "it hung up; perhaps its key is not the one in networking.authorized_keys";
+  bool gone = event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
+  if (gone)
+    why = real_net_encrypts(n)
+              ? "it hung up; perhaps it does not encrypt, or expects another key "
+                "(networking.key_file)"
+              : "it hung up; perhaps it encrypts, and this node does not (networking.key_file)";
   if (why)
-    log_limited(&n->log, &p->failed, env->clock(env), CHI_LOG_WARNING,
+    log_limited(&n->log, gone ? &p->gone : &p->failed, env->clock(env), CHI_LOG_WARNING,
                 "node %u (%s) at %s is not spoken with: %s", p->node, n->hosts[p->node].name,
                 n->hosts[p->node].address, why);
 }

@@ -284,14 +284,16 @@ TEST(who_does_not_encrypt_is_refused_on_both_sides)
   CHECK(ring_make(&r, 2));
   CHECK_INT(lock_station(&a, &r, 0, port, 0), CHI_OK);
   CHECK_INT(station_open(&b, pair, 1, port, r.log[1], NULL), CHI_OK);
+  /* Who notices first hangs up; the other one says what it may be. */
   CHECK(STATION_UNTIL(&a, &b, LONG_MS,
-                      logged(&r, 0, "node 1 (node1) at 127.0.0.2 is not spoken with: it does not "
-                                    "encrypt, and this node does (networking.key_file)")));
+                      logged(&r, 0, "does not encrypt, and this node does (networking.key_file)") ||
+                          logged(&r, 0, "perhaps it does not encrypt, or expects another key "
+                                        "(networking.key_file)")));
   CHECK(STATION_UNTIL(&a, &b, LONG_MS,
-                      logged(&r, 1, "node 0 (node0) at 127.0.0.1 is not spoken with: it encrypts, "
-                                    "and this node does not (networking.key_file)")));
-  CHECK(STATION_UNTIL(&a, &b, LONG_MS, logged(&r, 0, "refused a connection from 127.0.0.1:")));
-  CHECK(STATION_UNTIL(&a, &b, LONG_MS, logged(&r, 1, "refused a connection from 127.0.0.1:")));
+                      logged(&r, 1, "it encrypts, and this node does not (networking.key_file)")));
+  CHECK(STATION_UNTIL(&a, &b, LONG_MS,
+                      logged(&r, 0, "node 1 (node1) at 127.0.0.2 is not spoken with: it ") &&
+                          logged(&r, 1, "node 0 (node0) at 127.0.0.1 is not spoken with: it ")));
   CHECK_INT(a.ups[1] + b.ups[0], 0);
   station_close(&a);
   station_close(&b);
@@ -388,9 +390,9 @@ TEST(a_stranger_who_encrypts_is_not_heard)
   CHECK(ring_make(&r, 2));
   CHECK_INT(lock_station(&a, &r, 0, port, 0), CHI_OK);
   snprintf(endpoint, sizeof(endpoint), "tcp://127.0.0.1:%u", port);
-  void *context = zmq_ctx_new();
-  for (int i = 0; i < 100; i++) {
-    void *socket = zmq_socket(context, ZMQ_PUSH);
+  void *context = zmq_ctx_new(), *sockets[100];
+  for (uint32_t i = 0; i < CHI_COUNT(sockets); i++) {
+    void *socket = sockets[i] = zmq_socket(context, ZMQ_PUSH);
     CHECK_INT(zmq_curve_keypair(public, secret), 0);
     zmq_setsockopt(socket, ZMQ_LINGER, &none, sizeof(none));
     zmq_setsockopt(socket, ZMQ_SNDTIMEO, &wait, sizeof(wait));
@@ -400,14 +402,15 @@ TEST(a_stranger_who_encrypts_is_not_heard)
     zmq_connect(socket, endpoint);
     zmq_send(socket, &number, sizeof(number), ZMQ_DONTWAIT);
     station_turn(&a);
-    zmq_close(socket);
   }
   CHECK(STATION_UNTIL(&a, NULL, LONG_MS, logged(&r, 0, "refused a connection from 127.0.0.1:")));
   CHECK_INT(a.messages + a.noise, 0);
   uint32_t lines = 0;
   for (const char *at = scratch_read(r.log[0], log, sizeof(log)); (at = strchr(at, '\n')); at++)
     lines++;
-  CHECK(lines < 30 + 10 * SLOW);
+  CHECK(lines < 50 + 10 * SLOW);
+  for (uint32_t i = 0; i < CHI_COUNT(sockets); i++)
+    zmq_close(sockets[i]);
   zmq_ctx_term(context);
   station_close(&a);
   scratch_remove(r.dir);
