@@ -4126,6 +4126,7 @@ struct ev_loop;
 struct real_guest_book;
 
 #define REAL_GUEST_STRANGERS 256u       /* connections beyond two of each node */
+#define REAL_GUEST_EACH 4u              /* connections as one node: the latest; those before end */
 #define REAL_GUEST_BYTES (1u << 20)     /* from a stranger, who is then hung up on */
 #define REAL_GUEST_STAY_NS 10000000000u /* a stranger's */
 
@@ -4137,8 +4138,10 @@ CHI_PRIVATE int real_guest_open(struct real_guest_book **out, void *context, voi
 /* The door stays. NULL does nothing. */
 CHI_PRIVATE void real_guest_close(struct real_guest_book *g);
 
-/* Whether anybody is a stranger, so that it is worth while to look who sends. */
-CHI_PRIVATE bool real_guest_strange(const struct real_guest_book *g);
+/* Takes note of who has come and gone. */
+CHI_PRIVATE void real_guest_hear(struct real_guest_book *g);
+/* Whether the connection is one of a node. */
+CHI_PRIVATE bool real_guest_is_node(const struct real_guest_book *g, int fd);
 /* A sound message of the node has come over this descriptor. */
 CHI_PRIVATE void real_guest_introduce(struct real_guest_book *g, int fd, uint32_t node);
 /* Hangs up on one; on all who are this node. */
@@ -28457,6 +28460,7 @@ struct real_net {
   struct inbox sent;          /* parcels that no frame of is read any more */
   int sent_fd;
   struct real_guest_book *guests; /* those connected to us */
+  bool heard;                     /* of their coming and going, in this turn */
   const chi_config *config;
   struct real_keys keys; /* zero: messages are plain text */
   struct real_zap *zap;
@@ -28764,20 +28768,25 @@ static bool real_net_admit(struct real_net *n, zmq_msg_t *first, const struct en
   uint32_t from = 0;
   struct wire_header h;
   struct wire_in in;
+  int fd = zmq_msg_get(first, ZMQ_SRCFD);
   if (real_net_encrypts(n)) {
     const char *key = zmq_msg_gets(first, "User-Id");
     if (!wire_sender(frame, &from) || !real_keys_fit(&n->keys, from, key ? key : "")) {
       real_net_complain(n, &n->forged, "a message was dropped: whoever sent it has not the key of "
                                        "the node that it names");
-      real_guest_dismiss(n->guests, zmq_msg_get(first, ZMQ_SRCFD));
+      real_guest_dismiss(n->guests, fd);
       return false;
     }
   }
-  if (!real_guest_strange(n->guests))
+  if (n->heard && real_guest_is_node(n->guests, fd))
+    return true;
+  real_guest_hear(n->guests); /* it has come before its message, but that may not be noted yet */
+  n->heard = true;
+  if (real_guest_is_node(n->guests, fd))
     return true;
   int rc = wire_header_get(frame, count, &h, &in);
   if ((rc == CHI_OK || rc == CHI_EVERSION) && h.from < n->count && h.from != n->self)
-    real_guest_introduce(n->guests, zmq_msg_get(first, ZMQ_SRCFD), h.from);
+    real_guest_introduce(n->guests, fd, h.from);
   return true;
 }
 
@@ -28860,6 +28869,7 @@ bool real_net_turn(struct real_env *r)
   uint32_t taken = 0;
   if (!n->context)
     return false;
+  n->heard = false;
   real_net_hand_back(n);
   if (n->changed)
     real_net_tell(n);
@@ -29316,19 +29326,38 @@ void real_guest_dismiss_node(struct real_guest_book *g, uint32_t node)
       real_guest_dismiss(g, fd);
 }
 
-bool real_guest_strange(const struct real_guest_book *g)
+bool real_guest_is_node(const struct real_guest_book *g, int fd)
 {
-  return g->oldest >= 0;
+  const struct real_guest *k = real_guest_at(g, fd);
+  return k && k->node != REAL_GUEST_NOBODY;
+}
+
+/* A node has one connection, and perhaps a former one whose end was not seen yet. Who has many only
+ * says that he is a node, or is one of another cluster. */
+static void real_guest_thin(struct real_guest_book *g, uint32_t node)
+{
+  uint32_t count = 0;
+  int oldest = -1;
+  for (int fd = 0; fd < g->room; fd++) {
+    const struct real_guest *k = &g->at[fd];
+    if (!k->here || k->dismissed || k->node != node)
+      continue;
+    count++;
+    if (oldest < 0 || k->since < g->at[oldest].since)
+      oldest = fd;
+  }
+  if (count > REAL_GUEST_EACH)
+    real_guest_dismiss(g, oldest);
 }
 
 void real_guest_introduce(struct real_guest_book *g, int fd, uint32_t node)
 {
   struct real_guest *k = real_guest_at(g, fd);
-  if (!k || k->dismissed)
+  if (!k || !real_guest_listed(k))
     return;
-  if (real_guest_listed(k))
-    real_guest_delist(g, fd);
+  real_guest_delist(g, fd);
   k->node = node;
+  real_guest_thin(g, node);
 }
 
 /* ---- coming and going ------------------------------------------------------------------------ */
@@ -29399,11 +29428,9 @@ static void real_guest_on_come(struct real_guest_book *g, int fd)
   real_guest_dismiss(g, g->oldest);
 }
 
-static void real_guest_on_news(struct ev_loop *ev, ev_io *io, int events)
+void real_guest_hear(struct real_guest_book *g)
 {
-  struct real_guest_book *g = io->data;
   int value = -1, event = 1;
-  (void)events;
   for (uint32_t i = 0; i < REAL_ZMQ_NEWS && (event = real_zmq_event(g->news, &value)); i++) {
     if (event == ZMQ_EVENT_ACCEPTED) {
       real_guest_on_come(g, value);
@@ -29418,7 +29445,14 @@ static void real_guest_on_news(struct ev_loop *ev, ev_io *io, int events)
     }
   }
   if (event)
-    real_zmq_again(ev, io);
+    real_zmq_again(g->ev, &g->news_io);
+}
+
+static void real_guest_on_news(struct ev_loop *ev, ev_io *io, int events)
+{
+  (void)ev;
+  (void)events;
+  real_guest_hear(io->data);
 }
 
 /* ---- those who stay too long ----------------------------------------------------------------- */
@@ -29447,6 +29481,7 @@ void real_guest_look(struct real_guest_book *g)
   if (!g->look)
     return;
   g->look = false;
+  real_guest_hear(g);
   for (int fd = g->oldest; fd >= 0; fd = next) {
     const struct real_guest *k = &g->at[fd];
     bool much = real_guest_received(fd) > REAL_GUEST_BYTES;
@@ -29496,7 +29531,7 @@ int real_guest_open(struct real_guest_book **out, void *context, void *door, str
     return CHI_ENOMEM;
   }
   real_zmq_watch(ev, &g->news_io, g->news, g, real_guest_on_news);
-  real_guest_on_news(ev, &g->news_io, EV_READ); /* from now on its descriptor tells */
+  real_guest_hear(g); /* from now on its descriptor tells */
   return CHI_OK;
 }
 

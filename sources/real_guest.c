@@ -117,19 +117,38 @@ void real_guest_dismiss_node(struct real_guest_book *g, uint32_t node)
       real_guest_dismiss(g, fd);
 }
 
-bool real_guest_strange(const struct real_guest_book *g)
+bool real_guest_is_node(const struct real_guest_book *g, int fd)
 {
-  return g->oldest >= 0;
+  const struct real_guest *k = real_guest_at(g, fd);
+  return k && k->node != REAL_GUEST_NOBODY;
+}
+
+/* A node has one connection, and perhaps a former one whose end was not seen yet. Who has many only
+ * says that he is a node, or is one of another cluster. */
+static void real_guest_thin(struct real_guest_book *g, uint32_t node)
+{
+  uint32_t count = 0;
+  int oldest = -1;
+  for (int fd = 0; fd < g->room; fd++) {
+    const struct real_guest *k = &g->at[fd];
+    if (!k->here || k->dismissed || k->node != node)
+      continue;
+    count++;
+    if (oldest < 0 || k->since < g->at[oldest].since)
+      oldest = fd;
+  }
+  if (count > REAL_GUEST_EACH)
+    real_guest_dismiss(g, oldest);
 }
 
 void real_guest_introduce(struct real_guest_book *g, int fd, uint32_t node)
 {
   struct real_guest *k = real_guest_at(g, fd);
-  if (!k || k->dismissed)
+  if (!k || !real_guest_listed(k))
     return;
-  if (real_guest_listed(k))
-    real_guest_delist(g, fd);
+  real_guest_delist(g, fd);
   k->node = node;
+  real_guest_thin(g, node);
 }
 
 /* ---- coming and going ------------------------------------------------------------------------ */
@@ -200,11 +219,9 @@ static void real_guest_on_come(struct real_guest_book *g, int fd)
   real_guest_dismiss(g, g->oldest);
 }
 
-static void real_guest_on_news(struct ev_loop *ev, ev_io *io, int events)
+void real_guest_hear(struct real_guest_book *g)
 {
-  struct real_guest_book *g = io->data;
   int value = -1, event = 1;
-  (void)events;
   for (uint32_t i = 0; i < REAL_ZMQ_NEWS && (event = real_zmq_event(g->news, &value)); i++) {
     if (event == ZMQ_EVENT_ACCEPTED) {
       real_guest_on_come(g, value);
@@ -219,7 +236,14 @@ static void real_guest_on_news(struct ev_loop *ev, ev_io *io, int events)
     }
   }
   if (event)
-    real_zmq_again(ev, io);
+    real_zmq_again(g->ev, &g->news_io);
+}
+
+static void real_guest_on_news(struct ev_loop *ev, ev_io *io, int events)
+{
+  (void)ev;
+  (void)events;
+  real_guest_hear(io->data);
 }
 
 /* ---- those who stay too long ----------------------------------------------------------------- */
@@ -248,6 +272,7 @@ void real_guest_look(struct real_guest_book *g)
   if (!g->look)
     return;
   g->look = false;
+  real_guest_hear(g);
   for (int fd = g->oldest; fd >= 0; fd = next) {
     const struct real_guest *k = &g->at[fd];
     bool much = real_guest_received(fd) > REAL_GUEST_BYTES;
@@ -297,7 +322,7 @@ int real_guest_open(struct real_guest_book **out, void *context, void *door, str
     return CHI_ENOMEM;
   }
   real_zmq_watch(ev, &g->news_io, g->news, g, real_guest_on_news);
-  real_guest_on_news(ev, &g->news_io, EV_READ); /* from now on its descriptor tells */
+  real_guest_hear(g); /* from now on its descriptor tells */
   return CHI_OK;
 }
 

@@ -18,6 +18,7 @@ struct ev_loop;
 struct real_guest_book;
 
 #define REAL_GUEST_STRANGERS 256u       /* connections beyond two of each node */
+#define REAL_GUEST_EACH 4u              /* connections as one node: the latest; those before end */
 #define REAL_GUEST_BYTES (1u << 20)     /* from a stranger, who is then hung up on */
 #define REAL_GUEST_STAY_NS 10000000000u /* a stranger's */
 
@@ -29,8 +30,10 @@ CHI_PRIVATE int real_guest_open(struct real_guest_book **out, void *context, voi
 /* The door stays. NULL does nothing. */
 CHI_PRIVATE void real_guest_close(struct real_guest_book *g);
 
-/* Whether anybody is a stranger, so that it is worth while to look who sends. */
-CHI_PRIVATE bool real_guest_strange(const struct real_guest_book *g);
+/* Takes note of who has come and gone. */
+CHI_PRIVATE void real_guest_hear(struct real_guest_book *g);
+/* Whether the connection is one of a node. */
+CHI_PRIVATE bool real_guest_is_node(const struct real_guest_book *g, int fd);
 /* A sound message of the node has come over this descriptor. */
 CHI_PRIVATE void real_guest_introduce(struct real_guest_book *g, int fd, uint32_t node);
 /* Hangs up on one; on all who are this node. */

@@ -87,6 +87,7 @@ struct real_net {
   struct inbox sent;          /* parcels that no frame of is read any more */
   int sent_fd;
   struct real_guest_book *guests; /* those connected to us */
+  bool heard;                     /* of their coming and going, in this turn */
   const chi_config *config;
   struct real_keys keys; /* zero: messages are plain text */
   struct real_zap *zap;
@@ -394,20 +395,25 @@ static bool real_net_admit(struct real_net *n, zmq_msg_t *first, const struct en
   uint32_t from = 0;
   struct wire_header h;
   struct wire_in in;
+  int fd = zmq_msg_get(first, ZMQ_SRCFD);
   if (real_net_encrypts(n)) {
     const char *key = zmq_msg_gets(first, "User-Id");
     if (!wire_sender(frame, &from) || !real_keys_fit(&n->keys, from, key ? key : "")) {
       real_net_complain(n, &n->forged, "a message was dropped: whoever sent it has not the key of "
                                        "the node that it names");
-      real_guest_dismiss(n->guests, zmq_msg_get(first, ZMQ_SRCFD));
+      real_guest_dismiss(n->guests, fd);
       return false;
     }
   }
-  if (!real_guest_strange(n->guests))
+  if (n->heard && real_guest_is_node(n->guests, fd))
+    return true;
+  real_guest_hear(n->guests); /* it has come before its message, but that may not be noted yet */
+  n->heard = true;
+  if (real_guest_is_node(n->guests, fd))
     return true;
   int rc = wire_header_get(frame, count, &h, &in);
   if ((rc == CHI_OK || rc == CHI_EVERSION) && h.from < n->count && h.from != n->self)
-    real_guest_introduce(n->guests, zmq_msg_get(first, ZMQ_SRCFD), h.from);
+    real_guest_introduce(n->guests, fd, h.from);
   return true;
 }
 
@@ -490,6 +496,7 @@ bool real_net_turn(struct real_env *r)
   uint32_t taken = 0;
   if (!n->context)
     return false;
+  n->heard = false;
   real_net_hand_back(n);
   if (n->changed)
     real_net_tell(n);

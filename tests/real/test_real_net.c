@@ -394,6 +394,32 @@ TEST(who_says_something_else_is_asked_again)
   pair_close(&a, &b);
 }
 
+/* A connection whose other end is gone without a word: it was opened, hands were shaken, and
+ * nothing comes any more, though it is asked. */
+TEST(who_is_silent_though_asked_is_given_up)
+{
+  static struct station a;
+  static const unsigned char greeting[64] = {0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f, 3, 0,
+                                             'N',  'U', 'L', 'L'};
+  static const unsigned char ready[] = {4,   26,  5,   'R', 'E', 'A', 'D', 'Y', 11,  'S',
+                                        'o', 'c', 'k', 'e', 't', '-', 'T', 'y', 'p', 'e',
+                                        0,   0,   0,   4,   'P', 'U', 'L', 'L'};
+  uint32_t port = station_port();
+  int listener = sorry_listen(port), fd = -1;
+  CHECK(listener >= 0);
+  CHECK_INT(station_open(&a, pair, 0, port, NULL, NULL), CHI_OK);
+  CHECK(STATION_UNTIL(&a, NULL, LONG_MS, (fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC)) >= 0));
+  send(fd, greeting, sizeof(greeting), MSG_NOSIGNAL);
+  send(fd, ready, sizeof(ready), MSG_NOSIGNAL);
+  CHECK(STATION_UNTIL(&a, NULL, LONG_MS, a.up[1]));
+  uint64_t begun = now_ns();
+  CHECK(STATION_UNTIL(&a, NULL, 3 * LONG_MS, a.downs[1] == 1));
+  CHECK(now_ns() - begun >= 4 * SECOND_NS);
+  close(fd);
+  close(listener);
+  station_close(&a);
+}
+
 TEST(names_and_both_families_of_addresses_are_good)
 {
   static struct station a, b;
@@ -549,6 +575,35 @@ TEST(other_kinds_of_sockets_are_not_heard)
   CHECK(STATION_UNTIL(&a, &b, LONG_MS, b.messages == 1));
   zmq_close(socket);
   zmq_ctx_term(context);
+  pair_close(&a, &b);
+}
+
+/* Whoever forges a node's messages in plain text doesn't fill the house with its connections. */
+TEST(connections_in_the_name_of_a_node_are_few)
+{
+  static struct station a, b;
+  void *socket[12];
+  unsigned char bytes[WIRE_HEADER + WIRE_RECORD] = {0};
+  struct wire_header h = {.records = 1, .from = 0, .to = 1, .from_boot = 1};
+  struct wire_out out;
+  CHECK(pair_open(&a, &b));
+  CHECK(STATION_UNTIL(&a, &b, LONG_MS, b.greeted[0] == 1));
+  int before = scratch_descriptors();
+  void *context = zmq_ctx_new();
+  wire_out_init(&out, bytes, sizeof(bytes));
+  out.used = WIRE_HEADER;
+  wire_record_end(&out, wire_record_begin(&out, WIRE_PROBE), 0);
+  wire_header_put(bytes, sizeof(bytes), &h);
+  for (uint32_t i = 0; i < CHI_COUNT(socket); i++) {
+    socket[i] = stranger_socket(context, ZMQ_PUSH, &b);
+    CHECK_INT(zmq_send(socket[i], bytes, sizeof(bytes), 0), sizeof(bytes));
+    CHECK(STATION_UNTIL(&a, &b, LONG_MS, b.greeted[0] >= i + 2));
+  }
+  CHECK(STATION_UNTIL(&a, &b, LONG_MS, a.downs[1] > 0)); /* its own was among the oldest */
+  for (uint32_t i = 0; i < CHI_COUNT(socket); i++)
+    zmq_close(socket[i]);
+  zmq_ctx_term(context);
+  CHECK(STATION_UNTIL(&a, &b, LONG_MS, a.up[1] && scratch_descriptors() <= before));
   pair_close(&a, &b);
 }
 
