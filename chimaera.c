@@ -29295,17 +29295,21 @@ static bool real_guest_listed(const struct real_guest *k)
   return k->node == REAL_GUEST_NOBODY && !k->dismissed;
 }
 
-/* Hangs up. The descriptor may be another's by now: then one that is not of our port is left alone,
- * and one that is connects again. */
+/* Hangs up, so that what was not read yet is thrown away and the system keeps nothing of it. The
+ * descriptor may be another's by now: then one that is not of our port is left alone, and one that
+ * is connects again. */
 static void real_guest_shut(const struct real_guest_book *g, int fd)
 {
   struct sockaddr_storage own;
   socklen_t size = sizeof own;
+  const struct linger none = {1, 0};
   char port[16];
   if (getsockname(fd, (struct sockaddr *)&own, &size) == 0 &&
       getnameinfo((struct sockaddr *)&own, size, NULL, 0, port, sizeof port, NI_NUMERICSERV) == 0 &&
-      strtoul(port, NULL, 10) == g->port)
+      strtoul(port, NULL, 10) == g->port) {
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
     shutdown(fd, SHUT_RDWR);
+  }
 }
 
 void real_guest_dismiss(struct real_guest_book *g, int fd)

@@ -5,6 +5,8 @@
 #include "station.h"
 #include "test.h"
 
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <zmq.h>
 
 /* Two nodes, each with a hostfile of its own. */
@@ -144,8 +146,12 @@ TEST(names_and_both_families_of_addresses_make_a_cluster)
 {
   static struct town t;
   CHECK(town_plan(&t, 2));
-  CHECK(scratch_write(t.dir, "hosts", "alpha localhost\nbeta ::1\n"));
-  if (strstr(does_not_start("::1\n198.51.100.7\n", "0"), "not an address of this machine")) {
+  struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+  int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  bool can = fd >= 0 && bind(fd, (struct sockaddr *)&six, sizeof(six)) == 0;
+  close(fd);
+  if (!can) {
+    scratch_remove(t.dir);
     test_skip("no IPv6 here");
     return;
   }
