@@ -44,7 +44,7 @@ struct real_guest_book {
   int room;
   int oldest, newest; /* of the strangers */
   int failure, failure_value; /* what is wrong with the one whose end is told next */
-  struct log_limit crowded, dismissed, failed, short_of;
+  struct log_limit crowded, dismissed, failed;
 };
 
 static uint64_t real_guest_now(const struct real_guest_book *g)
@@ -231,9 +231,6 @@ void real_guest_hear(struct real_guest_book *g)
       real_guest_on_come(g, value);
     } else if (event == ZMQ_EVENT_DISCONNECTED) {
       real_guest_on_leave(g, value);
-    } else if (event == ZMQ_EVENT_ACCEPT_FAILED) {
-      log_limited(g->log, &g->short_of, real_guest_now(g), CHI_LOG_WARNING,
-                  "cannot accept other nodes: out of descriptors or memory");
     } else { /* the same thread tells of the end next */
       g->failure = event;
       g->failure_value = value;
@@ -315,8 +312,9 @@ int real_guest_open(struct real_guest_book **out, void *context, void *door, str
                             .newest = -1};
   ev_timer_init(&g->tick, real_guest_on_tick, 0., REAL_GUEST_TICK_S);
   g->tick.data = g;
+  /* Not of ZMQ_EVENT_ACCEPT_FAILED: while descriptors are short, there is no end of these. */
   g->news = real_zmq_monitor(context, door, "inproc://door",
-                             ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_ACCEPT_FAILED | ZMQ_EVENT_DISCONNECTED |
+                             ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED |
                                  ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
                                  ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
                                  ZMQ_EVENT_HANDSHAKE_FAILED_AUTH);
