@@ -255,6 +255,35 @@ static bool start_narrow(struct town *t, uint32_t files)
   return good;
 }
 
+/* No descriptor is left, and strangers wait at the door: those who are connected go on. */
+TEST(a_daemon_out_of_descriptors_goes_on_with_those_it_has)
+{
+  static struct town t;
+  struct figures before, after;
+  struct rlimit former, none;
+  int fd[100];
+  uint64_t sum = 0;
+  CHECK_STR(town_open(&t, 2), "");
+  CHECK(figures_of_process(t.node[1].pid, &before));
+  CHECK_INT(prlimit(t.node[1].pid, RLIMIT_NOFILE, NULL, &former), 0);
+  none = (struct rlimit){3, former.rlim_max};
+  CHECK_INT(prlimit(t.node[1].pid, RLIMIT_NOFILE, &none, NULL), 0);
+  for (uint32_t i = 0; i < CHI_COUNT(fd); i++)
+    fd[i] = call(&t);
+  for (uint64_t end = now_ns() + 2 * SECOND_NS; now_ns() < end; pause_ns(10 * MS_NS)) {
+    CHECK_INT(town_add(&t, 0, 1, &sum), CHI_OK);
+    CHECK_INT(town_add(&t, 1, 0, &sum), CHI_OK);
+  }
+  CHECK(figures_of_process(t.node[1].pid, &after));
+  CHECK(after.rss < before.rss + (32u << 20) + RSS_SLACK);
+  CHECK_INT(prlimit(t.node[1].pid, RLIMIT_NOFILE, &former, NULL), 0);
+  CHECK(EVENTUALLY(MET_MS, serves(&t)));
+  for (uint32_t i = 0; i < CHI_COUNT(fd); i++)
+    close(fd[i]);
+  CHECK(lines_logged(&t) < 60 * SLOW);
+  town_free(&t);
+}
+
 /* As many connections as the machine lets this program have, up to ten thousand, and all stay. Some
  * go as far as a stranger can. */
 TEST(ten_thousand_connections_leave_room_for_nodes_and_clients)
