@@ -1365,6 +1365,7 @@ CHI_INLINE chi_ctx *task_of(struct ring_node *n)
 #define WIRE_VERSION 1u
 #define WIRE_MAGIC 0x31494843u /* "CHI1" */
 #define WIRE_HEADER 64u        /* bytes of a message's header */
+#define WIRE_AT_SENDER 24u     /* where all versions have the number of the sender */
 #define WIRE_RECORD 8u         /* bytes of a record's header */
 #define WIRE_MESSAGE_MAX (4u * 1024u * 1024u) /* bytes of frame 0 that are accepted */
 #define WIRE_BULK_MAX (1ull << 32)            /* bytes of one bulk that are accepted */
@@ -1445,6 +1446,9 @@ CHI_PRIVATE void wire_header_put(unsigned char *frame, size_t size, const struct
  * places in every version). *in is set to the records; their bulk begins at frame[1]. */
 CHI_PRIVATE int wire_header_get(const struct env_frame *frame, uint32_t count,
                                 struct wire_header *h, struct wire_in *in);
+/* The sender that a message of any version names; false: it is no message. Nothing else of it was
+ * looked at. */
+CHI_PRIVATE bool wire_sender(const struct env_frame *frame, uint32_t *from);
 /* Begins a record, which wire_record_end completes with its size and number of bulk frames. */
 CHI_PRIVATE size_t wire_record_begin(struct wire_out *out, enum wire_kind kind);
 CHI_PRIVATE void wire_record_end(struct wire_out *out, size_t begin, uint32_t bulk);
@@ -2409,7 +2413,7 @@ struct peer {
   uint32_t flying;                 /* parcels with the environment */
   struct peer *next;
   uint64_t refuse_at; /* the next refusal may be sent */
-  struct log_limit complaints;
+  struct log_limit complaints, complained_of; /* by us of it, and the reverse */
 };
 
 struct peer_set {
@@ -2446,7 +2450,7 @@ struct peer_set {
   uint64_t hello_at; /* hellos are repeated; 0: a poll period from the next flush on */
   struct peer *pending, *pending_last; /* peers with something to send */
   struct peer_batch *flying;           /* parcels with the environment, newest first */
-  struct log_limit complaints;
+  struct log_limit unsound, foreign, twin; /* noise doesn't hide what matters more */
 };
 
 /* Takes part in the network of config->hosts, which stay valid, as node `self`; a node that is
@@ -3621,7 +3625,7 @@ CHI_PRIVATE void text_put_string(const char *text, size_t max, chi_put_fn *put, 
 #ifndef CHI_CONFIG_H
 #define CHI_CONFIG_H
 
-#define CONFIG_KEY_COUNT 22
+#define CONFIG_KEY_COUNT 25
 #define CONFIG_POOLS_MAX 4096  /* entries of compose: keeps the search for doubles short */
 #define CONFIG_PARAMS_MAX 256  /* parameters of one entry, for the same reason */
 #define CONFIG_HOSTS_MAX 65536 /* nodes of a cluster */
@@ -3633,6 +3637,7 @@ enum config_type {
   CONFIG_DURATION, /* uint64_t; unit: of a plain number */
   CONFIG_LEVEL,    /* int */
   CONFIG_POLICY,   /* int */
+  CONFIG_SECURITY, /* int */
   CONFIG_PATH,     /* char[CHI_PATH_MAX], may be empty */
   CONFIG_NAME      /* char[CHI_NAME_MAX]; empty: not set */
 };
@@ -3656,6 +3661,8 @@ CHI_PRIVATE const struct config_key *config_key_at(size_t i);
 /* The key of that name, or NULL. */
 CHI_PRIVATE const struct config_key *config_find_key(const char *name);
 CHI_PRIVATE bool config_key_is_text(const struct config_key *key);
+/* Whether its values are words, one of which may have an older spelling. */
+CHI_PRIVATE bool config_key_is_word(const struct config_key *key);
 /* What the key wants, in words: perhaps in buf, of CONFIG_EXPECTED_MAX bytes. */
 CHI_PRIVATE const char *config_key_expected(const struct config_key *key, char *buf);
 
@@ -3688,6 +3695,8 @@ CHI_PRIVATE void config_drop_hosts(chi_config *config);
 CHI_PRIVATE const chi_compose_entry *config_find_pool(const chi_config *config, uint32_t count,
                                                       uint32_t major, uint32_t minor,
                                                       const char *name);
+/* Whether the keys of security fit together. CHI_ECONFIG, and *key is the one to be looked at. */
+CHI_PRIVATE int config_check_security(const chi_config *config, const char **key, chi_error *err);
 CHI_PRIVATE const chi_param *config_find_param(const chi_compose_entry *entry, const char *name);
 
 #endif
@@ -4270,11 +4279,12 @@ struct real_net_owner {
 #define REAL_NET_FIRST_MAX (4u << 20)    /* bytes of frame 0; a message with more is dropped */
 #define REAL_NET_FRAME_MAX (1ll << 32)   /* of any frame; who sends more is hung up on */
 #define REAL_NET_PINNED_MAX (64u << 20)  /* bulk on its way to a peer, from which on it is busy */
-#define REAL_NET_STRANGERS 256u          /* connections to us beyond two of each node */
 
 /* Adds net_open and the like to the environment of a node, whose loop is open already and stays so
- * until net_close. CHI_ENOMEM. */
-CHI_PRIVATE int real_net_bind(struct real_env *r, const struct real_net_owner *owner);
+ * until net_close. Of *config, which stays valid, it looks at the level of the log and at the keys
+ * of security. CHI_ENOMEM. */
+CHI_PRIVATE int real_net_bind(struct real_env *r, const struct real_net_owner *owner,
+                              const chi_config *config);
 /* Frees what real_net_bind made; after net_close. */
 CHI_PRIVATE void real_net_unbind(struct real_env *r);
 
@@ -4282,6 +4292,171 @@ CHI_PRIVATE void real_net_unbind(struct real_env *r);
 CHI_PRIVATE bool real_net_turn(struct real_env *r);
 /* For a spin between steps: something has arrived. It costs a system call. */
 CHI_PRIVATE bool real_net_ready(struct real_env *r);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_guest.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_guest.h - who is connected to our own door.
+ *
+ * A connection is a stranger's until a sound message of a node has come over it. Strangers are few,
+ * for a short time, and may send little: who is not of the cluster takes neither all descriptors
+ * nor all memory, and whoever is of it finds room, for strangers make it, the oldest first. One
+ * thread, and what ZeroMQ's own does meanwhile. */
+#ifndef CHI_REAL_GUEST_H
+#define CHI_REAL_GUEST_H
+
+#ifndef CHI_OMIT_REAL
+
+struct ev_loop;
+struct real_guest_book;
+
+#define REAL_GUEST_STRANGERS 256u       /* connections beyond two of each node */
+#define REAL_GUEST_EACH 4u              /* connections as one node: the latest; those before end */
+#define REAL_GUEST_BYTES (1u << 20)     /* from a stranger, who is then hung up on */
+#define REAL_GUEST_STAY_NS 10000000000u /* a stranger's */
+
+/* Begins to watch `door`, a socket that isn't bound yet, on a port. `encrypted` is for the log. The
+ * others outlive it. CHI_ENOMEM: no descriptors or memory. */
+CHI_PRIVATE int real_guest_open(struct real_guest_book **out, void *context, void *door,
+                                struct ev_loop *ev, struct env *env, const struct log *log,
+                                uint32_t nodes, uint32_t port, bool encrypted);
+/* The door stays. NULL does nothing. */
+CHI_PRIVATE void real_guest_close(struct real_guest_book *g);
+
+/* Takes note of who has come and gone. */
+CHI_PRIVATE void real_guest_hear(struct real_guest_book *g);
+/* Whether the connection is one of a node. */
+CHI_PRIVATE bool real_guest_is_node(const struct real_guest_book *g, int fd);
+/* A sound message of the node has come over this descriptor. */
+CHI_PRIVATE void real_guest_introduce(struct real_guest_book *g, int fd, uint32_t node);
+/* Hangs up on one; on all who are this node. */
+CHI_PRIVATE void real_guest_dismiss(struct real_guest_book *g, int fd);
+CHI_PRIVATE void real_guest_dismiss_node(struct real_guest_book *g, uint32_t node);
+/* When all that had arrived was taken: hangs up on strangers who stay or send too much. */
+CHI_PRIVATE void real_guest_look(struct real_guest_book *g);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_keys.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_keys.h - who may speak to this node: its own key and the public ones of all, in files.
+ *
+ * A key file has one line, "secret KEY" or "public KEY" with the 40 characters by which ZeroMQ
+ * writes a key; lines that begin with # and empty ones don't count. The public key of the node NAME
+ * of the host list is in the file NAME.pub of the directory of authorised keys. One thread. */
+#ifndef CHI_REAL_KEYS_H
+#define CHI_REAL_KEYS_H
+
+#ifndef CHI_OMIT_REAL
+
+#define REAL_KEYS_TEXT CHI_KEY_MAX
+#define REAL_KEYS_SUFFIX ".pub" /* of the files in the directory */
+
+typedef char real_keys_text[REAL_KEYS_TEXT];
+
+struct real_keys {
+  const char *file, *directory;
+  const chi_host *hosts;
+  uint32_t count, self;
+  real_keys_text own, secret; /* own public and secret key */
+  real_keys_text *node;       /* public keys, by node; empty: none, so it isn't spoken with */
+};
+
+/* Reads the secret key of `file` and the directory; the arguments stay valid until real_keys_close.
+ * A secret key that others could read, a directory or key that all may write to, and what is not a
+ * key are errors; a node without a key is none. CHI_ENOTSUP: ZeroMQ was built without CURVE. */
+CHI_PRIVATE int real_keys_open(struct real_keys *k, const char *file, const char *directory,
+                               const chi_host *hosts, uint32_t count, uint32_t self,
+                               chi_error *err);
+/* Wipes the keys. Does nothing to one that is zero. */
+CHI_PRIVATE void real_keys_close(struct real_keys *k);
+
+/* Reads the directory again and tells of each node whose key is another one now. A node whose key
+ * can't be read has none from then on: the code and *err are of the last such problem. */
+CHI_PRIVATE int real_keys_read(struct real_keys *k, void (*changed)(void *arg, uint32_t node),
+                               void *arg, chi_error *err);
+/* Whether some node has this public key; whether that one does. */
+CHI_PRIVATE bool real_keys_known(const struct real_keys *k, const char *key);
+CHI_PRIVATE bool real_keys_fit(const struct real_keys *k, uint32_t node, const char *key);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_zap.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_zap.h - the door-keeper of an encrypted network: ZeroMQ asks it (ZAP, RFC 27) whether the
+ * public key of one who connects is authorised; it also notices when the directory of keys changes.
+ *
+ * It belongs to the network worker's loop: a connection waits for its answer, nobody else does. */
+#ifndef CHI_REAL_ZAP_H
+#define CHI_REAL_ZAP_H
+
+#ifndef CHI_OMIT_REAL
+
+struct ev_loop;
+struct real_zap;
+
+struct real_zap_owner {
+  void *arg;
+  /* The node has another key now, or none: what was said with the old one is over. */
+  void (*changed)(void *arg, uint32_t node);
+};
+
+#define REAL_ZAP_DOMAIN "chimaera"
+
+/* Answers for all sockets of the context that have a domain; before the first one is bound. keys,
+ * log and the loop outlive it. CHI_ENOMEM: no descriptors or memory. */
+CHI_PRIVATE int real_zap_open(struct real_zap **out, void *context, struct ev_loop *ev,
+                              struct env *env, const struct log *log, struct real_keys *keys,
+                              const struct real_zap_owner *owner);
+/* Before the context ends. NULL does nothing. */
+CHI_PRIVATE void real_zap_close(struct real_zap *z);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_zmq.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_zmq.h - sockets of ZeroMQ in an event loop, and what their monitors tell. One thread. */
+#ifndef CHI_REAL_ZMQ_H
+#define CHI_REAL_ZMQ_H
+
+#ifndef CHI_OMIT_REAL
+
+#include <ev.h>
+
+#define REAL_ZMQ_ENDPOINT 320u /* bytes of "tcp://[HOST]:PORT" with its NUL */
+#define REAL_ZMQ_NEWS 64u      /* events of a monitor that are heard before others get their turn */
+
+/* A socket without linger. NULL: no descriptors or memory. */
+CHI_PRIVATE void *real_zmq_socket(void *context, int type);
+CHI_PRIVATE void real_zmq_drop(void **socket);
+/* An option that can't fail. */
+CHI_PRIVATE void real_zmq_set(void *socket, int option, int value);
+CHI_PRIVATE void real_zmq_set_text(void *socket, int option, const char *text);
+/* What the socket can do now; asking lets it do its own work. */
+CHI_PRIVATE int real_zmq_events(void *socket);
+
+/* Calls when the socket may have become ready. The descriptor tells of changes only: whoever is
+ * called takes all there is, or asks by real_zmq_again to be called once more. */
+CHI_PRIVATE void real_zmq_watch(struct ev_loop *ev, ev_io *io, void *socket, void *data,
+                                void (*on_ready)(struct ev_loop *ev, ev_io *io, int events));
+CHI_PRIVATE void real_zmq_again(struct ev_loop *ev, ev_io *io);
+
+/* A socket that hears these events of another one, by a name of its own. NULL: as above. */
+CHI_PRIVATE void *real_zmq_monitor(void *context, void *socket, const char *name, int events);
+/* The next event of a monitor and its value; 0: none. */
+CHI_PRIVATE int real_zmq_event(void *news, int *value);
+/* What is wrong with one who wanted to speak with us, by the event ZMQ_EVENT_HANDSHAKE_FAILED_* and
+ * its value. `encrypted`: whether we do. NULL: nothing to be told, it went away. */
+CHI_PRIVATE const char *real_zmq_failure(int event, int value, bool encrypted);
 
 #endif
 #endif
@@ -21874,7 +22049,7 @@ static void peer_welcome(struct peer *p, uint64_t boot, const struct peer_hello 
 static void peer_drop_message(struct peer_set *s, const char *why)
 {
   s->dropped++;
-  log_limited(s->log, &s->complaints, s->now, CHI_LOG_WARNING, "a message was dropped: %s", why);
+  log_limited(s->log, &s->unsound, s->now, CHI_LOG_WARNING, "a message was dropped: %s", why);
 }
 
 static void peer_on_hello(struct peer *p, const struct wire_header *h, struct wire_in *in)
@@ -21917,7 +22092,7 @@ static void peer_on_refuse(struct peer *p, const struct wire_header *h, struct w
   if (h->to != s->self || h->to_boot != s->boot)
     return; /* of what another life, or another node, has sent */
   text = peer_reason_text(refusal.reason, &level);
-  log_limited(s->log, &p->complaints, s->now, level,
+  log_limited(s->log, &p->complained_of, s->now, level,
               "node %u (%s) refuses this node: %s: %llu, there %llu", p->node, peer_name(p), text,
               (unsigned long long)refusal.got, (unsigned long long)refusal.want);
   if (peer_is_setting(refusal.reason)) {
@@ -21985,7 +22160,7 @@ static void peer_on_version(struct peer_set *s, const struct wire_header *h)
   bool ours = h->cluster == s->cluster && h->from < s->count;
   s->dropped++;
   /* No refusal: it would be refused as well, for the same reason, and so on. */
-  log_limited(s->log, &s->complaints, s->now, CHI_LOG_WARNING,
+  log_limited(s->log, &s->foreign, s->now, CHI_LOG_WARNING,
               "node %u (%s) is refused: version of the protocol: %u, here %u", h->from,
               ours ? s->hosts[h->from].name : "of another cluster", h->version, WIRE_VERSION);
 }
@@ -21994,11 +22169,11 @@ static void peer_on_nobody(struct peer_set *s, const struct wire_header *h)
 {
   s->dropped++;
   if (h->from == s->self && h->cluster == s->cluster)
-    log_limited(s->log, &s->complaints, s->now, CHI_LOG_ERROR,
+    log_limited(s->log, &s->twin, s->now, CHI_LOG_ERROR,
                 "another daemon says that it is node %u (%s), which is this one", s->self,
                 s->hosts[s->self].name);
   else
-    log_limited(s->log, &s->complaints, s->now, CHI_LOG_WARNING,
+    log_limited(s->log, &s->foreign, s->now, CHI_LOG_WARNING,
                 "node %u of another cluster is refused: digest of the host list: %llu, here %llu",
                 h->from, (unsigned long long)h->cluster, (unsigned long long)s->cluster);
 }
@@ -22400,6 +22575,18 @@ static bool wire_frames_fit(const struct env_frame *bulk, uint32_t count,
     bytes += bulk[i].size;
   }
   return bytes == h->bulk_bytes;
+}
+
+bool wire_sender(const struct env_frame *frame, uint32_t *from)
+{
+  struct wire_in in;
+  if (frame->size < WIRE_HEADER || frame->size > WIRE_MESSAGE_MAX)
+    return false;
+  wire_in_init(&in, frame->data, (size_t)frame->size);
+  bool ours = wire_get_u32(&in) == WIRE_MAGIC;
+  (void)wire_get_bytes(&in, WIRE_AT_SENDER - sizeof(uint32_t));
+  *from = wire_get_u32(&in);
+  return ours;
 }
 
 int wire_header_get(const struct env_frame *frame, uint32_t count, struct wire_header *h,
@@ -24573,7 +24760,7 @@ static void reader_note_word(struct reader *r, const struct config_key *key,
                              const struct reader_value *value, uint64_t number)
 {
   const char *word;
-  if (key->type != CONFIG_LEVEL && key->type != CONFIG_POLICY)
+  if (!config_key_is_word(key))
     return;
   word = config_word(key, number);
   if (strcmp(value->text, word) != 0)
@@ -24784,19 +24971,22 @@ CHI_PRIVATE void reader_pool_end(struct reader *r)
 CHI_PRIVATE void reader_end(struct reader *r)
 {
   struct report_mark last = {0, 0};
+  const char *key;
   chi_error err;
   for (size_t i = 0; i < CONFIG_KEY_COUNT; i++) {
-    const struct config_key *key = config_key_at(i);
-    struct reader_value preset = {READER_TEXT, key->preset, {0, 0}};
+    const struct config_key *name = config_key_at(i);
+    struct reader_value preset = {READER_TEXT, name->preset, {0, 0}};
     struct config_value value;
-    if (key->type != CONFIG_NAME)
+    if (name->type != CONFIG_NAME)
       continue;
-    if (reader_written(r, key->name).line > last.line)
-      last = reader_written(r, key->name);
-    config_get(r->config, key, &value);
-    if (!*value.text && reader_parse(r, key, &preset, &value))
-      config_put(r->config, key, &value);
+    if (reader_written(r, name->name).line > last.line)
+      last = reader_written(r, name->name);
+    config_get(r->config, name, &value);
+    if (!*value.text && reader_parse(r, name, &preset, &value))
+      config_put(r->config, name, &value);
   }
+  if (!r->report->errors && config_check_security(r->config, &key, &err) != CHI_OK)
+    report_error(r->report, reader_written(r, key), CHI_ECONFIG, "%s", err.text);
   /* Each value was checked when it was read, so it is one name being given to two segments, or
    * something that was in the struct before. */
   if (!r->report->errors && chi_config_check(r->config, &err) != CHI_OK)
@@ -25309,6 +25499,10 @@ static const struct config_key config_keys[] = {
      CONFIG_TIME_MAX, CONFIG_S},
     {"networking.wait_for_restart_poll_period", "1", CONFIG_AT(wait_for_restart_poll_ns),
      CONFIG_DURATION, CONFIG_MS, CONFIG_TIME_MAX, CONFIG_S},
+    {"networking.security", "optional", CONFIG_AT(security), CONFIG_SECURITY, 0,
+     CHI_SECURITY_REQUIRED, 0},
+    {"networking.key_file", "", CONFIG_AT(key_file), CONFIG_PATH, 0, 0, 0},
+    {"networking.authorized_keys", "", CONFIG_AT(authorized_keys), CONFIG_PATH, 0, 0, 0},
     {"logging.level", "info", CONFIG_AT(log_level), CONFIG_LEVEL, 0, CHI_LOG_ERROR, 0},
     {"logging.file", "/tmp/chimaera.log", CONFIG_AT(log_file), CONFIG_PATH, 0, 0, 0},
     {"runtime.stack_size", "65536", CONFIG_AT(stack_size), CONFIG_SIZE, 16 * CONFIG_KI,
@@ -25332,7 +25526,7 @@ static const struct config_key config_keys[] = {
 
 _Static_assert(CHI_COUNT(config_keys) == CONFIG_KEY_COUNT, "keys");
 
-/* Values of the two enumerations; an older word follows the current one. */
+/* Values of the enumerations; an older word follows the current one. */
 struct config_word {
   const char *word;
   int value;
@@ -25347,10 +25541,20 @@ static const struct config_word config_policies[] = {
     {"random", CHI_LANE_RANDOM},
     {NULL, 0},
 };
+static const struct config_word config_securities[] = {
+    {"optional", CHI_SECURITY_OPTIONAL},
+    {"required", CHI_SECURITY_REQUIRED},
+    {NULL, 0},
+};
 
 CHI_PRIVATE bool config_key_is_text(const struct config_key *key)
 {
   return key->type == CONFIG_PATH || key->type == CONFIG_NAME;
+}
+
+CHI_PRIVATE bool config_key_is_word(const struct config_key *key)
+{
+  return key->type == CONFIG_LEVEL || key->type == CONFIG_POLICY || key->type == CONFIG_SECURITY;
 }
 
 static size_t config_room(const struct config_key *key)
@@ -25373,7 +25577,7 @@ CHI_PRIVATE void config_get(const chi_config *config, const struct config_key *k
   } else if (key->type == CONFIG_COUNT) {
     memcpy(&small, field, sizeof(small));
     out->number = small;
-  } else if (key->type == CONFIG_LEVEL || key->type == CONFIG_POLICY) {
+  } else if (config_key_is_word(key)) {
     memcpy(&word, field, sizeof(word));
     out->number = word < 0 ? UINT64_MAX : (uint64_t)word;
   } else {
@@ -25392,7 +25596,7 @@ CHI_PRIVATE void config_put(chi_config *config, const struct config_key *key,
     memcpy(field, value->text, strlen(value->text) + 1);
   } else if (key->type == CONFIG_COUNT) {
     memcpy(field, &small, sizeof(small));
-  } else if (key->type == CONFIG_LEVEL || key->type == CONFIG_POLICY) {
+  } else if (config_key_is_word(key)) {
     memcpy(field, &word, sizeof(word));
   } else {
     memcpy(field, &value->number, sizeof(value->number));
@@ -25401,7 +25605,9 @@ CHI_PRIVATE void config_put(chi_config *config, const struct config_key *key,
 
 static const struct config_word *config_words(const struct config_key *key)
 {
-  return key->type == CONFIG_LEVEL ? config_levels : config_policies;
+  return key->type == CONFIG_LEVEL    ? config_levels
+         : key->type == CONFIG_POLICY ? config_policies
+                                      : config_securities;
 }
 
 CHI_PRIVATE const char *config_word(const struct config_key *key, uint64_t value)
@@ -25505,6 +25711,8 @@ CHI_PRIVATE const char *config_key_expected(const struct config_key *key, char *
     return "debug, info, warning or error";
   case CONFIG_POLICY:
     return "round_robin, map_by_pid_tid or random";
+  case CONFIG_SECURITY:
+    return "optional or required";
   case CONFIG_PATH:
     return "a path";
   case CONFIG_NAME:
@@ -25753,8 +25961,27 @@ static int config_check_names(const char *a, const char *b, chi_error *err)
   return error_set(err, CHI_ECONFIG, "shared_memory: two segments have the name \"%s\"", a);
 }
 
+CHI_PRIVATE int config_check_security(const chi_config *config, const char **key, chi_error *err)
+{
+  bool file = *config->key_file, directory = *config->authorized_keys;
+  *key = !file && directory ? "networking.authorized_keys"
+         : file             ? "networking.key_file"
+                            : "networking.security";
+  if (file && !directory)
+    return error_set(err, CHI_ECONFIG, "networking.key_file: needs networking.authorized_keys, the "
+                                       "directory of the other nodes' public keys");
+  if (!file && directory)
+    return error_set(err, CHI_ECONFIG, "networking.authorized_keys: needs networking.key_file, "
+                                       "this node's own secret key");
+  if (!file && config->security == CHI_SECURITY_REQUIRED)
+    return error_set(err, CHI_ECONFIG, "networking.security: \"required\" needs "
+                                       "networking.key_file and networking.authorized_keys");
+  return CHI_OK;
+}
+
 int chi_config_check(const chi_config *config, chi_error *err)
 {
+  const char *at;
   char buf[CONFIG_EXPECTED_MAX];
   for (size_t i = 0; i < CONFIG_KEY_COUNT; i++) {
     const struct config_key *key = &config_keys[i];
@@ -25765,6 +25992,8 @@ int chi_config_check(const chi_config *config, chi_error *err)
   if (config_check_names(config->main_segment_name, config->client_data_segment_name, err) ||
       config_check_names(config->main_segment_name, config->runtime_data_segment_name, err) ||
       config_check_names(config->client_data_segment_name, config->runtime_data_segment_name, err))
+    return CHI_ECONFIG;
+  if (config_check_security(config, &at, err) != CHI_OK)
     return CHI_ECONFIG;
   for (uint32_t i = 0; i < config->compose_count; i++) {
     if (config_check_pool(config, i, err) != CHI_OK)
@@ -28176,7 +28405,7 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
     return rc;
   rc = real_loop_open(&n->real, n->desk.socket, REAL_LOOP_LINKS_MAX, &owner);
   if (rc == CHI_OK)
-    rc = real_net_bind(&n->real, &network);
+    rc = real_net_bind(&n->real, &network, &n->config);
   if (rc == CHI_OK)
     rc = real_file_bind(&n->real, n->config.sched_threads + n->config.slow_threads + 1);
   real_shm_bind(&n->real);
@@ -28837,8 +29066,6 @@ void real_spin_slept(struct real_spin *s, uint64_t took)
 #include <zmq.h>
 
 #define REAL_NET_MESSAGES 64u  /* received in a turn, before others get theirs */
-#define REAL_NET_NEWS 64u      /* of one monitor, likewise */
-#define REAL_NET_ENDPOINT 320u /* "tcp://[HOST]:PORT" with its NUL */
 #define REAL_NET_TICK_S 0.1    /* what could not be done is tried again */
 #define REAL_NET_TICKS_MAX 10u /* until a connection that broke is tried again, at most */
 #define REAL_NET_LOOKUP_NS 2000000000u /* names are tried at the start for so long */
@@ -28880,6 +29107,7 @@ struct real_net_peer {
   uint32_t wait, next; /* ticks until it is tried, and until it is the time after */
   uint32_t generation; /* of the socket: names its monitor */
   uint64_t pinned;     /* bytes of bulk on their way */
+  struct log_limit failed, gone; /* for a reason that is known, or not */
 };
 
 struct real_net {
@@ -28890,21 +29118,37 @@ struct real_net {
   uint32_t count, self, port;
   void *context; /* NULL: not open */
   void *in;      /* PULL, at our own address */
-  void *in_news; /* PAIR on its monitor */
-  ev_io in_io, in_news_io, sent_io;
+  ev_io in_io, sent_io;
   ev_timer tick;
   struct real_net_peer *peer; /* by node; that of self is unused */
   bool changed;               /* some peer's state is to be told */
   bool heard;                 /* `in` may have messages: its descriptor, or a look, has told */
   struct inbox sent;          /* parcels that no frame of is read any more */
   int sent_fd;
-  uint32_t guests; /* connections to us */
-  struct log_limit complaints;
+  struct real_guest_book *guests; /* those connected to us */
+  bool stirred;                   /* they came or went, in this turn */
+  const chi_config *config;
+  struct real_keys keys; /* zero: messages are plain text */
+  struct real_zap *zap;
+  struct log log;
+  struct log_limit dropped, forged, undialled;
 };
 
-static void real_net_complain(struct real_net *n, const char *text)
+static void real_net_sink(void *arg, int level, const char *line)
 {
-  real_env_complain(n->env, &n->complaints, CHI_LOG_WARNING, text);
+  struct env *env = arg;
+  env->log(env, level, line);
+}
+
+static bool real_net_encrypts(const struct real_net *n)
+{
+  return n->keys.node != NULL;
+}
+
+static void real_net_complain(struct real_net *n, struct log_limit *limit, const char *text)
+{
+  struct env *env = &n->env->env;
+  log_limited(&n->log, limit, env->clock(env), CHI_LOG_WARNING, "%s", text);
 }
 
 /* Wakes the network worker for a turn. Any thread. */
@@ -28924,98 +29168,50 @@ static void real_net_changed(struct real_net *n)
 
 /* ---- sockets --------------------------------------------------------------------------------- */
 
-static void real_net_set(void *socket, int option, int value)
-{
-  int rc = zmq_setsockopt(socket, option, &value, sizeof value);
-  CHI_ASSERT(rc == 0);
-}
-
 /* NULL: no descriptors or memory. */
 static void *real_net_socket(struct real_net *n, int type)
 {
   int64_t frame_max = type == ZMQ_PULL ? REAL_NET_FRAME_MAX : REAL_NET_COMMAND_MAX;
-  void *s = zmq_socket(n->context, type);
+  void *s = real_zmq_socket(n->context, type);
   if (!s)
     return NULL;
-  real_net_set(s, ZMQ_LINGER, 0);
-  if (type == ZMQ_PAIR)
-    return s;
-  real_net_set(s, ZMQ_SNDHWM, REAL_NET_SEND_QUEUE);
-  real_net_set(s, ZMQ_RCVHWM, REAL_NET_TAKE_QUEUE);
-  real_net_set(s, ZMQ_IMMEDIATE, 1);
-  real_net_set(s, ZMQ_BACKLOG, REAL_NET_BACKLOG);
-  real_net_set(s, ZMQ_HANDSHAKE_IVL, REAL_NET_HANDSHAKE_MS);
-  real_net_set(s, ZMQ_HEARTBEAT_IVL, REAL_NET_ASK_MS);
-  real_net_set(s, ZMQ_HEARTBEAT_TIMEOUT, REAL_NET_DEAD_MS);
-  real_net_set(s, ZMQ_HEARTBEAT_TTL, REAL_NET_DEAD_MS);
-  real_net_set(s, ZMQ_CONNECT_TIMEOUT, REAL_NET_CONNECT_MS);
-  real_net_set(s, ZMQ_RECONNECT_IVL, REAL_NET_AGAIN_MS);
-  real_net_set(s, ZMQ_RECONNECT_IVL_MAX, REAL_NET_AGAIN_MAX_MS);
+  real_zmq_set(s, ZMQ_SNDHWM, REAL_NET_SEND_QUEUE);
+  real_zmq_set(s, ZMQ_RCVHWM, REAL_NET_TAKE_QUEUE);
+  real_zmq_set(s, ZMQ_IMMEDIATE, 1);
+  real_zmq_set(s, ZMQ_BACKLOG, REAL_NET_BACKLOG);
+  real_zmq_set(s, ZMQ_HANDSHAKE_IVL, REAL_NET_HANDSHAKE_MS);
+  real_zmq_set(s, ZMQ_HEARTBEAT_IVL, REAL_NET_ASK_MS);
+  real_zmq_set(s, ZMQ_HEARTBEAT_TIMEOUT, REAL_NET_DEAD_MS);
+  real_zmq_set(s, ZMQ_HEARTBEAT_TTL, REAL_NET_DEAD_MS);
+  real_zmq_set(s, ZMQ_CONNECT_TIMEOUT, REAL_NET_CONNECT_MS);
+  real_zmq_set(s, ZMQ_RECONNECT_IVL, REAL_NET_AGAIN_MS);
+  real_zmq_set(s, ZMQ_RECONNECT_IVL_MAX, REAL_NET_AGAIN_MAX_MS);
   int rc = zmq_setsockopt(s, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max);
   CHI_ASSERT(rc == 0);
   return s;
 }
 
-static void real_net_drop_socket(void **socket)
+/* Whoever calls at `door` must have an authorised key: without an answer of the door-keeper nobody
+ * has a name, and messages of the nameless aren't heard. */
+static void real_net_lock(const struct real_net *n, void *door)
 {
-  if (*socket)
-    zmq_close(*socket);
-  *socket = NULL;
+  real_zmq_set(door, ZMQ_CURVE_SERVER, 1);
+  real_zmq_set_text(door, ZMQ_CURVE_SECRETKEY, n->keys.secret);
+  real_zmq_set_text(door, ZMQ_ZAP_DOMAIN, REAL_ZAP_DOMAIN);
 }
 
-/* What the socket can do now; asking lets it do its own work. */
-static int real_net_events(void *socket)
+/* Only who has the secret key of that node will understand. */
+static void real_net_seal(const struct real_net *n, void *out, uint32_t node)
 {
-  int events = 0;
-  size_t size = sizeof events;
-  int rc = zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size);
-  return rc == 0 ? events : 0;
-}
-
-static void real_net_watch(struct real_net *n, ev_io *io, void *socket, void *data,
-                           void (*on_ready)(struct ev_loop *ev, ev_io *io, int events))
-{
-  int fd = -1;
-  size_t size = sizeof fd;
-  int rc = zmq_getsockopt(socket, ZMQ_FD, &fd, &size);
-  CHI_ASSERT(rc == 0 && fd >= 0);
-  ev_io_init(io, on_ready, fd, EV_READ);
-  io->data = data;
-  ev_io_start(n->ev, io);
-}
-
-/* A socket that hears these events of another one, by a name of its own. NULL: as above. */
-static void *real_net_monitor(struct real_net *n, void *socket, const char *name, int events)
-{
-  void *news;
-  if (zmq_socket_monitor(socket, name, events) != 0)
-    return NULL;
-  news = real_net_socket(n, ZMQ_PAIR);
-  if (news && zmq_connect(news, name) != 0)
-    real_net_drop_socket(&news);
-  return news;
-}
-
-/* The next event of a monitor and its value; 0: none. The address isn't looked at. */
-static int real_net_event(void *news, int *value)
-{
-  unsigned char first[6];
-  char address[REAL_NET_ENDPOINT];
-  uint16_t event;
-  int32_t number;
-  if (zmq_recv(news, first, sizeof first, ZMQ_DONTWAIT) < (int)sizeof first)
-    return 0;
-  zmq_recv(news, address, sizeof address, ZMQ_DONTWAIT);
-  memcpy(&event, first, sizeof event);
-  memcpy(&number, first + sizeof event, sizeof number);
-  *value = number;
-  return event;
+  real_zmq_set_text(out, ZMQ_CURVE_SERVERKEY, n->keys.node[node]);
+  real_zmq_set_text(out, ZMQ_CURVE_PUBLICKEY, n->keys.own);
+  real_zmq_set_text(out, ZMQ_CURVE_SECRETKEY, n->keys.secret);
 }
 
 static void real_net_endpoint(char *text, const char *host, uint32_t port)
 {
   bool bare = strchr(host, ':') && host[0] != '[';
-  snprintf(text, REAL_NET_ENDPOINT, "tcp://%s%s%s:%u", bare ? "[" : "", host, bare ? "]" : "",
+  snprintf(text, REAL_ZMQ_ENDPOINT, "tcp://%s%s%s:%u", bare ? "[" : "", host, bare ? "]" : "",
            port);
 }
 
@@ -29039,8 +29235,8 @@ static void real_net_part(struct real_net_peer *p)
   }
   if (p->news)
     ev_io_stop(n->ev, &p->news_io);
-  real_net_drop_socket(&p->news);
-  real_net_drop_socket(&p->out);
+  real_zmq_drop(&p->news);
+  real_zmq_drop(&p->out);
   p->up = false;
   if (p->told && !p->lost) {
     p->lost = true;
@@ -29051,21 +29247,42 @@ static void real_net_part(struct real_net_peer *p)
   real_net_wait(n);
 }
 
+/* Of two who don't fit the one that notices first hangs up, so that the other can but guess. */
+static void real_net_failed(struct real_net_peer *p, int event, int value)
+{
+  const struct real_net *n = p->net;
+  struct env *env = &n->env->env;
+  const char *why = real_zmq_failure(event, value, real_net_encrypts(n));
+  bool gone = event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
+  if (gone)
+    why = real_net_encrypts(n)
+              ? "it hung up; perhaps it does not encrypt, or expects another key "
+                "(networking.key_file)"
+              : "it hung up; perhaps it encrypts, and this node does not (networking.key_file)";
+  if (why)
+    log_limited(&n->log, gone ? &p->gone : &p->failed, env->clock(env), CHI_LOG_WARNING,
+                "node %u (%s) at %s is not spoken with: %s", p->node, n->hosts[p->node].name,
+                n->hosts[p->node].address, why);
+}
+
 /* What the monitor has to say. */
 static void real_net_hear(struct real_net_peer *p)
 {
-  int event = 0, value;
-  for (uint32_t i = 0; i < REAL_NET_NEWS && p->news; i++) {
-    if ((event = real_net_event(p->news, &value)) == 0)
+  int event = 1, value;
+  for (uint32_t i = 0; i < REAL_ZMQ_NEWS && p->news; i++) {
+    if ((event = real_zmq_event(p->news, &value)) == 0)
       return;
     if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
       p->up = true;
       p->next = 1;
       real_net_changed(p->net);
     } else { /* after some errors it would not try again by itself */
+      real_net_failed(p, event, value);
       real_net_part(p);
     }
   }
+  if (p->news)
+    real_zmq_again(p->net->ev, &p->news_io);
 }
 
 static void real_net_on_news(struct ev_loop *ev, ev_io *io, int events)
@@ -29081,30 +29298,38 @@ static void real_net_on_out(struct ev_loop *ev, ev_io *io, int events)
   const struct real_net_peer *p = io->data;
   (void)ev;
   (void)events;
-  real_net_events(p->out);
+  real_zmq_events(p->out);
+}
+
+/* Without its key there is no speaking with it. */
+static bool real_net_callable(const struct real_net *n, uint32_t node)
+{
+  return node != n->self && (!real_net_encrypts(n) || n->keys.node[node][0]);
 }
 
 static bool real_net_dial(struct real_net_peer *p)
 {
   struct real_net *n = p->net;
   const char *address = n->hosts[p->node].address;
-  char name[64], endpoint[REAL_NET_ENDPOINT];
+  char name[64], endpoint[REAL_ZMQ_ENDPOINT];
   struct in_addr v4;
   p->out = real_net_socket(n, ZMQ_PUSH);
   if (!p->out)
     return false;
-  real_net_set(p->out, ZMQ_IPV6, inet_pton(AF_INET, address, &v4) != 1);
+  real_zmq_set(p->out, ZMQ_IPV6, inet_pton(AF_INET, address, &v4) != 1);
+  if (real_net_encrypts(n))
+    real_net_seal(n, p->out, p->node);
   snprintf(name, sizeof name, "inproc://peer-%u-%u", p->node, ++p->generation);
-  p->news = real_net_monitor(n, p->out, name,
+  p->news = real_zmq_monitor(n->context, p->out, name,
                              ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
                                  ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
                                  ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_DISCONNECTED);
   if (!p->news) {
-    real_net_drop_socket(&p->out);
+    real_zmq_drop(&p->out);
     return false;
   }
-  real_net_watch(n, &p->out_io, p->out, p, real_net_on_out);
-  real_net_watch(n, &p->news_io, p->news, p, real_net_on_news);
+  real_zmq_watch(n->ev, &p->out_io, p->out, p, real_net_on_out);
+  real_zmq_watch(n->ev, &p->news_io, p->news, p, real_net_on_news);
   real_net_endpoint(endpoint, address, n->port);
   if (zmq_connect(p->out, endpoint) != 0) {
     real_net_part(p);
@@ -29115,42 +29340,6 @@ static bool real_net_dial(struct real_net_peer *p)
 }
 
 /* ---- our own door ---------------------------------------------------------------------------- */
-
-/* Hangs up on one who was accepted. The descriptor is ZeroMQ's and may be another's by now: then
- * one of another port is left alone, and one of this port came as late. */
-static void real_net_refuse(const struct real_net *n, int fd)
-{
-  struct sockaddr_storage own;
-  socklen_t size = sizeof own;
-  char port[16];
-  if (getsockname(fd, (struct sockaddr *)&own, &size) == 0 &&
-      getnameinfo((struct sockaddr *)&own, size, NULL, 0, port, sizeof port, NI_NUMERICSERV) == 0 &&
-      strtoul(port, NULL, 10) == n->port)
-    shutdown(fd, SHUT_RDWR);
-}
-
-/* Who comes when so many are there is nobody we know; so neither memory nor descriptors run out. */
-static void real_net_count_guests(struct real_net *n)
-{
-  int fd = -1, event = 0;
-  for (uint32_t i = 0; i < REAL_NET_NEWS && (event = real_net_event(n->in_news, &fd)); i++) {
-    if (event == ZMQ_EVENT_ACCEPT_FAILED)
-      real_net_complain(n, "cannot accept other nodes: out of descriptors or memory");
-    if (event == ZMQ_EVENT_DISCONNECTED)
-      n->guests -= n->guests > 0;
-    if (event != ZMQ_EVENT_ACCEPTED || ++n->guests <= 2 * n->count + REAL_NET_STRANGERS)
-      continue;
-    real_net_refuse(n, fd);
-    real_net_complain(n, "refused a connection of another node: there are too many");
-  }
-}
-
-static void real_net_on_guest(struct ev_loop *ev, ev_io *io, int events)
-{
-  (void)ev;
-  (void)events;
-  real_net_count_guests(io->data);
-}
 
 static int real_net_bad_name(const struct real_net *n, const char *why, chi_error *err)
 {
@@ -29179,9 +29368,9 @@ static int real_net_bad_door(const struct real_net *n, const char *host, int err
 /* Listens at one address. 0, or errno. */
 static int real_net_open_door(struct real_net *n, int family, const char *host)
 {
-  char endpoint[REAL_NET_ENDPOINT];
+  char endpoint[REAL_ZMQ_ENDPOINT];
   real_net_endpoint(endpoint, host, n->port);
-  real_net_set(n->in, ZMQ_IPV6, family == AF_INET6);
+  real_zmq_set(n->in, ZMQ_IPV6, family == AF_INET6);
   return zmq_bind(n->in, endpoint) == 0 ? 0 : zmq_errno();
 }
 
@@ -29221,12 +29410,13 @@ static void real_net_on_tick(struct ev_loop *ev, ev_timer *timer, int events)
   (void)events;
   for (uint32_t i = 0; i < n->count; i++) {
     struct real_net_peer *p = &n->peer[i];
-    if (i == n->self || p->out)
+    if (p->out || !real_net_callable(n, i))
       continue;
     if (p->wait > 0 && --p->wait > 0)
       waiting = true;
     else if (!real_net_dial(p)) {
-      real_net_complain(n, "cannot connect to other nodes: out of descriptors or memory");
+      real_net_complain(n, &n->undialled,
+                        "cannot connect to other nodes: out of descriptors or memory");
       waiting = true;
     }
   }
@@ -29235,6 +29425,36 @@ static void real_net_on_tick(struct ev_loop *ev, ev_timer *timer, int events)
 }
 
 /* ---- what arrives ---------------------------------------------------------------------------- */
+
+/* Whether a message comes from who it says it does, as far as one can know; strangers make
+ * themselves known by the first that is sound. */
+static bool real_net_admit(struct real_net *n, zmq_msg_t *first, const struct env_frame *frame,
+                           uint32_t count)
+{
+  uint32_t from = 0;
+  struct wire_header h;
+  struct wire_in in;
+  int fd = zmq_msg_get(first, ZMQ_SRCFD);
+  if (real_net_encrypts(n)) {
+    const char *key = zmq_msg_gets(first, "User-Id");
+    if (!wire_sender(frame, &from) || !real_keys_fit(&n->keys, from, key ? key : "")) {
+      real_net_complain(n, &n->forged, "a message was dropped: whoever sent it has not the key of "
+                                       "the node that it names");
+      real_guest_dismiss(n->guests, fd);
+      return false;
+    }
+  }
+  if (n->stirred && real_guest_is_node(n->guests, fd))
+    return true;
+  real_guest_hear(n->guests); /* it has come before its message, but that may not be noted yet */
+  n->stirred = true;
+  if (real_guest_is_node(n->guests, fd))
+    return true;
+  int rc = wire_header_get(frame, count, &h, &in);
+  if ((rc == CHI_OK || rc == CHI_EVERSION) && h.from < n->count && h.from != n->self)
+    real_guest_introduce(n->guests, fd, h.from);
+  return true;
+}
 
 /* One message. False: there is none. */
 static bool real_net_receive(struct real_net *n)
@@ -29259,10 +29479,11 @@ static bool real_net_receive(struct real_net *n)
   if (count == 0)
     return false;
   kept = count < ENV_FRAMES_MAX ? count : ENV_FRAMES_MAX;
-  if (!more && count <= ENV_FRAMES_MAX && frame[0].size <= REAL_NET_FIRST_MAX)
+  if (more || count > ENV_FRAMES_MAX || frame[0].size > REAL_NET_FIRST_MAX)
+    real_net_complain(n, &n->dropped,
+                      "a message was dropped: it has too many frames, or a large first one");
+  else if (real_net_admit(n, &part[0], frame, count))
     n->owner.message(n->owner.arg, frame, count);
-  else
-    real_net_complain(n, "a message was dropped: it has too many frames, or a large first one");
   for (uint32_t i = 0; i < kept; i++)
     zmq_msg_close(&part[i]);
   return true;
@@ -29316,6 +29537,7 @@ bool real_net_turn(struct real_env *r)
   uint32_t taken = 0;
   if (!n->context)
     return false;
+  n->stirred = false;
   real_net_hand_back(n);
   if (n->changed)
     real_net_tell(n);
@@ -29325,6 +29547,8 @@ bool real_net_turn(struct real_env *r)
     n->heard = real_net_receive(n);
     taken += n->heard;
   }
+  if (taken < REAL_NET_MESSAGES)
+    real_guest_look(n->guests);
   return n->heard || n->changed;
 }
 
@@ -29332,7 +29556,7 @@ bool real_net_ready(struct real_env *r)
 {
   struct real_net *n = r->net;
   if (n->context && !n->heard)
-    n->heard = real_net_events(n->in) & ZMQ_POLLIN;
+    n->heard = real_zmq_events(n->in) & ZMQ_POLLIN;
   return n->context && (n->heard || !inbox_empty(&n->sent));
 }
 
@@ -29392,7 +29616,7 @@ static bool real_net_send_first(struct real_net_peer *p, const struct env_frame 
   if (real_net_send_part(p->out, &part, more))
     return true;
   /* It may not have looked yet whether there is room. */
-  if (real_net_events(p->out) & ZMQ_POLLOUT && real_net_send_part(p->out, &part, more))
+  if (real_zmq_events(p->out) & ZMQ_POLLOUT && real_net_send_part(p->out, &part, more))
     return true;
   zmq_msg_close(&part);
   return false;
@@ -29437,45 +29661,106 @@ static void real_net_reset(struct env *env, uint32_t peer)
 
 /* ---- open and close -------------------------------------------------------------------------- */
 
-/* Names of others may become known later, and are looked up at each attempt; but who waits for
- * nothing at all likes to hear of a mistake. */
-static void real_net_check_names(const struct real_net *n)
+static bool real_net_is_local(const struct addrinfo *a)
+{
+  if (a->ai_family == AF_INET)
+    return ntohl(((const struct sockaddr_in *)(const void *)a->ai_addr)->sin_addr.s_addr) >> 24 ==
+           127;
+  return a->ai_family == AF_INET6 &&
+         IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)a->ai_addr)->sin6_addr);
+}
+
+/* Whether a node has an address beyond this machine. Names of others may become known later, and
+ * are looked up at each attempt; but who waits for nothing at all likes to hear of a mistake. */
+static bool real_net_check_name(const struct real_net *n, uint32_t node)
 {
   const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+  struct addrinfo *all = NULL;
+  bool far = false;
+  int rc = getaddrinfo(n->hosts[node].address, NULL, &hints, &all);
+  for (const struct addrinfo *a = rc == 0 ? all : NULL; a; a = a->ai_next)
+    far = far || !real_net_is_local(a);
+  if (rc == 0)
+    freeaddrinfo(all);
+  else if (node != n->self)
+    log_write(&n->log, CHI_LOG_WARNING,
+              "node %u: the address \"%.100s\" in the hostfile cannot be resolved now: %s; it is "
+              "tried again",
+              node, n->hosts[node].address, gai_strerror(rc));
+  return far;
+}
+
+static void real_net_check_names(const struct real_net *n)
+{
   struct env *env = &n->env->env;
   uint64_t end = env->clock(env) + REAL_NET_LOOKUP_NS;
-  char text[400];
-  for (uint32_t i = 0; i < n->count && env->clock(env) < end; i++) {
-    struct addrinfo *all = NULL;
-    int rc = i == n->self ? 0 : getaddrinfo(n->hosts[i].address, NULL, &hints, &all);
-    if (all)
-      freeaddrinfo(all);
-    if (rc == 0)
-      continue;
-    snprintf(text, sizeof text,
-             "node %u: the address \"%.100s\" in the hostfile cannot be resolved now: %s; it is "
-             "tried again",
-             i, n->hosts[i].address, gai_strerror(rc));
-    env->log(env, CHI_LOG_WARNING, text);
-  }
+  uint32_t far = UINT32_MAX;
+  for (uint32_t i = 0; i < n->count && env->clock(env) < end; i++)
+    if (real_net_check_name(n, i) && far == UINT32_MAX)
+      far = i;
+  if (far < n->count && !real_net_encrypts(n))
+    log_write(&n->log, CHI_LOG_WARNING,
+              "messages between nodes are plain text, and node %u (%s) is not on this machine: who "
+              "is on the way can read and forge them; networking.key_file encrypts",
+              far, n->hosts[far].address);
 }
+
+/* ---- keys ------------------------------------------------------------------------------------ */
+
+/* Nobody who has shown the old key is heard any more, and we call with the new one. */
+static void real_net_on_key(void *arg, uint32_t node)
+{
+  struct real_net *n = arg;
+  if (node == n->self)
+    return;
+  real_guest_dismiss_node(n->guests, node);
+  if (n->peer[node].out)
+    real_net_part(&n->peer[node]);
+  real_net_wait(n);
+}
+
+static int real_net_open_keys(struct real_net *n, chi_error *err)
+{
+  uint32_t with = 0, without = n->self;
+  int rc;
+  if (!*n->config->key_file)
+    return CHI_OK;
+  rc = real_keys_open(&n->keys, n->config->key_file, n->config->authorized_keys, n->hosts, n->count,
+                      n->self, err);
+  if (rc != CHI_OK)
+    return rc;
+  for (uint32_t i = 0; i < n->count; i++) {
+    with += real_net_callable(n, i);
+    if (i != n->self && !real_net_callable(n, i) && without == n->self)
+      without = i;
+  }
+  log_write(&n->log, without == n->self ? CHI_LOG_INFO : CHI_LOG_WARNING,
+            "messages between nodes are encrypted; %u of %u other nodes have an authorised key%s%s",
+            with, n->count - 1, without == n->self ? "" : "; one that has none: ",
+            without == n->self ? "" : n->hosts[without].name);
+  return CHI_OK;
+}
+
+/* ---- open and close -------------------------------------------------------------------------- */
 
 static void real_net_close(struct env *env)
 {
   struct real_net *n = real_env_of(env)->net;
   struct ring_node *node;
-  if (!n->context)
+  if (!n->context) {
+    real_keys_close(&n->keys);
     return;
+  }
   for (uint32_t i = 0; n->peer && i < n->count; i++)
     real_net_part(&n->peer[i]);
   ev_timer_stop(n->ev, &n->tick);
   ev_io_stop(n->ev, &n->in_io);
-  ev_io_stop(n->ev, &n->in_news_io);
   ev_io_stop(n->ev, &n->sent_io);
-  if (n->in)
-    zmq_socket_monitor(n->in, NULL, 0);
-  real_net_drop_socket(&n->in_news);
-  real_net_drop_socket(&n->in);
+  real_guest_close(n->guests);
+  n->guests = NULL;
+  real_zmq_drop(&n->in);
+  real_zap_close(n->zap);
+  n->zap = NULL;
   while (zmq_ctx_term(n->context) != 0 && zmq_errno() == EINTR)
     ;
   n->context = NULL; /* from here on nobody reads any frame */
@@ -29490,12 +29775,14 @@ static void real_net_close(struct env *env)
   n->sent_fd = -1;
   free(n->peer);
   n->peer = NULL;
+  real_keys_close(&n->keys);
 }
 
 /* Everything but connections and doors. */
 static bool real_net_prepare(struct real_net *n)
 {
-  static const char *const name = "inproc://door";
+  const struct real_zap_owner owner = {n, real_net_on_key};
+  struct env *env = &n->env->env;
   int limit, sockets = (int)(REAL_NET_SOCKETS * (n->count + 1));
   n->context = zmq_ctx_new();
   if (n->context)
@@ -29508,18 +29795,19 @@ static bool real_net_prepare(struct real_net *n)
     n->peer[i] = (struct real_net_peer){.net = n, .node = i, .next = 1};
   n->sent_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   n->in = real_net_socket(n, ZMQ_PULL);
-  if (n->sent_fd < 0 || !n->in)
+  if (n->sent_fd < 0 || !n->in ||
+      real_guest_open(&n->guests, n->context, n->in, n->ev, env, &n->log, n->count, n->port,
+                      real_net_encrypts(n)) != CHI_OK)
     return false;
-  n->in_news = real_net_monitor(
-      n, n->in, name, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_ACCEPT_FAILED | ZMQ_EVENT_DISCONNECTED);
-  if (!n->in_news)
-    return false;
-  real_net_watch(n, &n->in_io, n->in, n, real_net_on_wake);
-  real_net_watch(n, &n->in_news_io, n->in_news, n, real_net_on_guest);
+  if (real_net_encrypts(n)) {
+    if (real_zap_open(&n->zap, n->context, n->ev, env, &n->log, &n->keys, &owner) != CHI_OK)
+      return false;
+    real_net_lock(n, n->in);
+  }
+  real_zmq_watch(n->ev, &n->in_io, n->in, n, real_net_on_wake);
   ev_io_init(&n->sent_io, real_net_on_wake, n->sent_fd, EV_READ);
   n->sent_io.data = n;
   ev_io_start(n->ev, &n->sent_io);
-  real_net_count_guests(n);
   return true;
 }
 
@@ -29529,11 +29817,14 @@ static int real_net_open(struct env *env, const chi_host *hosts, uint32_t count,
   struct real_net *n = real_env_of(env)->net;
   int rc;
   CHI_ASSERT(!n->context && self < count);
-  *n = (struct real_net){.env = n->env, .owner = n->owner, .ev = n->ev, .hosts = hosts,
-                         .count = count, .self = self, .port = port, .sent_fd = -1,
-                         .heard = true};
+  *n = (struct real_net){.env = n->env, .owner = n->owner, .ev = n->ev, .config = n->config,
+                         .hosts = hosts, .count = count, .self = self, .port = port, .sent_fd = -1,
+                         .heard = true, .log = {real_net_sink, env, n->config->log_level}};
   ev_timer_init(&n->tick, real_net_on_tick, 0., REAL_NET_TICK_S);
   n->tick.data = n;
+  rc = real_net_open_keys(n, err);
+  if (rc != CHI_OK)
+    return rc;
   rc = real_net_prepare(n) ? real_net_open_doors(n, err)
                            : error_set(err, CHI_ENOMEM, "no descriptors or memory for %u nodes",
                                        count);
@@ -29543,18 +29834,19 @@ static int real_net_open(struct env *env, const chi_host *hosts, uint32_t count,
   }
   real_net_check_names(n);
   for (uint32_t i = 0; i < count; i++)
-    if (i != self && !real_net_dial(&n->peer[i]))
+    if (real_net_callable(n, i) && !real_net_dial(&n->peer[i]))
       real_net_wait(n);
   return CHI_OK;
 }
 
-int real_net_bind(struct real_env *r, const struct real_net_owner *owner)
+int real_net_bind(struct real_env *r, const struct real_net_owner *owner, const chi_config *config)
 {
   struct real_net *n = calloc(1, sizeof *n);
   if (!n)
     return CHI_ENOMEM;
   n->env = r;
   n->owner = *owner;
+  n->config = config;
   n->ev = real_loop_ev(r->loop);
   r->net = n;
   r->env.net_open = real_net_open;
@@ -29572,8 +29864,6 @@ void real_net_unbind(struct real_env *r)
 }
 
 #undef REAL_NET_MESSAGES
-#undef REAL_NET_NEWS
-#undef REAL_NET_ENDPOINT
 #undef REAL_NET_TICK_S
 #undef REAL_NET_TICKS_MAX
 #undef REAL_NET_LOOKUP_NS
@@ -29588,6 +29878,952 @@ void real_net_unbind(struct real_env *r)
 #undef REAL_NET_BACKLOG
 #undef REAL_NET_COMMAND_MAX
 #undef REAL_NET_SOCKETS
+
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_guest.c ---- */
+#ifndef CHI_OMIT_REAL
+/* real_guest.c - who is connected to our own door. */
+
+#ifndef CHI_OMIT_REAL
+
+#include <linux/tcp.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <zmq.h>
+
+#define REAL_GUEST_NOBODY UINT32_MAX
+#define REAL_GUEST_TICK_S 0.05  /* strangers are looked at so often */
+#define REAL_GUEST_ADDRESS 64u  /* bytes of an address with its NUL */
+#define REAL_GUEST_FILES_PART 4 /* of the descriptors there may be, guests take one in so many */
+
+/* A connection; known by its descriptor, which is ZeroMQ's. */
+struct real_guest {
+  bool here;
+  bool dismissed;
+  uint32_t node; /* REAL_GUEST_NOBODY: a stranger */
+  int before, next; /* strangers, oldest first; -1: none */
+  uint64_t since;
+  char address[REAL_GUEST_ADDRESS];
+};
+
+struct real_guest_book {
+  struct ev_loop *ev;
+  struct env *env;
+  const struct log *log;
+  void *door, *news;
+  ev_io news_io;
+  ev_timer tick;
+  bool look; /* it is time to */
+  bool encrypted;
+  uint32_t port;
+  uint32_t count, limit;   /* connections, and when room is made */
+  struct real_guest *at;   /* by descriptor */
+  int room;
+  int oldest, newest; /* of the strangers */
+  int failure, failure_value; /* what is wrong with the one whose end is told next */
+  struct log_limit crowded, dismissed, failed;
+};
+
+static uint64_t real_guest_now(const struct real_guest_book *g)
+{
+  return g->env->clock(g->env);
+}
+
+static struct real_guest *real_guest_at(const struct real_guest_book *g, int fd)
+{
+  return fd >= 0 && fd < g->room && g->at[fd].here ? &g->at[fd] : NULL;
+}
+
+/* ---- strangers ------------------------------------------------------------------------------- */
+
+static void real_guest_enlist(struct real_guest_book *g, int fd)
+{
+  struct real_guest *k = &g->at[fd];
+  k->before = g->newest;
+  k->next = -1;
+  *(g->newest >= 0 ? &g->at[g->newest].next : &g->oldest) = fd;
+  g->newest = fd;
+  if (ev_is_active(&g->tick))
+    return;
+  ev_now_update(g->ev);
+  ev_timer_again(g->ev, &g->tick);
+}
+
+static void real_guest_delist(struct real_guest_book *g, int fd)
+{
+  const struct real_guest *k = &g->at[fd];
+  *(k->before >= 0 ? &g->at[k->before].next : &g->oldest) = k->next;
+  *(k->next >= 0 ? &g->at[k->next].before : &g->newest) = k->before;
+  if (g->oldest < 0)
+    ev_timer_stop(g->ev, &g->tick);
+}
+
+static bool real_guest_listed(const struct real_guest *k)
+{
+  return k->node == REAL_GUEST_NOBODY && !k->dismissed;
+}
+
+/* Hangs up, so that what was not read yet is thrown away and the system keeps nothing of it. The
+ * descriptor may be another's by now: then one that is not of our port is left alone, and one that
+ * is connects again. */
+static void real_guest_shut(const struct real_guest_book *g, int fd)
+{
+  struct sockaddr_storage own;
+  socklen_t size = sizeof own;
+  const struct linger none = {1, 0};
+  char port[16];
+  if (getsockname(fd, (struct sockaddr *)&own, &size) == 0 &&
+      getnameinfo((struct sockaddr *)&own, size, NULL, 0, port, sizeof port, NI_NUMERICSERV) == 0 &&
+      strtoul(port, NULL, 10) == g->port) {
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    shutdown(fd, SHUT_RDWR);
+  }
+}
+
+void real_guest_dismiss(struct real_guest_book *g, int fd)
+{
+  struct real_guest *k = real_guest_at(g, fd);
+  if (!k || k->dismissed)
+    return;
+  if (real_guest_listed(k))
+    real_guest_delist(g, fd);
+  k->dismissed = true;
+  real_guest_shut(g, fd);
+}
+
+void real_guest_dismiss_node(struct real_guest_book *g, uint32_t node)
+{
+  for (int fd = 0; fd < g->room; fd++)
+    if (g->at[fd].here && g->at[fd].node == node)
+      real_guest_dismiss(g, fd);
+}
+
+bool real_guest_is_node(const struct real_guest_book *g, int fd)
+{
+  const struct real_guest *k = real_guest_at(g, fd);
+  return k && k->node != REAL_GUEST_NOBODY;
+}
+
+/* A node has one connection, and perhaps a former one whose end was not seen yet. Who has many only
+ * says that he is a node, or is one of another cluster. */
+static void real_guest_thin(struct real_guest_book *g, uint32_t node)
+{
+  uint32_t count = 0;
+  int oldest = -1;
+  for (int fd = 0; fd < g->room; fd++) {
+    const struct real_guest *k = &g->at[fd];
+    if (!k->here || k->dismissed || k->node != node)
+      continue;
+    count++;
+    if (oldest < 0 || k->since < g->at[oldest].since)
+      oldest = fd;
+  }
+  if (count > REAL_GUEST_EACH)
+    real_guest_dismiss(g, oldest);
+}
+
+void real_guest_introduce(struct real_guest_book *g, int fd, uint32_t node)
+{
+  struct real_guest *k = real_guest_at(g, fd);
+  if (!k || !real_guest_listed(k))
+    return;
+  real_guest_delist(g, fd);
+  k->node = node;
+  real_guest_thin(g, node);
+}
+
+/* ---- coming and going ------------------------------------------------------------------------ */
+
+static void real_guest_name(int fd, char *address)
+{
+  struct sockaddr_storage other;
+  socklen_t size = sizeof other;
+  char host[REAL_GUEST_ADDRESS - 8], port[8];
+  snprintf(address, REAL_GUEST_ADDRESS, "somewhere");
+  if (getpeername(fd, (struct sockaddr *)&other, &size) == 0 &&
+      getnameinfo((struct sockaddr *)&other, size, host, sizeof host, port, sizeof port,
+                  NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+    snprintf(address, REAL_GUEST_ADDRESS, "%s:%s", host, port);
+}
+
+static bool real_guest_grow(struct real_guest_book *g, int fd)
+{
+  int room = g->room > 0 ? g->room : 64;
+  struct real_guest *more;
+  while (room <= fd)
+    room *= 2;
+  if (room == g->room)
+    return true;
+  more = realloc(g->at, (size_t)room * sizeof *more);
+  if (!more)
+    return false;
+  memset(more + g->room, 0, (size_t)(room - g->room) * sizeof *more);
+  g->at = more;
+  g->room = room;
+  return true;
+}
+
+static void real_guest_on_leave(struct real_guest_book *g, int fd)
+{
+  struct real_guest *k = real_guest_at(g, fd);
+  const char *why = real_zmq_failure(g->failure, g->failure_value, g->encrypted);
+  /* An unauthorised key was told of by who has refused it. */
+  if (k && why && g->failure != ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
+    log_limited(g->log, &g->failed, real_guest_now(g), CHI_LOG_WARNING,
+                "refused a connection from %s: %s", k->address, why);
+  g->failure = 0;
+  if (!k)
+    return;
+  if (real_guest_listed(k))
+    real_guest_delist(g, fd);
+  k->here = false;
+  g->count--;
+}
+
+/* Room is made by the oldest stranger, which may be the new one. */
+static void real_guest_on_come(struct real_guest_book *g, int fd)
+{
+  if (fd < 0 || !real_guest_grow(g, fd)) {
+    real_guest_shut(g, fd);
+    return;
+  }
+  if (g->at[fd].here) /* its end was not told */
+    real_guest_on_leave(g, fd);
+  g->at[fd] = (struct real_guest){.here = true, .node = REAL_GUEST_NOBODY,
+                                  .since = real_guest_now(g)};
+  real_guest_name(fd, g->at[fd].address);
+  real_guest_enlist(g, fd);
+  if (++g->count <= g->limit)
+    return;
+  log_limited(g->log, &g->crowded, real_guest_now(g), CHI_LOG_WARNING,
+              "hung up on %s: %u connections are too many", g->at[g->oldest].address, g->count);
+  real_guest_dismiss(g, g->oldest);
+}
+
+void real_guest_hear(struct real_guest_book *g)
+{
+  int value = -1, event = 1;
+  for (uint32_t i = 0; i < REAL_ZMQ_NEWS && (event = real_zmq_event(g->news, &value)); i++) {
+    if (event == ZMQ_EVENT_ACCEPTED) {
+      real_guest_on_come(g, value);
+    } else if (event == ZMQ_EVENT_DISCONNECTED) {
+      real_guest_on_leave(g, value);
+    } else { /* the same thread tells of the end next */
+      g->failure = event;
+      g->failure_value = value;
+    }
+  }
+  if (event)
+    real_zmq_again(g->ev, &g->news_io);
+}
+
+static void real_guest_on_news(struct ev_loop *ev, ev_io *io, int events)
+{
+  (void)ev;
+  (void)events;
+  real_guest_hear(io->data);
+}
+
+/* ---- those who stay too long ----------------------------------------------------------------- */
+
+static void real_guest_on_tick(struct ev_loop *ev, ev_timer *timer, int events)
+{
+  (void)ev;
+  (void)events;
+  ((struct real_guest_book *)timer->data)->look = true;
+}
+
+static uint64_t real_guest_received(int fd)
+{
+  struct tcp_info info = {0};
+  socklen_t size = sizeof info;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0 ||
+      size < offsetof(struct tcp_info, tcpi_bytes_received) + sizeof info.tcpi_bytes_received)
+    return 0;
+  return info.tcpi_bytes_received;
+}
+
+void real_guest_look(struct real_guest_book *g)
+{
+  uint64_t now = real_guest_now(g);
+  int next;
+  if (!g->look)
+    return;
+  g->look = false;
+  real_guest_hear(g);
+  for (int fd = g->oldest; fd >= 0; fd = next) {
+    const struct real_guest *k = &g->at[fd];
+    bool much = real_guest_received(fd) > REAL_GUEST_BYTES;
+    next = k->next;
+    if (!much && now - k->since < REAL_GUEST_STAY_NS)
+      continue;
+    log_limited(g->log, &g->dismissed, now, CHI_LOG_WARNING,
+                "hung up on %s: it %s without a message of a node", k->address,
+                much ? "sends much" : "stays");
+    real_guest_dismiss(g, fd);
+  }
+}
+
+/* ---- open and close -------------------------------------------------------------------------- */
+
+/* So many that clients and files find descriptors, too, where there are few. */
+static uint32_t real_guest_limit(uint32_t nodes)
+{
+  struct rlimit files;
+  uint32_t limit = 2 * nodes + REAL_GUEST_STRANGERS, least = 2 * nodes + 8;
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur / REAL_GUEST_FILES_PART < limit)
+    limit = (uint32_t)(files.rlim_cur / REAL_GUEST_FILES_PART);
+  return limit > least ? limit : least;
+}
+
+int real_guest_open(struct real_guest_book **out, void *context, void *door, struct ev_loop *ev,
+                    struct env *env, const struct log *log, uint32_t nodes, uint32_t port,
+                    bool encrypted)
+{
+  struct real_guest_book *g = calloc(1, sizeof *g);
+  *out = g;
+  if (!g)
+    return CHI_ENOMEM;
+  *g = (struct real_guest_book){.ev = ev, .env = env, .log = log, .door = door, .port = port,
+                            .encrypted = encrypted, .limit = real_guest_limit(nodes), .oldest = -1,
+                            .newest = -1};
+  ev_timer_init(&g->tick, real_guest_on_tick, 0., REAL_GUEST_TICK_S);
+  g->tick.data = g;
+  /* Not of ZMQ_EVENT_ACCEPT_FAILED: while descriptors are short, there is no end of these. */
+  g->news = real_zmq_monitor(context, door, "inproc://door",
+                             ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED |
+                                 ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                                 ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                                 ZMQ_EVENT_HANDSHAKE_FAILED_AUTH);
+  if (!g->news) {
+    real_guest_close(g);
+    *out = NULL;
+    return CHI_ENOMEM;
+  }
+  real_zmq_watch(ev, &g->news_io, g->news, g, real_guest_on_news);
+  real_guest_hear(g); /* from now on its descriptor tells */
+  return CHI_OK;
+}
+
+void real_guest_close(struct real_guest_book *g)
+{
+  if (!g)
+    return;
+  ev_timer_stop(g->ev, &g->tick);
+  if (g->news)
+    ev_io_stop(g->ev, &g->news_io);
+  zmq_socket_monitor(g->door, NULL, 0);
+  real_zmq_drop(&g->news);
+  free(g->at);
+  free(g);
+}
+
+#undef REAL_GUEST_NOBODY
+#undef REAL_GUEST_TICK_S
+#undef REAL_GUEST_ADDRESS
+#undef REAL_GUEST_FILES_PART
+
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_zap.c ---- */
+#ifndef CHI_OMIT_REAL
+/* real_zap.c - the door-keeper of an encrypted network: ZeroMQ asks it (ZAP, RFC 27) whether the
+ * public key of one who connects is authorised; it also notices when the directory of keys changes.
+ */
+
+#ifndef CHI_OMIT_REAL
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#define REAL_ZAP_QUESTIONS 64u /* answered before others get their turn */
+#define REAL_ZAP_PARTS 7       /* version, id, domain, address, identity, mechanism, credentials */
+#define REAL_ZAP_TEXT 64u      /* bytes that are looked at of a part */
+#define REAL_ZAP_CALM_S 0.2    /* the directory is read so long after it began to change */
+#define REAL_ZAP_BLIND_S 5.    /* and as often if changes can't be heard of */
+
+enum real_zap_part {
+  REAL_ZAP_VERSION,
+  REAL_ZAP_ID,
+  REAL_ZAP_REALM,
+  REAL_ZAP_ADDRESS,
+  REAL_ZAP_IDENTITY,
+  REAL_ZAP_MECHANISM,
+  REAL_ZAP_KEY
+};
+
+/* A question: its parts, cut, each with a NUL behind it. */
+struct real_zap_question {
+  char part[REAL_ZAP_PARTS][REAL_ZAP_TEXT + 1];
+  int size[REAL_ZAP_PARTS], count;
+};
+
+struct real_zap {
+  struct ev_loop *ev;
+  struct env *env;
+  const struct log *log;
+  struct real_keys *keys;
+  struct real_zap_owner owner;
+  void *socket; /* REP */
+  ev_io io, change_io;
+  ev_timer calm;
+  int change_fd; /* of inotify; -1: none */
+  uint32_t changes;
+  struct log_limit refused, unread;
+};
+
+/* ---- questions ------------------------------------------------------------------------------- */
+
+/* False: there is none. */
+static bool real_zap_take(struct real_zap *z, struct real_zap_question *q)
+{
+  int more = 1, i = 0;
+  *q = (struct real_zap_question){.count = 0};
+  for (; more; i++) {
+    size_t room = sizeof more;
+    char spare[1], *to = i < REAL_ZAP_PARTS ? q->part[i] : spare;
+    int n = zmq_recv(z->socket, to, i < REAL_ZAP_PARTS ? REAL_ZAP_TEXT : 0, ZMQ_DONTWAIT);
+    if (n < 0)
+      return false;
+    if (i < REAL_ZAP_PARTS)
+      q->size[i] = n;
+    zmq_getsockopt(z->socket, ZMQ_RCVMORE, &more, &room);
+  }
+  q->count = i;
+  return true;
+}
+
+static void real_zap_answer(struct real_zap *z, const struct real_zap_question *q, bool good,
+                            const char *user)
+{
+  zmq_send(z->socket, "1.0", 3, ZMQ_SNDMORE | ZMQ_DONTWAIT);
+  zmq_send(z->socket, q->part[REAL_ZAP_ID], strlen(q->part[REAL_ZAP_ID]),
+           ZMQ_SNDMORE | ZMQ_DONTWAIT);
+  zmq_send(z->socket, good ? "200" : "400", 3, ZMQ_SNDMORE | ZMQ_DONTWAIT);
+  zmq_send(z->socket, "", 0, ZMQ_SNDMORE | ZMQ_DONTWAIT);
+  zmq_send(z->socket, user, strlen(user), ZMQ_SNDMORE | ZMQ_DONTWAIT);
+  zmq_send(z->socket, "", 0, ZMQ_DONTWAIT);
+}
+
+/* The user of an authorised connection is its public key: that is looked at with each message. */
+static void real_zap_judge(struct real_zap *z, const struct real_zap_question *q)
+{
+  real_keys_text key = "";
+  bool asked = q->count == REAL_ZAP_PARTS && strcmp(q->part[REAL_ZAP_VERSION], "1.0") == 0 &&
+               strcmp(q->part[REAL_ZAP_MECHANISM], "CURVE") == 0 && q->size[REAL_ZAP_KEY] == 32;
+  if (asked)
+    zmq_z85_encode(key, (const uint8_t *)q->part[REAL_ZAP_KEY], 32);
+  bool good = asked && real_keys_known(z->keys, key);
+  real_zap_answer(z, q, good, good ? key : "");
+  if (!good)
+    log_limited(z->log, &z->refused, z->env->clock(z->env), CHI_LOG_WARNING,
+                "refused a connection from %s: its public key %s is not one of a node in %s",
+                q->part[REAL_ZAP_ADDRESS], key, z->keys->directory);
+}
+
+static void real_zap_on_question(struct ev_loop *ev, ev_io *io, int events)
+{
+  struct real_zap *z = io->data;
+  struct real_zap_question q;
+  uint32_t i = 0;
+  (void)events;
+  for (; i < REAL_ZAP_QUESTIONS && real_zap_take(z, &q); i++)
+    real_zap_judge(z, &q);
+  if (i == REAL_ZAP_QUESTIONS)
+    real_zmq_again(ev, io);
+}
+
+/* ---- changes of the directory ---------------------------------------------------------------- */
+
+static void real_zap_calm_down(struct real_zap *z, double seconds)
+{
+  if (ev_is_active(&z->calm))
+    return;
+  ev_timer_set(&z->calm, seconds, 0.);
+  ev_now_update(z->ev);
+  ev_timer_start(z->ev, &z->calm);
+}
+
+static void real_zap_on_key(void *arg, uint32_t node)
+{
+  struct real_zap *z = arg;
+  const char *name = z->keys->hosts[node].name;
+  z->changes++;
+  log_write(z->log, CHI_LOG_INFO, "node %u (%s) %s", node, name,
+            z->keys->node[node][0] ? "has another authorised key now"
+                                   : "has no authorised key any more: it is not spoken with");
+  z->owner.changed(z->owner.arg, node);
+}
+
+/* The watch is put up again, for the name may mean another directory now. */
+static void real_zap_on_calm(struct ev_loop *ev, ev_timer *timer, int events)
+{
+  const uint32_t what = IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB |
+                        IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
+  struct real_zap *z = timer->data;
+  chi_error err = {0, ""};
+  (void)ev;
+  (void)events;
+  bool seen = z->change_fd >= 0 &&
+              inotify_add_watch(z->change_fd, z->keys->directory, what) >= 0;
+  if (real_keys_read(z->keys, real_zap_on_key, z, &err) != CHI_OK)
+    log_limited(z->log, &z->unread, z->env->clock(z->env), CHI_LOG_ERROR,
+                "%s; that node is not spoken with", err.text);
+  if (!seen)
+    real_zap_calm_down(z, REAL_ZAP_BLIND_S);
+}
+
+static void real_zap_on_change(struct ev_loop *ev, ev_io *io, int events)
+{
+  char news[4096];
+  struct real_zap *z = io->data;
+  (void)ev;
+  (void)events;
+  while (read(io->fd, news, sizeof news) > 0)
+    ;
+  real_zap_calm_down(z, REAL_ZAP_CALM_S);
+}
+
+/* ---- open and close -------------------------------------------------------------------------- */
+
+int real_zap_open(struct real_zap **out, void *context, struct ev_loop *ev, struct env *env,
+                  const struct log *log, struct real_keys *keys, const struct real_zap_owner *owner)
+{
+  struct real_zap *z = calloc(1, sizeof *z);
+  *out = z;
+  if (!z)
+    return CHI_ENOMEM;
+  *z = (struct real_zap){.ev = ev, .env = env, .log = log, .keys = keys, .owner = *owner};
+  ev_timer_init(&z->calm, real_zap_on_calm, 0., 0.);
+  z->calm.data = z;
+  z->change_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+  if (z->change_fd >= 0) {
+    ev_io_init(&z->change_io, real_zap_on_change, z->change_fd, EV_READ);
+    z->change_io.data = z;
+    ev_io_start(ev, &z->change_io);
+  }
+  z->socket = real_zmq_socket(context, ZMQ_REP);
+  if (!z->socket || zmq_bind(z->socket, "inproc://zeromq.zap.01") != 0) {
+    real_zap_close(z);
+    *out = NULL;
+    return CHI_ENOMEM;
+  }
+  real_zmq_watch(ev, &z->io, z->socket, z, real_zap_on_question);
+  real_zap_on_question(ev, &z->io, EV_READ); /* from now on its descriptor tells */
+  real_zap_calm_down(z, REAL_ZAP_CALM_S);    /* what has changed before there was a watch */
+  return CHI_OK;
+}
+
+void real_zap_close(struct real_zap *z)
+{
+  if (!z)
+    return;
+  ev_timer_stop(z->ev, &z->calm);
+  if (z->change_fd >= 0) {
+    ev_io_stop(z->ev, &z->change_io);
+    close(z->change_fd);
+  }
+  if (z->socket)
+    ev_io_stop(z->ev, &z->io);
+  real_zmq_drop(&z->socket);
+  free(z);
+}
+
+#undef REAL_ZAP_QUESTIONS
+#undef REAL_ZAP_PARTS
+#undef REAL_ZAP_TEXT
+#undef REAL_ZAP_CALM_S
+#undef REAL_ZAP_BLIND_S
+
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_keys.c ---- */
+#ifndef CHI_OMIT_REAL
+/* real_keys.c - who may speak to this node: its own key and the public ones of all, in files. */
+
+#ifndef CHI_OMIT_REAL
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#define REAL_KEYS_FILE_MAX 4096u /* bytes of a key file */
+
+/* What a file of a kind must be like. */
+struct real_keys_kind {
+  const char *word, *other;
+  mode_t forbidden;
+  const char *why;
+};
+
+static const struct real_keys_kind real_keys_secret = {
+    "secret", "public", S_IRWXG | S_IRWXO, "others may read it; \"chmod 600\" makes it secret"};
+static const struct real_keys_kind real_keys_public = {
+    "public", "secret", S_IWOTH, "anybody may write to it, and so be taken for that node"};
+
+static int real_keys_code(int error)
+{
+  return error == ENOENT || error == ENOTDIR ? CHI_ENOENT
+         : error == EACCES || error == EPERM ? CHI_EACCES
+         : error == ENOMEM                   ? CHI_ENOMEM
+                                             : CHI_EIO;
+}
+
+/* ---- one file -------------------------------------------------------------------------------- */
+
+/* The whole of a small file that is as its kind must be, with a NUL. */
+static int real_keys_slurp(int fd, const char *path, const struct real_keys_kind *kind, char *text,
+                           chi_error *err)
+{
+  struct stat st;
+  size_t used = 0;
+  ssize_t n = 0;
+  if (fstat(fd, &st) != 0)
+    return error_set(err, real_keys_code(errno), "%s: %m", path);
+  if (!S_ISREG(st.st_mode))
+    return error_set(err, CHI_ECONFIG, "%s: expected a file with a %s key", path, kind->word);
+  if (st.st_mode & kind->forbidden)
+    return error_set(err, CHI_EACCES, "%s: its mode is %04o: %s", path, st.st_mode & 07777u,
+                     kind->why);
+  while (used <= REAL_KEYS_FILE_MAX &&
+         ((n = read(fd, text + used, REAL_KEYS_FILE_MAX + 1 - used)) > 0 ||
+          (n < 0 && errno == EINTR)))
+    used += n > 0 ? (size_t)n : 0;
+  if (n < 0)
+    return error_set(err, real_keys_code(errno), "%s: %m", path);
+  if (used > REAL_KEYS_FILE_MAX)
+    return error_set(err, CHI_ECONFIG, "%s: more than %u bytes, so it is no key", path,
+                     REAL_KEYS_FILE_MAX);
+  text[used] = '\0';
+  return CHI_OK;
+}
+
+/* The key of a line "WORD KEY"; false: it isn't one. */
+static bool real_keys_line(const char *line, size_t size, const char *word, real_keys_text key)
+{
+  size_t n = strlen(word);
+  uint8_t bytes[32];
+  bool good;
+  if (size != n + REAL_KEYS_TEXT || strncmp(line, word, n) != 0 || line[n] != ' ')
+    return false;
+  memcpy(key, line + n + 1, REAL_KEYS_TEXT - 1);
+  key[REAL_KEYS_TEXT - 1] = '\0';
+  good = !memchr(key, '\0', REAL_KEYS_TEXT - 1) && zmq_z85_decode(bytes, key) != NULL;
+  explicit_bzero(bytes, sizeof bytes);
+  return good;
+}
+
+/* The one key of a text. */
+static int real_keys_parse(const char *text, const char *path, const struct real_keys_kind *kind,
+                           real_keys_text key, chi_error *err)
+{
+  bool found = false;
+  int number = 1;
+  for (size_t size; *text; text += size + (text[size] == '\n'), number++) {
+    size = strcspn(text, "\n");
+    size_t bare = size > 0 && text[size - 1] == '\r' ? size - 1 : size;
+    if (bare == 0 || text[0] == '#')
+      continue;
+    if (!found && real_keys_line(text, bare, kind->word, key)) {
+      found = true;
+      continue;
+    }
+    key[0] = '\0';
+    return error_set(err, CHI_ECONFIG, "%s:%d: expected %s\"%s \" and 40 characters of a key%s",
+                     path, number, found ? "nothing after the line " : "one line, ", kind->word,
+                     strncmp(text, kind->other, 6) ? "" : "; this is the other half of a pair");
+  }
+  return found ? CHI_OK
+               : error_set(err, CHI_ECONFIG, "%s: there is no key in it; expected one line, "
+                                             "\"%s \" and 40 characters",
+                           path, kind->word);
+}
+
+/* Doesn't wait, whatever is at the path. */
+static int real_keys_load(const char *path, const struct real_keys_kind *kind, real_keys_text key,
+                          chi_error *err)
+{
+  char text[REAL_KEYS_FILE_MAX + 2];
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), rc;
+  key[0] = '\0';
+  if (fd < 0)
+    return error_set(err, real_keys_code(errno), "%s: cannot read the %s key: %m", path,
+                     kind->word);
+  rc = real_keys_slurp(fd, path, kind, text, err);
+  close(fd);
+  if (rc == CHI_OK)
+    rc = real_keys_parse(text, path, kind, key, err);
+  explicit_bzero(text, sizeof text);
+  return rc;
+}
+
+/* ---- the directory --------------------------------------------------------------------------- */
+
+static int real_keys_check_directory(const struct real_keys *k, chi_error *err)
+{
+  struct stat st;
+  if (stat(k->directory, &st) != 0)
+    return error_set(err, real_keys_code(errno), "%s: cannot read the authorised keys: %m",
+                     k->directory);
+  if (!S_ISDIR(st.st_mode))
+    return error_set(err, CHI_ECONFIG, "%s: expected the directory of the authorised keys",
+                     k->directory);
+  if (st.st_mode & S_IWOTH)
+    return error_set(err, CHI_EACCES, "%s: its mode is %04o: anybody may add a key", k->directory,
+                     st.st_mode & 07777u);
+  return CHI_OK;
+}
+
+static int real_keys_load_node(const struct real_keys *k, uint32_t node, real_keys_text key,
+                               chi_error *err)
+{
+  char path[CHI_PATH_MAX + CHI_NAME_MAX + sizeof REAL_KEYS_SUFFIX];
+  const char *name = k->hosts[node].name;
+  int rc;
+  key[0] = '\0';
+  if (strchr(name, '/')) /* no file has such a name */
+    return CHI_OK;
+  snprintf(path, sizeof path, "%s/%s" REAL_KEYS_SUFFIX, k->directory, name);
+  if (access(path, F_OK) != 0 && errno == ENOENT)
+    return CHI_OK;
+  rc = real_keys_load(path, &real_keys_public, key, err);
+  if (rc != CHI_OK || node != k->self || strcmp(key, k->own) == 0)
+    return rc;
+  key[0] = '\0';
+  return error_set(err, CHI_ECONFIG, "%s: this is node %u itself, whose key in %s is another one",
+                   path, node, k->file);
+}
+
+int real_keys_read(struct real_keys *k, void (*changed)(void *arg, uint32_t node), void *arg,
+                   chi_error *err)
+{
+  int rc = real_keys_check_directory(k, err);
+  bool closed = rc != CHI_OK;
+  for (uint32_t i = 0; i < k->count; i++) {
+    real_keys_text key = "";
+    int one = closed ? CHI_OK : real_keys_load_node(k, i, key, err);
+    rc = one == CHI_OK ? rc : one;
+    if (strcmp(k->node[i], key) == 0)
+      continue;
+    memcpy(k->node[i], key, sizeof key);
+    if (changed)
+      changed(arg, i);
+  }
+  return rc;
+}
+
+bool real_keys_known(const struct real_keys *k, const char *key)
+{
+  for (uint32_t i = 0; i < k->count; i++)
+    if (real_keys_fit(k, i, key))
+      return true;
+  return false;
+}
+
+bool real_keys_fit(const struct real_keys *k, uint32_t node, const char *key)
+{
+  return node < k->count && k->node[node][0] && strcmp(k->node[node], key) == 0;
+}
+
+/* ---- open and close -------------------------------------------------------------------------- */
+
+int real_keys_open(struct real_keys *k, const char *file, const char *directory,
+                   const chi_host *hosts, uint32_t count, uint32_t self, chi_error *err)
+{
+  int rc;
+  CHI_ASSERT(self < count);
+  *k = (struct real_keys){.file = file, .directory = directory, .hosts = hosts, .count = count,
+                          .self = self};
+  if (!zmq_has("curve"))
+    return error_set(err, CHI_ENOTSUP, "networking.key_file: this ZeroMQ was built without CURVE, "
+                                       "so it cannot encrypt");
+  k->node = calloc(count, sizeof *k->node);
+  if (!k->node)
+    return error_set(err, CHI_ENOMEM, "no memory for the keys of %u nodes", count);
+  rc = real_keys_load(file, &real_keys_secret, k->secret, err);
+  if (rc == CHI_OK && zmq_curve_public(k->own, k->secret) != 0)
+    rc = error_set(err, CHI_ECONFIG, "%s: ZeroMQ does not take this key: %s", file,
+                   zmq_strerror(zmq_errno()));
+  if (rc == CHI_OK)
+    rc = real_keys_read(k, NULL, NULL, err);
+  if (rc != CHI_OK)
+    real_keys_close(k);
+  return rc;
+}
+
+void real_keys_close(struct real_keys *k)
+{
+  free(k->node);
+  explicit_bzero(k, sizeof *k);
+}
+
+/* ---- making ---------------------------------------------------------------------------------- */
+
+/* A new file with one line. After a failure it isn't there, unless it was before. */
+static int real_keys_write(const char *path, mode_t mode, const char *word, const char *key,
+                           chi_error *err)
+{
+  char line[16 + REAL_KEYS_TEXT];
+  int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode), error;
+  if (fd < 0 && errno == EEXIST)
+    return error_set(err, CHI_EEXIST, "%s: is there already, and is not overwritten", path);
+  if (fd < 0)
+    return error_set(err, real_keys_code(errno), "%s: %m", path);
+  int size = snprintf(line, sizeof line, "%s %s\n", word, key);
+  errno = ENOSPC;
+  bool good = write(fd, line, (size_t)size) == size && fsync(fd) == 0;
+  error = errno;
+  explicit_bzero(line, sizeof line);
+  close(fd);
+  if (good)
+    return CHI_OK;
+  unlink(path);
+  return error_set(err, real_keys_code(error), "%s: cannot write: %s", path, zmq_strerror(error));
+}
+
+int chi_keygen(const char *secret_file, const char *public_file, char *key, chi_error *err)
+{
+  real_keys_text secret;
+  int rc;
+  if (zmq_curve_keypair(key, secret) != 0)
+    return error_set(err, CHI_ENOTSUP, "this ZeroMQ was built without CURVE, so it has no keys");
+  rc = real_keys_write(secret_file, S_IRUSR | S_IWUSR, real_keys_secret.word, secret, err);
+  explicit_bzero(secret, sizeof secret);
+  if (rc != CHI_OK)
+    return rc;
+  rc = real_keys_write(public_file, S_IRUSR | S_IWUSR | S_IRGRP | S_IROTH, real_keys_public.word,
+                       key, err);
+  if (rc != CHI_OK)
+    unlink(secret_file);
+  return rc;
+}
+
+#undef REAL_KEYS_FILE_MAX
+
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_zmq.c ---- */
+#ifndef CHI_OMIT_REAL
+/* real_zmq.c - sockets of ZeroMQ in an event loop, and what their monitors tell. */
+
+#ifndef CHI_OMIT_REAL
+
+#include <zmq.h>
+
+void real_zmq_set(void *socket, int option, int value)
+{
+  int rc = zmq_setsockopt(socket, option, &value, sizeof value);
+  CHI_ASSERT(rc == 0);
+}
+
+void real_zmq_set_text(void *socket, int option, const char *text)
+{
+  int rc = zmq_setsockopt(socket, option, text, strlen(text));
+  CHI_ASSERT(rc == 0);
+}
+
+void *real_zmq_socket(void *context, int type)
+{
+  void *s = zmq_socket(context, type);
+  if (s)
+    real_zmq_set(s, ZMQ_LINGER, 0);
+  return s;
+}
+
+void real_zmq_drop(void **socket)
+{
+  if (*socket)
+    zmq_close(*socket);
+  *socket = NULL;
+}
+
+int real_zmq_events(void *socket)
+{
+  int events = 0;
+  size_t size = sizeof events;
+  int rc = zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size);
+  return rc == 0 ? events : 0;
+}
+
+void real_zmq_watch(struct ev_loop *ev, ev_io *io, void *socket, void *data,
+                    void (*on_ready)(struct ev_loop *ev, ev_io *io, int events))
+{
+  int fd = -1;
+  size_t size = sizeof fd;
+  int rc = zmq_getsockopt(socket, ZMQ_FD, &fd, &size);
+  CHI_ASSERT(rc == 0 && fd >= 0);
+  ev_io_init(io, on_ready, fd, EV_READ);
+  io->data = data;
+  ev_io_start(ev, io);
+}
+
+void real_zmq_again(struct ev_loop *ev, ev_io *io)
+{
+  ev_feed_event(ev, io, EV_READ);
+}
+
+void *real_zmq_monitor(void *context, void *socket, const char *name, int events)
+{
+  void *news;
+  if (zmq_socket_monitor(socket, name, events) != 0)
+    return NULL;
+  news = real_zmq_socket(context, ZMQ_PAIR);
+  if (!news)
+    return NULL;
+  /* ZeroMQ's own thread waits for room in this queue, holding a lock that closing needs, too. */
+  real_zmq_set(news, ZMQ_RCVHWM, 0);
+  if (zmq_connect(news, name) != 0)
+    real_zmq_drop(&news);
+  return news;
+}
+
+int real_zmq_event(void *news, int *value)
+{
+  unsigned char first[6];
+  char address[REAL_ZMQ_ENDPOINT];
+  uint16_t event;
+  int32_t number;
+  if (zmq_recv(news, first, sizeof first, ZMQ_DONTWAIT) < (int)sizeof first)
+    return 0;
+  zmq_recv(news, address, sizeof address, ZMQ_DONTWAIT);
+  memcpy(&event, first, sizeof event);
+  memcpy(&number, first + sizeof event, sizeof number);
+  *value = number;
+  return event;
+}
+
+const char *real_zmq_failure(int event, int value, bool encrypted)
+{
+  if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
+    return "this node's public key is not authorised there";
+  if (event != ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)
+    return NULL;
+  switch (value) {
+  case ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
+    return encrypted ? "it does not encrypt, and this node does (networking.key_file)"
+                     : "it encrypts, and this node does not (networking.key_file)";
+  case ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC:
+    return "its key is not the one that was expected (networking.authorized_keys)";
+  default:
+    return "it does not speak as nodes do";
+  }
+}
 
 #endif
 #endif /* CHI_OMIT_REAL */

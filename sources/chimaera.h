@@ -72,6 +72,7 @@ typedef struct chi_error {
 
 enum chi_log_level { CHI_LOG_DEBUG, CHI_LOG_INFO, CHI_LOG_WARNING, CHI_LOG_ERROR };
 enum chi_lane_policy { CHI_LANE_ROUND_ROBIN, CHI_LANE_BY_PID_TID, CHI_LANE_RANDOM };
+enum chi_security { CHI_SECURITY_OPTIONAL, CHI_SECURITY_REQUIRED };
 
 #define CHI_PATH_MAX 1024
 #define CHI_NAME_MAX 256 /* pool, module and instance names, with their NUL */
@@ -109,6 +110,9 @@ typedef struct chi_config {
   uint32_t port, neighborhood_size;
   char hostfile[CHI_PATH_MAX]; /* empty: none */
   uint64_t wait_for_restart_ns, wait_for_restart_poll_ns;
+  int security;                       /* enum chi_security: whether it may do without a key */
+  char key_file[CHI_PATH_MAX];        /* own secret key; empty: messages are plain text */
+  char authorized_keys[CHI_PATH_MAX]; /* directory of the nodes' public keys; with key_file */
   int log_level; /* enum chi_log_level */
   char log_file[CHI_PATH_MAX]; /* empty: standard error */
   uint64_t stack_size;
@@ -182,6 +186,13 @@ int chi_config_load(chi_config *config, const char *path, chi_config_report *rep
                     chi_error *err);
 /* The file that chi_config_load reads when path is NULL. CHI_ENOENT: none; CHI_ETOOBIG. */
 int chi_config_path(char *path, size_t size);
+
+#define CHI_KEY_MAX 41 /* bytes of a key's text with its NUL */
+/* Makes a pair of keys in two files that must not exist: the secret one, for networking.key_file,
+ * that only this user can read, and the public one, for networking.authorized_keys under the name
+ * NODE.pub. Gives the public key, of CHI_KEY_MAX bytes. CHI_EEXIST, CHI_EACCES, CHI_ENOENT,
+ * CHI_EIO, CHI_ENOTSUP: ZeroMQ was built without CURVE; then no file is there that wasn't. */
+int chi_keygen(const char *secret_file, const char *public_file, char *key, chi_error *err);
 #endif
 
 /* ---- tasks: declared once --------------------------------------------------------------- */

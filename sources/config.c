@@ -38,6 +38,10 @@ static const struct config_key config_keys[] = {
      CONFIG_TIME_MAX, CONFIG_S},
     {"networking.wait_for_restart_poll_period", "1", CONFIG_AT(wait_for_restart_poll_ns),
      CONFIG_DURATION, CONFIG_MS, CONFIG_TIME_MAX, CONFIG_S},
+    {"networking.security", "optional", CONFIG_AT(security), CONFIG_SECURITY, 0,
+     CHI_SECURITY_REQUIRED, 0},
+    {"networking.key_file", "", CONFIG_AT(key_file), CONFIG_PATH, 0, 0, 0},
+    {"networking.authorized_keys", "", CONFIG_AT(authorized_keys), CONFIG_PATH, 0, 0, 0},
     {"logging.level", "info", CONFIG_AT(log_level), CONFIG_LEVEL, 0, CHI_LOG_ERROR, 0},
     {"logging.file", "/tmp/chimaera.log", CONFIG_AT(log_file), CONFIG_PATH, 0, 0, 0},
     {"runtime.stack_size", "65536", CONFIG_AT(stack_size), CONFIG_SIZE, 16 * CONFIG_KI,
@@ -61,7 +65,7 @@ static const struct config_key config_keys[] = {
 
 _Static_assert(CHI_COUNT(config_keys) == CONFIG_KEY_COUNT, "keys");
 
-/* Values of the two enumerations; an older word follows the current one. */
+/* Values of the enumerations; an older word follows the current one. */
 struct config_word {
   const char *word;
   int value;
@@ -76,10 +80,20 @@ static const struct config_word config_policies[] = {
     {"random", CHI_LANE_RANDOM},
     {NULL, 0},
 };
+static const struct config_word config_securities[] = {
+    {"optional", CHI_SECURITY_OPTIONAL},
+    {"required", CHI_SECURITY_REQUIRED},
+    {NULL, 0},
+};
 
 CHI_PRIVATE bool config_key_is_text(const struct config_key *key)
 {
   return key->type == CONFIG_PATH || key->type == CONFIG_NAME;
+}
+
+CHI_PRIVATE bool config_key_is_word(const struct config_key *key)
+{
+  return key->type == CONFIG_LEVEL || key->type == CONFIG_POLICY || key->type == CONFIG_SECURITY;
 }
 
 static size_t config_room(const struct config_key *key)
@@ -102,7 +116,7 @@ CHI_PRIVATE void config_get(const chi_config *config, const struct config_key *k
   } else if (key->type == CONFIG_COUNT) {
     memcpy(&small, field, sizeof(small));
     out->number = small;
-  } else if (key->type == CONFIG_LEVEL || key->type == CONFIG_POLICY) {
+  } else if (config_key_is_word(key)) {
     memcpy(&word, field, sizeof(word));
     out->number = word < 0 ? UINT64_MAX : (uint64_t)word;
   } else {
@@ -121,7 +135,7 @@ CHI_PRIVATE void config_put(chi_config *config, const struct config_key *key,
     memcpy(field, value->text, strlen(value->text) + 1);
   } else if (key->type == CONFIG_COUNT) {
     memcpy(field, &small, sizeof(small));
-  } else if (key->type == CONFIG_LEVEL || key->type == CONFIG_POLICY) {
+  } else if (config_key_is_word(key)) {
     memcpy(field, &word, sizeof(word));
   } else {
     memcpy(field, &value->number, sizeof(value->number));
@@ -130,7 +144,9 @@ CHI_PRIVATE void config_put(chi_config *config, const struct config_key *key,
 
 static const struct config_word *config_words(const struct config_key *key)
 {
-  return key->type == CONFIG_LEVEL ? config_levels : config_policies;
+  return key->type == CONFIG_LEVEL    ? config_levels
+         : key->type == CONFIG_POLICY ? config_policies
+                                      : config_securities;
 }
 
 CHI_PRIVATE const char *config_word(const struct config_key *key, uint64_t value)
@@ -234,6 +250,8 @@ CHI_PRIVATE const char *config_key_expected(const struct config_key *key, char *
     return "debug, info, warning or error";
   case CONFIG_POLICY:
     return "round_robin, map_by_pid_tid or random";
+  case CONFIG_SECURITY:
+    return "optional or required";
   case CONFIG_PATH:
     return "a path";
   case CONFIG_NAME:
@@ -482,8 +500,27 @@ static int config_check_names(const char *a, const char *b, chi_error *err)
   return error_set(err, CHI_ECONFIG, "shared_memory: two segments have the name \"%s\"", a);
 }
 
+CHI_PRIVATE int config_check_security(const chi_config *config, const char **key, chi_error *err)
+{
+  bool file = *config->key_file, directory = *config->authorized_keys;
+  *key = !file && directory ? "networking.authorized_keys"
+         : file             ? "networking.key_file"
+                            : "networking.security";
+  if (file && !directory)
+    return error_set(err, CHI_ECONFIG, "networking.key_file: needs networking.authorized_keys, the "
+                                       "directory of the other nodes' public keys");
+  if (!file && directory)
+    return error_set(err, CHI_ECONFIG, "networking.authorized_keys: needs networking.key_file, "
+                                       "this node's own secret key");
+  if (!file && config->security == CHI_SECURITY_REQUIRED)
+    return error_set(err, CHI_ECONFIG, "networking.security: \"required\" needs "
+                                       "networking.key_file and networking.authorized_keys");
+  return CHI_OK;
+}
+
 int chi_config_check(const chi_config *config, chi_error *err)
 {
+  const char *at;
   char buf[CONFIG_EXPECTED_MAX];
   for (size_t i = 0; i < CONFIG_KEY_COUNT; i++) {
     const struct config_key *key = &config_keys[i];
@@ -494,6 +531,8 @@ int chi_config_check(const chi_config *config, chi_error *err)
   if (config_check_names(config->main_segment_name, config->client_data_segment_name, err) ||
       config_check_names(config->main_segment_name, config->runtime_data_segment_name, err) ||
       config_check_names(config->client_data_segment_name, config->runtime_data_segment_name, err))
+    return CHI_ECONFIG;
+  if (config_check_security(config, &at, err) != CHI_OK)
     return CHI_ECONFIG;
   for (uint32_t i = 0; i < config->compose_count; i++) {
     if (config_check_pool(config, i, err) != CHI_OK)

@@ -521,7 +521,7 @@ static void peer_welcome(struct peer *p, uint64_t boot, const struct peer_hello 
 static void peer_drop_message(struct peer_set *s, const char *why)
 {
   s->dropped++;
-  log_limited(s->log, &s->complaints, s->now, CHI_LOG_WARNING, "a message was dropped: %s", why);
+  log_limited(s->log, &s->unsound, s->now, CHI_LOG_WARNING, "a message was dropped: %s", why);
 }
 
 static void peer_on_hello(struct peer *p, const struct wire_header *h, struct wire_in *in)
@@ -564,7 +564,7 @@ static void peer_on_refuse(struct peer *p, const struct wire_header *h, struct w
   if (h->to != s->self || h->to_boot != s->boot)
     return; /* of what another life, or another node, has sent */
   text = peer_reason_text(refusal.reason, &level);
-  log_limited(s->log, &p->complaints, s->now, level,
+  log_limited(s->log, &p->complained_of, s->now, level,
               "node %u (%s) refuses this node: %s: %llu, there %llu", p->node, peer_name(p), text,
               (unsigned long long)refusal.got, (unsigned long long)refusal.want);
   if (peer_is_setting(refusal.reason)) {
@@ -632,7 +632,7 @@ static void peer_on_version(struct peer_set *s, const struct wire_header *h)
   bool ours = h->cluster == s->cluster && h->from < s->count;
   s->dropped++;
   /* No refusal: it would be refused as well, for the same reason, and so on. */
-  log_limited(s->log, &s->complaints, s->now, CHI_LOG_WARNING,
+  log_limited(s->log, &s->foreign, s->now, CHI_LOG_WARNING,
               "node %u (%s) is refused: version of the protocol: %u, here %u", h->from,
               ours ? s->hosts[h->from].name : "of another cluster", h->version, WIRE_VERSION);
 }
@@ -641,11 +641,11 @@ static void peer_on_nobody(struct peer_set *s, const struct wire_header *h)
 {
   s->dropped++;
   if (h->from == s->self && h->cluster == s->cluster)
-    log_limited(s->log, &s->complaints, s->now, CHI_LOG_ERROR,
+    log_limited(s->log, &s->twin, s->now, CHI_LOG_ERROR,
                 "another daemon says that it is node %u (%s), which is this one", s->self,
                 s->hosts[s->self].name);
   else
-    log_limited(s->log, &s->complaints, s->now, CHI_LOG_WARNING,
+    log_limited(s->log, &s->foreign, s->now, CHI_LOG_WARNING,
                 "node %u of another cluster is refused: digest of the host list: %llu, here %llu",
                 h->from, (unsigned long long)h->cluster, (unsigned long long)s->cluster);
 }

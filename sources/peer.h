@@ -47,7 +47,7 @@ struct peer {
   uint32_t flying;                 /* parcels with the environment */
   struct peer *next;
   uint64_t refuse_at; /* the next refusal may be sent */
-  struct log_limit complaints;
+  struct log_limit complaints, complained_of; /* by us of it, and the reverse */
 };
 
 struct peer_set {
@@ -84,7 +84,7 @@ struct peer_set {
   uint64_t hello_at; /* hellos are repeated; 0: a poll period from the next flush on */
   struct peer *pending, *pending_last; /* peers with something to send */
   struct peer_batch *flying;           /* parcels with the environment, newest first */
-  struct log_limit complaints;
+  struct log_limit unsound, foreign, twin; /* noise doesn't hide what matters more */
 };
 
 /* Takes part in the network of config->hosts, which stay valid, as node `self`; a node that is

@@ -322,7 +322,7 @@ static void reader_note_word(struct reader *r, const struct config_key *key,
                              const struct reader_value *value, uint64_t number)
 {
   const char *word;
-  if (key->type != CONFIG_LEVEL && key->type != CONFIG_POLICY)
+  if (!config_key_is_word(key))
     return;
   word = config_word(key, number);
   if (strcmp(value->text, word) != 0)
@@ -533,19 +533,22 @@ CHI_PRIVATE void reader_pool_end(struct reader *r)
 CHI_PRIVATE void reader_end(struct reader *r)
 {
   struct report_mark last = {0, 0};
+  const char *key;
   chi_error err;
   for (size_t i = 0; i < CONFIG_KEY_COUNT; i++) {
-    const struct config_key *key = config_key_at(i);
-    struct reader_value preset = {READER_TEXT, key->preset, {0, 0}};
+    const struct config_key *name = config_key_at(i);
+    struct reader_value preset = {READER_TEXT, name->preset, {0, 0}};
     struct config_value value;
-    if (key->type != CONFIG_NAME)
+    if (name->type != CONFIG_NAME)
       continue;
-    if (reader_written(r, key->name).line > last.line)
-      last = reader_written(r, key->name);
-    config_get(r->config, key, &value);
-    if (!*value.text && reader_parse(r, key, &preset, &value))
-      config_put(r->config, key, &value);
+    if (reader_written(r, name->name).line > last.line)
+      last = reader_written(r, name->name);
+    config_get(r->config, name, &value);
+    if (!*value.text && reader_parse(r, name, &preset, &value))
+      config_put(r->config, name, &value);
   }
+  if (!r->report->errors && config_check_security(r->config, &key, &err) != CHI_OK)
+    report_error(r->report, reader_written(r, key), CHI_ECONFIG, "%s", err.text);
   /* Each value was checked when it was read, so it is one name being given to two segments, or
    * something that was in the struct before. */
   if (!r->report->errors && chi_config_check(r->config, &err) != CHI_OK)

@@ -6,8 +6,14 @@
 
 #include "atomic.h"
 #include "error.h"
+#include "log.h"
+#include "real_guest.h"
+#include "real_keys.h"
 #include "real_loop.h"
+#include "real_zap.h"
+#include "real_zmq.h"
 #include "ring.h"
+#include "wire.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -22,8 +28,6 @@
 #include <zmq.h>
 
 #define REAL_NET_MESSAGES 64u  /* received in a turn, before others get theirs */
-#define REAL_NET_NEWS 64u      /* of one monitor, likewise */
-#define REAL_NET_ENDPOINT 320u /* "tcp://[HOST]:PORT" with its NUL */
 #define REAL_NET_TICK_S 0.1    /* what could not be done is tried again */
 #define REAL_NET_TICKS_MAX 10u /* until a connection that broke is tried again, at most */
 #define REAL_NET_LOOKUP_NS 2000000000u /* names are tried at the start for so long */
@@ -65,6 +69,7 @@ struct real_net_peer {
   uint32_t wait, next; /* ticks until it is tried, and until it is the time after */
   uint32_t generation; /* of the socket: names its monitor */
   uint64_t pinned;     /* bytes of bulk on their way */
+  struct log_limit failed, gone; /* for a reason that is known, or not */
 };
 
 struct real_net {
@@ -75,21 +80,37 @@ struct real_net {
   uint32_t count, self, port;
   void *context; /* NULL: not open */
   void *in;      /* PULL, at our own address */
-  void *in_news; /* PAIR on its monitor */
-  ev_io in_io, in_news_io, sent_io;
+  ev_io in_io, sent_io;
   ev_timer tick;
   struct real_net_peer *peer; /* by node; that of self is unused */
   bool changed;               /* some peer's state is to be told */
   bool heard;                 /* `in` may have messages: its descriptor, or a look, has told */
   struct inbox sent;          /* parcels that no frame of is read any more */
   int sent_fd;
-  uint32_t guests; /* connections to us */
-  struct log_limit complaints;
+  struct real_guest_book *guests; /* those connected to us */
+  bool stirred;                   /* they came or went, in this turn */
+  const chi_config *config;
+  struct real_keys keys; /* zero: messages are plain text */
+  struct real_zap *zap;
+  struct log log;
+  struct log_limit dropped, forged, undialled;
 };
 
-static void real_net_complain(struct real_net *n, const char *text)
+static void real_net_sink(void *arg, int level, const char *line)
 {
-  real_env_complain(n->env, &n->complaints, CHI_LOG_WARNING, text);
+  struct env *env = arg;
+  env->log(env, level, line);
+}
+
+static bool real_net_encrypts(const struct real_net *n)
+{
+  return n->keys.node != NULL;
+}
+
+static void real_net_complain(struct real_net *n, struct log_limit *limit, const char *text)
+{
+  struct env *env = &n->env->env;
+  log_limited(&n->log, limit, env->clock(env), CHI_LOG_WARNING, "%s", text);
 }
 
 /* Wakes the network worker for a turn. Any thread. */
@@ -109,98 +130,50 @@ static void real_net_changed(struct real_net *n)
 
 /* ---- sockets --------------------------------------------------------------------------------- */
 
-static void real_net_set(void *socket, int option, int value)
-{
-  int rc = zmq_setsockopt(socket, option, &value, sizeof value);
-  CHI_ASSERT(rc == 0);
-}
-
 /* NULL: no descriptors or memory. */
 static void *real_net_socket(struct real_net *n, int type)
 {
   int64_t frame_max = type == ZMQ_PULL ? REAL_NET_FRAME_MAX : REAL_NET_COMMAND_MAX;
-  void *s = zmq_socket(n->context, type);
+  void *s = real_zmq_socket(n->context, type);
   if (!s)
     return NULL;
-  real_net_set(s, ZMQ_LINGER, 0);
-  if (type == ZMQ_PAIR)
-    return s;
-  real_net_set(s, ZMQ_SNDHWM, REAL_NET_SEND_QUEUE);
-  real_net_set(s, ZMQ_RCVHWM, REAL_NET_TAKE_QUEUE);
-  real_net_set(s, ZMQ_IMMEDIATE, 1);
-  real_net_set(s, ZMQ_BACKLOG, REAL_NET_BACKLOG);
-  real_net_set(s, ZMQ_HANDSHAKE_IVL, REAL_NET_HANDSHAKE_MS);
-  real_net_set(s, ZMQ_HEARTBEAT_IVL, REAL_NET_ASK_MS);
-  real_net_set(s, ZMQ_HEARTBEAT_TIMEOUT, REAL_NET_DEAD_MS);
-  real_net_set(s, ZMQ_HEARTBEAT_TTL, REAL_NET_DEAD_MS);
-  real_net_set(s, ZMQ_CONNECT_TIMEOUT, REAL_NET_CONNECT_MS);
-  real_net_set(s, ZMQ_RECONNECT_IVL, REAL_NET_AGAIN_MS);
-  real_net_set(s, ZMQ_RECONNECT_IVL_MAX, REAL_NET_AGAIN_MAX_MS);
+  real_zmq_set(s, ZMQ_SNDHWM, REAL_NET_SEND_QUEUE);
+  real_zmq_set(s, ZMQ_RCVHWM, REAL_NET_TAKE_QUEUE);
+  real_zmq_set(s, ZMQ_IMMEDIATE, 1);
+  real_zmq_set(s, ZMQ_BACKLOG, REAL_NET_BACKLOG);
+  real_zmq_set(s, ZMQ_HANDSHAKE_IVL, REAL_NET_HANDSHAKE_MS);
+  real_zmq_set(s, ZMQ_HEARTBEAT_IVL, REAL_NET_ASK_MS);
+  real_zmq_set(s, ZMQ_HEARTBEAT_TIMEOUT, REAL_NET_DEAD_MS);
+  real_zmq_set(s, ZMQ_HEARTBEAT_TTL, REAL_NET_DEAD_MS);
+  real_zmq_set(s, ZMQ_CONNECT_TIMEOUT, REAL_NET_CONNECT_MS);
+  real_zmq_set(s, ZMQ_RECONNECT_IVL, REAL_NET_AGAIN_MS);
+  real_zmq_set(s, ZMQ_RECONNECT_IVL_MAX, REAL_NET_AGAIN_MAX_MS);
   int rc = zmq_setsockopt(s, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max);
   CHI_ASSERT(rc == 0);
   return s;
 }
 
-static void real_net_drop_socket(void **socket)
+/* Whoever calls at `door` must have an authorised key: without an answer of the door-keeper nobody
+ * has a name, and messages of the nameless aren't heard. */
+static void real_net_lock(const struct real_net *n, void *door)
 {
-  if (*socket)
-    zmq_close(*socket);
-  *socket = NULL;
+  real_zmq_set(door, ZMQ_CURVE_SERVER, 1);
+  real_zmq_set_text(door, ZMQ_CURVE_SECRETKEY, n->keys.secret);
+  real_zmq_set_text(door, ZMQ_ZAP_DOMAIN, REAL_ZAP_DOMAIN);
 }
 
-/* What the socket can do now; asking lets it do its own work. */
-static int real_net_events(void *socket)
+/* Only who has the secret key of that node will understand. */
+static void real_net_seal(const struct real_net *n, void *out, uint32_t node)
 {
-  int events = 0;
-  size_t size = sizeof events;
-  int rc = zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size);
-  return rc == 0 ? events : 0;
-}
-
-static void real_net_watch(struct real_net *n, ev_io *io, void *socket, void *data,
-                           void (*on_ready)(struct ev_loop *ev, ev_io *io, int events))
-{
-  int fd = -1;
-  size_t size = sizeof fd;
-  int rc = zmq_getsockopt(socket, ZMQ_FD, &fd, &size);
-  CHI_ASSERT(rc == 0 && fd >= 0);
-  ev_io_init(io, on_ready, fd, EV_READ);
-  io->data = data;
-  ev_io_start(n->ev, io);
-}
-
-/* A socket that hears these events of another one, by a name of its own. NULL: as above. */
-static void *real_net_monitor(struct real_net *n, void *socket, const char *name, int events)
-{
-  void *news;
-  if (zmq_socket_monitor(socket, name, events) != 0)
-    return NULL;
-  news = real_net_socket(n, ZMQ_PAIR);
-  if (news && zmq_connect(news, name) != 0)
-    real_net_drop_socket(&news);
-  return news;
-}
-
-/* The next event of a monitor and its value; 0: none. The address isn't looked at. */
-static int real_net_event(void *news, int *value)
-{
-  unsigned char first[6];
-  char address[REAL_NET_ENDPOINT];
-  uint16_t event;
-  int32_t number;
-  if (zmq_recv(news, first, sizeof first, ZMQ_DONTWAIT) < (int)sizeof first)
-    return 0;
-  zmq_recv(news, address, sizeof address, ZMQ_DONTWAIT);
-  memcpy(&event, first, sizeof event);
-  memcpy(&number, first + sizeof event, sizeof number);
-  *value = number;
-  return event;
+  real_zmq_set_text(out, ZMQ_CURVE_SERVERKEY, n->keys.node[node]);
+  real_zmq_set_text(out, ZMQ_CURVE_PUBLICKEY, n->keys.own);
+  real_zmq_set_text(out, ZMQ_CURVE_SECRETKEY, n->keys.secret);
 }
 
 static void real_net_endpoint(char *text, const char *host, uint32_t port)
 {
   bool bare = strchr(host, ':') && host[0] != '[';
-  snprintf(text, REAL_NET_ENDPOINT, "tcp://%s%s%s:%u", bare ? "[" : "", host, bare ? "]" : "",
+  snprintf(text, REAL_ZMQ_ENDPOINT, "tcp://%s%s%s:%u", bare ? "[" : "", host, bare ? "]" : "",
            port);
 }
 
@@ -224,8 +197,8 @@ static void real_net_part(struct real_net_peer *p)
   }
   if (p->news)
     ev_io_stop(n->ev, &p->news_io);
-  real_net_drop_socket(&p->news);
-  real_net_drop_socket(&p->out);
+  real_zmq_drop(&p->news);
+  real_zmq_drop(&p->out);
   p->up = false;
   if (p->told && !p->lost) {
     p->lost = true;
@@ -236,21 +209,42 @@ static void real_net_part(struct real_net_peer *p)
   real_net_wait(n);
 }
 
+/* Of two who don't fit the one that notices first hangs up, so that the other can but guess. */
+static void real_net_failed(struct real_net_peer *p, int event, int value)
+{
+  const struct real_net *n = p->net;
+  struct env *env = &n->env->env;
+  const char *why = real_zmq_failure(event, value, real_net_encrypts(n));
+  bool gone = event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
+  if (gone)
+    why = real_net_encrypts(n)
+              ? "it hung up; perhaps it does not encrypt, or expects another key "
+                "(networking.key_file)"
+              : "it hung up; perhaps it encrypts, and this node does not (networking.key_file)";
+  if (why)
+    log_limited(&n->log, gone ? &p->gone : &p->failed, env->clock(env), CHI_LOG_WARNING,
+                "node %u (%s) at %s is not spoken with: %s", p->node, n->hosts[p->node].name,
+                n->hosts[p->node].address, why);
+}
+
 /* What the monitor has to say. */
 static void real_net_hear(struct real_net_peer *p)
 {
-  int event = 0, value;
-  for (uint32_t i = 0; i < REAL_NET_NEWS && p->news; i++) {
-    if ((event = real_net_event(p->news, &value)) == 0)
+  int event = 1, value;
+  for (uint32_t i = 0; i < REAL_ZMQ_NEWS && p->news; i++) {
+    if ((event = real_zmq_event(p->news, &value)) == 0)
       return;
     if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
       p->up = true;
       p->next = 1;
       real_net_changed(p->net);
     } else { /* after some errors it would not try again by itself */
+      real_net_failed(p, event, value);
       real_net_part(p);
     }
   }
+  if (p->news)
+    real_zmq_again(p->net->ev, &p->news_io);
 }
 
 static void real_net_on_news(struct ev_loop *ev, ev_io *io, int events)
@@ -266,30 +260,38 @@ static void real_net_on_out(struct ev_loop *ev, ev_io *io, int events)
   const struct real_net_peer *p = io->data;
   (void)ev;
   (void)events;
-  real_net_events(p->out);
+  real_zmq_events(p->out);
+}
+
+/* Without its key there is no speaking with it. */
+static bool real_net_callable(const struct real_net *n, uint32_t node)
+{
+  return node != n->self && (!real_net_encrypts(n) || n->keys.node[node][0]);
 }
 
 static bool real_net_dial(struct real_net_peer *p)
 {
   struct real_net *n = p->net;
   const char *address = n->hosts[p->node].address;
-  char name[64], endpoint[REAL_NET_ENDPOINT];
+  char name[64], endpoint[REAL_ZMQ_ENDPOINT];
   struct in_addr v4;
   p->out = real_net_socket(n, ZMQ_PUSH);
   if (!p->out)
     return false;
-  real_net_set(p->out, ZMQ_IPV6, inet_pton(AF_INET, address, &v4) != 1);
+  real_zmq_set(p->out, ZMQ_IPV6, inet_pton(AF_INET, address, &v4) != 1);
+  if (real_net_encrypts(n))
+    real_net_seal(n, p->out, p->node);
   snprintf(name, sizeof name, "inproc://peer-%u-%u", p->node, ++p->generation);
-  p->news = real_net_monitor(n, p->out, name,
+  p->news = real_zmq_monitor(n->context, p->out, name,
                              ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
                                  ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
                                  ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_DISCONNECTED);
   if (!p->news) {
-    real_net_drop_socket(&p->out);
+    real_zmq_drop(&p->out);
     return false;
   }
-  real_net_watch(n, &p->out_io, p->out, p, real_net_on_out);
-  real_net_watch(n, &p->news_io, p->news, p, real_net_on_news);
+  real_zmq_watch(n->ev, &p->out_io, p->out, p, real_net_on_out);
+  real_zmq_watch(n->ev, &p->news_io, p->news, p, real_net_on_news);
   real_net_endpoint(endpoint, address, n->port);
   if (zmq_connect(p->out, endpoint) != 0) {
     real_net_part(p);
@@ -300,42 +302,6 @@ static bool real_net_dial(struct real_net_peer *p)
 }
 
 /* ---- our own door ---------------------------------------------------------------------------- */
-
-/* Hangs up on one who was accepted. The descriptor is ZeroMQ's and may be another's by now: then
- * one of another port is left alone, and one of this port came as late. */
-static void real_net_refuse(const struct real_net *n, int fd)
-{
-  struct sockaddr_storage own;
-  socklen_t size = sizeof own;
-  char port[16];
-  if (getsockname(fd, (struct sockaddr *)&own, &size) == 0 &&
-      getnameinfo((struct sockaddr *)&own, size, NULL, 0, port, sizeof port, NI_NUMERICSERV) == 0 &&
-      strtoul(port, NULL, 10) == n->port)
-    shutdown(fd, SHUT_RDWR);
-}
-
-/* Who comes when so many are there is nobody we know; so neither memory nor descriptors run out. */
-static void real_net_count_guests(struct real_net *n)
-{
-  int fd = -1, event = 0;
-  for (uint32_t i = 0; i < REAL_NET_NEWS && (event = real_net_event(n->in_news, &fd)); i++) {
-    if (event == ZMQ_EVENT_ACCEPT_FAILED)
-      real_net_complain(n, "cannot accept other nodes: out of descriptors or memory");
-    if (event == ZMQ_EVENT_DISCONNECTED)
-      n->guests -= n->guests > 0;
-    if (event != ZMQ_EVENT_ACCEPTED || ++n->guests <= 2 * n->count + REAL_NET_STRANGERS)
-      continue;
-    real_net_refuse(n, fd);
-    real_net_complain(n, "refused a connection of another node: there are too many");
-  }
-}
-
-static void real_net_on_guest(struct ev_loop *ev, ev_io *io, int events)
-{
-  (void)ev;
-  (void)events;
-  real_net_count_guests(io->data);
-}
 
 static int real_net_bad_name(const struct real_net *n, const char *why, chi_error *err)
 {
@@ -364,9 +330,9 @@ static int real_net_bad_door(const struct real_net *n, const char *host, int err
 /* Listens at one address. 0, or errno. */
 static int real_net_open_door(struct real_net *n, int family, const char *host)
 {
-  char endpoint[REAL_NET_ENDPOINT];
+  char endpoint[REAL_ZMQ_ENDPOINT];
   real_net_endpoint(endpoint, host, n->port);
-  real_net_set(n->in, ZMQ_IPV6, family == AF_INET6);
+  real_zmq_set(n->in, ZMQ_IPV6, family == AF_INET6);
   return zmq_bind(n->in, endpoint) == 0 ? 0 : zmq_errno();
 }
 
@@ -406,12 +372,13 @@ static void real_net_on_tick(struct ev_loop *ev, ev_timer *timer, int events)
   (void)events;
   for (uint32_t i = 0; i < n->count; i++) {
     struct real_net_peer *p = &n->peer[i];
-    if (i == n->self || p->out)
+    if (p->out || !real_net_callable(n, i))
       continue;
     if (p->wait > 0 && --p->wait > 0)
       waiting = true;
     else if (!real_net_dial(p)) {
-      real_net_complain(n, "cannot connect to other nodes: out of descriptors or memory");
+      real_net_complain(n, &n->undialled,
+                        "cannot connect to other nodes: out of descriptors or memory");
       waiting = true;
     }
   }
@@ -420,6 +387,36 @@ static void real_net_on_tick(struct ev_loop *ev, ev_timer *timer, int events)
 }
 
 /* ---- what arrives ---------------------------------------------------------------------------- */
+
+/* Whether a message comes from who it says it does, as far as one can know; strangers make
+ * themselves known by the first that is sound. */
+static bool real_net_admit(struct real_net *n, zmq_msg_t *first, const struct env_frame *frame,
+                           uint32_t count)
+{
+  uint32_t from = 0;
+  struct wire_header h;
+  struct wire_in in;
+  int fd = zmq_msg_get(first, ZMQ_SRCFD);
+  if (real_net_encrypts(n)) {
+    const char *key = zmq_msg_gets(first, "User-Id");
+    if (!wire_sender(frame, &from) || !real_keys_fit(&n->keys, from, key ? key : "")) {
+      real_net_complain(n, &n->forged, "a message was dropped: whoever sent it has not the key of "
+                                       "the node that it names");
+      real_guest_dismiss(n->guests, fd);
+      return false;
+    }
+  }
+  if (n->stirred && real_guest_is_node(n->guests, fd))
+    return true;
+  real_guest_hear(n->guests); /* it has come before its message, but that may not be noted yet */
+  n->stirred = true;
+  if (real_guest_is_node(n->guests, fd))
+    return true;
+  int rc = wire_header_get(frame, count, &h, &in);
+  if ((rc == CHI_OK || rc == CHI_EVERSION) && h.from < n->count && h.from != n->self)
+    real_guest_introduce(n->guests, fd, h.from);
+  return true;
+}
 
 /* One message. False: there is none. */
 static bool real_net_receive(struct real_net *n)
@@ -444,10 +441,11 @@ static bool real_net_receive(struct real_net *n)
   if (count == 0)
     return false;
   kept = count < ENV_FRAMES_MAX ? count : ENV_FRAMES_MAX;
-  if (!more && count <= ENV_FRAMES_MAX && frame[0].size <= REAL_NET_FIRST_MAX)
+  if (more || count > ENV_FRAMES_MAX || frame[0].size > REAL_NET_FIRST_MAX)
+    real_net_complain(n, &n->dropped,
+                      "a message was dropped: it has too many frames, or a large first one");
+  else if (real_net_admit(n, &part[0], frame, count))
     n->owner.message(n->owner.arg, frame, count);
-  else
-    real_net_complain(n, "a message was dropped: it has too many frames, or a large first one");
   for (uint32_t i = 0; i < kept; i++)
     zmq_msg_close(&part[i]);
   return true;
@@ -501,6 +499,7 @@ bool real_net_turn(struct real_env *r)
   uint32_t taken = 0;
   if (!n->context)
     return false;
+  n->stirred = false;
   real_net_hand_back(n);
   if (n->changed)
     real_net_tell(n);
@@ -510,6 +509,8 @@ bool real_net_turn(struct real_env *r)
     n->heard = real_net_receive(n);
     taken += n->heard;
   }
+  if (taken < REAL_NET_MESSAGES)
+    real_guest_look(n->guests);
   return n->heard || n->changed;
 }
 
@@ -517,7 +518,7 @@ bool real_net_ready(struct real_env *r)
 {
   struct real_net *n = r->net;
   if (n->context && !n->heard)
-    n->heard = real_net_events(n->in) & ZMQ_POLLIN;
+    n->heard = real_zmq_events(n->in) & ZMQ_POLLIN;
   return n->context && (n->heard || !inbox_empty(&n->sent));
 }
 
@@ -577,7 +578,7 @@ static bool real_net_send_first(struct real_net_peer *p, const struct env_frame 
   if (real_net_send_part(p->out, &part, more))
     return true;
   /* It may not have looked yet whether there is room. */
-  if (real_net_events(p->out) & ZMQ_POLLOUT && real_net_send_part(p->out, &part, more))
+  if (real_zmq_events(p->out) & ZMQ_POLLOUT && real_net_send_part(p->out, &part, more))
     return true;
   zmq_msg_close(&part);
   return false;
@@ -622,45 +623,106 @@ static void real_net_reset(struct env *env, uint32_t peer)
 
 /* ---- open and close -------------------------------------------------------------------------- */
 
-/* Names of others may become known later, and are looked up at each attempt; but who waits for
- * nothing at all likes to hear of a mistake. */
-static void real_net_check_names(const struct real_net *n)
+static bool real_net_is_local(const struct addrinfo *a)
+{
+  if (a->ai_family == AF_INET)
+    return ntohl(((const struct sockaddr_in *)(const void *)a->ai_addr)->sin_addr.s_addr) >> 24 ==
+           127;
+  return a->ai_family == AF_INET6 &&
+         IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)a->ai_addr)->sin6_addr);
+}
+
+/* Whether a node has an address beyond this machine. Names of others may become known later, and
+ * are looked up at each attempt; but who waits for nothing at all likes to hear of a mistake. */
+static bool real_net_check_name(const struct real_net *n, uint32_t node)
 {
   const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+  struct addrinfo *all = NULL;
+  bool far = false;
+  int rc = getaddrinfo(n->hosts[node].address, NULL, &hints, &all);
+  for (const struct addrinfo *a = rc == 0 ? all : NULL; a; a = a->ai_next)
+    far = far || !real_net_is_local(a);
+  if (rc == 0)
+    freeaddrinfo(all);
+  else if (node != n->self)
+    log_write(&n->log, CHI_LOG_WARNING,
+              "node %u: the address \"%.100s\" in the hostfile cannot be resolved now: %s; it is "
+              "tried again",
+              node, n->hosts[node].address, gai_strerror(rc));
+  return far;
+}
+
+static void real_net_check_names(const struct real_net *n)
+{
   struct env *env = &n->env->env;
   uint64_t end = env->clock(env) + REAL_NET_LOOKUP_NS;
-  char text[400];
-  for (uint32_t i = 0; i < n->count && env->clock(env) < end; i++) {
-    struct addrinfo *all = NULL;
-    int rc = i == n->self ? 0 : getaddrinfo(n->hosts[i].address, NULL, &hints, &all);
-    if (all)
-      freeaddrinfo(all);
-    if (rc == 0)
-      continue;
-    snprintf(text, sizeof text,
-             "node %u: the address \"%.100s\" in the hostfile cannot be resolved now: %s; it is "
-             "tried again",
-             i, n->hosts[i].address, gai_strerror(rc));
-    env->log(env, CHI_LOG_WARNING, text);
-  }
+  uint32_t far = UINT32_MAX;
+  for (uint32_t i = 0; i < n->count && env->clock(env) < end; i++)
+    if (real_net_check_name(n, i) && far == UINT32_MAX)
+      far = i;
+  if (far < n->count && !real_net_encrypts(n))
+    log_write(&n->log, CHI_LOG_WARNING,
+              "messages between nodes are plain text, and node %u (%s) is not on this machine: who "
+              "is on the way can read and forge them; networking.key_file encrypts",
+              far, n->hosts[far].address);
 }
+
+/* ---- keys ------------------------------------------------------------------------------------ */
+
+/* Nobody who has shown the old key is heard any more, and we call with the new one. */
+static void real_net_on_key(void *arg, uint32_t node)
+{
+  struct real_net *n = arg;
+  if (node == n->self)
+    return;
+  real_guest_dismiss_node(n->guests, node);
+  if (n->peer[node].out)
+    real_net_part(&n->peer[node]);
+  real_net_wait(n);
+}
+
+static int real_net_open_keys(struct real_net *n, chi_error *err)
+{
+  uint32_t with = 0, without = n->self;
+  int rc;
+  if (!*n->config->key_file)
+    return CHI_OK;
+  rc = real_keys_open(&n->keys, n->config->key_file, n->config->authorized_keys, n->hosts, n->count,
+                      n->self, err);
+  if (rc != CHI_OK)
+    return rc;
+  for (uint32_t i = 0; i < n->count; i++) {
+    with += real_net_callable(n, i);
+    if (i != n->self && !real_net_callable(n, i) && without == n->self)
+      without = i;
+  }
+  log_write(&n->log, without == n->self ? CHI_LOG_INFO : CHI_LOG_WARNING,
+            "messages between nodes are encrypted; %u of %u other nodes have an authorised key%s%s",
+            with, n->count - 1, without == n->self ? "" : "; one that has none: ",
+            without == n->self ? "" : n->hosts[without].name);
+  return CHI_OK;
+}
+
+/* ---- open and close -------------------------------------------------------------------------- */
 
 static void real_net_close(struct env *env)
 {
   struct real_net *n = real_env_of(env)->net;
   struct ring_node *node;
-  if (!n->context)
+  if (!n->context) {
+    real_keys_close(&n->keys);
     return;
+  }
   for (uint32_t i = 0; n->peer && i < n->count; i++)
     real_net_part(&n->peer[i]);
   ev_timer_stop(n->ev, &n->tick);
   ev_io_stop(n->ev, &n->in_io);
-  ev_io_stop(n->ev, &n->in_news_io);
   ev_io_stop(n->ev, &n->sent_io);
-  if (n->in)
-    zmq_socket_monitor(n->in, NULL, 0);
-  real_net_drop_socket(&n->in_news);
-  real_net_drop_socket(&n->in);
+  real_guest_close(n->guests);
+  n->guests = NULL;
+  real_zmq_drop(&n->in);
+  real_zap_close(n->zap);
+  n->zap = NULL;
   while (zmq_ctx_term(n->context) != 0 && zmq_errno() == EINTR)
     ;
   n->context = NULL; /* from here on nobody reads any frame */
@@ -675,12 +737,14 @@ static void real_net_close(struct env *env)
   n->sent_fd = -1;
   free(n->peer);
   n->peer = NULL;
+  real_keys_close(&n->keys);
 }
 
 /* Everything but connections and doors. */
 static bool real_net_prepare(struct real_net *n)
 {
-  static const char *const name = "inproc://door";
+  const struct real_zap_owner owner = {n, real_net_on_key};
+  struct env *env = &n->env->env;
   int limit, sockets = (int)(REAL_NET_SOCKETS * (n->count + 1));
   n->context = zmq_ctx_new();
   if (n->context)
@@ -693,18 +757,19 @@ static bool real_net_prepare(struct real_net *n)
     n->peer[i] = (struct real_net_peer){.net = n, .node = i, .next = 1};
   n->sent_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   n->in = real_net_socket(n, ZMQ_PULL);
-  if (n->sent_fd < 0 || !n->in)
+  if (n->sent_fd < 0 || !n->in ||
+      real_guest_open(&n->guests, n->context, n->in, n->ev, env, &n->log, n->count, n->port,
+                      real_net_encrypts(n)) != CHI_OK)
     return false;
-  n->in_news = real_net_monitor(
-      n, n->in, name, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_ACCEPT_FAILED | ZMQ_EVENT_DISCONNECTED);
-  if (!n->in_news)
-    return false;
-  real_net_watch(n, &n->in_io, n->in, n, real_net_on_wake);
-  real_net_watch(n, &n->in_news_io, n->in_news, n, real_net_on_guest);
+  if (real_net_encrypts(n)) {
+    if (real_zap_open(&n->zap, n->context, n->ev, env, &n->log, &n->keys, &owner) != CHI_OK)
+      return false;
+    real_net_lock(n, n->in);
+  }
+  real_zmq_watch(n->ev, &n->in_io, n->in, n, real_net_on_wake);
   ev_io_init(&n->sent_io, real_net_on_wake, n->sent_fd, EV_READ);
   n->sent_io.data = n;
   ev_io_start(n->ev, &n->sent_io);
-  real_net_count_guests(n);
   return true;
 }
 
@@ -714,11 +779,14 @@ static int real_net_open(struct env *env, const chi_host *hosts, uint32_t count,
   struct real_net *n = real_env_of(env)->net;
   int rc;
   CHI_ASSERT(!n->context && self < count);
-  *n = (struct real_net){.env = n->env, .owner = n->owner, .ev = n->ev, .hosts = hosts,
-                         .count = count, .self = self, .port = port, .sent_fd = -1,
-                         .heard = true};
+  *n = (struct real_net){.env = n->env, .owner = n->owner, .ev = n->ev, .config = n->config,
+                         .hosts = hosts, .count = count, .self = self, .port = port, .sent_fd = -1,
+                         .heard = true, .log = {real_net_sink, env, n->config->log_level}};
   ev_timer_init(&n->tick, real_net_on_tick, 0., REAL_NET_TICK_S);
   n->tick.data = n;
+  rc = real_net_open_keys(n, err);
+  if (rc != CHI_OK)
+    return rc;
   rc = real_net_prepare(n) ? real_net_open_doors(n, err)
                            : error_set(err, CHI_ENOMEM, "no descriptors or memory for %u nodes",
                                        count);
@@ -728,18 +796,19 @@ static int real_net_open(struct env *env, const chi_host *hosts, uint32_t count,
   }
   real_net_check_names(n);
   for (uint32_t i = 0; i < count; i++)
-    if (i != self && !real_net_dial(&n->peer[i]))
+    if (real_net_callable(n, i) && !real_net_dial(&n->peer[i]))
       real_net_wait(n);
   return CHI_OK;
 }
 
-int real_net_bind(struct real_env *r, const struct real_net_owner *owner)
+int real_net_bind(struct real_env *r, const struct real_net_owner *owner, const chi_config *config)
 {
   struct real_net *n = calloc(1, sizeof *n);
   if (!n)
     return CHI_ENOMEM;
   n->env = r;
   n->owner = *owner;
+  n->config = config;
   n->ev = real_loop_ev(r->loop);
   r->net = n;
   r->env.net_open = real_net_open;
@@ -757,8 +826,6 @@ void real_net_unbind(struct real_env *r)
 }
 
 #undef REAL_NET_MESSAGES
-#undef REAL_NET_NEWS
-#undef REAL_NET_ENDPOINT
 #undef REAL_NET_TICK_S
 #undef REAL_NET_TICKS_MAX
 #undef REAL_NET_LOOKUP_NS

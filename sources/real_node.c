@@ -217,7 +217,7 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
     return rc;
   rc = real_loop_open(&n->real, n->desk.socket, REAL_LOOP_LINKS_MAX, &owner);
   if (rc == CHI_OK)
-    rc = real_net_bind(&n->real, &network);
+    rc = real_net_bind(&n->real, &network, &n->config);
   if (rc == CHI_OK)
     rc = real_file_bind(&n->real, n->config.sched_threads + n->config.slow_threads + 1);
   real_shm_bind(&n->real);

@@ -223,6 +223,18 @@ static bool wire_frames_fit(const struct env_frame *bulk, uint32_t count,
   return bytes == h->bulk_bytes;
 }
 
+bool wire_sender(const struct env_frame *frame, uint32_t *from)
+{
+  struct wire_in in;
+  if (frame->size < WIRE_HEADER || frame->size > WIRE_MESSAGE_MAX)
+    return false;
+  wire_in_init(&in, frame->data, (size_t)frame->size);
+  bool ours = wire_get_u32(&in) == WIRE_MAGIC;
+  (void)wire_get_bytes(&in, WIRE_AT_SENDER - sizeof(uint32_t));
+  *from = wire_get_u32(&in);
+  return ours;
+}
+
 int wire_header_get(const struct env_frame *frame, uint32_t count, struct wire_header *h,
                     struct wire_in *in)
 {

@@ -13,6 +13,7 @@
 #define WIRE_VERSION 1u
 #define WIRE_MAGIC 0x31494843u /* "CHI1" */
 #define WIRE_HEADER 64u        /* bytes of a message's header */
+#define WIRE_AT_SENDER 24u     /* where all versions have the number of the sender */
 #define WIRE_RECORD 8u         /* bytes of a record's header */
 #define WIRE_MESSAGE_MAX (4u * 1024u * 1024u) /* bytes of frame 0 that are accepted */
 #define WIRE_BULK_MAX (1ull << 32)            /* bytes of one bulk that are accepted */
@@ -93,6 +94,9 @@ CHI_PRIVATE void wire_header_put(unsigned char *frame, size_t size, const struct
  * places in every version). *in is set to the records; their bulk begins at frame[1]. */
 CHI_PRIVATE int wire_header_get(const struct env_frame *frame, uint32_t count,
                                 struct wire_header *h, struct wire_in *in);
+/* The sender that a message of any version names; false: it is no message. Nothing else of it was
+ * looked at. */
+CHI_PRIVATE bool wire_sender(const struct env_frame *frame, uint32_t *from);
 /* Begins a record, which wire_record_end completes with its size and number of bulk frames. */
 CHI_PRIVATE size_t wire_record_begin(struct wire_out *out, enum wire_kind kind);
 CHI_PRIVATE void wire_record_end(struct wire_out *out, size_t begin, uint32_t bulk);

@@ -7,8 +7,9 @@
 #include "word.h"
 
 static const struct cli_command *const chimaera_commands[] = {
-    &cmd_start,  &cmd_stop,    &cmd_status, &cmd_top,   &cmd_compose,   &cmd_call,   &cmd_put,
-    &cmd_get,    &cmd_sim,     &cmd_bench,  &cmd_calibrate, &cmd_config, &cmd_metrics,
+    &cmd_start,  &cmd_stop,  &cmd_status,    &cmd_top,    &cmd_compose, &cmd_call,    &cmd_put,
+    &cmd_get,    &cmd_sim,   &cmd_bench,     &cmd_calibrate, &cmd_config, &cmd_keygen,
+    &cmd_metrics,
     &cmd_version};
 
 /* Names under which the program is also installed. */

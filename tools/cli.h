@@ -97,6 +97,7 @@ void cli_put(void *file, const char *text);
 
 /* Every command. */
 extern const struct cli_command cmd_start, cmd_stop, cmd_status, cmd_top, cmd_compose, cmd_call,
-    cmd_put, cmd_get, cmd_sim, cmd_bench, cmd_calibrate, cmd_config, cmd_metrics, cmd_version;
+    cmd_put, cmd_get, cmd_sim, cmd_bench, cmd_calibrate, cmd_config, cmd_keygen, cmd_metrics,
+    cmd_version;
 
 #endif

@@ -76,7 +76,8 @@ static const struct {
 /* An environment (real_*, sim/) is driven by nobody and drives these; it may include them beside
  * the seam, what lies below the seam, and other rooms of the same environment. */
 static const char *const driven_rooms[] = {"runtime",  "client", "reader", "config",
-                                           "hostfile", "fiber",  "attach", "cluster"};
+                                           "hostfile", "fiber",  "attach", "cluster",
+                                           "wire"};
 
 /* Who may include something above itself. */
 static const struct {

@@ -65,6 +65,8 @@ bool daemon_spawn(struct daemon *d);
 int daemon_wait(struct daemon *d, uint64_t ms);
 void daemon_kill(struct daemon *d); /* as kill -9, and waits */
 int daemon_stop(struct daemon *d);  /* as SIGTERM, and waits: see daemon_wait */
+/* Stops it by SIGSTOP, and waits until none of its threads runs. SIGCONT makes it go on. */
+bool daemon_freeze(const struct daemon *d);
 /* Kills it if it runs, and removes its files. */
 void daemon_free(struct daemon *d);
 /* How often a text is in its log. */

@@ -4,13 +4,15 @@
 
 #include "real_loop.h"
 #include "real_net.h"
+#include "wire.h"
 
 #define STATION_PARCELS 4096
 #define STATION_NUMBER_MAX (1u << 24) /* more is not one of ours */
 
-/* One node's end. The first four bytes of a message number it. */
+/* One node's end. Its messages are numbered. */
 struct station {
   struct real_env r;
+  chi_config config; /* with the keys, if there are any */
   chi_host host[4];
   uint32_t hosts, self, port;
   int quiet;          /* a listener that nobody calls */
@@ -20,6 +22,7 @@ struct station {
   uint32_t next;      /* the number that the next one must have */
   uint32_t wrong;     /* messages out of order, or with other bytes than they should have */
   uint64_t bytes;     /* of bulk taken */
+  uint32_t greeted[4]; /* sound messages of a node, numbered or not */
   uint32_t ups[4], downs[4];
   bool up[4];
   uint32_t returned;  /* parcels */
@@ -33,6 +36,10 @@ uint32_t station_port(void);
  * says. */
 int station_open(struct station *s, const char *const *hosts, uint32_t self, uint32_t port,
                  const char *log, chi_error *err);
+/* The same with keys: its secret one, and the directory of public ones. */
+int station_open_locked(struct station *s, const char *const *hosts, uint32_t self, uint32_t port,
+                        const char *log, const char *key_file, const char *directory,
+                        chi_error *err);
 void station_close(struct station *s);
 /* Lets it do what there is to do. */
 void station_turn(struct station *s);

@@ -81,7 +81,8 @@ chi help stop
 want 0 '^usage: chimaera stop'
 chi strat
 want 2 'no command "strat"; nearest is start'
-for command in start stop status top compose call put get bench calibrate config metrics version; do
+for command in start stop status top compose call put get bench calibrate config keygen metrics \
+  version; do
   chi $command --help
   want 0 "^usage: chimaera $command" '^Options:' '^  --help'
   chi $command --no-such-option
@@ -576,6 +577,22 @@ want 0 ', 80 blocks of pool 301.0'
 chi get pieces "$temp/copy" --manifest "$temp/file.chi.json"
 want 0
 ok cmp "$temp/file" "$temp/copy"
+
+# ---- keygen ------------------------------------------------------------------------------------
+
+mkdir "$temp/keys"
+chi keygen --directory "$temp/keys" node1
+want 0 '^[^ ]\{40\}$' 'node1.key stays with the node; .*node1.pub is for all nodes'
+ok test "$(stat -c %a "$temp/keys/node1.key")" = 600
+ok grep -qxF "public $(cat "$temp/out")" "$temp/keys/node1.pub"
+chi keygen --directory "$temp/keys" node1
+want 1 'node1.key: is there already, and is not overwritten'
+chi keygen --directory "$temp/nosuch" node1
+want 1 'nosuch/node1.key: No such file or directory'
+chi keygen
+want 2 'expected one NAME'
+chi keygen ../node1
+want 2 'expected one NAME'
 
 # ---- bench -------------------------------------------------------------------------------------
 

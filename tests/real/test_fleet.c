@@ -1,140 +1,18 @@
 /* test_fleet.c - several daemons on loopback addresses: tasks between them, and bad days. */
-#include "daemon.h"
+#include "fleet.h"
 #include "modules/calc.h"
 #include "station.h"
 #include "test.h"
 
 #include <arpa/inet.h>
-#include <limits.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-#define NODES 3
-#define MET_MS (15000 * SLOW)
-#define WAIT_NS (20 * SLOW * SECOND_NS)
 #define BULK_MOST (16u << 20)
 
-/* Daemons that are one cluster, and a client of each. */
-struct town {
-  struct daemon node[NODES];
-  struct seat seat[NODES];
-  uint32_t count, port;
-  char dir[64];
-};
-
-static bool town_make(struct town *t, uint32_t count)
-{
-  static uint32_t number;
-  char hosts[256] = "", yaml[1024];
-  *t = (struct town){.count = count, .port = station_port()};
-  for (uint32_t i = 0; i < count; i++)
-    snprintf(hosts + strlen(hosts), sizeof(hosts) - strlen(hosts), "127.0.0.%u\n", i + 1);
-  if (!scratch_make(t->dir) || !scratch_write(t->dir, "hosts", hosts))
-    return false;
-  snprintf(yaml, sizeof(yaml),
-           "networking: {port: %u, hostfile: %s/hosts, wait_for_restart: 3s, "
-           "wait_for_restart_poll_period: 50ms}\n"
-           "runtime: {heartbeat_interval: %ums, task_timeout: 3s}\n"
-           "memory: {main_segment_size: 128M, client_data_segment_size: 256M, "
-           "runtime_data_segment_size: 256M}\n",
-           t->port, t->dir, 200 * SLOW);
-  number++;
-  for (uint32_t i = 0; i < count; i++) {
-    if (!daemon_make(&t->node[i], yaml))
-      return false;
-    snprintf(t->node[i].instance, sizeof(t->node[i].instance), "chi-town-%d-%u-%u:%u",
-             (int)getpid(), number, i, t->port);
-  }
-  return true;
-}
-
-/* The empty text, or what is wrong. */
-static const char *town_start(struct town *t, uint32_t i)
-{
-  char number[16];
-  snprintf(number, sizeof(number), "%u", i);
-  setenv("CHI_NODE", number, 1);
-  const char *said = daemon_start(&t->node[i]);
-  unsetenv("CHI_NODE");
-  if (said[0])
-    return said;
-  return seat_open(&t->seat[i], t->node[i].instance) == CHI_OK ? "" : "no client";
-}
-
-static void town_kill(struct town *t, uint32_t i)
-{
-  seat_close(&t->seat[i]);
-  daemon_kill(&t->node[i]);
-}
-
-static void town_free(struct town *t)
-{
-  for (uint32_t i = 0; i < t->count; i++) {
-    seat_close(&t->seat[i]);
-    daemon_free(&t->node[i]);
-  }
-  scratch_remove(t->dir);
-}
-
-/* Adds on node b, asked on node a. */
-static int town_add(struct town *t, uint32_t a, uint32_t b, uint64_t *sum)
-{
-  struct calc_add *task = SEAT_NEW(&t->seat[a], calc_add);
-  if (!task)
-    return CHI_ENOMEM;
-  task->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = b};
-  task->a = 40;
-  task->b = b;
-  int rc = chi_run(t->seat[a].queue, task);
-  *sum = task->sum;
-  chi_task_free(t->seat[a].queue, task);
-  return rc;
-}
-
-/* Whether each reaches each. */
-static bool town_has_met(struct town *t)
-{
-  uint64_t sum = 0;
-  for (uint32_t a = 0; a < t->count; a++)
-    for (uint32_t b = 0; b < t->count; b++)
-      if (town_add(t, a, b, &sum) != CHI_OK || sum != 40 + b)
-        return false;
-  return true;
-}
-
-/* Nodes with TEST_POOL on all of them. The empty text, or what is wrong. */
-static const char *town_open(struct town *t, uint32_t count)
-{
-  if (!town_make(t, count))
-    return "cannot be made";
-  for (uint32_t i = 0; i < count; i++) {
-    const char *said = town_start(t, i);
-    if (said[0])
-      return said;
-  }
-  if (seat_pool(&t->seat[0], "calc", NULL, NULL) != CHI_OK)
-    return "no pool";
-  return EVENTUALLY(MET_MS, town_has_met(t)) ? "" : "they don't meet";
-}
-
 /* ---- tasks ----------------------------------------------------------------------------------- */
-
-/* Runs `chimaera call` on a node; its exit status, and what it says. */
-static int town_call(const struct town *t, uint32_t i, const char *words, char *said, size_t room)
-{
-  char line[PATH_MAX + 400], program[PATH_MAX + 16];
-  const char *given = getenv("CHIMAERA");
-  snprintf(program, sizeof(program), "%s/../chimaera", daemon_modules());
-  snprintf(line, sizeof(line), "timeout 60 %s call --instance %s %s 2>&1", given ? given : program,
-           t->node[i].instance, words);
-  FILE *f = popen(line, "r");
-  size_t n = f ? fread(said, 1, room - 1, f) : 0;
-  said[n] = '\0';
-  int status = f ? pclose(f) : -1;
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
 
 TEST(every_kind_of_query_is_answered_from_every_node)
 {
@@ -319,9 +197,7 @@ TEST(who_is_frozen_is_told_and_goes_on_where_it_was)
   static struct town t;
   uint64_t sum = 0;
   CHECK_STR(town_open(&t, 2), "");
-  siginfo_t stopped; /* until all of its threads are, they may still answer */
-  kill(t.node[1].pid, SIGSTOP);
-  CHECK_INT(waitid(P_PID, (id_t)t.node[1].pid, &stopped, WSTOPPED), 0);
+  CHECK(daemon_freeze(&t.node[1]));
   uint64_t begun = now_ns();
   int rc = town_add(&t, 0, 1, &sum);
   CHECK(rc == CHI_EUNREACHABLE || rc == CHI_EUNKNOWN || rc == CHI_ETIMEOUT);
@@ -382,6 +258,66 @@ TEST(a_cluster_that_stops_stops)
     seat_close(&t.seat[i]);
     CHECK_INT(daemon_stop(&t.node[i]), 0);
   }
+  town_free(&t);
+}
+
+/* How often the network worker of a daemon has gone to sleep, by what the system counts. */
+static uint64_t sleeps(pid_t pid)
+{
+  char path[96], text[4096];
+  uint64_t count = 0;
+  snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+  DIR *d = opendir(path);
+  for (struct dirent *e; d && (e = readdir(d));) {
+    snprintf(path, sizeof(path), "/proc/%d/task/%.20s/status", (int)pid, e->d_name);
+    scratch_read(path, text, sizeof(text));
+    const char *at = strstr(text, "voluntary_ctxt_switches:");
+    if (at && strncmp(text, "Name:\tchi-net\n", 14) == 0)
+      count = strtoull(at + 24, NULL, 10);
+  }
+  if (d)
+    closedir(d);
+  return count;
+}
+
+static uint64_t messages_in(struct town *t, uint32_t node)
+{
+  struct figures f;
+  uint64_t sum = 0;
+  if (figures_ask(&t->seat[node], &f) == CHI_OK)
+    for (const char *at = figures_json(); (at = strstr(at, "\"messages_in\":")); at++)
+      sum += strtoull(at + 14, NULL, 10);
+  return sum;
+}
+
+/* One task at a time, with time to fall asleep between: the network worker of the node that it is
+ * for is woken by the request, which is one message, and by the worker that has run it. */
+TEST(a_remote_task_wakes_the_network_worker_twice)
+{
+  static struct town t;
+  enum { ROUNDS = 400 };
+  uint64_t sum = 0;
+  CHECK_STR(town_open(&t, 2), "");
+  /* What its heart beats without any tasks. */
+  uint64_t begun = now_ns(), slept = sleeps(t.node[1].pid);
+  CHECK(slept > 0);
+  pause_ns(2 * SECOND_NS);
+  double beats = (double)(sleeps(t.node[1].pid) - slept) / (double)(now_ns() - begun);
+  uint64_t messages = messages_in(&t, 1);
+  begun = now_ns();
+  slept = sleeps(t.node[1].pid);
+  for (uint32_t i = 0; i < ROUNDS; i++) {
+    CHECK_INT(town_add(&t, 0, 1, &sum), CHI_OK);
+    pause_ns(3 * MS_NS);
+  }
+  slept = sleeps(t.node[1].pid) - slept;
+  double idle = beats * (double)(now_ns() - begun);
+  messages = messages_in(&t, 1) - messages;
+  CHECK(messages >= ROUNDS);
+  double each = ((double)slept - idle) / (double)messages;
+  if (each > 2.3)
+    fprintf(stderr, "%.2f wake-ups a message, beside %.0f of an idle node\n", each, idle);
+  CHECK(each <= 2.3);
   town_free(&t);
 }
 

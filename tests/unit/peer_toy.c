@@ -88,6 +88,7 @@ static void peer_toy_reset(struct env *env, uint32_t peer)
 static void peer_toy_log(void *arg, int level, const char *line)
 {
   struct peer_toy *t = arg;
+  memcpy(t->before, t->line, sizeof t->before);
   snprintf(t->line, sizeof t->line, "%s", line);
   t->last_level = level;
   t->lines++;

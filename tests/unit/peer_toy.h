@@ -41,7 +41,7 @@ struct peer_toy {
   int allocs, resets, opened;
   int open_rc;
   uint32_t sent_to[PEER_NODES]; /* messages taken */
-  char line[512];
+  char line[512], before[512]; /* the last two */
   int lines, last_level;
   struct peer_seen seen[8192];
   uint32_t seen_count;

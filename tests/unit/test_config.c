@@ -31,6 +31,9 @@ TEST(config_defaults)
   CHECK_STR(c.hostfile, "");
   CHECK(c.wait_for_restart_ns == 30000000000);
   CHECK_INT(c.wait_for_restart_poll_ns, 1000000000);
+  CHECK_INT(c.security, CHI_SECURITY_OPTIONAL);
+  CHECK_STR(c.key_file, "");
+  CHECK_STR(c.authorized_keys, "");
   CHECK_INT(c.log_level, CHI_LOG_INFO);
   CHECK_STR(c.log_file, "/tmp/chimaera.log");
   CHECK_INT(c.stack_size, 65536);
@@ -43,6 +46,31 @@ TEST(config_defaults)
   CHECK_INT(c.compose_count, 0);
   CHECK_INT(c.host_count, 0);
   CHECK_INT(chi_config_check(&c, NULL), CHI_OK);
+  chi_config_free(&c);
+}
+
+TEST(config_security_fits_together)
+{
+  chi_config c;
+  chi_error err;
+  chi_config_init(&c);
+  c.security = CHI_SECURITY_REQUIRED;
+  CHECK_INT(chi_config_check(&c, &err), CHI_ECONFIG);
+  CHECK_STR(err.text, "networking.security: \"required\" needs networking.key_file and "
+                      "networking.authorized_keys");
+  snprintf(c.key_file, sizeof(c.key_file), "/k");
+  CHECK_INT(chi_config_check(&c, &err), CHI_ECONFIG);
+  CHECK_STR(err.text, "networking.key_file: needs networking.authorized_keys, the directory of "
+                      "the other nodes' public keys");
+  snprintf(c.authorized_keys, sizeof(c.authorized_keys), "/d");
+  CHECK_INT(chi_config_check(&c, &err), CHI_OK);
+  c.key_file[0] = '\0';
+  CHECK_INT(chi_config_check(&c, &err), CHI_ECONFIG);
+  CHECK_STR(err.text, "networking.authorized_keys: needs networking.key_file, this node's own "
+                      "secret key");
+  c.security = 2;
+  CHECK_INT(chi_config_check(&c, &err), CHI_ECONFIG);
+  CHECK_STR(err.text, "networking.security: expected optional or required");
   chi_config_free(&c);
 }
 
@@ -352,6 +380,9 @@ TEST(config_print_defaults)
                     "  hostfile: \"\"\n"
                     "  wait_for_restart: 30s\n"
                     "  wait_for_restart_poll_period: 1s\n"
+                    "  security: optional\n"
+                    "  key_file: \"\"\n"
+                    "  authorized_keys: \"\"\n"
                     "logging:\n"
                     "  level: info\n"
                     "  file: \"/tmp/chimaera.log\"\n"

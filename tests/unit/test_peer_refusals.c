@@ -193,7 +193,7 @@ TEST(peer_header_corrupt)
     f.bytes[i] ^= 0x40;
   }
   CHECK(w->node[1].seen_count == 0 && w->node[1].set.dropped == f.out.used && !w->node[1].mail);
-  CHECK_INT(w->node[1].lines, 1); /* of all those */
+  CHECK_INT(w->node[1].lines, 2); /* of all those: not sound, of another version */
   peer_on_message(&w->node[1].set, w->now, &frame, 0);
   CHECK_INT(w->node[1].set.dropped, f.out.used + 1);
   peer_toys_close(w);
@@ -283,10 +283,12 @@ TEST(peer_hello_nodes)
   peer_toy_link(w, 1, 0, true);
   CHECK(peer_toys_settle(w) && !peer_of(w, 0, 1)->met && !peer_of(w, 1, 0)->met);
   CHECK(peer_of(w, 0, 1)->refused && peer_of(w, 1, 0)->refused);
-  CHECK(strstr(w->node[1].line, "number of nodes in the host list: 4, here 3"));
-  CHECK(strstr(w->node[0].line, "number of nodes in the host list: 3, here 4"));
-  CHECK(strstr(w->node[0].line, "beta") && strstr(w->node[1].line, "chi:7000"));
-  CHECK(w->node[0].lines == 1 && w->node[1].lines == 1); /* a line a second at most */
+  CHECK(strstr(w->node[1].before, "is refused: number of nodes in the host list: 4, here 3"));
+  CHECK(strstr(w->node[1].line, "this node: number of nodes in the host list: 3, there 4"));
+  CHECK(strstr(w->node[0].before, "number of nodes in the host list: 3, here 4"));
+  CHECK(strstr(w->node[0].line, "refuses this node: "));
+  CHECK(strstr(w->node[0].before, "beta") && strstr(w->node[1].before, "chi:7000"));
+  CHECK(w->node[0].lines == 2 && w->node[1].lines == 2); /* of a kind a line a second at most */
   CHECK(!peer_say(w, 0, 1, 1, true));
   w->node[0].config.host_count = PEER_NODES; /* somebody puts it right */
   peer_toy_restart(w, 0, 1000000000);
@@ -472,6 +474,24 @@ TEST(peer_refuse_names_settings)
   peer_toy_link(w, 1, 0, false);
   peer_forge_deliver(w, &f);
   CHECK(peer_of(w, 1, 0)->refused);
+  peer_toys_close(w);
+}
+
+/* Each side has two things to say, and says both at once. */
+TEST(peer_refuse_is_told_beside_the_own_refusal)
+{
+  struct peer_toys *w = peer_toys_met();
+  struct peer_forged f;
+  uint64_t now = w->now;
+  peer_forge_hello(w, &f, PEER_NODES, 1, 0, 1, "x:1");
+  f.h.cluster++;
+  peer_forge_deliver(w, &f);
+  CHECK(strstr(w->node[1].line, "is refused: digest of the host list: "));
+  w->now = now;
+  peer_forge_refuse(w, &f, 1, 3, 4);
+  f.h.cluster++;
+  peer_forge_deliver(w, &f);
+  CHECK(strstr(w->node[1].line, "node 0 (alpha) refuses this node: digest of the host list: "));
   peer_toys_close(w);
 }
 

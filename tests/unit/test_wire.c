@@ -206,6 +206,22 @@ TEST(wire_header_version)
   CHECK(h.version == 2 && h.cluster == m.h.cluster && h.from == 3);
 }
 
+TEST(wire_names_its_sender)
+{
+  struct wire_sample m;
+  uint32_t from = 0;
+  wire_sample_make(&m);
+  CHECK(wire_sender(m.frame, &from) && from == 3);
+  m.bytes[4] = 2; /* in any version */
+  CHECK(wire_sender(m.frame, &from) && from == 3);
+  m.bytes[0] ^= 1;
+  CHECK(!wire_sender(m.frame, &from));
+  m.bytes[0] ^= 1;
+  m.frame[0].size = WIRE_HEADER - 1;
+  CHECK(!wire_sender(m.frame, &from));
+  m.frame[0].size = WIRE_MESSAGE_MAX + 1;
+  CHECK(!wire_sender(m.frame, &from));
+}
 TEST(wire_header_length)
 {
   CHECK_INT(wire_sample_with(6), CHI_ECORRUPT);

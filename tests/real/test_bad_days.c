@@ -1,0 +1,326 @@
+/* test_bad_days.c - daemons under load while one is killed, frozen, started again, or is short of
+ * memory, disk or the right time. Every task ends once, with a code that is true. */
+#include "fleet.h"
+#include "modules/calc.h"
+#include "station.h"
+#include "test.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#define BURST 40 /* tasks of a kind to each node at a time */
+
+/* How tasks for a node have ended. */
+struct toll {
+  uint64_t ok, unknown, unreachable, other;
+  int code; /* the last other one */
+};
+
+static void toll_count(struct toll *t, int rc)
+{
+  t->ok += rc == CHI_OK;
+  t->unknown += rc == CHI_EUNKNOWN;
+  t->unreachable += rc == CHI_EUNREACHABLE;
+  if (rc == CHI_OK || rc == CHI_EUNKNOWN || rc == CHI_EUNREACHABLE)
+    return;
+  t->other++;
+  t->code = rc;
+}
+
+/* Tasks under way from one node to all: some that count, some that take a moment. */
+struct burst {
+  struct calc_count *count[TOWN_NODES][BURST];
+  struct calc_later *later[TOWN_NODES][BURST];
+};
+
+static bool burst_begin(struct town *t, uint32_t from, struct burst *b)
+{
+  struct seat *s = &t->seat[from];
+  for (uint32_t i = 0; i < BURST; i++) {
+    for (uint32_t to = 0; to < t->count; to++) {
+      struct calc_count *c = b->count[to][i] = SEAT_NEW(s, calc_count);
+      struct calc_later *l = b->later[to][i] = SEAT_NEW(s, calc_later);
+      if (!c || !l)
+        return false;
+      c->task.query = l->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = to};
+      l->ns = i * 5 * MS_NS;
+      if (chi_submit(s->queue, l) != CHI_OK || chi_submit(s->queue, c) != CHI_OK)
+        return false;
+    }
+  }
+  return true;
+}
+
+/* Waits for all of them. False: one hangs. */
+static bool burst_end(struct town *t, uint32_t from, struct burst *b, struct toll *counted,
+                      struct toll *slept)
+{
+  chi_queue *queue = t->seat[from].queue;
+  bool all = true;
+  for (uint32_t i = 0; i < BURST && all; i++) {
+    for (uint32_t to = 0; to < t->count && all; to++) {
+      all = chi_wait(queue, b->count[to][i], 2 * WAIT_NS) != CHI_ETIMEOUT ||
+            chi_task_done(queue, b->count[to][i]);
+      all = all && (chi_wait(queue, b->later[to][i], 2 * WAIT_NS) != CHI_ETIMEOUT ||
+                    chi_task_done(queue, b->later[to][i]));
+      if (!all)
+        break;
+      toll_count(&counted[to], b->count[to][i]->task.rc);
+      toll_count(&slept[to], b->later[to][i]->task.rc);
+      chi_task_free(queue, b->count[to][i]);
+      chi_task_free(queue, b->later[to][i]);
+    }
+  }
+  return all;
+}
+
+/* How often the container of a node, whose daemon has lived on, has counted; asking counts, too. */
+static uint64_t counted_by(struct town *t, uint32_t node)
+{
+  struct calc_count *c = SEAT_NEW(&t->seat[node], calc_count);
+  uint64_t count = c && chi_run(t->seat[node].queue, c) == CHI_OK ? c->count - 1 : UINT64_MAX;
+  if (c)
+    chi_task_free(t->seat[node].queue, c);
+  return count;
+}
+
+/* ---- killed, frozen -------------------------------------------------------------------------- */
+
+TEST(a_node_that_is_frozen_under_load)
+{
+  static struct town t;
+  static struct burst b;
+  struct toll counted[TOWN_NODES] = {0}, slept[TOWN_NODES] = {0};
+  CHECK_STR(town_open(&t, 3), "");
+  for (uint32_t round = 0; round < 2; round++) {
+    CHECK(burst_begin(&t, 0, &b));
+    CHECK(daemon_freeze(&t.node[2]));
+    CHECK(burst_end(&t, 0, &b, counted, slept));
+    CHECK(burst_begin(&t, 1, &b)); /* begun while it is frozen, by a node that knows it already */
+    kill(t.node[2].pid, SIGCONT);
+    CHECK(burst_end(&t, 1, &b, counted, slept));
+    CHECK(EVENTUALLY(MET_MS, town_has_met(&t)));
+  }
+  for (uint32_t i = 0; i < 3; i++) {
+    uint64_t count = counted_by(&t, i);
+    CHECK_INT(counted[i].other + slept[i].other, 0);
+    CHECK(count >= counted[i].ok && count <= counted[i].ok + counted[i].unknown);
+    CHECK_INT(counted[i].ok + counted[i].unknown + counted[i].unreachable, 4 * BURST);
+  }
+  CHECK_INT(counted[0].ok + counted[1].ok, 8 * BURST); /* nothing happened to these */
+  CHECK(slept[2].ok < 4 * BURST);
+  town_free(&t);
+}
+
+TEST(nodes_that_are_killed_under_load_and_come_back_soon_or_late)
+{
+  static struct town t;
+  static struct burst b;
+  struct toll counted[TOWN_NODES] = {0}, slept[TOWN_NODES] = {0};
+  CHECK_STR(town_open(&t, 5), "");
+  for (uint32_t victim = 1; victim < 5; victim++) {
+    CHECK(burst_begin(&t, 0, &b));
+    town_kill(&t, victim);
+    if (victim % 2) { /* at once, or when all have noticed */
+      CHECK_STR(town_start(&t, victim), "");
+      CHECK(burst_end(&t, 0, &b, counted, slept));
+    } else {
+      CHECK(burst_end(&t, 0, &b, counted, slept));
+      CHECK(burst_begin(&t, 0, &b));
+      CHECK(burst_end(&t, 0, &b, counted, slept));
+      CHECK_STR(town_start(&t, victim), "");
+    }
+    CHECK(EVENTUALLY(MET_MS, town_has_met(&t)));
+  }
+  for (uint32_t i = 0; i < 5; i++)
+    CHECK_INT(counted[i].other + slept[i].other, 0);
+  CHECK_INT(counted[0].ok + slept[0].ok, 2 * 6 * BURST);
+  CHECK_INT(counted_by(&t, 0), counted[0].ok);
+  town_free(&t);
+}
+
+/* ---- no room --------------------------------------------------------------------------------- */
+
+TEST(a_full_disk_for_the_log_holds_nobody_up)
+{
+  static struct town t;
+  static struct burst b;
+  struct toll counted[TOWN_NODES] = {0}, slept[TOWN_NODES] = {0};
+  CHECK(town_plan(&t, 2));
+  snprintf(t.hostfile[0], sizeof(t.hostfile[0]), "%s/hosts", t.dir);
+  CHECK(town_make(&t));
+  CHECK_INT(symlink("/dev/full", t.node[1].log), 0);
+  for (uint32_t i = 0; i < 2; i++)
+    CHECK_STR(town_start(&t, i), "");
+  CHECK_INT(seat_pool(&t.seat[0], "calc", NULL, NULL), CHI_OK);
+  CHECK(EVENTUALLY(MET_MS, town_has_met(&t)));
+  for (uint32_t round = 0; round < 3; round++) { /* each time it has something to log */
+    town_kill(&t, 0);
+    CHECK_STR(town_start(&t, 0), "");
+    CHECK(EVENTUALLY(MET_MS, town_has_met(&t)));
+    CHECK(burst_begin(&t, 1, &b));
+    CHECK(burst_end(&t, 1, &b, counted, slept));
+  }
+  CHECK_INT(counted[0].ok + counted[1].ok + slept[0].ok + slept[1].ok, 3 * 4 * BURST);
+  seat_close(&t.seat[1]);
+  CHECK_INT(daemon_stop(&t.node[1]), 0);
+  town_free(&t);
+}
+
+/* Sends bulk of so many bytes to a node and back; its code. */
+static int shift(struct town *t, uint32_t from, uint32_t to, uint64_t size)
+{
+  struct seat *s = &t->seat[from];
+  struct calc_shift *task = SEAT_NEW(s, calc_shift);
+  int rc = CHI_ENOMEM;
+  if (!task)
+    return rc;
+  rc = chi_bulk_alloc(s->queue, size, &task->from);
+  if (rc == CHI_OK)
+    rc = chi_bulk_alloc(s->queue, size, &task->to);
+  task->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = to};
+  if (rc == CHI_OK)
+    memset(task->from.data, 7, size);
+  if (rc == CHI_OK)
+    rc = chi_run(s->queue, task);
+  if (rc == CHI_OK && ((const char *)task->to.data)[size - 1] != 7)
+    rc = CHI_ECORRUPT;
+  chi_bulk_free(s->queue, &task->from);
+  chi_bulk_free(s->queue, &task->to);
+  chi_task_free(s->queue, task);
+  return rc;
+}
+
+/* What a process has mapped; 0: not known. */
+static uint64_t mapped(pid_t pid)
+{
+  char path[64], text[4096];
+  snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+  const char *at = strstr(scratch_read(path, text, sizeof(text)), "VmSize:");
+  return at ? strtoull(at + 7, NULL, 10) * 1024 : 0;
+}
+
+/* A node at its limit of memory refuses what it has no room for, and goes on. */
+TEST(a_node_at_its_limit_of_memory_refuses_and_goes_on)
+{
+  static struct town t;
+  uint32_t refused = 0;
+#ifdef TEST_SANITIZED
+  test_skip("a sanitizer maps more than any limit");
+  return;
+#endif
+  CHECK_STR(town_open(&t, 3), "");
+  uint64_t limit = mapped(t.node[1].pid) + (24u << 20);
+  struct rlimit least = {limit, RLIM_INFINITY};
+  CHECK_INT(prlimit(t.node[1].pid, RLIMIT_AS, &least, NULL), 0);
+  for (uint32_t i = 0; i < 4; i++) {
+    int rc = shift(&t, i % 2 ? 2 : 0, 1, i < 2 ? 1 << 20 : 48 << 20);
+    CHECK(rc == CHI_OK || rc == CHI_ENOMEM || rc == CHI_EBUSY || rc == CHI_EUNKNOWN);
+    CHECK(i >= 2 || rc == CHI_OK);
+    refused += rc != CHI_OK;
+  }
+  CHECK(refused > 0);
+  CHECK_INT(kill(t.node[1].pid, 0), 0);
+  CHECK(EVENTUALLY(MET_MS, town_has_met(&t)));
+  least.rlim_cur = RLIM_INFINITY;
+  CHECK_INT(prlimit(t.node[1].pid, RLIMIT_AS, &least, NULL), 0);
+  CHECK(EVENTUALLY(MET_MS, shift(&t, 0, 1, 48 << 20) == CHI_OK));
+  town_free(&t);
+}
+
+/* The shared memory of a node is for its own clients: it says so to them, and works for others. */
+TEST(a_node_with_too_little_shared_memory_says_so_and_works_for_others)
+{
+  static struct town t;
+  CHECK(town_plan(&t, 2));
+  CHECK(town_make(&t));
+  char text[1024], *at;
+  scratch_read(t.node[1].config, text, sizeof(text));
+  CHECK((at = strstr(text, "client_data_segment_size: 256M")) != NULL);
+  memcpy(at, "client_data_segment_size: 4M  ", 30);
+  CHECK(scratch_write(t.node[1].dir, "daemon.yaml", text));
+  for (uint32_t i = 0; i < 2; i++)
+    CHECK_STR(town_start(&t, i), "");
+  CHECK_INT(seat_pool(&t.seat[0], "calc", NULL, NULL), CHI_OK);
+  CHECK(EVENTUALLY(MET_MS, town_has_met(&t)));
+  CHECK_INT(shift(&t, 1, 0, 8 << 20), CHI_ENOMEM);
+  CHECK_INT(shift(&t, 1, 0, 1 << 20), CHI_OK);
+  CHECK_INT(shift(&t, 0, 1, 16 << 20), CHI_OK);
+  CHECK_INT(shift(&t, 1, 0, 8 << 20), CHI_ENOMEM);
+  CHECK(town_has_met(&t));
+  town_free(&t);
+}
+
+/* ---- the wrong time -------------------------------------------------------------------------- */
+
+/* A wall clock that is wrong by *offset seconds for every daemon started meanwhile. */
+static volatile int64_t *wrong_clock(const struct town *t)
+{
+  char path[128], preload[512];
+  snprintf(path, sizeof(path), "%s/clock", t->dir);
+  snprintf(preload, sizeof(preload), "%s/clock.so", daemon_modules());
+  int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  void *at = fd >= 0 && ftruncate(fd, sizeof(int64_t)) == 0
+                 ? mmap(NULL, sizeof(int64_t), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+                 : MAP_FAILED;
+  if (fd >= 0)
+    close(fd);
+  setenv("TEST_CLOCK", path, 1);
+  setenv("LD_PRELOAD", preload, 1);
+  return at == MAP_FAILED ? NULL : at;
+}
+
+static void right_clock(void)
+{
+  unsetenv("TEST_CLOCK");
+  unsetenv("LD_PRELOAD");
+}
+
+/* The wall clock only numbers lives: whatever it does, tasks run and deadlines hold. */
+TEST(a_wall_clock_that_jumps_disturbs_nobody)
+{
+  static const int64_t jumps[] = {3600, -3600, 86400 * 365, -86400 * 365, 0};
+  static struct town t;
+  static struct burst b;
+  struct toll counted[TOWN_NODES] = {0}, slept[TOWN_NODES] = {0};
+#ifdef TEST_SANITIZED
+  test_skip("a sanitizer wants to be loaded first");
+  return;
+#endif
+  CHECK(town_plan(&t, 3));
+  CHECK(town_make(&t));
+  volatile int64_t *offset = wrong_clock(&t);
+  CHECK(offset);
+  for (uint32_t i = 0; i < 3; i++) {
+    const char *said = town_start(&t, i);
+    if (i == 1)
+      right_clock();
+    CHECK_STR(said, "");
+  }
+  CHECK_INT(seat_pool(&t.seat[0], "calc", NULL, NULL), CHI_OK);
+  CHECK(EVENTUALLY(MET_MS, town_has_met(&t)));
+  for (uint32_t i = 0; i < CHI_COUNT(jumps); i++) {
+    *offset = jumps[i];
+    CHECK(burst_begin(&t, i % 3, &b));
+    CHECK(burst_end(&t, i % 3, &b, counted, slept));
+    CHECK(town_has_met(&t));
+  }
+  for (uint32_t i = 0; i < 3; i++) {
+    CHECK_INT(counted[i].ok + slept[i].ok, 2 * 5 * BURST);
+    CHECK_INT(counted_by(&t, i), counted[i].ok);
+  }
+  /* A life that begins in the past, or in the future, is a later one all the same. */
+  for (uint32_t i = 0; i < 3; i++) {
+    town_kill(&t, 1);
+    wrong_clock(&t);
+    *offset = (int64_t)(i % 2 ? 1 : -1) * 86400 * (1 + i);
+    const char *said = town_start(&t, 1);
+    right_clock();
+    CHECK_STR(said, "");
+    CHECK(EVENTUALLY(MET_MS, town_has_met(&t)));
+  }
+  CHECK(daemon_logged(&t.node[1], "a higher boot of this node is known; it begins anew") >= 2);
+  munmap((void *)(uintptr_t)offset, sizeof(*offset));
+  town_free(&t);
+}
