@@ -24,6 +24,7 @@ static const struct config_key config_keys[] = {
     {"workers.slow_threads", NULL, CONFIG_AT(slow_threads), CONFIG_COUNT, 1, 1024, 0},
     {"workers.process_reaper_threads", "1", CONFIG_AT(process_reaper_threads), CONFIG_COUNT, 1,
      1024, 0},
+    {"workers.single_thread", "false", CONFIG_AT(single_thread), CONFIG_SWITCH, 0, 1, 0},
     {"memory.main_segment_size", "1G", CONFIG_AT(main_segment_size), CONFIG_SIZE, 4 * CONFIG_MI,
      256 * CONFIG_TI, 1},
     {"memory.client_data_segment_size", "512M", CONFIG_AT(client_data_segment_size), CONFIG_SIZE,
@@ -61,7 +62,7 @@ static const struct config_key config_keys[] = {
 
 _Static_assert(CHI_COUNT(config_keys) == CONFIG_KEY_COUNT, "keys");
 
-/* Values of the two enumerations; an older word follows the current one. */
+/* Values of the enumerations; an older word follows the current one. */
 struct config_word {
   const char *word;
   int value;
@@ -70,6 +71,7 @@ static const struct config_word config_levels[] = {
     {"debug", CHI_LOG_DEBUG},  {"info", CHI_LOG_INFO},   {"warning", CHI_LOG_WARNING},
     {"warn", CHI_LOG_WARNING}, {"error", CHI_LOG_ERROR}, {NULL, 0},
 };
+static const struct config_word config_switches[] = {{"false", 0}, {"true", 1}, {NULL, 0}};
 static const struct config_word config_policies[] = {
     {"round_robin", CHI_LANE_ROUND_ROBIN},
     {"map_by_pid_tid", CHI_LANE_BY_PID_TID},
@@ -80,6 +82,11 @@ static const struct config_word config_policies[] = {
 CHI_PRIVATE bool config_key_is_text(const struct config_key *key)
 {
   return key->type == CONFIG_PATH || key->type == CONFIG_NAME;
+}
+
+CHI_PRIVATE bool config_key_is_word(const struct config_key *key)
+{
+  return key->type == CONFIG_LEVEL || key->type == CONFIG_POLICY || key->type == CONFIG_SWITCH;
 }
 
 static size_t config_room(const struct config_key *key)
@@ -102,7 +109,7 @@ CHI_PRIVATE void config_get(const chi_config *config, const struct config_key *k
   } else if (key->type == CONFIG_COUNT) {
     memcpy(&small, field, sizeof(small));
     out->number = small;
-  } else if (key->type == CONFIG_LEVEL || key->type == CONFIG_POLICY) {
+  } else if (config_key_is_word(key)) {
     memcpy(&word, field, sizeof(word));
     out->number = word < 0 ? UINT64_MAX : (uint64_t)word;
   } else {
@@ -121,7 +128,7 @@ CHI_PRIVATE void config_put(chi_config *config, const struct config_key *key,
     memcpy(field, value->text, strlen(value->text) + 1);
   } else if (key->type == CONFIG_COUNT) {
     memcpy(field, &small, sizeof(small));
-  } else if (key->type == CONFIG_LEVEL || key->type == CONFIG_POLICY) {
+  } else if (config_key_is_word(key)) {
     memcpy(field, &word, sizeof(word));
   } else {
     memcpy(field, &value->number, sizeof(value->number));
@@ -130,7 +137,9 @@ CHI_PRIVATE void config_put(chi_config *config, const struct config_key *key,
 
 static const struct config_word *config_words(const struct config_key *key)
 {
-  return key->type == CONFIG_LEVEL ? config_levels : config_policies;
+  return key->type == CONFIG_LEVEL    ? config_levels
+         : key->type == CONFIG_SWITCH ? config_switches
+                                      : config_policies;
 }
 
 CHI_PRIVATE const char *config_word(const struct config_key *key, uint64_t value)
@@ -234,6 +243,8 @@ CHI_PRIVATE const char *config_key_expected(const struct config_key *key, char *
     return "debug, info, warning or error";
   case CONFIG_POLICY:
     return "round_robin, map_by_pid_tid or random";
+  case CONFIG_SWITCH:
+    return "true or false";
   case CONFIG_PATH:
     return "a path";
   case CONFIG_NAME:

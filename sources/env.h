@@ -115,6 +115,9 @@ struct env_frame {
 };
 #define ENV_FRAMES_MAX 65 /* of one message */
 
+/* What happens to memory of a client. */
+enum env_memory { ENV_MEMORY_READ, ENV_MEMORY_WRITTEN };
+
 struct env {
   uint32_t version; /* ENV_VERSION; the table only ever grows at its end */
   void *self;       /* the environment's own, passed to every operation by way of this struct */
@@ -222,6 +225,10 @@ struct env {
   /* Drops the connection to a peer and what is queued for it, so that it pins nothing; parcels are
    * handed back. Goes on trying to connect. */
   void (*net_reset)(struct env *env, uint32_t peer);
+
+  /* The core is going to read this memory of a client, which is an input, or has written to it: what
+   * is an enum env_memory. NULL where nobody listens. Worker thread. */
+  void (*memory)(struct env *env, int what, void *at, uint64_t size);
 };
 
 #endif

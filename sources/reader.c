@@ -322,7 +322,7 @@ static void reader_note_word(struct reader *r, const struct config_key *key,
                              const struct reader_value *value, uint64_t number)
 {
   const char *word;
-  if (key->type != CONFIG_LEVEL && key->type != CONFIG_POLICY)
+  if (!config_key_is_word(key))
     return;
   word = config_word(key, number);
   if (strcmp(value->text, word) != 0)
