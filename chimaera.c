@@ -397,8 +397,8 @@ struct env {
    * handed back. Goes on trying to connect. */
   void (*net_reset)(struct env *env, uint32_t peer);
 
-  /* The core is going to read this memory of a client, which is an input, or has written to it: what
-   * is an enum env_memory. NULL where nobody listens. Worker thread. */
+  /* The core is going to read this memory of a client, which is an input, or has written to it: as
+   * enum env_memory says. NULL where nobody listens. Worker thread. */
   void (*memory)(struct env *env, int what, void *at, uint64_t size);
 };
 
@@ -739,7 +739,7 @@ struct tape {
   chi_error why;
 };
 
-/* Begins a record. The rest of *t is zero, but for name, lost and arg. CHI_OK or what write gave. */
+/* Begins a record. *t is zero, but for name, lost and arg. CHI_OK or what write gave. */
 CHI_PRIVATE int tape_write(struct tape *t, const struct tape_store *store);
 /* Begins to read one; false: t->end and t->why say what is wrong with it. */
 CHI_PRIVATE bool tape_read(struct tape *t, const struct tape_store *store);

@@ -226,8 +226,8 @@ struct env {
    * handed back. Goes on trying to connect. */
   void (*net_reset)(struct env *env, uint32_t peer);
 
-  /* The core is going to read this memory of a client, which is an input, or has written to it: what
-   * is an enum env_memory. NULL where nobody listens. Worker thread. */
+  /* The core is going to read this memory of a client, which is an input, or has written to it: as
+   * enum env_memory says. NULL where nobody listens. Worker thread. */
   void (*memory)(struct env *env, int what, void *at, uint64_t size);
 };
 

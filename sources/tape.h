@@ -56,7 +56,7 @@ struct tape {
   chi_error why;
 };
 
-/* Begins a record. The rest of *t is zero, but for name, lost and arg. CHI_OK or what write gave. */
+/* Begins a record. *t is zero, but for name, lost and arg. CHI_OK or what write gave. */
 CHI_PRIVATE int tape_write(struct tape *t, const struct tape_store *store);
 /* Begins to read one; false: t->end and t->why say what is wrong with it. */
 CHI_PRIVATE bool tape_read(struct tape *t, const struct tape_store *store);
