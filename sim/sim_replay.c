@@ -124,6 +124,8 @@ void sim_replay_run(const struct sim_replay_options *options, struct sim_replay_
     report->end = tape->end;
     report->why = tape->why;
   }
+  if (report->end == TAPE_CUT && !begun)
+    report->end = TAPE_FOREIGN; /* not even a node is in it */
   if (report->end == TAPE_GOES_ON) {
     report->end = TAPE_CUT;
     error_set(&report->why, CHI_ECORRUPT, "the node did not open");

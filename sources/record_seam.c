@@ -231,7 +231,7 @@ static int64_t record_segment_of(const struct record *r, const char *at)
   const struct record_segment *s = r->segment.item;
   for (uint32_t i = 0; i < r->segment.count; i++)
     if (s[i].base.base && at >= (char *)s[i].base.base &&
-        at <= (char *)s[i].base.base + s[i].base.size)
+        at < (char *)s[i].base.base + s[i].base.size)
       return i;
   return -1;
 }

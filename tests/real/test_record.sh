@@ -1,0 +1,345 @@
+#!/bin/bash
+# test_record.sh - a daemon on one thread; daemons that are recorded under load, and their replay.
+#
+# Needs CHIMAERA, the program, and BUILD, where modules/calc.so is; closes with the counts.
+set -u
+LC_ALL=C
+export LC_ALL
+here=$(cd "$(dirname "$0")/../.." && pwd)
+: "${BUILD:=$here/build/gcc-amalgam}" "${CHIMAERA:=$BUILD/chimaera}"
+if ! [ -x "$CHIMAERA" ] || ! [ -e "$BUILD/modules/calc.so" ]; then
+  echo "$CHIMAERA or $BUILD/modules/calc.so: is not there; make real builds them" >&2
+  exit 1
+fi
+case $BUILD in
+/*) modules=$BUILD/modules ;;
+*) modules=$PWD/$BUILD/modules ;;
+esac
+case $CHIMAERA in
+/*) ;;
+*) CHIMAERA=$PWD/$CHIMAERA ;;
+esac
+CHI_MODULE_PATH=$modules
+export CHI_MODULE_PATH
+temp=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-record-XXXXXX") || exit 1
+port=$((20000 + $$ % 20000))
+passed=0 failed=0 status=0
+pid=('' '' '') load=''
+cd "$temp" || exit 1
+
+# shellcheck disable=SC2317
+finish()
+{
+  local p
+  for p in $load "${pid[@]}"; do
+    kill -9 "$p" 2>/dev/null
+  done
+  wait 2>/dev/null
+  cd / && rm -rf "$temp"
+}
+trap finish EXIT
+
+# Runs the program: its status in $status, what it prints in out and err.
+chi()
+{
+  timeout 120 "$CHIMAERA" "$@" >out 2>err </dev/null
+  status=$?
+}
+
+wrong()
+{
+  failed=$((failed + 1))
+  echo "FAIL line ${BASH_LINENO[1]}: $*"
+  sed 's/^/  | /' out err | head -n 20
+}
+
+right()
+{
+  passed=$((passed + 1))
+}
+
+# $1: the status that the last run should have had; the rest: patterns of lines in either output.
+want()
+{
+  local pattern
+  if [ "$status" != "$1" ]; then
+    wrong "status $status, want $1"
+    return
+  fi
+  shift
+  for pattern in "$@"; do
+    if ! cat out err | grep -q -e "$pattern"; then
+      wrong "no line like: $pattern"
+      return
+    fi
+  done
+  right
+}
+
+# The rest is a command that must succeed.
+ok()
+{
+  if "$@" >out 2>err; then right; else wrong "$*"; fi
+}
+
+# ---- nodes ---------------------------------------------------------------------------------------
+
+printf '127.0.0.1\n127.0.0.2\n127.0.0.3\n' >hosts
+
+# $1: node; the rest is added to its configuration, in lines.
+configure()
+{
+  local node=$1
+  shift
+  {
+    echo "memory: {main_segment_size: 64M, client_data_segment_size: 64M}"
+    echo "logging: {file: $temp/log$node, level: info}"
+    echo "shared_memory:"
+    echo "  main_segment_name: rec_$$_$node"
+    echo "  client_data_segment_name: rec_$$_${node}_c"
+    echo "  runtime_data_segment_name: rec_$$_${node}_r"
+    printf '%s\n' "$@"
+  } >"node$node.yaml"
+}
+
+# $1: node; the rest are options. Waits until it is ready.
+start()
+{
+  local node=$1 i
+  shift
+  rm -f "ready$node"
+  "$CHIMAERA" start --config "node$node.yaml" "$@" >"ready$node" 2>"complaint$node" &
+  pid[node]=$!
+  for ((i = 0; i < 400; i++)); do
+    ! grep -q ready "ready$node" 2>/dev/null || return 0
+    sleep 0.05
+  done
+  cat "complaint$node" >err
+  return 1
+}
+
+name()
+{
+  echo "rec_$$_$1:$port"
+}
+
+stop()
+{
+  chi stop --instance "$(name "$1")"
+  wait "${pid[$1]}"
+  status=$?
+  pid[$1]=''
+}
+
+# The state hash that the log of a node tells, or that the last replay did.
+hash_of()
+{
+  sed -n 's/.*state hash \([0-9a-f]*\).*/\1/p' "$1" | tail -n 1
+}
+
+replay()
+{
+  chi sim --replay-node "$@"
+}
+
+# A replay of $1 must be complete and end in the hash that the daemon $2 logged.
+same()
+{
+  replay "$1"
+  want 0 'state hash'
+  if [ -n "$(hash_of out)" ] && [ "$(hash_of out)" = "$(hash_of "log$2")" ]; then
+    right
+  else
+    wrong "replayed $(hash_of out), recorded $(hash_of "log$2")"
+  fi
+}
+
+# ---- one thread ----------------------------------------------------------------------------------
+
+alone="networking: {port: $port}"
+disk="compose:
+  - {mod_name: bdev, pool_name: $temp/disk, pool_query: local, pool_id: '300.0', capacity: 16M,
+     bdev_type: file}
+  - {mod_name: calc, pool_name: sums, pool_query: local, pool_id: '500.0'}"
+
+configure 0 "$alone" "workers: {single_thread: true}" "$disk"
+ok start 0
+[ "$(cat /proc/"${pid[0]}"/task/*/comm | grep -c '^chi-')" = 1 ] && right || wrong "threads"
+chi call --instance "$(name 0)" 500.0 calc_add a=20 b=22
+want 0 '"sum":42'
+chi call --instance "$(name 0)" 500.0 calc_later ns=50000000 a=7
+want 0 '"sum":'
+chi bench --test-case latency --instance "$(name 0)" --duration 1 --threads 2 --output-dir .
+want 0 'operations'
+chi bench --test-case bdev_io --instance "$(name 0)" --duration 1 --threads 2 \
+  --max-file-size 16m --output-dir .
+want 0 'operations'
+# It sleeps when there is nothing to do: under 2 % of a CPU, of a hundred ticks a second.
+before=$(awk '{print $14 + $15}' "/proc/${pid[0]}/stat")
+sleep 3
+after=$(awk '{print $14 + $15}' "/proc/${pid[0]}/stat")
+[ $((after - before)) -le 6 ] && right || wrong "idle for 3 s: $((after - before)) ticks"
+stop 0
+want 0
+
+configure 0 "$alone" "workers: {single_thread: perhaps}"
+chi start --config node0.yaml
+want 1 'single_thread.*true or false'
+
+# ---- a record of one node ------------------------------------------------------------------------
+
+rm -rf disk*
+configure 0 "$alone" "$disk"
+ok start 0 --record one.rec
+chi call --instance "$(name 0)" 500.0 calc_add a=20 b=22
+want 0 '"sum":42'
+chi call --instance "$(name 0)" 500.0 calc_divide a=1 b=0
+head -c 300000 /dev/urandom >bytes
+chi call --instance "$(name 0)" 500.0 calc_shift from=@bytes to.size=300000 to=@shifted add=1
+want 0
+chi call --instance "$(name 0)" 300.0 allocate_blocks size=1M
+want 0 '"blocks"'
+chi call --instance "$(name 0)" 300.0 write block.offset=0 block.size=1M data=@bytes
+want 0
+chi call --instance "$(name 0)" 300.0 read block.offset=0 block.size=1M length=300000 data=@again
+want 0
+ok cmp bytes again
+chi status --instance "$(name 0)"
+want 0
+stop 0
+want 0
+[ "$(stat -c %a one.rec)" = 600 ] && right || wrong "anybody may read it"
+same one.rec 0
+replay one.rec --story
+want 0 'node is serving\|of module calc is ready' 'stopping' 'state hash'
+# It needs neither the device nor the daemon: nothing but the record and the modules.
+rm -rf disk*
+same one.rec 0
+CHI_MODULE_PATH=$temp replay one.rec
+want 1 'one.rec: cannot be replayed without module "calc"'
+
+# ---- records that are not what they should be ----------------------------------------------------
+
+# $1: file, $2: byte, $3: its new value; from one.rec.
+altered()
+{
+  cp one.rec "$1"
+  # shellcheck disable=SC2059
+  printf "\\x$3" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
+size=$(stat -c %s one.rec)
+altered version.rec 8 63
+replay version.rec
+want 1 'version.rec: is a record of version 99; this program reads version 1'
+altered other.rec 0 43
+replay other.rec
+want 1 'is not a record of a node'
+replay node0.yaml
+want 1 'is not a record of a node'
+: >empty.rec
+replay empty.rec
+want 1 'is not a record of a node'
+replay nothing.rec
+want 1 'nothing.rec: No such file'
+for at in 13 100 $((size / 2)) $((size - 30)) $((size - 1)); do
+  was=$(od -An -tu1 -j "$at" -N1 one.rec)
+  altered flipped.rec "$at" "$(printf %x $((was ^ 16)))"
+  replay flipped.rec
+  want 1 'flipped.rec: .*damaged'
+done
+for cut in 5 12 20 400 $((size / 2)) $((size - 36)) $((size - 1)); do
+  head -c "$cut" one.rec >cut.rec
+  replay cut.rec
+  case $cut in
+  5) want 1 'is not a record' ;;
+  12 | 20 | 400) want 1 'ends' ;;
+  *) want 0 'state hash' 'cut.rec: as recorded up to there, but not complete: the file ends' ;;
+  esac
+done
+chi start --config node0.yaml --record /nowhere/at/all
+want 1 'cannot record to /nowhere/at/all: No such file'
+chi start --config node0.yaml --record /dev/null
+want 1 'cannot record to /dev/null: it is no file'
+chi start --config node0.yaml --record ''
+want 2 'needs a path'
+chi sim --replay-node one.rec --shrink one.rec
+want 2 'do not go together'
+
+# ---- killed ----------------------------------------------------------------------------------
+
+rm -rf disk*
+ok start 0 --record killed.rec
+chi bench --test-case latency --instance "$(name 0)" --duration 1 --threads 2 --output-dir .
+want 0 'operations'
+kill -9 "${pid[0]}"
+wait "${pid[0]}" 2>/dev/null
+pid[0]=''
+replay killed.rec
+want 0 'state hash' 'not complete: the file ends after block .* the node was killed'
+items=$(sed -n 's/^killed.rec: \([0-9]*\) items.*/\1/p' out)
+[ "${items:-0}" -gt 10000 ] && right || wrong "only $items items"
+
+# ---- three nodes under load, and one of them killed ----------------------------------------------
+
+everywhere="networking: {port: $port, hostfile: $temp/hosts, wait_for_restart: 1s}
+runtime: {heartbeat_interval: 100ms, task_timeout: 2s}"
+pools="compose:
+  - {mod_name: calc, pool_name: sums, pool_query: dynamic, pool_id: '500.0'}
+  - {mod_name: bdev, pool_name: mem, pool_query: dynamic, pool_id: '301.0', capacity: 16M,
+     bdev_type: ram}"
+rm -rf disk* log?
+configure 0 "$everywhere" "$pools"
+configure 1 "$everywhere" "$pools"
+configure 2 "$everywhere" "$pools"
+ok start 0 --node 0 --record many.rec
+ok start 1 --node 1
+ok start 2 --node 2
+
+# Calls from node $1, one after the other, to all others and to all at once; failures are expected.
+calls()
+{
+  local from=$1 to
+  while :; do
+    for to in physical:0 physical:1 physical:2 range:0:3 broadcast hash:7; do
+      "$CHIMAERA" call --instance "$(name "$from")" --timeout 5s --query $to 500.0 calc_shift \
+        from=@bytes to.size=300000 to=@"to$from" add=3
+      "$CHIMAERA" call --instance "$(name "$from")" --timeout 5s --query $to 500.0 calc_later \
+        ns=1000000 a=3
+      "$CHIMAERA" call --instance "$(name "$from")" --timeout 5s --query $to 301.0 \
+        allocate_blocks size=4K
+    done
+  done >"calls$from" 2>&1
+}
+
+calls 0 &
+load="$load $!"
+calls 1 &
+load="$load $!"
+"$CHIMAERA" bench --test-case latency --instance "$(name 0)" --duration 4 --threads 2 \
+  --output-dir . >bench 2>&1 &
+bench=$!
+sleep 1.5
+kill -9 "${pid[1]}"
+wait "${pid[1]}" 2>/dev/null
+sleep 1.5
+ok start 1 --node 1
+wait $bench
+sleep 1
+for p in $load; do
+  kill "$p" 2>/dev/null
+  wait "$p" 2>/dev/null
+done
+load=''
+[ "$(grep -c '"sum"' calls0)" -gt 10 ] && right || wrong "$(tail -n 3 calls0)"
+[ "$(grep -c '"sum"' calls1)" -gt 10 ] && right || wrong "$(tail -n 3 calls1)"
+for node in 0 1 2; do
+  stop $node
+  want 0
+done
+same many.rec 0
+# The hash is one of all that happened: another run has another one.
+[ "$(hash_of log0)" != "$(replay one.rec && hash_of out)" ] && right || wrong "equal hashes"
+
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]
