@@ -6684,7 +6684,7 @@ static int64_t record_segment_of(const struct record *r, const char *at)
   const struct record_segment *s = r->segment.item;
   for (uint32_t i = 0; i < r->segment.count; i++)
     if (s[i].base.base && at >= (char *)s[i].base.base &&
-        at <= (char *)s[i].base.base + s[i].base.size)
+        at < (char *)s[i].base.base + s[i].base.size)
       return i;
   return -1;
 }
@@ -25562,7 +25562,8 @@ static bool reader_parse(struct reader *r, const struct config_key *key,
     if (config_text_valid(key, out->text))
       return true;
     found.text = out->text;
-  } else if (value->kind == READER_TEXT || value->kind == READER_NUMBER) {
+  } else if (value->kind == READER_TEXT || value->kind == READER_NUMBER ||
+             (value->kind == READER_BOOL && key->type == CONFIG_SWITCH)) {
     if (config_parse(key, value->text, &out->number))
       return true;
   }
@@ -35307,6 +35308,8 @@ void sim_replay_run(const struct sim_replay_options *options, struct sim_replay_
     report->end = tape->end;
     report->why = tape->why;
   }
+  if (report->end == TAPE_CUT && !begun)
+    report->end = TAPE_FOREIGN; /* not even a node is in it */
   if (report->end == TAPE_GOES_ON) {
     report->end = TAPE_CUT;
     error_set(&report->why, CHI_ECORRUPT, "the node did not open");

@@ -19,6 +19,7 @@ case $CHIMAERA in
 /*) ;;
 *) CHIMAERA=$PWD/$CHIMAERA ;;
 esac
+: "${CC:=cc}"
 CHI_MODULE_PATH=$modules
 export CHI_MODULE_PATH
 temp=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-record-XXXXXX") || exit 1
@@ -217,6 +218,14 @@ rm -rf disk*
 same one.rec 0
 CHI_MODULE_PATH=$temp replay one.rec
 want 1 'one.rec: cannot be replayed without module "calc"'
+
+# A module that does something else since: both sides are told.
+mkdir -p changed
+sed '/^static int calc_add_run/,/^}/s/t->a + t->b/t->a - t->b/' "$here/tests/modules/calc.c" >calc.c
+ok "$CC" -std=c11 -O1 -fPIC -shared -I "$here/sources" -I "$here/tests/modules" calc.c \
+  -o changed/calc.so
+CHI_MODULE_PATH=$temp/changed replay one.rec
+want 3 "one.rec: item [0-9]*: recorded was {has written a client's memory: .*}, and now comes {has"
 
 # ---- records that are not what they should be ----------------------------------------------------
 
