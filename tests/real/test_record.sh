@@ -222,7 +222,7 @@ want 1 'one.rec: cannot be replayed without module "calc"'
 # A module that does something else since: both sides are told.
 mkdir -p changed
 sed '/^static int calc_add_run/,/^}/s/t->a + t->b/t->a - t->b/' "$here/tests/modules/calc.c" >calc.c
-ok "$CC" -std=c11 -O1 -fPIC -shared -I "$here/sources" -I "$here/tests/modules" calc.c \
+ok "$CC" -std=c11 -O1 -fPIC -shared -I "$here/sources" -I "$here/tests" calc.c \
   -o changed/calc.so
 CHI_MODULE_PATH=$temp/changed replay one.rec
 want 3 "one.rec: item [0-9]*: recorded was {has written a client's memory: .*}, and now comes {has"
