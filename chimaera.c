@@ -748,6 +748,10 @@ CHI_PRIVATE void tape_flush(struct tape *t);
 /* Writes the end. */
 CHI_PRIVATE void tape_finish(struct tape *t);
 
+/* The end of a complete record, of the last TAPE_TAIL bytes of it. False: it is not complete. */
+#define TAPE_TAIL 36u
+CHI_PRIVATE CHI_UNUSED bool tape_tail(const unsigned char *tail, uint64_t *items, uint64_t *hash);
+
 /* The kind of the next item; 0: there is none, and t->end says why. Reading. */
 CHI_PRIVATE int tape_next(struct tape *t);
 
@@ -4560,13 +4564,16 @@ struct real_record {
   int fd; /* -1: none */
 };
 
-/* Makes the file, which nobody but its owner may read, in place of one that is there. The store is
- * good until real_record_close. CHI_EACCES and the like, with *err. */
+/* Makes the file, which nobody but its owner may read, in place of one that is there, unless
+ * another process is recording to it. The store is good until real_record_close. CHI_EACCES and the
+ * like, with *err. */
 CHI_PRIVATE int real_record_make(struct real_record *f, const char *path, struct tape_store *store,
                                  chi_error *err);
 /* Opens one to be read. */
 CHI_PRIVATE CHI_UNUSED int real_record_find(struct real_record *f, const char *path,
                                             struct tape_store *store, chi_error *err);
+/* How a record ends: the number of its items, and their hash. False: it is not complete. */
+CHI_PRIVATE CHI_UNUSED bool real_record_tail(const char *path, uint64_t *items, uint64_t *hash);
 CHI_PRIVATE void real_record_close(struct real_record *f);
 
 #endif
@@ -27031,6 +27038,15 @@ bool tape_read(struct tape *t, const struct tape_store *store)
   return true;
 }
 
+bool tape_tail(const unsigned char *tail, uint64_t *items, uint64_t *hash)
+{
+  const unsigned char *end = tail + TAPE_HEAD;
+  *items = tape_get(end, 8);
+  *hash = tape_get(end + 8, 8);
+  return tape_get(tail, 4) == TAPE_LAST && tape_get(tail + 16, 4) == hash_crc32c(0, tail, 16) &&
+         tape_get(tail + 12, 4) == hash_crc32c(0, end, TAPE_TAIL - TAPE_HEAD);
+}
+
 /* The end that was written: the same number of items, and the same hash. */
 static void tape_reach_end(struct tape *t)
 {
@@ -32553,6 +32569,7 @@ int real_host_find(const chi_config *config, uint32_t *node, chi_error *err)
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32605,6 +32622,10 @@ int real_record_make(struct real_record *f, const char *path, struct tape_store 
     real_record_close(f);
     return error_set(err, CHI_EINVAL, "cannot record to %s: it is no file", path);
   }
+  if (flock(f->fd, LOCK_EX | LOCK_NB) != 0) {
+    real_record_close(f);
+    return error_set(err, CHI_EBUSY, "cannot record to %s: another node does", path);
+  }
   if (ftruncate(f->fd, 0) == 0)
     return real_record_use(f, store);
   int error = errno;
@@ -32620,6 +32641,18 @@ int real_record_find(struct real_record *f, const char *path, struct tape_store 
   if (f->fd < 0)
     return error_set(err, real_env_code(errno), "%s: %m", path);
   return real_record_use(f, store);
+}
+
+bool real_record_tail(const char *path, uint64_t *items, uint64_t *hash)
+{
+  unsigned char tail[TAPE_TAIL];
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+  off_t size = fd >= 0 ? lseek(fd, 0, SEEK_END) : -1;
+  bool there = size >= (off_t)sizeof(tail) &&
+               pread(fd, tail, sizeof(tail), size - (off_t)sizeof(tail)) == (ssize_t)sizeof(tail);
+  if (fd >= 0)
+    close(fd);
+  return there && tape_tail(tail, items, hash);
 }
 
 void real_record_close(struct real_record *f)

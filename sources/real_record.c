@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -59,6 +60,10 @@ int real_record_make(struct real_record *f, const char *path, struct tape_store 
     real_record_close(f);
     return error_set(err, CHI_EINVAL, "cannot record to %s: it is no file", path);
   }
+  if (flock(f->fd, LOCK_EX | LOCK_NB) != 0) {
+    real_record_close(f);
+    return error_set(err, CHI_EBUSY, "cannot record to %s: another node does", path);
+  }
   if (ftruncate(f->fd, 0) == 0)
     return real_record_use(f, store);
   int error = errno;
@@ -74,6 +79,18 @@ int real_record_find(struct real_record *f, const char *path, struct tape_store 
   if (f->fd < 0)
     return error_set(err, real_env_code(errno), "%s: %m", path);
   return real_record_use(f, store);
+}
+
+bool real_record_tail(const char *path, uint64_t *items, uint64_t *hash)
+{
+  unsigned char tail[TAPE_TAIL];
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+  off_t size = fd >= 0 ? lseek(fd, 0, SEEK_END) : -1;
+  bool there = size >= (off_t)sizeof(tail) &&
+               pread(fd, tail, sizeof(tail), size - (off_t)sizeof(tail)) == (ssize_t)sizeof(tail);
+  if (fd >= 0)
+    close(fd);
+  return there && tape_tail(tail, items, hash);
 }
 
 void real_record_close(struct real_record *f)

@@ -124,6 +124,15 @@ bool tape_read(struct tape *t, const struct tape_store *store)
   return true;
 }
 
+bool tape_tail(const unsigned char *tail, uint64_t *items, uint64_t *hash)
+{
+  const unsigned char *end = tail + TAPE_HEAD;
+  *items = tape_get(end, 8);
+  *hash = tape_get(end + 8, 8);
+  return tape_get(tail, 4) == TAPE_LAST && tape_get(tail + 16, 4) == hash_crc32c(0, tail, 16) &&
+         tape_get(tail + 12, 4) == hash_crc32c(0, end, TAPE_TAIL - TAPE_HEAD);
+}
+
 /* The end that was written: the same number of items, and the same hash. */
 static void tape_reach_end(struct tape *t)
 {

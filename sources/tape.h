@@ -65,6 +65,10 @@ CHI_PRIVATE void tape_flush(struct tape *t);
 /* Writes the end. */
 CHI_PRIVATE void tape_finish(struct tape *t);
 
+/* The end of a complete record, of the last TAPE_TAIL bytes of it. False: it is not complete. */
+#define TAPE_TAIL 36u
+CHI_PRIVATE CHI_UNUSED bool tape_tail(const unsigned char *tail, uint64_t *items, uint64_t *hash);
+
 /* The kind of the next item; 0: there is none, and t->end says why. Reading. */
 CHI_PRIVATE int tape_next(struct tape *t);
 

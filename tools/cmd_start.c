@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "real_record.h"
 #include "settings.h"
 
 #define START_STUCK 75 /* exit status: a method did not come back within twice the grace period */
@@ -145,6 +146,16 @@ static int start_close(const struct cli *cli, uint32_t grace_ms)
   return START_STUCK;
 }
 
+static void start_tell_record(const struct cli *cli, const char *path)
+{
+  uint64_t items, hash;
+  if (real_record_tail(path, &items, &hash))
+    printf("chimaera: recorded %llu items to %s, state hash %016llx\n", (unsigned long long)items,
+           path, (unsigned long long)hash);
+  else
+    cli_warn(cli, "the record in %s is not complete", path);
+}
+
 /* From here to the end of the node. parent: descriptor that waits for the ready line, or -1. */
 static int start_serve(const struct cli *cli, const chi_config *config, uint32_t grace_ms,
                        int parent)
@@ -166,6 +177,8 @@ static int start_serve(const struct cli *cli, const chi_config *config, uint32_t
   if (status == CLI_OK)
     chi_node_wait(start_node, UINT64_MAX);
   closed = start_close(cli, grace_ms);
+  if (config->record_file[0] && closed == CLI_OK)
+    start_tell_record(cli, config->record_file);
   if (pid_file)
     unlink(pid_file);
   if (closed == START_STUCK)

@@ -136,6 +136,19 @@ TEST(tape_reads_what_it_wrote)
   tape_file_free(f);
 }
 
+TEST(tape_tail_is_told_without_reading_on)
+{
+  struct tape_file *f = tape_written();
+  uint64_t hash = hash_stream_finish(&f->tape.hash), items = 0, told = 0;
+  CHECK(f->size > TAPE_TAIL);
+  CHECK(tape_tail(f->data + f->size - TAPE_TAIL, &items, &told));
+  CHECK(items == f->tape.items && told == hash);
+  f->data[f->size - 1] ^= 1;
+  CHECK(!tape_tail(f->data + f->size - TAPE_TAIL, &items, &told));
+  CHECK(!tape_tail(f->data + f->size - TAPE_TAIL - 1, &items, &told));
+  tape_file_free(f);
+}
+
 TEST(tape_tells_both_sides_of_a_difference)
 {
   struct tape_file *f = tape_written();
