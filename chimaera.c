@@ -274,8 +274,9 @@ enum env_trace {
   ENV_TRACE_SUBMIT,   /* a client's task is under way: a boot of its daemon, b queue << 32 | slot, c
                        * pool << 16 | method */
   ENV_TRACE_DONE,     /* and has completed, as the client sees it: a and b as above, c rc */
-  ENV_TRACE_COST      /* the method of the body that begins declares what it costs: a worker, b task
+  ENV_TRACE_COST,     /* the method of the body that begins declares what it costs: a worker, b task
                        * id, c ns of CPU; a simulation lets them pass before it returns */
+  ENV_TRACE_RESULT    /* to who records inputs alone: a worker, b task id, c hash of OUT fields */
 };
 
 /* What travels between nodes: frames of bytes that belong together. The first is small and is
@@ -286,8 +287,12 @@ struct env_frame {
 };
 #define ENV_FRAMES_MAX 65 /* of one message */
 
-/* What happens to memory of a client. */
-enum env_memory { ENV_MEMORY_READ, ENV_MEMORY_WRITTEN };
+/* What the core does with memory of a client. */
+enum env_memory {
+  ENV_MEMORY_TASK,   /* it is going to read a task, or its header, once */
+  ENV_MEMORY_BUFFER, /* a buffer is its own from now on */
+  ENV_MEMORY_RETURN  /* it has written to a buffer, and gives it back */
+};
 
 struct env {
   uint32_t version; /* ENV_VERSION; the table only ever grows at its end */
@@ -397,9 +402,9 @@ struct env {
    * handed back. Goes on trying to connect. */
   void (*net_reset)(struct env *env, uint32_t peer);
 
-  /* The core is going to read this memory of a client, which is an input, or has written to it: as
-   * enum env_memory says. NULL where nobody listens. Worker thread. */
-  void (*memory)(struct env *env, int what, void *at, uint64_t size);
+  /* For who records all inputs: memory of a client, and an enum env_memory. Returns where a task
+   * shall be read, which is good until the next call. NULL where nobody listens. Worker thread. */
+  const void *(*memory)(struct env *env, int what, void *at, uint64_t size);
 };
 
 #endif
@@ -894,8 +899,8 @@ CHI_PRIVATE int record_finish(struct record *r, struct runtime *rt);
   X(NET_CLOSE, 37, "net close")                                                                    \
   X(NET_SEND, 39, "net send:")                                                                     \
   X(NET_RESET, 41, "net reset:")                                                                   \
-  X(READS, 43, "reads a client's memory:")                                                         \
-  X(WRITTEN, 45, "has written a client's memory:")                                                 \
+  X(TAKES, 43, "takes a client's memory:")                                                         \
+  X(RETURNS, 45, "returns a client's memory:")                                                     \
   X(FIGURES, 47, "figures:")
 #define RECORD_KIND(name, number, text) RECORD_##name = number,
 enum record_kind { RECORD_NONE = 0, RECORD_KINDS(RECORD_KIND) };
@@ -939,6 +944,8 @@ struct record {
   struct tape tape;
   bool records; /* clients are there: desks are copied, also when writing has failed */
   uint64_t gets, puts, flights, sets; /* calls of the allocator; numbers given */
+  void *task;            /* the copy of a client's task that is read */
+  size_t task_room;
   struct record_list segment; /* of record_segment */
   struct record_list bell;    /* of env_bell; ENV_NO_BELL: closed */
   struct record_list io, parcel; /* of record_flight */
@@ -1585,6 +1592,10 @@ CHI_PRIVATE int task_copy_in(const struct task_plan *plan, const struct shm_tabl
 /* Writes OUT fields back. The code travels with the completion. */
 CHI_PRIVATE void task_copy_out(const struct task_plan *plan, const chi_task *copy,
                                chi_task *shared);
+
+/* A hash of the OUT fields of a copy: of values, not of what lies between them. Of a buffer it is
+ * the size. */
+CHI_PRIVATE uint64_t task_hash_out(const chi_type *type, const chi_task *copy);
 
 CHI_PRIVATE void task_list_push(struct task_list *l, chi_ctx *ctx); /* through node.next */
 CHI_PRIVATE chi_ctx *task_list_pop(struct task_list *l);
@@ -2367,6 +2378,13 @@ CHI_PRIVATE chi_ctx *worker_record(struct worker *w, uint32_t size);
 CHI_PRIVATE void worker_record_free(struct worker *w, chi_ctx *ctx);
 /* Takes a lane entry that was sent as raw and whose pool is ready now. Network worker. */
 CHI_PRIVATE void worker_accept_raw(struct worker *w, struct task_raw *raw);
+/* Where the header of a client's task is to be read. */
+CHI_INLINE const chi_task *worker_header(const struct worker_crew *crew, chi_task *shared)
+{
+  struct env *env = crew->env;
+  return CHI_LIKELY(!env->memory) ? shared
+                                  : env->memory(env, ENV_MEMORY_TASK, shared, sizeof *shared);
+}
 /* Completes a raw entry with a code instead. */
 CHI_PRIVATE void worker_refuse_raw(struct worker *w, struct task_raw *raw, int rc);
 /* An id for a task that begins inside the node. */
@@ -5954,6 +5972,7 @@ void record_close(struct record *r)
   const struct alloc *alloc = &r->base->alloc;
   while (r->set)
     record_set_drop(r, r->set->desk);
+  alloc_put(alloc, r->task, r->task_room);
   record_list_free(r, &r->segment, sizeof(struct record_segment));
   record_list_free(r, &r->bell, sizeof(env_bell));
   record_list_free(r, &r->io, sizeof(struct record_flight));
@@ -6696,24 +6715,48 @@ static int64_t record_segment_of(const struct record *r, const char *at)
   return -1;
 }
 
-static void record_memory(struct env *env, int what, void *at, uint64_t size)
+/* A copy of a task, which the client cannot change any more. */
+static const void *record_task(struct record *r, const void *at, uint64_t size)
+{
+  const struct alloc *alloc = &r->base->alloc;
+  if (size > r->task_room) {
+    alloc_put(alloc, r->task, r->task_room);
+    r->task = alloc_get(alloc, (size_t)size);
+    r->task_room = r->task ? (size_t)size : 0;
+    if (!r->task)
+      r->tape.failed = CHI_ENOMEM; /* from here on there is no record */
+    if (!r->task && record_reads(r))
+      record_check_own(r, CHI_ENOMEM, "private memory");
+  }
+  if (!r->task)
+    return at;
+  if (!record_reads(r))
+    memcpy(r->task, at, (size_t)size);
+  tape_bytes(&r->tape, r->task, size);
+  return r->task;
+}
+
+static const void *record_memory(struct env *env, int what, void *at, uint64_t size)
 {
   struct record *r = record_of(env);
   int64_t place = r->tape.mode == TAPE_OFF ? -1 : record_segment_of(r, at);
   if (place < 0)
-    return;
+    return at;
   const struct env_segment *base = &record_segment_at(r, place)->base;
   uint64_t offset = (uint64_t)((char *)at - (char *)base->base);
   size = size < base->size - offset ? size : base->size - offset;
-  tape_out(&r->tape, what == ENV_MEMORY_READ ? RECORD_READS : RECORD_WRITTEN);
+  tape_out(&r->tape, what == ENV_MEMORY_RETURN ? RECORD_RETURNS : RECORD_TAKES);
   tape_say(&r->tape, (uint64_t)place);
   tape_say(&r->tape, offset);
   tape_say(&r->tape, size);
-  if (what == ENV_MEMORY_WRITTEN)
+  if (what == ENV_MEMORY_RETURN)
     tape_say(&r->tape, hash_bytes(at, (size_t)size, size));
   tape_said(&r->tape);
-  if (what == ENV_MEMORY_READ)
+  if (what == ENV_MEMORY_TASK)
+    return record_task(r, at, size);
+  if (what == ENV_MEMORY_BUFFER)
     tape_bytes(&r->tape, at, size);
+  return at;
 }
 
 /* ---- bells ----------------------------------------------------------------------------------- */
@@ -7119,10 +7162,10 @@ static struct worker *runtime_network(const struct runtime *rt)
 static void runtime_on_raw(void *arg, struct task_raw *raw)
 {
   struct runtime *rt = arg;
-  const chi_task *shared = shm_resolve(raw->queue->table, raw->ref, sizeof *shared);
+  chi_task *shared = shm_resolve(raw->queue->table, raw->ref, sizeof *shared);
   chi_pool_id id = {0, 0};
   if (shared)
-    memcpy(&id, &shared->pool, sizeof id);
+    memcpy(&id, &worker_header(&rt->crew, shared)->pool, sizeof id);
   struct pool *p = directory_find(&rt->directory, id);
   if (p && p->state == POOL_CREATING) {
     pool_park(p, &raw->node);
@@ -18499,17 +18542,17 @@ CHI_APART static void worker_finish_call(struct worker *w, chi_ctx *ctx)
     worker_send(w, &w->crew->worker[w->crew->count - 1], &ctx->node);
 }
 
-/* The client's task has been written to, and so have buffers that belong to it. */
-CHI_APART static void worker_tell_written(const struct worker *w, const chi_ctx *ctx)
+/* For who records: what a client is given. */
+CHI_APART static void worker_tell_result(const struct worker *w, const chi_ctx *ctx)
 {
   struct env *env = w->crew->env;
   const chi_type *type = ctx->method->plan.type;
-  env->memory(env, ENV_MEMORY_WRITTEN, ctx->shared, type->size);
+  worker_trace(w, ENV_TRACE_RESULT, ctx, task_hash_out(type, ctx->task));
   for (uint32_t i = 0; i < type->field_count; i++) {
     const chi_field *f = &type->fields[i];
     const chi_bulk *bulk = (const void *)((const char *)ctx->task + f->offset);
     if (f->kind == CHI_KIND_bulk && (f->dir & CHI_DIR_OUT) && bulk->data && bulk->size)
-      env->memory(env, ENV_MEMORY_WRITTEN, bulk->data, bulk->size);
+      env->memory(env, ENV_MEMORY_RETURN, bulk->data, bulk->size);
   }
 }
 
@@ -18520,7 +18563,7 @@ static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc)
   if (ctx->origin == TASK_FROM_CLIENT)
     task_copy_out(&ctx->method->plan, ctx->task, ctx->shared);
   if (CHI_UNLIKELY(w->crew->env->memory != NULL) && ctx->origin == TASK_FROM_CLIENT)
-    worker_tell_written(w, ctx);
+    worker_tell_result(w, ctx);
   tally_add(&w->ended, 1);
   uint64_t *active = &ctx->container->tally[w->index].active;
   mark_set(active, *active - 1); /* whoever sees the last one end sees all it did */
@@ -19083,24 +19126,31 @@ static int worker_check_header(const chi_task *header)
   return CHI_OK;
 }
 
-/* Who records what a node reads is told before it does. */
-static void worker_tell_read(const struct worker *w, void *at, uint64_t size)
+CHI_APART static void worker_tell_buffers(const struct worker *w, const chi_type *type,
+                                          const void *copy)
 {
   struct env *env = w->crew->env;
-  if (CHI_UNLIKELY(env->memory != NULL) && size > 0)
-    env->memory(env, ENV_MEMORY_READ, at, size);
-}
-
-CHI_APART static void worker_tell_bulk(const struct worker *w, const chi_type *type, void *copy)
-{
   for (uint32_t i = 0; i < type->field_count; i++) {
     const chi_field *f = &type->fields[i];
     chi_bulk bulk;
     if (f->kind != CHI_KIND_bulk)
       continue;
-    memcpy(&bulk, (char *)copy + f->offset, sizeof bulk);
-    worker_tell_read(w, bulk.data, bulk.size);
+    memcpy(&bulk, (const char *)copy + f->offset, sizeof bulk);
+    if (bulk.size > 0)
+      env->memory(env, ENV_MEMORY_BUFFER, bulk.data, bulk.size);
   }
+}
+
+/* As task_copy_in, for who records what is read. */
+CHI_APART static int worker_copy_told(const struct worker *w, const struct task_plan *plan,
+                                      const struct worker_offer *offer, chi_task *copy)
+{
+  struct env *env = w->crew->env;
+  const chi_task *stable = env->memory(env, ENV_MEMORY_TASK, offer->shared, plan->type->size);
+  int rc = task_copy_in(plan, offer->raw->queue->table, &offer->header, stable, copy);
+  if (rc == CHI_OK)
+    worker_tell_buffers(w, plan->type, copy);
+  return rc;
 }
 
 /* Makes the record of a task whose pool is ready; it is the one found last. */
@@ -19127,11 +19177,10 @@ static int worker_prepare(struct worker *w, const struct worker_offer *offer, st
     return CHI_ENOMEM;
   if (!m->plan.plain)
     memset(ctx->task, 0, size);
-  if (size > sizeof *header)
-    worker_tell_read(w, offer->shared + 1, size - sizeof *header);
-  rc = task_copy_in(&m->plan, q->table, header, offer->shared, ctx->task);
-  if (CHI_UNLIKELY(w->crew->env->memory != NULL) && rc == CHI_OK)
-    worker_tell_bulk(w, m->plan.type, ctx->task);
+  if (CHI_UNLIKELY(w->crew->env->memory != NULL))
+    rc = worker_copy_told(w, &m->plan, offer, ctx->task);
+  else
+    rc = task_copy_in(&m->plan, q->table, header, offer->shared, ctx->task);
   if (rc != CHI_OK) {
     worker_record_free(w, ctx);
     return rc;
@@ -19165,8 +19214,7 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
     return;
   }
   chi_task *header = &offer.header;
-  worker_tell_read(w, offer.shared, sizeof *header);
-  *header = *offer.shared;
+  *header = *worker_header(w->crew, offer.shared);
   header->rc = CHI_OK;
   bool admin = pool_id_equal(header->pool, CHI_ADMIN_POOL);
   if (mark_get(&w->crew->draining) && !admin) {
@@ -24066,6 +24114,40 @@ void task_copy_out(const struct task_plan *plan, const chi_task *copy, chi_task 
     else
       memcpy(to, from, plan->out[i].size);
   }
+}
+
+static void task_hash_value(struct hash_stream *hash, const chi_field *f, const char *at)
+{
+  if (f->kind == CHI_KIND_str) {
+    hash_stream_bytes(hash, at, strnlen(at, f->size));
+  } else if (f->kind == CHI_KIND_bulk) {
+    hash_stream_bytes(hash, at + offsetof(chi_bulk, size), sizeof(uint64_t));
+  } else if (!f->elem) {
+    hash_stream_bytes(hash, at, f->size);
+  } else {
+    for (uint32_t i = 0; i < f->elem->field_count; i++) /* to TASK_NESTED levels */
+      task_hash_value(hash, &f->elem->fields[i], at + f->elem->fields[i].offset);
+  }
+}
+
+uint64_t task_hash_out(const chi_type *type, const chi_task *copy)
+{
+  struct hash_stream hash;
+  hash_stream_init(&hash, type->id);
+  for (uint32_t i = 0; i < type->field_count; i++) {
+    const chi_field *f = &type->fields[i];
+    uint32_t count = 1;
+    if (!(f->dir & CHI_DIR_OUT))
+      continue;
+    if (f->kind == CHI_KIND_array) {
+      memcpy(&count, (const char *)copy + f->count_offset, sizeof count);
+      count = count < f->room ? count : f->room;
+      hash_stream_u64(&hash, count);
+    }
+    for (uint32_t k = 0; k < count; k++)
+      task_hash_value(&hash, f, (const char *)copy + f->offset + (size_t)k * f->size);
+  }
+  return hash_stream_finish(&hash);
 }
 
 void task_list_push(struct task_list *l, chi_ctx *ctx)

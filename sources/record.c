@@ -81,6 +81,7 @@ void record_close(struct record *r)
   const struct alloc *alloc = &r->base->alloc;
   while (r->set)
     record_set_drop(r, r->set->desk);
+  alloc_put(alloc, r->task, r->task_room);
   record_list_free(r, &r->segment, sizeof(struct record_segment));
   record_list_free(r, &r->bell, sizeof(env_bell));
   record_list_free(r, &r->io, sizeof(struct record_flight));

@@ -122,8 +122,8 @@ CHI_PRIVATE int record_finish(struct record *r, struct runtime *rt);
   X(NET_CLOSE, 37, "net close")                                                                    \
   X(NET_SEND, 39, "net send:")                                                                     \
   X(NET_RESET, 41, "net reset:")                                                                   \
-  X(READS, 43, "reads a client's memory:")                                                         \
-  X(WRITTEN, 45, "has written a client's memory:")                                                 \
+  X(TAKES, 43, "takes a client's memory:")                                                         \
+  X(RETURNS, 45, "returns a client's memory:")                                                     \
   X(FIGURES, 47, "figures:")
 #define RECORD_KIND(name, number, text) RECORD_##name = number,
 enum record_kind { RECORD_NONE = 0, RECORD_KINDS(RECORD_KIND) };
@@ -167,6 +167,8 @@ struct record {
   struct tape tape;
   bool records; /* clients are there: desks are copied, also when writing has failed */
   uint64_t gets, puts, flights, sets; /* calls of the allocator; numbers given */
+  void *task;            /* the copy of a client's task that is read */
+  size_t task_room;
   struct record_list segment; /* of record_segment */
   struct record_list bell;    /* of env_bell; ENV_NO_BELL: closed */
   struct record_list io, parcel; /* of record_flight */

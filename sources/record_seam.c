@@ -236,24 +236,48 @@ static int64_t record_segment_of(const struct record *r, const char *at)
   return -1;
 }
 
-static void record_memory(struct env *env, int what, void *at, uint64_t size)
+/* A copy of a task, which the client cannot change any more. */
+static const void *record_task(struct record *r, const void *at, uint64_t size)
+{
+  const struct alloc *alloc = &r->base->alloc;
+  if (size > r->task_room) {
+    alloc_put(alloc, r->task, r->task_room);
+    r->task = alloc_get(alloc, (size_t)size);
+    r->task_room = r->task ? (size_t)size : 0;
+    if (!r->task)
+      r->tape.failed = CHI_ENOMEM; /* from here on there is no record */
+    if (!r->task && record_reads(r))
+      record_check_own(r, CHI_ENOMEM, "private memory");
+  }
+  if (!r->task)
+    return at;
+  if (!record_reads(r))
+    memcpy(r->task, at, (size_t)size);
+  tape_bytes(&r->tape, r->task, size);
+  return r->task;
+}
+
+static const void *record_memory(struct env *env, int what, void *at, uint64_t size)
 {
   struct record *r = record_of(env);
   int64_t place = r->tape.mode == TAPE_OFF ? -1 : record_segment_of(r, at);
   if (place < 0)
-    return;
+    return at;
   const struct env_segment *base = &record_segment_at(r, place)->base;
   uint64_t offset = (uint64_t)((char *)at - (char *)base->base);
   size = size < base->size - offset ? size : base->size - offset;
-  tape_out(&r->tape, what == ENV_MEMORY_READ ? RECORD_READS : RECORD_WRITTEN);
+  tape_out(&r->tape, what == ENV_MEMORY_RETURN ? RECORD_RETURNS : RECORD_TAKES);
   tape_say(&r->tape, (uint64_t)place);
   tape_say(&r->tape, offset);
   tape_say(&r->tape, size);
-  if (what == ENV_MEMORY_WRITTEN)
+  if (what == ENV_MEMORY_RETURN)
     tape_say(&r->tape, hash_bytes(at, (size_t)size, size));
   tape_said(&r->tape);
-  if (what == ENV_MEMORY_READ)
+  if (what == ENV_MEMORY_TASK)
+    return record_task(r, at, size);
+  if (what == ENV_MEMORY_BUFFER)
     tape_bytes(&r->tape, at, size);
+  return at;
 }
 
 /* ---- bells ----------------------------------------------------------------------------------- */

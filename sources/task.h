@@ -139,6 +139,10 @@ CHI_PRIVATE int task_copy_in(const struct task_plan *plan, const struct shm_tabl
 CHI_PRIVATE void task_copy_out(const struct task_plan *plan, const chi_task *copy,
                                chi_task *shared);
 
+/* A hash of the OUT fields of a copy: of values, not of what lies between them. Of a buffer it is
+ * the size. */
+CHI_PRIVATE uint64_t task_hash_out(const chi_type *type, const chi_task *copy);
+
 CHI_PRIVATE void task_list_push(struct task_list *l, chi_ctx *ctx); /* through node.next */
 CHI_PRIVATE chi_ctx *task_list_pop(struct task_list *l);
 

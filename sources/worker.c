@@ -494,17 +494,17 @@ CHI_APART static void worker_finish_call(struct worker *w, chi_ctx *ctx)
     worker_send(w, &w->crew->worker[w->crew->count - 1], &ctx->node);
 }
 
-/* The client's task has been written to, and so have buffers that belong to it. */
-CHI_APART static void worker_tell_written(const struct worker *w, const chi_ctx *ctx)
+/* For who records: what a client is given. */
+CHI_APART static void worker_tell_result(const struct worker *w, const chi_ctx *ctx)
 {
   struct env *env = w->crew->env;
   const chi_type *type = ctx->method->plan.type;
-  env->memory(env, ENV_MEMORY_WRITTEN, ctx->shared, type->size);
+  worker_trace(w, ENV_TRACE_RESULT, ctx, task_hash_out(type, ctx->task));
   for (uint32_t i = 0; i < type->field_count; i++) {
     const chi_field *f = &type->fields[i];
     const chi_bulk *bulk = (const void *)((const char *)ctx->task + f->offset);
     if (f->kind == CHI_KIND_bulk && (f->dir & CHI_DIR_OUT) && bulk->data && bulk->size)
-      env->memory(env, ENV_MEMORY_WRITTEN, bulk->data, bulk->size);
+      env->memory(env, ENV_MEMORY_RETURN, bulk->data, bulk->size);
   }
 }
 
@@ -515,7 +515,7 @@ static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc)
   if (ctx->origin == TASK_FROM_CLIENT)
     task_copy_out(&ctx->method->plan, ctx->task, ctx->shared);
   if (CHI_UNLIKELY(w->crew->env->memory != NULL) && ctx->origin == TASK_FROM_CLIENT)
-    worker_tell_written(w, ctx);
+    worker_tell_result(w, ctx);
   tally_add(&w->ended, 1);
   uint64_t *active = &ctx->container->tally[w->index].active;
   mark_set(active, *active - 1); /* whoever sees the last one end sees all it did */

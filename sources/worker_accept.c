@@ -124,24 +124,31 @@ static int worker_check_header(const chi_task *header)
   return CHI_OK;
 }
 
-/* Who records what a node reads is told before it does. */
-static void worker_tell_read(const struct worker *w, void *at, uint64_t size)
+CHI_APART static void worker_tell_buffers(const struct worker *w, const chi_type *type,
+                                          const void *copy)
 {
   struct env *env = w->crew->env;
-  if (CHI_UNLIKELY(env->memory != NULL) && size > 0)
-    env->memory(env, ENV_MEMORY_READ, at, size);
-}
-
-CHI_APART static void worker_tell_bulk(const struct worker *w, const chi_type *type, void *copy)
-{
   for (uint32_t i = 0; i < type->field_count; i++) {
     const chi_field *f = &type->fields[i];
     chi_bulk bulk;
     if (f->kind != CHI_KIND_bulk)
       continue;
-    memcpy(&bulk, (char *)copy + f->offset, sizeof bulk);
-    worker_tell_read(w, bulk.data, bulk.size);
+    memcpy(&bulk, (const char *)copy + f->offset, sizeof bulk);
+    if (bulk.size > 0)
+      env->memory(env, ENV_MEMORY_BUFFER, bulk.data, bulk.size);
   }
+}
+
+/* As task_copy_in, for who records what is read. */
+CHI_APART static int worker_copy_told(const struct worker *w, const struct task_plan *plan,
+                                      const struct worker_offer *offer, chi_task *copy)
+{
+  struct env *env = w->crew->env;
+  const chi_task *stable = env->memory(env, ENV_MEMORY_TASK, offer->shared, plan->type->size);
+  int rc = task_copy_in(plan, offer->raw->queue->table, &offer->header, stable, copy);
+  if (rc == CHI_OK)
+    worker_tell_buffers(w, plan->type, copy);
+  return rc;
 }
 
 /* Makes the record of a task whose pool is ready; it is the one found last. */
@@ -168,11 +175,10 @@ static int worker_prepare(struct worker *w, const struct worker_offer *offer, st
     return CHI_ENOMEM;
   if (!m->plan.plain)
     memset(ctx->task, 0, size);
-  if (size > sizeof *header)
-    worker_tell_read(w, offer->shared + 1, size - sizeof *header);
-  rc = task_copy_in(&m->plan, q->table, header, offer->shared, ctx->task);
-  if (CHI_UNLIKELY(w->crew->env->memory != NULL) && rc == CHI_OK)
-    worker_tell_bulk(w, m->plan.type, ctx->task);
+  if (CHI_UNLIKELY(w->crew->env->memory != NULL))
+    rc = worker_copy_told(w, &m->plan, offer, ctx->task);
+  else
+    rc = task_copy_in(&m->plan, q->table, header, offer->shared, ctx->task);
   if (rc != CHI_OK) {
     worker_record_free(w, ctx);
     return rc;
@@ -206,8 +212,7 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
     return;
   }
   chi_task *header = &offer.header;
-  worker_tell_read(w, offer.shared, sizeof *header);
-  *header = *offer.shared;
+  *header = *worker_header(w->crew, offer.shared);
   header->rc = CHI_OK;
   bool admin = pool_id_equal(header->pool, CHI_ADMIN_POOL);
   if (mark_get(&w->crew->draining) && !admin) {

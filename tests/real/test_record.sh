@@ -228,7 +228,7 @@ sed '/^static int calc_add_run/,/^}/s/t->a + t->b/t->a - t->b/' "$here/tests/mod
 ok "$CC" -std=c11 -O1 -fPIC -shared -I "$here/sources" -I "$here/tests" calc.c \
   -o changed/calc.so
 CHI_MODULE_PATH=$temp/changed replay one.rec
-want 3 "one.rec: item [0-9]*: recorded was {has written a client's memory: .*}, and now comes {has"
+want 3 "one.rec: item [0-9]*: recorded was {trace: 16 .*}, and now comes {trace: 16 "
 
 # ---- records that are not what they should be ----------------------------------------------------
 
