@@ -83,6 +83,14 @@ ok()
   if "$@" >out 2>err; then right; else wrong "$*"; fi
 }
 
+# $1: what is wrong if the rest, a condition of test, is not so.
+holds()
+{
+  local what=$1
+  shift
+  if test "$@"; then right; else wrong "$what"; fi
+}
+
 # ---- nodes ---------------------------------------------------------------------------------------
 
 printf '127.0.0.1\n127.0.0.2\n127.0.0.3\n' >hosts
@@ -149,11 +157,8 @@ same()
 {
   replay "$1"
   want 0 'state hash'
-  if [ -n "$(hash_of out)" ] && [ "$(hash_of out)" = "$(hash_of "log$2")" ]; then
-    right
-  else
-    wrong "replayed $(hash_of out), recorded $(hash_of "log$2")"
-  fi
+  holds "no hash in the log" -n "$(hash_of "log$2")"
+  holds "recorded $(hash_of "log$2")" "$(hash_of out)" = "$(hash_of "log$2")"
 }
 
 # ---- one thread ----------------------------------------------------------------------------------
@@ -166,7 +171,7 @@ disk="compose:
 
 configure 0 "$alone" "workers: {single_thread: true}" "$disk"
 ok start 0
-[ "$(cat /proc/"${pid[0]}"/task/*/comm | grep -c '^chi-')" = 1 ] && right || wrong "threads"
+holds "threads" "$(cat /proc/"${pid[0]}"/task/*/comm | grep -c '^chi-')" = 1
 chi call --instance "$(name 0)" 500.0 calc_add a=20 b=22
 want 0 '"sum":42'
 chi call --instance "$(name 0)" 500.0 calc_later ns=50000000 a=7
@@ -180,7 +185,7 @@ want 0 'operations'
 before=$(awk '{print $14 + $15}' "/proc/${pid[0]}/stat")
 sleep 3
 after=$(awk '{print $14 + $15}' "/proc/${pid[0]}/stat")
-[ $((after - before)) -le 6 ] && right || wrong "idle for 3 s: $((after - before)) ticks"
+holds "idle for 3 s: $((after - before)) ticks" $((after - before)) -le 6
 stop 0
 want 0
 
@@ -212,7 +217,7 @@ chi start --config node0.yaml --instance other:$((port + 1)) --record one.rec
 want 1 'cannot record to one.rec: another node does'
 stop 0
 want 0 'recorded [0-9]* items to one.rec, state hash [0-9a-f]*'
-[ "$(stat -c %a one.rec)" = 600 ] && right || wrong "anybody may read it"
+holds "anybody may read it" "$(stat -c %a one.rec)" = 600
 same one.rec 0
 replay one.rec --story
 want 0 'node is serving\|of module calc is ready' 'stopping' 'state hash'
@@ -290,7 +295,7 @@ pid[0]=''
 replay killed.rec
 want 0 'state hash' 'not complete: the file ends after block .* the node was killed'
 items=$(sed -n 's/^killed.rec: \([0-9]*\) items.*/\1/p' out)
-[ "${items:-0}" -gt 10000 ] && right || wrong "only $items items"
+holds "only $items items" "${items:-0}" -gt 10000
 
 # ---- three nodes under load, and one of them killed ----------------------------------------------
 
@@ -360,7 +365,7 @@ for node in 0 1 2; do
 done
 same many.rec 0
 # The hash is one of all that happened: another run has another one.
-[ "$(hash_of log0)" != "$(replay one.rec && hash_of out)" ] && right || wrong "equal hashes"
+holds "equal hashes" "$(hash_of log0)" != "$(replay one.rec && hash_of out)"
 
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
