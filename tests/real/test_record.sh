@@ -290,7 +290,7 @@ ok start 0 --record killed.rec
 chi bench --test-case latency --instance "$(name 0)" --duration 1 --threads 2 --output-dir .
 want 0 'operations'
 kill -9 "${pid[0]}"
-wait "${pid[0]}" 2>/dev/null
+{ wait "${pid[0]}"; } 2>/dev/null
 pid[0]=''
 replay killed.rec
 want 0 'state hash' 'not complete: the file ends after block .* the node was killed'
@@ -349,7 +349,7 @@ done
 ok succeed 0 20
 ok succeed 1 20
 kill -9 "${pid[1]}"
-wait "${pid[1]}" 2>/dev/null
+{ wait "${pid[1]}"; } 2>/dev/null
 sleep 1
 ok start 1 --node 1
 ok succeed 0 $(($(grep -c '"sum"\|"to"' calls0) + 12))
