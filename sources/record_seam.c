@@ -14,6 +14,8 @@ static int record_result(struct record *r, int64_t *rc)
   uint64_t value = (uint64_t)*rc;
   record_values(r, RECORD_RESULT, &value, 1);
   *rc = (int64_t)value;
+  if (record_reads(r) && (*rc > 1 || *rc < INT16_MIN))
+    tape_lose(&r->tape, TAPE_DAMAGED, "a result that cannot be: %lld", (long long)*rc);
   return (int)*rc;
 }
 
