@@ -1,6 +1,7 @@
 /* test_tape.c - what is written is read; what differs, is damaged or cut off is told. */
 #include "tape.h"
 
+#include "reel.h"
 #include "test.h"
 
 #include <setjmp.h>
@@ -11,9 +12,7 @@
 enum { SOME = 2, SAYS = 1, ASKS = 3 };
 
 struct tape_file {
-  unsigned char *data;
-  size_t size, room, at;
-  size_t refuse; /* writes beyond that size fail; 0: none */
+  struct reel reel;
   struct tape tape;
   jmp_buf lost;
 };
@@ -23,37 +22,9 @@ static const char *tape_kind_name(int kind)
   return kind == SOME ? "some" : kind == SAYS ? "says:" : kind == ASKS ? "asks:" : NULL;
 }
 
-static int tape_file_write(void *arg, const void *data, size_t size)
-{
-  struct tape_file *f = arg;
-  if (f->refuse && f->size + size > f->refuse)
-    return CHI_ENOSPC;
-  if (f->size + size > f->room) {
-    f->room = (f->size + size) * 2;
-    f->data = realloc(f->data, f->room);
-  }
-  memcpy(f->data + f->size, data, size);
-  f->size += size;
-  return CHI_OK;
-}
-
-static int64_t tape_file_read(void *arg, void *data, size_t size)
-{
-  struct tape_file *f = arg;
-  size_t left = f->size - f->at, n = size < left ? size : left;
-  memcpy(data, f->data + f->at, n);
-  f->at += n;
-  return (int64_t)n;
-}
-
 static void tape_file_lost(void *arg)
 {
   longjmp(((struct tape_file *)arg)->lost, 1);
-}
-
-static struct tape_store tape_file_store(struct tape_file *f)
-{
-  return (struct tape_store){f, tape_file_write, tape_file_read};
 }
 
 static struct tape_file *tape_file_new(void)
@@ -65,7 +36,7 @@ static struct tape_file *tape_file_new(void)
 
 static void tape_file_free(struct tape_file *f)
 {
-  free(f->data);
+  reel_free(&f->reel);
   free(f);
 }
 
@@ -89,7 +60,7 @@ static void tape_play(struct tape *t, unsigned char *big, uint64_t *number, char
 static struct tape_file *tape_written(void)
 {
   struct tape_file *f = tape_file_new();
-  struct tape_store store = tape_file_store(f);
+  struct tape_store store = reel_store(&f->reel);
   unsigned char *big = malloc(LONG);
   uint64_t number = UINT64_MAX - 1;
   char text[40] = "a text";
@@ -105,11 +76,10 @@ static struct tape_file *tape_written(void)
 /* Reads what was written, or what that has been turned into; f->tape.end says how it went. */
 static void tape_read_again(struct tape_file *f, int odd)
 {
-  struct tape_store store = tape_file_store(f);
+  struct tape_store store = reel_store(&f->reel);
   unsigned char *big = calloc(1, LONG);
   uint64_t number = 0;
   char text[40] = "";
-  f->at = 0;
   memset(&f->tape, 0, sizeof(f->tape));
   f->tape.name = tape_kind_name;
   f->tape.lost = tape_file_lost;
@@ -140,12 +110,12 @@ TEST(tape_tail_is_told_without_reading_on)
 {
   struct tape_file *f = tape_written();
   uint64_t hash = hash_stream_finish(&f->tape.hash), items = 0, told = 0;
-  CHECK(f->size > TAPE_TAIL);
-  CHECK(tape_tail(f->data + f->size - TAPE_TAIL, &items, &told));
+  CHECK(f->reel.size > TAPE_TAIL);
+  CHECK(tape_tail(f->reel.data + f->reel.size - TAPE_TAIL, &items, &told));
   CHECK(items == f->tape.items && told == hash);
-  f->data[f->size - 1] ^= 1;
-  CHECK(!tape_tail(f->data + f->size - TAPE_TAIL, &items, &told));
-  CHECK(!tape_tail(f->data + f->size - TAPE_TAIL - 1, &items, &told));
+  f->reel.data[f->reel.size - 1] ^= 1;
+  CHECK(!tape_tail(f->reel.data + f->reel.size - TAPE_TAIL, &items, &told));
+  CHECK(!tape_tail(f->reel.data + f->reel.size - TAPE_TAIL - 1, &items, &told));
   tape_file_free(f);
 }
 
@@ -164,9 +134,9 @@ TEST(tape_tells_both_sides_of_a_difference)
 TEST(tape_that_is_cut_off_is_never_complete)
 {
   struct tape_file *f = tape_written();
-  size_t size = f->size;
+  size_t size = f->reel.size;
   for (size_t n = 0; n < size; n += n < 100 || size - n < 100 ? 1 : 4099) {
-    f->size = n;
+    f->reel.size = n;
     tape_read_again(f, 0);
     CHECK_INT(f->tape.end, n < 12 ? TAPE_FOREIGN : TAPE_CUT);
   }
@@ -176,12 +146,12 @@ TEST(tape_that_is_cut_off_is_never_complete)
 TEST(tape_with_a_flipped_bit_is_never_complete)
 {
   struct tape_file *f = tape_written();
-  for (size_t n = 0; n < f->size; n += n < 100 || f->size - n < 100 ? 1 : 4099) {
-    f->data[n] ^= 4;
+  for (size_t n = 0; n < f->reel.size; n += n < 100 || f->reel.size - n < 100 ? 1 : 4099) {
+    f->reel.data[n] ^= 4;
     tape_read_again(f, 0);
     CHECK_INT(f->tape.end, n < 12 ? TAPE_FOREIGN : TAPE_DAMAGED);
     CHECK(f->tape.why.text[0] != '\0');
-    f->data[n] ^= 4;
+    f->reel.data[n] ^= 4;
   }
   tape_read_again(f, 0);
   CHECK_INT(f->tape.end, TAPE_COMPLETE);
@@ -191,7 +161,7 @@ TEST(tape_with_a_flipped_bit_is_never_complete)
 TEST(tape_of_another_version_is_refused)
 {
   struct tape_file *f = tape_written();
-  f->data[8]++;
+  f->reel.data[8]++;
   tape_read_again(f, 0);
   CHECK_INT(f->tape.end, TAPE_FOREIGN);
   CHECK_INT(f->tape.why.code, CHI_EVERSION);
@@ -203,7 +173,7 @@ TEST(tape_of_another_version_is_refused)
 TEST(tape_end_must_be_met)
 {
   struct tape_file *f = tape_written();
-  struct tape_store store = tape_file_store(f);
+  struct tape_store store = reel_store(&f->reel);
   unsigned char *big = calloc(1, LONG);
   uint64_t number;
   char text[40];
@@ -225,20 +195,20 @@ TEST(tape_end_must_be_met)
 TEST(tape_that_cannot_be_written_says_so)
 {
   struct tape_file *f = tape_file_new();
-  struct tape_store store = tape_file_store(f);
+  struct tape_store store = reel_store(&f->reel);
   unsigned char *big = calloc(1, LONG);
-  f->refuse = TAPE_BLOCK + 1000;
+  f->reel.refuse = TAPE_BLOCK + 1000;
   CHECK_INT(tape_write(&f->tape, &store), CHI_OK);
   tape_in(&f->tape, SOME);
   tape_bytes(&f->tape, big, LONG);
   tape_flush(&f->tape);
   CHECK_INT(f->tape.failed, CHI_ENOSPC);
-  size_t size = f->size;
-  f->refuse = 0; /* there is room again: a gap would be worse than an end */
+  size_t size = f->reel.size;
+  f->reel.refuse = 0; /* there is room again: a gap would be worse than an end */
   tape_in(&f->tape, SOME);
   tape_finish(&f->tape);
   CHECK_INT(f->tape.failed, CHI_ENOSPC);
-  CHECK_INT(f->size, size);
+  CHECK_INT(f->reel.size, size);
   free(big);
   tape_file_free(f);
 }
@@ -247,7 +217,7 @@ TEST(tape_that_cannot_be_written_says_so)
 TEST(tape_values_are_bounded)
 {
   struct tape_file *f = tape_file_new();
-  struct tape_store store = tape_file_store(f);
+  struct tape_store store = reel_store(&f->reel);
   unsigned char endless[11];
   uint64_t value = 200;
   char text[40] = "";
@@ -262,7 +232,8 @@ TEST(tape_values_are_bounded)
   tape_text(&f->tape, text, sizeof(text));
   CHECK_INT(f->tape.end, TAPE_DAMAGED);
   CHECK_STR(text, "");
-  f->size = f->at = 0;
+  f->reel.size = 0;
+  store = reel_store(&f->reel);
   memset(&f->tape, 0, sizeof(f->tape));
   CHECK_INT(tape_write(&f->tape, &store), CHI_OK);
   tape_in(&f->tape, SOME);
