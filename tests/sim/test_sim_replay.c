@@ -13,7 +13,7 @@
 #define LINK 77
 #define ROUNDS 2000
 
-/* ---- a module whose actions depend on what it draws and is given ------------------------------ */
+/* ---- a module whose actions depend on what it draws */
 
 #define WHIM_ROLL(X, T) X(T, IN, u64, sides) X(T, OUT, u64, roll) X(T, OUT, str, said, 32)
 CHI_TASK(whim_roll, 10, WHIM_ROLL)
@@ -56,7 +56,7 @@ static const chi_module whim_module = {.version = CHI_MODULE_VERSION,
                                        .create = whim_create};
 static const chi_module *const whim_modules[] = {&whim_module};
 
-/* ---- a node, and what is around it ------------------------------------------------------------ */
+/* ---- a node, and what is around it */
 
 struct desk {
   struct sim_party party; /* first: the environment below it is found by it */
