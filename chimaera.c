@@ -32694,28 +32694,34 @@ static int real_record_use(struct real_record *f, struct tape_store *store)
   return CHI_OK;
 }
 
-/* A pipe would hold the node up whenever its reader does. */
+/* A pipe would hold the node up whenever its reader does; and what others may have open, or look
+ * into, is no place for what clients send. */
+static int real_record_own(int fd, const char *path, chi_error *err)
+{
+  struct stat st;
+  if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+    return error_set(err, CHI_EINVAL, "cannot record to %s: it is no file", path);
+  if (st.st_uid != geteuid())
+    return error_set(err, CHI_EACCES, "cannot record to %s: it belongs to user %u", path,
+                     (unsigned)st.st_uid);
+  if (flock(fd, LOCK_EX | LOCK_NB) != 0)
+    return error_set(err, CHI_EBUSY, "cannot record to %s: another node does", path);
+  if (fchmod(fd, 0600) != 0 || ftruncate(fd, 0) != 0)
+    return error_set(err, real_env_code(errno), "cannot record to %s: %m", path);
+  return CHI_OK;
+}
+
 int real_record_make(struct real_record *f, const char *path, struct tape_store *store,
                      chi_error *err)
 {
-  struct stat st;
   f->fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
   if (f->fd < 0)
     return error_set(err, real_env_code(errno), "cannot record to %s: %m", path);
-  if (fstat(f->fd, &st) != 0 || !S_ISREG(st.st_mode)) {
-    real_record_close(f);
-    return error_set(err, CHI_EINVAL, "cannot record to %s: it is no file", path);
-  }
-  if (flock(f->fd, LOCK_EX | LOCK_NB) != 0) {
-    real_record_close(f);
-    return error_set(err, CHI_EBUSY, "cannot record to %s: another node does", path);
-  }
-  if (ftruncate(f->fd, 0) == 0)
+  int rc = real_record_own(f->fd, path, err);
+  if (rc == CHI_OK)
     return real_record_use(f, store);
-  int error = errno;
   real_record_close(f);
-  errno = error;
-  return error_set(err, real_env_code(error), "cannot record to %s: %m", path);
+  return rc;
 }
 
 int real_record_find(struct real_record *f, const char *path, struct tape_store *store,
