@@ -4386,7 +4386,7 @@ CHI_PRIVATE int real_thread_guard(void);
 CHI_PRIVATE int real_single_prepare(struct real_thread_crew *crew);
 /* After real_thread_join, or instead of real_thread_start. */
 CHI_PRIVATE void real_single_end(struct real_thread_crew *crew);
-/* The loop's sleep is over: all workers are awake. */
+/* The loop's sleep is over: the network worker is awake; the others are when they are needed. */
 CHI_PRIVATE void real_single_awake(const struct real_thread_crew *crew);
 
 #endif
@@ -30006,6 +30006,7 @@ int chi_client_open(const char *instance, chi_client **out, chi_error *err)
 struct real_single {
   uint64_t deadline; /* of its last step */
   bool more;         /* it has more to do */
+  bool asleep;       /* it has announced that, and is rung */
   bool watched;      /* the loop wakes for its files */
 };
 
@@ -30035,10 +30036,16 @@ void real_single_end(struct real_thread_crew *crew)
   crew->all = NULL;
 }
 
+static void real_single_rouse(const struct real_thread_crew *crew, uint32_t worker)
+{
+  if (crew->all[worker].asleep)
+    record_awake(crew->record, crew->runtime, worker);
+  crew->all[worker].asleep = false;
+}
+
 void real_single_awake(const struct real_thread_crew *crew)
 {
-  for (uint32_t i = 0; i < runtime_worker_count(crew->runtime); i++)
-    record_awake(crew->record, crew->runtime, i);
+  real_single_rouse(crew, runtime_network_worker(crew->runtime));
 }
 
 static bool real_single_worker_ready(const struct real_thread *t, uint32_t worker)
@@ -30079,7 +30086,8 @@ static bool real_single_files(struct real_thread *t, struct real_single *s, uint
   return flushed && (ring < 0 || s->watched);
 }
 
-/* Steps all that have something to do. True: there is more. */
+/* Steps the network worker, and of the others those that have something to do: who has nothing is
+ * left asleep. True: there is more. */
 static bool real_single_round(struct real_thread *t, struct real_single *all)
 {
   struct real_thread_crew *crew = t->crew;
@@ -30089,6 +30097,7 @@ static bool real_single_round(struct real_thread *t, struct real_single *all)
     struct real_single *s = &all[i];
     if (i + 1 < count && !s->more && s->deadline > t->now && !real_single_worker_ready(t, i))
       continue;
+    real_single_rouse(crew, i);
     s->deadline = UINT64_MAX;
     s->more = record_step(crew->record, crew->runtime, i, t->now, REAL_SINGLE_BUDGET,
                           &s->deadline);
@@ -30119,18 +30128,22 @@ static bool real_single_spin(struct real_thread *t, uint64_t deadline)
   return found;
 }
 
-/* All announce it, and then all look once more. */
+/* All have announced it, and none has found anything since. */
 static bool real_single_may_sleep(struct real_thread *t)
 {
   struct real_thread_crew *crew = t->crew;
-  uint32_t count = runtime_worker_count(crew->runtime), n = 0;
   bool may = true;
-  for (; n < count && may; n++)
-    may = record_may_sleep(crew->record, crew->runtime, n);
-  if (may && !record_exchange(crew->record))
+  for (uint32_t i = 0; i < runtime_worker_count(crew->runtime) && may; i++) {
+    if (crew->all[i].asleep)
+      continue;
+    crew->all[i].asleep = true;
+    may = record_may_sleep(crew->record, crew->runtime, i);
+    if (!may)
+      real_single_rouse(crew, i);
+  }
+  if (may && !real_single_look(t))
     return true;
-  for (uint32_t i = 0; i < n; i++)
-    record_awake(crew->record, crew->runtime, i);
+  real_single_awake(crew);
   return false;
 }
 

@@ -13,7 +13,7 @@
 CHI_PRIVATE int real_single_prepare(struct real_thread_crew *crew);
 /* After real_thread_join, or instead of real_thread_start. */
 CHI_PRIVATE void real_single_end(struct real_thread_crew *crew);
-/* The loop's sleep is over: all workers are awake. */
+/* The loop's sleep is over: the network worker is awake; the others are when they are needed. */
 CHI_PRIVATE void real_single_awake(const struct real_thread_crew *crew);
 
 #endif

@@ -190,6 +190,12 @@ holds "idle for 3 s: $((after - before)) ticks" $((after - before)) -le 6
 stop 0
 want 0
 
+# What holds for nodes holds for these, but that others go on while a method doesn't yield.
+ok env CHI_TEST_SINGLE=1 "$BUILD/real/test_embed"
+for tests in a_node_serves an_idle_node many_clients a_sleeping_task waits_end; do
+  ok env CHI_TEST_SINGLE=1 "$BUILD/real/test_real_node" $tests
+done
+
 configure 0 "$alone" "workers: {single_thread: perhaps}"
 chi start --config node0.yaml
 want 1 'single_thread.*true or false'
