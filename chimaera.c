@@ -790,7 +790,8 @@ CHI_PRIVATE void tape_lose(struct tape *t, enum tape_end end, const char *fmt, .
  *
  * What clients write is read at two places. Lanes: the node is given a desk of its own, to which
  * entries are copied between steps. Tasks and buffers: where the core says that it is going to read
- * (env.h: memory). A client that writes to what it has submitted spoils the record. */
+ * (env.h: memory); of a task it reads a copy. A client that writes to a buffer that it has
+ * submitted spoils the record. */
 #ifndef CHI_RECORD_H
 #define CHI_RECORD_H
 
@@ -802,6 +803,8 @@ struct record_head {
   uint32_t node, module_count;
   char module[RECORD_MODULES][CHI_NAME_MAX]; /* linked in */
 };
+
+#define RECORD_WORKERS 2049u /* the most that a configuration allows */
 
 struct record;
 
@@ -942,6 +945,8 @@ struct record {
   struct env env; /* the node's */
   struct env *base;
   struct tape tape;
+  bool asleep[RECORD_WORKERS]; /* has said that it is going to sleep */
+  uint32_t peers; /* nodes in the list of hosts, once there is a network */
   bool records; /* clients are there: desks are copied, also when writing has failed */
   uint64_t gets, puts, flights, sets; /* calls of the allocator; numbers given */
   void *task;            /* the copy of a client's task that is read */
@@ -5897,7 +5902,7 @@ CHI_PRIVATE void sim_host_trace(struct env *env, int what, uint64_t a, uint64_t 
 
 #include <stdio.h>
 
-#define RECORD_FRAME_MAX (UINT64_C(1) << 32) /* bytes of one */
+#define RECORD_MESSAGE_MAX (UINT64_C(1) << 33) /* bytes of one, more than any node sends */
 
 #define RECORD_KIND(name, number, text)                                                            \
   case RECORD_##name:                                                                              \
@@ -6239,6 +6244,7 @@ void record_opened(struct record *r, int rc)
 
 static bool record_worker(struct record *r, const struct runtime *rt, uint64_t worker)
 {
+  CHI_ASSERT(runtime_worker_count(rt) <= RECORD_WORKERS);
   if (worker < runtime_worker_count(rt))
     return true;
   tape_lose(&r->tape, TAPE_DAMAGED, "a worker that there is not");
@@ -6268,7 +6274,12 @@ bool record_may_sleep(struct record *r, struct runtime *rt, uint32_t worker)
   if (!r)
     return runtime_may_sleep(rt, worker);
   record_values(r, RECORD_SLEEP, &v, 1);
-  bool may = record_worker(r, rt, v) && runtime_may_sleep(rt, (uint32_t)v);
+  if (!record_worker(r, rt, v))
+    return false;
+  if (r->asleep[v])
+    tape_lose(&r->tape, TAPE_DAMAGED, "a worker that goes to sleep twice");
+  r->asleep[v] = true;
+  bool may = runtime_may_sleep(rt, (uint32_t)v);
   tape_out(&r->tape, RECORD_ASLEEP);
   tape_say(&r->tape, may);
   tape_said(&r->tape);
@@ -6280,8 +6291,11 @@ void record_awake(struct record *r, struct runtime *rt, uint32_t worker)
   uint64_t v = worker;
   if (r)
     record_values(r, RECORD_AWAKE, &v, 1);
-  if (!r || record_worker(r, rt, v))
-    runtime_awake(rt, (uint32_t)v);
+  if (r && !record_worker(r, rt, v))
+    return;
+  if (r)
+    r->asleep[v] = false;
+  runtime_awake(rt, (uint32_t)v);
 }
 
 void record_stop(struct record *r, struct runtime *rt, uint64_t grace_ns)
@@ -6347,7 +6361,7 @@ static void record_play_message(struct record *r, struct runtime *rt)
 {
   const struct alloc *alloc = &r->base->alloc;
   struct env_frame frame[ENV_FRAMES_MAX];
-  uint64_t count = 0, n = 0;
+  uint64_t count = 0, n = 0, all = 0;
   record_values(r, RECORD_MESSAGE, &count, 1);
   if (count > ENV_FRAMES_MAX) {
     tape_lose(&r->tape, TAPE_DAMAGED, "a message of too many frames");
@@ -6356,7 +6370,8 @@ static void record_play_message(struct record *r, struct runtime *rt)
   for (; n < count; n++) {
     uint64_t size = 0;
     tape_u64(&r->tape, &size);
-    void *data = size <= RECORD_FRAME_MAX ? alloc_get(alloc, (size_t)size + 1) : NULL;
+    all += size < RECORD_MESSAGE_MAX ? size : RECORD_MESSAGE_MAX;
+    void *data = all < RECORD_MESSAGE_MAX ? alloc_get(alloc, (size_t)size + 1) : NULL;
     if (!data)
       tape_lose(&r->tape, TAPE_DAMAGED, "no memory for a frame of %llu bytes",
                 (unsigned long long)size);
@@ -6374,7 +6389,10 @@ void record_on_peer(struct record *r, struct runtime *rt, uint32_t peer, bool co
   uint64_t v[] = {peer, connected};
   if (r)
     record_values(r, RECORD_PEER, v, CHI_COUNT(v));
-  runtime_on_peer(rt, (uint32_t)v[0], v[1] != 0);
+  if (r && v[0] >= r->peers)
+    tape_lose(&r->tape, TAPE_DAMAGED, "a node that is not in the list of hosts");
+  else
+    runtime_on_peer(rt, (uint32_t)v[0], v[1] != 0);
 }
 
 void record_on_sent(struct record *r, struct runtime *rt, void *parcel)
@@ -6477,7 +6495,7 @@ bool record_play(struct record *r, struct runtime *rt)
   return true;
 }
 
-#undef RECORD_FRAME_MAX
+#undef RECORD_MESSAGE_MAX
 
 /* ---- sources/record_seam.c ---- */
 /* record_seam.c - the seam of a node that is recorded or replayed: every call of it is an item. */
@@ -6914,6 +6932,12 @@ static void record_io_result(struct record *r, struct env_io *io)
     tape_bytes(&r->tape, io->buf, result);
 }
 
+/* It comes back to the same worker. */
+static uint64_t record_io_number(uint32_t worker, uint64_t flight)
+{
+  return (uint64_t)worker << 48 | flight;
+}
+
 static int record_io_submit(struct env *env, uint32_t worker, struct env_io *io)
 {
   struct record *r = record_of(env);
@@ -6923,7 +6947,7 @@ static int record_io_submit(struct env *env, uint32_t worker, struct env_io *io)
   if (!f)
     rc = CHI_ENOMEM;
   else
-    *f = (struct record_flight){io, ++r->flights};
+    *f = (struct record_flight){io, record_io_number(worker, ++r->flights)};
   if (!record_reads(r) && f)
     rc = r->base->io_submit(r->base, worker, io);
   if (record_result(r, &rc) != CHI_OK && f)
@@ -6944,7 +6968,7 @@ static bool record_io_blocks(struct env *env, uint32_t worker, const struct env_
 }
 
 /* One that is under way, by the number of its submission. */
-static struct env_io *record_io_completed(struct record *r, struct env_io *io)
+static struct env_io *record_io_completed(struct record *r, uint32_t worker, struct env_io *io)
 {
   struct record_flight f = {0};
   uint64_t number = 0;
@@ -6954,7 +6978,7 @@ static struct env_io *record_io_completed(struct record *r, struct env_io *io)
   tape_u64(&r->tape, &number);
   if (record_reads(r))
     f = record_list_take(&r->io, NULL, number);
-  if (f.number == 0)
+  if (f.number == 0 || f.number >> 48 != worker)
     tape_lose(&r->tape, TAPE_DAMAGED, "a completed operation that was not under way");
   return f.what;
 }
@@ -6969,7 +6993,7 @@ static struct env_io *record_io_reap(struct env *env, uint32_t worker)
     count++;
   record_values(r, RECORD_REAP, &count, 1);
   for (uint64_t i = 0; i < count; i++) {
-    struct env_io *done = record_io_completed(r, io);
+    struct env_io *done = record_io_completed(r, worker, io);
     io = io ? io->next : NULL;
     if (!done)
       break;
@@ -7022,6 +7046,7 @@ static int record_net_open(struct env *env, const chi_host *hosts, uint32_t coun
   tape_said(&r->tape);
   if (!record_reads(r))
     rc = r->base->net_open(r->base, hosts, count, self, port, err);
+  r->peers = rc == CHI_OK || record_reads(r) ? count : 0;
   return record_error(r, &rc, err);
 }
 

@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-#define RECORD_FRAME_MAX (UINT64_C(1) << 32) /* bytes of one */
+#define RECORD_MESSAGE_MAX (UINT64_C(1) << 33) /* bytes of one, more than any node sends */
 
 #define RECORD_KIND(name, number, text)                                                            \
   case RECORD_##name:                                                                              \
@@ -348,6 +348,7 @@ void record_opened(struct record *r, int rc)
 
 static bool record_worker(struct record *r, const struct runtime *rt, uint64_t worker)
 {
+  CHI_ASSERT(runtime_worker_count(rt) <= RECORD_WORKERS);
   if (worker < runtime_worker_count(rt))
     return true;
   tape_lose(&r->tape, TAPE_DAMAGED, "a worker that there is not");
@@ -377,7 +378,12 @@ bool record_may_sleep(struct record *r, struct runtime *rt, uint32_t worker)
   if (!r)
     return runtime_may_sleep(rt, worker);
   record_values(r, RECORD_SLEEP, &v, 1);
-  bool may = record_worker(r, rt, v) && runtime_may_sleep(rt, (uint32_t)v);
+  if (!record_worker(r, rt, v))
+    return false;
+  if (r->asleep[v])
+    tape_lose(&r->tape, TAPE_DAMAGED, "a worker that goes to sleep twice");
+  r->asleep[v] = true;
+  bool may = runtime_may_sleep(rt, (uint32_t)v);
   tape_out(&r->tape, RECORD_ASLEEP);
   tape_say(&r->tape, may);
   tape_said(&r->tape);
@@ -389,8 +395,11 @@ void record_awake(struct record *r, struct runtime *rt, uint32_t worker)
   uint64_t v = worker;
   if (r)
     record_values(r, RECORD_AWAKE, &v, 1);
-  if (!r || record_worker(r, rt, v))
-    runtime_awake(rt, (uint32_t)v);
+  if (r && !record_worker(r, rt, v))
+    return;
+  if (r)
+    r->asleep[v] = false;
+  runtime_awake(rt, (uint32_t)v);
 }
 
 void record_stop(struct record *r, struct runtime *rt, uint64_t grace_ns)
@@ -456,7 +465,7 @@ static void record_play_message(struct record *r, struct runtime *rt)
 {
   const struct alloc *alloc = &r->base->alloc;
   struct env_frame frame[ENV_FRAMES_MAX];
-  uint64_t count = 0, n = 0;
+  uint64_t count = 0, n = 0, all = 0;
   record_values(r, RECORD_MESSAGE, &count, 1);
   if (count > ENV_FRAMES_MAX) {
     tape_lose(&r->tape, TAPE_DAMAGED, "a message of too many frames");
@@ -465,7 +474,8 @@ static void record_play_message(struct record *r, struct runtime *rt)
   for (; n < count; n++) {
     uint64_t size = 0;
     tape_u64(&r->tape, &size);
-    void *data = size <= RECORD_FRAME_MAX ? alloc_get(alloc, (size_t)size + 1) : NULL;
+    all += size < RECORD_MESSAGE_MAX ? size : RECORD_MESSAGE_MAX;
+    void *data = all < RECORD_MESSAGE_MAX ? alloc_get(alloc, (size_t)size + 1) : NULL;
     if (!data)
       tape_lose(&r->tape, TAPE_DAMAGED, "no memory for a frame of %llu bytes",
                 (unsigned long long)size);
@@ -483,7 +493,10 @@ void record_on_peer(struct record *r, struct runtime *rt, uint32_t peer, bool co
   uint64_t v[] = {peer, connected};
   if (r)
     record_values(r, RECORD_PEER, v, CHI_COUNT(v));
-  runtime_on_peer(rt, (uint32_t)v[0], v[1] != 0);
+  if (r && v[0] >= r->peers)
+    tape_lose(&r->tape, TAPE_DAMAGED, "a node that is not in the list of hosts");
+  else
+    runtime_on_peer(rt, (uint32_t)v[0], v[1] != 0);
 }
 
 void record_on_sent(struct record *r, struct runtime *rt, void *parcel)
@@ -586,4 +599,4 @@ bool record_play(struct record *r, struct runtime *rt)
   return true;
 }
 
-#undef RECORD_FRAME_MAX
+#undef RECORD_MESSAGE_MAX

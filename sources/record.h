@@ -7,7 +7,8 @@
  *
  * What clients write is read at two places. Lanes: the node is given a desk of its own, to which
  * entries are copied between steps. Tasks and buffers: where the core says that it is going to read
- * (env.h: memory). A client that writes to what it has submitted spoils the record. */
+ * (env.h: memory); of a task it reads a copy. A client that writes to a buffer that it has
+ * submitted spoils the record. */
 #ifndef CHI_RECORD_H
 #define CHI_RECORD_H
 
@@ -25,6 +26,8 @@ struct record_head {
   uint32_t node, module_count;
   char module[RECORD_MODULES][CHI_NAME_MAX]; /* linked in */
 };
+
+#define RECORD_WORKERS 2049u /* the most that a configuration allows */
 
 struct record;
 
@@ -165,6 +168,8 @@ struct record {
   struct env env; /* the node's */
   struct env *base;
   struct tape tape;
+  bool asleep[RECORD_WORKERS]; /* has said that it is going to sleep */
+  uint32_t peers; /* nodes in the list of hosts, once there is a network */
   bool records; /* clients are there: desks are copied, also when writing has failed */
   uint64_t gets, puts, flights, sets; /* calls of the allocator; numbers given */
   void *task;            /* the copy of a client's task that is read */

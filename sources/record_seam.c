@@ -435,6 +435,12 @@ static void record_io_result(struct record *r, struct env_io *io)
     tape_bytes(&r->tape, io->buf, result);
 }
 
+/* It comes back to the same worker. */
+static uint64_t record_io_number(uint32_t worker, uint64_t flight)
+{
+  return (uint64_t)worker << 48 | flight;
+}
+
 static int record_io_submit(struct env *env, uint32_t worker, struct env_io *io)
 {
   struct record *r = record_of(env);
@@ -444,7 +450,7 @@ static int record_io_submit(struct env *env, uint32_t worker, struct env_io *io)
   if (!f)
     rc = CHI_ENOMEM;
   else
-    *f = (struct record_flight){io, ++r->flights};
+    *f = (struct record_flight){io, record_io_number(worker, ++r->flights)};
   if (!record_reads(r) && f)
     rc = r->base->io_submit(r->base, worker, io);
   if (record_result(r, &rc) != CHI_OK && f)
@@ -465,7 +471,7 @@ static bool record_io_blocks(struct env *env, uint32_t worker, const struct env_
 }
 
 /* One that is under way, by the number of its submission. */
-static struct env_io *record_io_completed(struct record *r, struct env_io *io)
+static struct env_io *record_io_completed(struct record *r, uint32_t worker, struct env_io *io)
 {
   struct record_flight f = {0};
   uint64_t number = 0;
@@ -475,7 +481,7 @@ static struct env_io *record_io_completed(struct record *r, struct env_io *io)
   tape_u64(&r->tape, &number);
   if (record_reads(r))
     f = record_list_take(&r->io, NULL, number);
-  if (f.number == 0)
+  if (f.number == 0 || f.number >> 48 != worker)
     tape_lose(&r->tape, TAPE_DAMAGED, "a completed operation that was not under way");
   return f.what;
 }
@@ -490,7 +496,7 @@ static struct env_io *record_io_reap(struct env *env, uint32_t worker)
     count++;
   record_values(r, RECORD_REAP, &count, 1);
   for (uint64_t i = 0; i < count; i++) {
-    struct env_io *done = record_io_completed(r, io);
+    struct env_io *done = record_io_completed(r, worker, io);
     io = io ? io->next : NULL;
     if (!done)
       break;
@@ -543,6 +549,7 @@ static int record_net_open(struct env *env, const chi_host *hosts, uint32_t coun
   tape_said(&r->tape);
   if (!record_reads(r))
     rc = r->base->net_open(r->base, hosts, count, self, port, err);
+  r->peers = rc == CHI_OK || record_reads(r) ? count : 0;
   return record_error(r, &rc, err);
 }
 
