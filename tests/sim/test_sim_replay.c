@@ -311,6 +311,50 @@ TEST(replay_of_what_is_left_of_a_record)
   desk_close(&d);
 }
 
+/* Changes a byte of the block that it is in the content of, with a checksum that fits. */
+static bool desk_forge(struct desk *d, size_t place, unsigned char change)
+{
+  unsigned char *p = d->reel.data;
+  size_t at = 12, size = 0;
+  for (; at + 20 <= d->reel.size; at += 20 + size) {
+    size = p[at + 8] | (size_t)p[at + 9] << 8 | (size_t)p[at + 10] << 16;
+    if (place >= at + 20 && place < at + 20 + size)
+      break;
+  }
+  if (at + 20 > d->reel.size)
+    return false;
+  p[place] ^= change;
+  uint32_t content = hash_crc32c(0, p + at + 20, size);
+  for (int i = 0; i < 4; i++)
+    p[at + 12 + (size_t)i] = (unsigned char)(content >> 8 * i);
+  uint32_t head = hash_crc32c(0, p + at, 16);
+  for (int i = 0; i < 4; i++)
+    p[at + 16 + (size_t)i] = (unsigned char)(head >> 8 * i);
+  return true;
+}
+
+TEST(replay_believes_no_forged_record)
+{
+  struct sim_replay_report report;
+  static struct desk d;
+  CHECK(desk_open(&d));
+  CHECK(desk_live(&d));
+  uint32_t forged = 0;
+  for (size_t n = 32; n < d.reel.size; n += 61) {
+    unsigned char change = (unsigned char)(1u << n % 8);
+    if (!desk_forge(&d, n, change))
+      continue;
+    desk_replay(&d, 1, &report);
+    CHECK(report.end != TAPE_COMPLETE && report.why.text[0]);
+    CHECK(desk_forge(&d, n, change));
+    forged++;
+  }
+  CHECK(forged > 100);
+  desk_replay(&d, 1, &report);
+  CHECK_INT(report.end, TAPE_COMPLETE);
+  desk_close(&d);
+}
+
 /* Memory that is refused is an input, wherever that was: to the node or to who records it. */
 TEST(replay_refuses_the_memory_that_was_refused)
 {
