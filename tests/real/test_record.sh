@@ -304,7 +304,7 @@ pid[0]=''
 replay killed.rec
 want 0 'state hash' 'not complete: the file ends after block .* the node was killed'
 items=$(sed -n 's/^killed.rec: \([0-9]*\) items.*/\1/p' out)
-holds "only $items items" "${items:-0}" -gt 10000
+holds "only $items items" "${items:-0}" -gt 2000
 
 # ---- no room for the record ----------------------------------------------------------------------
 
@@ -313,11 +313,11 @@ rm -rf disk* log0
 trap '' XFSZ
 ok start 0 --record full.rec
 trap - XFSZ
-"$CHIMAERA" bench --test-case latency --instance "$(name 0)" --duration 3 --threads 2 \
+"$CHIMAERA" bench --test-case latency --instance "$(name 0)" --duration 5 --threads 2 \
   --output-dir . >rush 2>&1 &
 bench=$!
 for ((i = 0; i < 100; i++)); do
-  [ "$(stat -c %s full.rec)" -lt 1000000 ] || break
+  [ "$(stat -c %s full.rec)" -lt 300000 ] || break
   sleep 0.05
 done
 prlimit --pid "${pid[0]}" --fsize="$(stat -c %s full.rec)":unlimited
