@@ -294,8 +294,9 @@ enum env_trace {
   ENV_TRACE_SUBMIT,   /* a client's task is under way: a boot of its daemon, b queue << 32 | slot, c
                        * pool << 16 | method */
   ENV_TRACE_DONE,     /* and has completed, as the client sees it: a and b as above, c rc */
-  ENV_TRACE_COST      /* the method of the body that begins declares what it costs: a worker, b task
+  ENV_TRACE_COST,     /* the method of the body that begins declares what it costs: a worker, b task
                        * id, c ns of CPU; a simulation lets them pass before it returns */
+  ENV_TRACE_RESULT    /* to who records inputs alone: a worker, b task id, c hash of OUT fields */
 };
 
 /* What travels between nodes: frames of bytes that belong together. The first is small and is
@@ -305,6 +306,13 @@ struct env_frame {
   uint64_t size;
 };
 #define ENV_FRAMES_MAX 65 /* of one message */
+
+/* What the core does with memory of a client. */
+enum env_memory {
+  ENV_MEMORY_TASK,   /* it is going to read a task, or its header, once */
+  ENV_MEMORY_BUFFER, /* a buffer is its own from now on */
+  ENV_MEMORY_RETURN  /* it has written to a buffer, and gives it back */
+};
 
 struct env {
   uint32_t version; /* ENV_VERSION; the table only ever grows at its end */
@@ -413,100 +421,11 @@ struct env {
   /* Drops the connection to a peer and what is queued for it, so that it pins nothing; parcels are
    * handed back. Goes on trying to connect. */
   void (*net_reset)(struct env *env, uint32_t peer);
+
+  /* For who records all inputs: memory of a client, and an enum env_memory. Returns where a task
+   * shall be read, which is good until the next call. NULL where nobody listens. Worker thread. */
+  const void *(*memory)(struct env *env, int what, void *at, uint64_t size);
 };
-
-#endif
-
-/* ---- sources/runtime.h ---- */
-/* runtime.h - one node: open, step, drain, close. What an environment drives.
- *
- * Life: runtime_open, then every worker is stepped (by a thread each, or by one thread in turn)
- * until the state is RUNTIME_STOPPED, then nobody steps any more, then runtime_close. Upcalls and
- * runtime_stop belong to the thread of the network worker, between its steps. */
-#ifndef CHI_RUNTIME_H
-#define CHI_RUNTIME_H
-
-struct runtime;
-
-enum runtime_state {
-  RUNTIME_STARTING,   /* pools of the configuration are being created */
-  RUNTIME_SERVING,
-  RUNTIME_FAILED,     /* a pool could not be created: runtime_failure tells; then stop it */
-  RUNTIME_DRAINING,   /* no new tasks; those accepted go on */
-  RUNTIME_CANCELLING, /* the grace period is over: what is left has been cancelled */
-  RUNTIME_STOPPED,    /* nothing runs, all containers are destroyed */
-  RUNTIME_STUCK       /* a method does not come back, or tasks outlived the second grace period */
-};
-
-struct runtime_options {
-  const chi_config *config; /* copied where needed; thread counts must be resolved (not 0) */
-  const char *instance;     /* "NAME:PORT", for logs and replies */
-  uint32_t node;            /* own position in config->hosts */
-  const chi_module *const *modules; /* linked in, beside admin and bdev */
-  uint32_t module_count;
-  /* Called on every change of state by the network worker; must not call back. May be NULL. */
-  void (*on_state)(void *arg, enum runtime_state state);
-  void *arg;
-};
-
-CHI_PRIVATE int runtime_open(struct env *env, const struct runtime_options *options,
-                             struct runtime **out, chi_error *err);
-/* Only in RUNTIME_STOPPED or before the first step: frees everything. */
-CHI_PRIVATE void runtime_close(struct runtime *rt);
-
-/* Workers are numbered: fast ones from 0, then slow ones, and the network worker last. */
-CHI_PRIVATE uint32_t runtime_worker_count(const struct runtime *rt);
-CHI_PRIVATE uint32_t runtime_network_worker(const struct runtime *rt);
-CHI_PRIVATE env_bell runtime_worker_bell(const struct runtime *rt, uint32_t worker);
-
-/* Does up to `budget` pieces of work. Returns true if there may be more to do at once; *deadline
- * receives the time of the next timer (UINT64_MAX: none). Thread of that worker. */
-CHI_PRIVATE bool runtime_step(struct runtime *rt, uint32_t worker, uint64_t now, uint32_t budget,
-                              uint64_t *deadline);
-/* Tasks that this worker has completed or refused. Any thread. */
-CHI_PRIVATE uint64_t runtime_worker_done(const struct runtime *rt, uint32_t worker);
-/* A cheap look at all sources of work, for a spin between steps. Thread of that worker. */
-CHI_PRIVATE bool runtime_has_work(const struct runtime *rt, uint32_t worker);
-/* Before a worker parks: announces the sleep and looks once more. True: park until the bell, the
- * deadline of the last step or an I/O completion; false: step again. After either, call
- * runtime_awake before the next step. */
-CHI_PRIVATE bool runtime_may_sleep(struct runtime *rt, uint32_t worker);
-CHI_PRIVATE void runtime_awake(struct runtime *rt, uint32_t worker);
-
-/* Begins to stop: drains for grace_ns, then cancels and waits as long again. While the node stops,
- * a further call changes nothing, but one that is stuck is given grace_ns more. */
-CHI_PRIVATE void runtime_stop(struct runtime *rt, uint64_t grace_ns);
-/* The grace period of the stop under way. Network worker. */
-CHI_PRIVATE uint64_t runtime_grace(const struct runtime *rt);
-CHI_PRIVATE enum runtime_state runtime_state(const struct runtime *rt);
-CHI_PRIVATE const chi_error *runtime_failure(const struct runtime *rt);
-
-/* Figures for those who watch several nodes. */
-struct runtime_view {
-  uint64_t pools;      /* digest of the table of pools that all nodes agree on; 0: alone */
-  uint64_t tasks_open; /* accepted and not ended, but for periodic ones at rest */
-  uint64_t credit;     /* held of peers' room, and of its own for them: see net_credit */
-};
-CHI_PRIVATE CHI_UNUSED void runtime_inspect(const struct runtime *rt, struct runtime_view *out);
-
-/* For the handler of a memory fault, on the thread that faulted: if address is in the guard page
- * of the task's stack that runs there, writes "method <name> of pool <id> overran its stack of N
- * bytes" to buf and returns it, else NULL. Safe in a signal handler. */
-CHI_PRIVATE const char *runtime_fault(struct runtime *rt, const void *address, char *buf,
-                                      size_t size);
-
-CHI_PRIVATE void runtime_on_connect(struct runtime *rt, env_link link, const struct env_peer *peer);
-CHI_PRIVATE void runtime_on_request(struct runtime *rt, env_link link, const void *message,
-                                    size_t size);
-CHI_PRIVATE void runtime_on_hangup(struct runtime *rt, env_link link);
-
-/* A message of some node that says it is one of ours. The frames are valid during the call. */
-CHI_PRIVATE CHI_UNUSED void runtime_on_message(struct runtime *rt, const struct env_frame *frame,
-                                    uint32_t count);
-/* There is a connection to that peer now, or there is none any more. */
-CHI_PRIVATE CHI_UNUSED void runtime_on_peer(struct runtime *rt, uint32_t peer, bool connected);
-/* The frames sent with this parcel are no longer read. */
-CHI_PRIVATE CHI_UNUSED void runtime_on_sent(struct runtime *rt, void *parcel);
 
 #endif
 
@@ -536,50 +455,6 @@ CHI_INLINE void bell_fence(void)
 {
   atomic_fence();
 }
-
-#endif
-
-/* ---- sources/attach.h ---- */
-/* attach.h - what a client and a node say to each other over their link, outside shared memory. */
-#ifndef CHI_ATTACH_H
-#define CHI_ATTACH_H
-
-#define ATTACH_VERSION 1u
-
-enum attach_op {
-  ATTACH_HELLO,  /* -> page (read); figures of the node */
-  ATTACH_BELLS,  /* id: first worker -> bells, at most ATTACH_BELLS_MAX, in order */
-  ATTACH_LEASE,  /* kind, size -> id: chunk; segment (write), none if it was leased here before */
-  ATTACH_RETURN, /* id: chunk */
-  ATTACH_QUEUE,  /* thread: a number for it -> id: queue; desk (write), board (read), bell */
-  ATTACH_CLOSE   /* id: queue */
-};
-
-#define ATTACH_BELLS_MAX 64u
-
-struct attach_request {
-  uint32_t version, op, kind, id;
-  uint64_t size, thread;
-};
-
-struct attach_reply {
-  int32_t rc;
-  uint32_t id;
-  uint64_t size;
-  uint64_t boot;                       /* of this run of the node */
-  uint64_t spin_ns;                    /* how long a waiting client may look before it sleeps */
-  uint32_t workers, fast, slow, depth;
-  uint32_t nodes, chunks;              /* nodes of the cluster; chunk numbers are below chunks */
-  char text[400];                      /* what went wrong */
-};
-
-/* Read by clients: how to wake whom. */
-struct attach_page {
-  uint32_t version, workers;
-  uint64_t boot;
-  uint32_t unused[12];
-  struct bell_word worker[];
-};
 
 #endif
 
@@ -697,6 +572,489 @@ struct lane_done_in {
 CHI_PRIVATE void lane_done_in_init(struct lane_done_in *in, struct lane_board *board,
                                    uint32_t depth);
 CHI_PRIVATE void lane_done_push(struct lane_done_in *in, uint32_t slot, int32_t rc);
+
+#endif
+
+/* ---- sources/runtime.h ---- */
+/* runtime.h - one node: open, step, drain, close. What an environment drives.
+ *
+ * Life: runtime_open, then every worker is stepped (by a thread each, or by one thread in turn)
+ * until the state is RUNTIME_STOPPED, then nobody steps any more, then runtime_close. Upcalls and
+ * runtime_stop belong to the thread of the network worker, between its steps. */
+#ifndef CHI_RUNTIME_H
+#define CHI_RUNTIME_H
+
+struct runtime;
+
+enum runtime_state {
+  RUNTIME_STARTING,   /* pools of the configuration are being created */
+  RUNTIME_SERVING,
+  RUNTIME_FAILED,     /* a pool could not be created: runtime_failure tells; then stop it */
+  RUNTIME_DRAINING,   /* no new tasks; those accepted go on */
+  RUNTIME_CANCELLING, /* the grace period is over: what is left has been cancelled */
+  RUNTIME_STOPPED,    /* nothing runs, all containers are destroyed */
+  RUNTIME_STUCK       /* a method does not come back, or tasks outlived the second grace period */
+};
+
+struct runtime_options {
+  const chi_config *config; /* copied where needed; thread counts must be resolved (not 0) */
+  const char *instance;     /* "NAME:PORT", for logs and replies */
+  uint32_t node;            /* own position in config->hosts */
+  const chi_module *const *modules; /* linked in, beside admin and bdev */
+  uint32_t module_count;
+  /* Called on every change of state by the network worker; must not call back. May be NULL. */
+  void (*on_state)(void *arg, enum runtime_state state);
+  void *arg;
+};
+
+CHI_PRIVATE int runtime_open(struct env *env, const struct runtime_options *options,
+                             struct runtime **out, chi_error *err);
+/* Only in RUNTIME_STOPPED or before the first step: frees everything. */
+CHI_PRIVATE void runtime_close(struct runtime *rt);
+
+/* Workers are numbered: fast ones from 0, then slow ones, and the network worker last. */
+CHI_PRIVATE uint32_t runtime_worker_count(const struct runtime *rt);
+CHI_PRIVATE uint32_t runtime_network_worker(const struct runtime *rt);
+CHI_PRIVATE env_bell runtime_worker_bell(const struct runtime *rt, uint32_t worker);
+
+/* Does up to `budget` pieces of work. Returns true if there may be more to do at once; *deadline
+ * receives the time of the next timer (UINT64_MAX: none). Thread of that worker. */
+CHI_PRIVATE bool runtime_step(struct runtime *rt, uint32_t worker, uint64_t now, uint32_t budget,
+                              uint64_t *deadline);
+/* Tasks that this worker has completed or refused. Any thread. */
+CHI_PRIVATE uint64_t runtime_worker_done(const struct runtime *rt, uint32_t worker);
+/* A cheap look at all sources of work, for a spin between steps. Thread of that worker. */
+CHI_PRIVATE bool runtime_has_work(const struct runtime *rt, uint32_t worker);
+/* Before a worker parks: announces the sleep and looks once more. True: park until the bell, the
+ * deadline of the last step or an I/O completion; false: step again. After either, call
+ * runtime_awake before the next step. */
+CHI_PRIVATE bool runtime_may_sleep(struct runtime *rt, uint32_t worker);
+CHI_PRIVATE void runtime_awake(struct runtime *rt, uint32_t worker);
+
+/* Begins to stop: drains for grace_ns, then cancels and waits as long again. While the node stops,
+ * a further call changes nothing, but one that is stuck is given grace_ns more. */
+CHI_PRIVATE void runtime_stop(struct runtime *rt, uint64_t grace_ns);
+/* The grace period of the stop under way. Network worker. */
+CHI_PRIVATE uint64_t runtime_grace(const struct runtime *rt);
+CHI_PRIVATE enum runtime_state runtime_state(const struct runtime *rt);
+CHI_PRIVATE const chi_error *runtime_failure(const struct runtime *rt);
+
+/* Figures for those who watch several nodes. */
+struct runtime_view {
+  uint64_t pools;      /* digest of the table of pools that all nodes agree on; 0: alone */
+  uint64_t tasks_open; /* accepted and not ended, but for periodic ones at rest */
+  uint64_t credit;     /* held of peers' room, and of its own for them: see net_credit */
+};
+CHI_PRIVATE CHI_UNUSED void runtime_inspect(const struct runtime *rt, struct runtime_view *out);
+
+/* For the handler of a memory fault, on the thread that faulted: if address is in the guard page
+ * of the task's stack that runs there, writes "method <name> of pool <id> overran its stack of N
+ * bytes" to buf and returns it, else NULL. Safe in a signal handler. */
+CHI_PRIVATE const char *runtime_fault(struct runtime *rt, const void *address, char *buf,
+                                      size_t size);
+
+CHI_PRIVATE void runtime_on_connect(struct runtime *rt, env_link link, const struct env_peer *peer);
+CHI_PRIVATE void runtime_on_request(struct runtime *rt, env_link link, const void *message,
+                                    size_t size);
+CHI_PRIVATE void runtime_on_hangup(struct runtime *rt, env_link link);
+
+/* A message of some node that says it is one of ours. The frames are valid during the call. */
+CHI_PRIVATE CHI_UNUSED void runtime_on_message(struct runtime *rt, const struct env_frame *frame,
+                                    uint32_t count);
+/* There is a connection to that peer now, or there is none any more. */
+CHI_PRIVATE CHI_UNUSED void runtime_on_peer(struct runtime *rt, uint32_t peer, bool connected);
+/* The frames sent with this parcel are no longer read. */
+CHI_PRIVATE CHI_UNUSED void runtime_on_sent(struct runtime *rt, void *parcel);
+
+#endif
+
+/* ---- sources/hash.h ---- */
+/* hash.h - mixing, hashing and checksums; equal results on every machine and compiler. */
+#ifndef CHI_HASH_H
+#define CHI_HASH_H
+
+/* Spreads x over all 64 bits; one to one, and 0 stays 0. For keys that come as integers. */
+CHI_INLINE uint64_t hash_mix64(uint64_t x)
+{
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+/* The XXH64 hash of size bytes at data (NULL is fine for none). Not for keeping secrets. */
+CHI_PRIVATE uint64_t hash_bytes(const void *data, size_t size, uint64_t seed);
+
+/* The CRC-32C (Castagnoli) of size bytes at data, continued from that of the bytes before them, 0
+ * at the start: crc(b, crc(a, 0)) is the sum of a followed by b. Finds every burst of errors up to
+ * 32 bits. Uses the processor's instruction where there is one. */
+CHI_PRIVATE uint32_t hash_crc32c(uint32_t crc, const void *data, size_t size);
+
+/* The same without the instruction. */
+CHI_PRIVATE uint32_t hash_crc32c_portable(uint32_t crc, const void *data, size_t size);
+
+/* A hash of a sequence of values that grows for as long as one likes: what a trace amounts to.
+ * Equal sequences of calls with equal values give equal hashes, and no others are likely to. */
+struct hash_stream {
+  uint64_t state, count;
+};
+
+/* Begins with the empty sequence. */
+CHI_INLINE void hash_stream_init(struct hash_stream *stream, uint64_t seed)
+{
+  *stream = (struct hash_stream){seed, 0};
+}
+
+/* Appends one integer. */
+CHI_INLINE void hash_stream_u64(struct hash_stream *stream, uint64_t value)
+{
+  stream->state = hash_mix64((stream->state ^ value) + 0x9e3779b97f4a7c15u);
+  stream->count++;
+}
+
+/* Appends a string of bytes as one value: "ab" and "c" differ from "a" and "bc". Never give it a
+ * struct with padding. */
+CHI_PRIVATE void hash_stream_bytes(struct hash_stream *stream, const void *data, size_t size);
+
+/* The hash of the sequence so far; more may follow. */
+CHI_INLINE uint64_t hash_stream_finish(const struct hash_stream *stream)
+{
+  return hash_mix64(stream->state + stream->count);
+}
+
+#endif
+
+/* ---- sources/tape.h ---- */
+/* tape.h - what a node heard and did, item by item: written and read again by the same calls.
+ *
+ * An item is an input, whose values are written once and read again, or an output, which is written
+ * once and compared with what is said the second time. Both are hashed. A file begins with
+ * TAPE_MAGIC and a version; then come blocks, each with its place, length and checksums, and at
+ * last, if the end was reached, the number of items and their hash. docs/simulation.md tells more.
+ *
+ * Whatever is wrong while reading is kept in `why` and ends in `lost`, which does not come back: so
+ * nobody in between has to know. One thread. */
+#ifndef CHI_TAPE_H
+#define CHI_TAPE_H
+
+#define TAPE_MAGIC "chi-rec"   /* 8 bytes with the 0 at its end */
+#define TAPE_VERSION 1u
+#define TAPE_BLOCK 65536u      /* bytes of content of a block, at most */
+#define TAPE_SAID 32768u       /* bytes of one output; longer strings are said by their hash */
+#define TAPE_SAID_LONG 8192u   /* bytes of a string that is longer */
+
+enum tape_mode { TAPE_OFF, TAPE_WRITES, TAPE_READS };
+
+/* How reading ended. */
+enum tape_end {
+  TAPE_GOES_ON,
+  TAPE_COMPLETE,  /* the end, with equal items and an equal hash */
+  TAPE_CUT,       /* the record ends before its end: in the middle of a block or after one */
+  TAPE_DIFFERS,   /* an output isn't what it was */
+  TAPE_DAMAGED,   /* checksums or values that cannot be */
+  TAPE_FOREIGN    /* no record, one of another version, or of something that is not there */
+};
+
+/* Where the bytes are. write: CHI_OK, or why not. read: how many, fewer at the end only, or a
+ * negative chi_status. */
+struct tape_store {
+  void *arg;
+  int (*write)(void *arg, const void *data, size_t size);
+  int64_t (*read)(void *arg, void *data, size_t size);
+};
+
+struct tape {
+  enum tape_mode mode;
+  struct tape_store store;
+  struct hash_stream hash;
+  uint64_t items, place;            /* so far; of the block at hand in the file */
+  uint32_t blocks, size, at;        /* of the block at hand: bytes in it, bytes read */
+  unsigned char head[20], block[TAPE_BLOCK];
+  uint32_t said;
+  unsigned char out[TAPE_SAID], was[TAPE_SAID]; /* what is being said, and what was */
+  const char *(*name)(int kind);    /* for people */
+  void (*lost)(void *arg);          /* while reading, when there is no way on */
+  void *arg;
+  int failed;                       /* a write: nothing more is written */
+  enum tape_end end;
+  chi_error why;
+};
+
+/* Begins a record. *t is zero, but for name, lost and arg. CHI_OK or what write gave. */
+CHI_PRIVATE int tape_write(struct tape *t, const struct tape_store *store);
+/* Begins to read one; false: t->end and t->why say what is wrong with it. */
+CHI_PRIVATE bool tape_read(struct tape *t, const struct tape_store *store);
+/* Writes what there is, so that it isn't lost if this process is. */
+CHI_PRIVATE void tape_flush(struct tape *t);
+/* Writes the end. */
+CHI_PRIVATE void tape_finish(struct tape *t);
+
+/* The end of a complete record, of the last TAPE_TAIL bytes of it. False: it is not complete. */
+#define TAPE_TAIL 36u
+CHI_PRIVATE CHI_UNUSED bool tape_tail(const unsigned char *tail, uint64_t *items, uint64_t *hash);
+
+/* The kind of the next item; 0: there is none, and t->end says why. Reading. */
+CHI_PRIVATE int tape_next(struct tape *t);
+
+/* An input begins; its values follow. Reading: it must be of that kind. */
+CHI_PRIVATE void tape_in(struct tape *t, int kind);
+CHI_PRIVATE void tape_u64(struct tape *t, uint64_t *value);
+/* Of a known size. */
+CHI_PRIVATE void tape_bytes(struct tape *t, void *data, uint64_t size);
+/* A string with its end, into `room` bytes. */
+CHI_PRIVATE void tape_text(struct tape *t, char *text, size_t room);
+
+/* An output begins, its values follow, and tape_said ends it: reading, it is compared. */
+CHI_PRIVATE void tape_out(struct tape *t, int kind);
+CHI_PRIVATE void tape_say(struct tape *t, uint64_t value);
+CHI_PRIVATE void tape_say_bytes(struct tape *t, const void *data, size_t size);
+CHI_PRIVATE void tape_said(struct tape *t);
+
+/* There is no way on. Reading. */
+CHI_PRIVATE void tape_lose(struct tape *t, enum tape_end end, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#endif
+
+/* ---- sources/record.h ---- */
+/* record.h - a node on a tape: everything it hears from the world, and all it says.
+ *
+ * While recording, this is an environment in front of the real one that only forwards, and writes
+ * down what passes. While replaying, there is nothing behind it but memory: the same calls answer
+ * from the tape, and what the node says is compared with what it said. All workers must be stepped
+ * by one thread. Whoever drives the node uses these functions instead of runtime_*.
+ *
+ * What clients write is read at two places. Lanes: the node is given a desk of its own, to which
+ * entries are copied between steps. Tasks and buffers: where the core says that it is going to read
+ * (env.h: memory); of a task it reads a copy. A client that writes to a buffer that it has
+ * submitted spoils the record. */
+#ifndef CHI_RECORD_H
+#define CHI_RECORD_H
+
+/* What a node begins with, at the head of its record. */
+#define RECORD_MODULES 64u
+struct record_head {
+  chi_config config; /* reading: to be freed */
+  char instance[CHI_NAME_MAX + 16];
+  uint32_t node, module_count;
+  char module[RECORD_MODULES][CHI_NAME_MAX]; /* linked in */
+};
+
+#define RECORD_WORKERS 2049u /* the most that a configuration allows */
+
+struct record;
+
+/* Prepares a record over an environment; CHI_ENOMEM. */
+CHI_PRIVATE int record_open(struct env *base, struct record **out);
+/* Frees it; after runtime_close. */
+CHI_PRIVATE void record_close(struct record *r);
+/* What the node is to be opened with. */
+CHI_PRIVATE struct env *record_env(struct record *r);
+
+/* Begins to write, before runtime_open. CHI_ETOOBIG: too many modules; or what the store said. */
+CHI_PRIVATE int record_write(struct record *r, const struct tape_store *store,
+                             const struct runtime_options *options);
+/* Begins to read instead. The caller opens the node as *head says, then calls record_opened and
+ * record_play until that is false. lost is called, and must not come back, where the tape ends or
+ * doesn't fit while the node is at work. False: see record_tape. */
+CHI_PRIVATE CHI_UNUSED bool record_read(struct record *r, const struct tape_store *store,
+                                        void (*lost)(void *arg), void *arg,
+                                        struct record_head *head);
+/* Does the next thing that was done to the node; false: there is none. */
+CHI_PRIVATE CHI_UNUSED bool record_play(struct record *r, struct runtime *rt);
+/* How far it is, and what is wrong. */
+CHI_PRIVATE const struct tape *record_tape(const struct record *r);
+
+/* ---- driving a node, written down. r may be NULL: then these only forward. */
+CHI_PRIVATE void record_opened(struct record *r, int rc);
+CHI_PRIVATE bool record_step(struct record *r, struct runtime *rt, uint32_t worker, uint64_t now,
+                             uint32_t budget, uint64_t *deadline);
+CHI_PRIVATE bool record_may_sleep(struct record *r, struct runtime *rt, uint32_t worker);
+CHI_PRIVATE void record_awake(struct record *r, struct runtime *rt, uint32_t worker);
+CHI_PRIVATE void record_stop(struct record *r, struct runtime *rt, uint64_t grace_ns);
+CHI_PRIVATE void record_on_connect(struct record *r, struct runtime *rt, env_link link,
+                                   const struct env_peer *peer);
+CHI_PRIVATE void record_on_request(struct record *r, struct runtime *rt, env_link link,
+                                   const void *message, size_t size);
+CHI_PRIVATE void record_on_hangup(struct record *r, struct runtime *rt, env_link link);
+CHI_PRIVATE void record_on_message(struct record *r, struct runtime *rt,
+                                   const struct env_frame *frame, uint32_t count);
+CHI_PRIVATE void record_on_peer(struct record *r, struct runtime *rt, uint32_t peer,
+                                bool connected);
+CHI_PRIVATE void record_on_sent(struct record *r, struct runtime *rt, void *parcel);
+
+/* Between steps: copies what clients have put into their lanes, and wakes those for whom something
+ * has ended. True: something was copied. After every step, and once more before a sleep: the
+ * node's own look, after it has said that it is going to sleep, doesn't reach the clients. */
+CHI_PRIVATE bool record_exchange(struct record *r);
+/* Writes what there is to the file, before a sleep. */
+CHI_PRIVATE void record_flush(struct record *r);
+/* The node has stopped: its last figures and the end of the record. CHI_OK, or why it is not
+ * complete. */
+CHI_PRIVATE int record_finish(struct record *r, struct runtime *rt);
+
+/* ---- between record.c and record_seam.c */
+
+/* Kinds of items: inputs are even, outputs odd. */
+#define RECORD_KINDS(X)                                                                            \
+  X(HEAD, 2, "the head")                                                                           \
+  X(STEP, 4, "a step")                                                                             \
+  X(SLEEP, 6, "a worker about to sleep")                                                           \
+  X(AWAKE, 8, "a worker awake")                                                                    \
+  X(STOP, 10, "a stop")                                                                            \
+  X(CONNECT, 12, "a client connects")                                                              \
+  X(REQUEST, 14, "a request of a client")                                                          \
+  X(HANGUP, 16, "a client is gone")                                                                \
+  X(MESSAGE, 18, "a message of a node")                                                            \
+  X(PEER, 20, "a connection to a node")                                                            \
+  X(SENT, 22, "a parcel handed back")                                                              \
+  X(LANE, 24, "an entry in a lane")                                                                \
+  X(RESULT, 26, "the result of what was asked")                                                    \
+  X(CLOCK, 28, "a look at the clock")                                                              \
+  X(RANDOM, 30, "a random number")                                                                 \
+  X(WALL, 32, "the time of day")                                                                   \
+  X(NO_MEMORY, 34, "no memory")                                                                    \
+  X(STACK, 36, "a stack")                                                                          \
+  X(BELL, 38, "a bell")                                                                            \
+  X(REAP, 40, "a look for completed file operations")                                              \
+  X(OPENED, 1, "opened:")                                                                          \
+  X(STEPPED, 3, "stepped:")                                                                        \
+  X(ASLEEP, 5, "may sleep:")                                                                       \
+  X(LOG, 7, "log:")                                                                                \
+  X(TRACE, 9, "trace:")                                                                            \
+  X(STACK_CLOSE, 11, "a stack given back")                                                         \
+  X(SEGMENT_OPEN, 13, "segment open:")                                                             \
+  X(SEGMENT_CLOSE, 15, "segment close:")                                                           \
+  X(SEGMENT_DISCARD, 17, "segment discard:")                                                       \
+  X(SEGMENT_RESTORE, 19, "segment restore:")                                                       \
+  X(BELL_CLOSE, 21, "bell close:")                                                                 \
+  X(BELL_RING, 23, "bell ring:")                                                                   \
+  X(LINK_REPLY, 25, "link reply:")                                                                 \
+  X(LINK_CLOSE, 27, "link close:")                                                                 \
+  X(IO_SUBMIT, 29, "io submit:")                                                                   \
+  X(IO_BLOCKS, 31, "io blocks:")                                                                   \
+  X(MODULE_LOAD, 33, "module load:")                                                               \
+  X(NET_OPEN, 35, "net open:")                                                                     \
+  X(NET_CLOSE, 37, "net close")                                                                    \
+  X(NET_SEND, 39, "net send:")                                                                     \
+  X(NET_RESET, 41, "net reset:")                                                                   \
+  X(TAKES, 43, "takes a client's memory:")                                                         \
+  X(RETURNS, 45, "returns a client's memory:")                                                     \
+  X(FIGURES, 47, "figures:")
+#define RECORD_KIND(name, number, text) RECORD_##name = number,
+enum record_kind { RECORD_NONE = 0, RECORD_KINDS(RECORD_KIND) };
+#undef RECORD_KIND
+
+/* Memory shared with clients. The node's handle is the place in the list. */
+struct record_segment {
+  struct env_segment base; /* base.base NULL: closed */
+  void *own;               /* of a desk: what the node has instead; else NULL */
+};
+
+/* A pointer that comes back from the environment, by the number of the call that it went with. */
+struct record_flight {
+  void *what;
+  uint64_t number;
+};
+
+/* A client's queue: its lanes on the desk that the client writes and on the node's own. */
+struct record_set {
+  struct record_set *next;
+  int64_t desk; /* segment */
+  uint64_t number;
+  struct lane_desk *outside;
+  struct lane_in in[LANE_KINDS];
+  struct lane_out out[LANE_KINDS];
+  struct lane_done_out done;
+  env_bell bell;
+  uint32_t rung;
+  struct lane_board taken; /* of what was copied: only its fixed part */
+};
+
+/* An array that grows. */
+struct record_list {
+  void *item;
+  uint32_t count, room;
+};
+
+struct record {
+  struct env env; /* the node's */
+  struct env *base;
+  struct tape tape;
+  bool asleep[RECORD_WORKERS]; /* has said that it is going to sleep */
+  uint32_t peers; /* nodes in the list of hosts, once there is a network */
+  bool records; /* clients are there: desks are copied, also when writing has failed */
+  uint64_t gets, puts, flights, sets; /* calls of the allocator; numbers given */
+  void *task;            /* the copy of a client's task that is read */
+  size_t task_room;
+  struct record_list segment; /* of record_segment */
+  struct record_list bell;    /* of env_bell; ENV_NO_BELL: closed */
+  struct record_list io, parcel; /* of record_flight */
+  struct record_set *set, **set_end;
+};
+
+/* Fills in the environment of the node. */
+CHI_PRIVATE void record_env_init(struct record *r);
+/* Several numbers of one input, either way. */
+CHI_PRIVATE void record_values(struct record *r, int kind, uint64_t *value, uint32_t count);
+/* Room for one more item of `size` bytes; NULL: no memory. */
+CHI_PRIVATE void *record_list_add(struct record *r, struct record_list *list, size_t size);
+/* The flight of this pointer, or of this number where that is NULL; taken out. Its number is 0 if
+ * there is none. */
+CHI_PRIVATE struct record_flight record_list_take(struct record_list *list, const void *what,
+                                                  uint64_t number);
+/* A client is given a queue: desk, board and bell. False: no memory. */
+CHI_PRIVATE bool record_set_add(struct record *r, const struct env_share *share, uint32_t depth);
+/* The desk is closed, if it is one. */
+CHI_PRIVATE void record_set_drop(struct record *r, int64_t desk);
+
+CHI_INLINE bool record_reads(const struct record *r)
+{
+  return r->tape.mode == TAPE_READS;
+}
+
+#endif
+
+/* ---- sources/attach.h ---- */
+/* attach.h - what a client and a node say to each other over their link, outside shared memory. */
+#ifndef CHI_ATTACH_H
+#define CHI_ATTACH_H
+
+#define ATTACH_VERSION 1u
+
+enum attach_op {
+  ATTACH_HELLO,  /* -> page (read); figures of the node */
+  ATTACH_BELLS,  /* id: first worker -> bells, at most ATTACH_BELLS_MAX, in order */
+  ATTACH_LEASE,  /* kind, size -> id: chunk; segment (write), none if it was leased here before */
+  ATTACH_RETURN, /* id: chunk */
+  ATTACH_QUEUE,  /* thread: a number for it -> id: queue; desk (write), board (read), bell */
+  ATTACH_CLOSE   /* id: queue */
+};
+
+#define ATTACH_BELLS_MAX 64u
+
+struct attach_request {
+  uint32_t version, op, kind, id;
+  uint64_t size, thread;
+};
+
+struct attach_reply {
+  int32_t rc;
+  uint32_t id;
+  uint64_t size;
+  uint64_t boot;                       /* of this run of the node */
+  uint64_t spin_ns;                    /* how long a waiting client may look before it sleeps */
+  uint32_t workers, fast, slow, depth;
+  uint32_t nodes, chunks;              /* nodes of the cluster; chunk numbers are below chunks */
+  char text[400];                      /* what went wrong */
+};
+
+/* Read by clients: how to wake whom. */
+struct attach_page {
+  uint32_t version, workers;
+  uint64_t boot;
+  uint32_t unused[12];
+  struct bell_word worker[];
+};
 
 #endif
 
@@ -1326,6 +1684,10 @@ CHI_INLINE void task_copy_out(const struct task_plan *plan, const chi_task *copy
 /* What log lines call a task: "task=ID", or "task=NODE/BOOT/SEQUENCE/CONTAINER" of one that is
  * known to several nodes, to all of them alike. Returns buf. */
 CHI_PRIVATE const char *task_label(const chi_ctx *ctx, char *buf, size_t size);
+
+/* A hash of the OUT fields of a copy: of values, not of what lies between them. Of a buffer it is
+ * the size. */
+CHI_PRIVATE uint64_t task_hash_out(const chi_type *type, const chi_task *copy);
 
 CHI_PRIVATE void task_list_push(struct task_list *l, chi_ctx *ctx); /* through node.next */
 CHI_PRIVATE chi_ctx *task_list_pop(struct task_list *l);
@@ -2159,6 +2521,13 @@ CHI_PRIVATE chi_ctx *worker_record(struct worker *w, uint32_t size);
 CHI_PRIVATE void worker_record_free(struct worker *w, chi_ctx *ctx);
 /* Takes a lane entry that was sent as raw and whose pool is ready now. Network worker. */
 CHI_PRIVATE void worker_accept_raw(struct worker *w, struct task_raw *raw);
+/* Where the header of a client's task is to be read. */
+CHI_INLINE const chi_task *worker_header(const struct worker_crew *crew, chi_task *shared)
+{
+  struct env *env = crew->env;
+  return CHI_LIKELY(!env->memory) ? shared
+                                  : env->memory(env, ENV_MEMORY_TASK, shared, sizeof *shared);
+}
 /* Completes a raw entry with a code instead. */
 CHI_PRIVATE void worker_refuse_raw(struct worker *w, struct task_raw *raw, int rc);
 /* An id for a task that begins inside the node. */
@@ -3625,7 +3994,7 @@ CHI_PRIVATE void text_put_string(const char *text, size_t max, chi_put_fn *put, 
 #ifndef CHI_CONFIG_H
 #define CHI_CONFIG_H
 
-#define CONFIG_KEY_COUNT 25
+#define CONFIG_KEY_COUNT 26
 #define CONFIG_POOLS_MAX 4096  /* entries of compose: keeps the search for doubles short */
 #define CONFIG_PARAMS_MAX 256  /* parameters of one entry, for the same reason */
 #define CONFIG_HOSTS_MAX 65536 /* nodes of a cluster */
@@ -3638,6 +4007,7 @@ enum config_type {
   CONFIG_LEVEL,    /* int */
   CONFIG_POLICY,   /* int */
   CONFIG_SECURITY, /* int */
+  CONFIG_SWITCH,   /* int: 0 or 1 */
   CONFIG_PATH,     /* char[CHI_PATH_MAX], may be empty */
   CONFIG_NAME      /* char[CHI_NAME_MAX]; empty: not set */
 };
@@ -3661,7 +4031,7 @@ CHI_PRIVATE const struct config_key *config_key_at(size_t i);
 /* The key of that name, or NULL. */
 CHI_PRIVATE const struct config_key *config_find_key(const char *name);
 CHI_PRIVATE bool config_key_is_text(const struct config_key *key);
-/* Whether its values are words, one of which may have an older spelling. */
+/* Its value is one of a few words, of which one may have an older spelling. */
 CHI_PRIVATE bool config_key_is_word(const struct config_key *key);
 /* What the key wants, in words: perhaps in buf, of CONFIG_EXPECTED_MAX bytes. */
 CHI_PRIVATE const char *config_key_expected(const struct config_key *key, char *buf);
@@ -3913,61 +4283,6 @@ CHI_PRIVATE bool rng_chance(struct rng *rng, uint32_t ppm);
 
 #endif
 
-/* ---- sources/hash.h ---- */
-/* hash.h - mixing, hashing and checksums; equal results on every machine and compiler. */
-#ifndef CHI_HASH_H
-#define CHI_HASH_H
-
-/* Spreads x over all 64 bits; one to one, and 0 stays 0. For keys that come as integers. */
-CHI_INLINE uint64_t hash_mix64(uint64_t x)
-{
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
-/* The XXH64 hash of size bytes at data (NULL is fine for none). Not for keeping secrets. */
-CHI_PRIVATE uint64_t hash_bytes(const void *data, size_t size, uint64_t seed);
-
-/* The CRC-32C (Castagnoli) of size bytes at data, continued from that of the bytes before them, 0
- * at the start: crc(b, crc(a, 0)) is the sum of a followed by b. Finds every burst of errors up to
- * 32 bits. Uses the processor's instruction where there is one. */
-CHI_PRIVATE uint32_t hash_crc32c(uint32_t crc, const void *data, size_t size);
-
-/* The same without the instruction. */
-CHI_PRIVATE uint32_t hash_crc32c_portable(uint32_t crc, const void *data, size_t size);
-
-/* A hash of a sequence of values that grows for as long as one likes: what a trace amounts to.
- * Equal sequences of calls with equal values give equal hashes, and no others are likely to. */
-struct hash_stream {
-  uint64_t state, count;
-};
-
-/* Begins with the empty sequence. */
-CHI_INLINE void hash_stream_init(struct hash_stream *stream, uint64_t seed)
-{
-  *stream = (struct hash_stream){seed, 0};
-}
-
-/* Appends one integer. */
-CHI_INLINE void hash_stream_u64(struct hash_stream *stream, uint64_t value)
-{
-  stream->state = hash_mix64((stream->state ^ value) + 0x9e3779b97f4a7c15u);
-  stream->count++;
-}
-
-/* Appends a string of bytes as one value: "ab" and "c" differ from "a" and "bc". Never give it a
- * struct with padding. */
-CHI_PRIVATE void hash_stream_bytes(struct hash_stream *stream, const void *data, size_t size);
-
-/* The hash of the sequence so far; more may follow. */
-CHI_INLINE uint64_t hash_stream_finish(const struct hash_stream *stream)
-{
-  return hash_mix64(stream->state + stream->count);
-}
-
-#endif
-
 /* ---- sources/real_cluster.h ---- */
 #ifndef CHI_OMIT_REAL
 /* real_cluster.h - clusters of real nodes behind the handle chi_cluster: "local:" and "hostfile:".
@@ -4197,6 +4512,7 @@ CHI_PRIVATE void real_spin_slept(struct real_spin *s, uint64_t took);
 #include <pthread.h>
 
 struct real_thread_crew;
+struct record;
 
 /* The thread of one worker. */
 struct real_thread {
@@ -4212,12 +4528,16 @@ struct real_thread {
   uint32_t patience; /* how many those will be after one more try that didn't pay */
 };
 
-/* All threads of a node. Set the first six, the rest to 0. */
+/* All threads of a node. Set those before `thread`, the rest to 0. */
 struct real_thread_crew {
   struct real_env *env;
   struct runtime *runtime;
   uint64_t spin_window_ns;
   uint32_t spinners; /* so many of its threads may spin at a time */
+  /* One thread, which does this, instead of one for each worker; or NULL. See real_single. */
+  void (*single)(struct real_thread *t);
+  struct real_single *all; /* its own */
+  struct record *record;   /* where what it does is written down; or NULL */
   /* Called by the network worker before each step. */
   void (*turn)(void *arg);
   void *arg;
@@ -4246,6 +4566,28 @@ CHI_PRIVATE bool real_thread_inside(const struct real_thread_crew *crew);
  * Other faults go where they went before. CHI_EINVAL where the system refuses. */
 #define REAL_THREAD_OVERRUN_STATUS 70
 CHI_PRIVATE int real_thread_guard(void);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_single.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_single.h - all workers of a node stepped by one thread, in turn. */
+#ifndef CHI_REAL_SINGLE_H
+#define CHI_REAL_SINGLE_H
+
+#ifndef CHI_OMIT_REAL
+
+/* The thread sleeps in the network worker's loop, which is woken by the bells and files of all. */
+
+/* Before real_thread_start: makes it so, and lets the loop be woken by the bells of all workers.
+ * CHI_ENOMEM. */
+CHI_PRIVATE int real_single_prepare(struct real_thread_crew *crew);
+/* After real_thread_join, or instead of real_thread_start. */
+CHI_PRIVATE void real_single_end(struct real_thread_crew *crew);
+/* The loop's sleep is over: the network worker is awake; the others are when they are needed. */
+CHI_PRIVATE void real_single_awake(const struct real_thread_crew *crew);
 
 #endif
 #endif
@@ -4589,6 +4931,34 @@ CHI_PRIVATE void real_link_hang_up(env_link link);
  * of this machine's; 0 if there are no hosts. May wait for name servers. CHI_ECONFIG: *err names
  * those in question. */
 CHI_PRIVATE int real_host_find(const chi_config *config, uint32_t *node, chi_error *err);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_record.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_record.h - the file that a node is recorded in. */
+#ifndef CHI_REAL_RECORD_H
+#define CHI_REAL_RECORD_H
+
+#ifndef CHI_OMIT_REAL
+
+struct real_record {
+  int fd; /* -1: none */
+};
+
+/* Makes the file, which nobody but its owner may read, in place of one that is there, unless
+ * another process is recording to it. The store is good until real_record_close. CHI_EACCES and the
+ * like, with *err. */
+CHI_PRIVATE int real_record_make(struct real_record *f, const char *path, struct tape_store *store,
+                                 chi_error *err);
+/* Opens one to be read. */
+CHI_PRIVATE CHI_UNUSED int real_record_find(struct real_record *f, const char *path,
+                                            struct tape_store *store, chi_error *err);
+/* How a record ends: the number of its items, and their hash. False: it is not complete. */
+CHI_PRIVATE CHI_UNUSED bool real_record_tail(const char *path, uint64_t *items, uint64_t *hash);
+CHI_PRIVATE void real_record_close(struct real_record *f);
 
 #endif
 #endif
@@ -5605,6 +5975,40 @@ CHI_PRIVATE CHI_UNUSED int sim_cluster_schedule(chi_cluster *c, const struct sim
 #endif
 #endif /* CHI_OMIT_SIM */
 
+/* ---- sim/sim_replay.h ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_replay.h - a recorded node lives again: the same core, with a tape for a world.
+ *
+ * Behind the node there is nothing but memory. What it was told is told again, and what it says is
+ * compared with what it said then; the first difference ends it. */
+#ifndef CHI_SIM_REPLAY_H
+#define CHI_SIM_REPLAY_H
+
+struct sim_replay_options {
+  struct tape_store store;
+  const chi_module *const *modules; /* that the node may have had linked in */
+  uint32_t module_count;
+  /* Finds any other module by its name; NULL: there are none. */
+  int (*load)(void *arg, const char *name, const chi_module **out, chi_error *err);
+  /* Each line of the node's log; may be NULL. */
+  void (*log)(void *arg, int level, const char *line);
+  void *arg;
+};
+
+struct sim_replay_report {
+  enum tape_end end;
+  chi_error why; /* unless it is complete */
+  char instance[CHI_NAME_MAX + 16];
+  uint64_t items, hash; /* of what was replayed */
+};
+
+/* Replays a record from its beginning. The report's end is never TAPE_GOES_ON. */
+CHI_PRIVATE CHI_UNUSED void sim_replay_run(const struct sim_replay_options *options,
+                                           struct sim_replay_report *report);
+
+#endif
+#endif /* CHI_OMIT_SIM */
+
 /* ---- sim/sim_clock.h ---- */
 #ifndef CHI_OMIT_SIM
 /* sim_clock.h - the clocks of a simulated machine, which drift and jump against virtual time. */
@@ -5897,6 +6301,1237 @@ CHI_PRIVATE void sim_host_trace(struct env *env, int what, uint64_t a, uint64_t 
 #endif
 #endif /* CHI_OMIT_SIM */
 
+/* ---- sources/record.c ---- */
+/* record.c - a node on a tape: everything it hears from the world, and all it says. */
+
+#include <stdio.h>
+
+#define RECORD_MESSAGE_MAX (UINT64_C(1) << 33) /* bytes of one, more than any node sends */
+
+#define RECORD_KIND(name, number, text)                                                            \
+  case RECORD_##name:                                                                              \
+    return text;
+static const char *record_name(int kind)
+{
+  switch ((enum record_kind)kind) {
+    RECORD_KINDS(RECORD_KIND)
+  case RECORD_NONE:
+    break;
+  }
+  return NULL;
+}
+#undef RECORD_KIND
+
+/* ---- lists ----------------------------------------------------------------------------------- */
+
+void *record_list_add(struct record *r, struct record_list *list, size_t size)
+{
+  const struct alloc *alloc = &r->base->alloc;
+  if (list->count == list->room) {
+    uint32_t room = list->room ? list->room * 2 : 64;
+    void *bigger = alloc_get(alloc, room * size);
+    if (!bigger)
+      return NULL;
+    if (list->count)
+      memcpy(bigger, list->item, list->count * size);
+    alloc_put(alloc, list->item, list->room * size);
+    list->item = bigger;
+    list->room = room;
+  }
+  return (char *)list->item + list->count++ * size;
+}
+
+static void record_list_free(struct record *r, struct record_list *list, size_t size)
+{
+  alloc_put(&r->base->alloc, list->item, list->room * size);
+  *list = (struct record_list){NULL, 0, 0};
+}
+
+struct record_flight record_list_take(struct record_list *list, const void *what, uint64_t number)
+{
+  struct record_flight *f = list->item, found = {NULL, 0};
+  uint32_t at = 0;
+  while (at < list->count && (what ? f[at].what != what : f[at].number != number))
+    at++;
+  if (at == list->count)
+    return found;
+  found = f[at];
+  list->count--;
+  memmove(&f[at], &f[at + 1], (list->count - at) * sizeof *f);
+  return found;
+}
+
+/* ---- begin and end --------------------------------------------------------------------------- */
+
+int record_open(struct env *base, struct record **out)
+{
+  struct record *r = alloc_zero(&base->alloc, sizeof *r);
+  if (!r)
+    return CHI_ENOMEM;
+  r->base = base;
+  r->set_end = &r->set;
+  r->tape.name = record_name;
+  record_env_init(r);
+  *out = r;
+  return CHI_OK;
+}
+
+void record_close(struct record *r)
+{
+  const struct alloc *alloc = &r->base->alloc;
+  while (r->set)
+    record_set_drop(r, r->set->desk);
+  alloc_put(alloc, r->task, r->task_room);
+  record_list_free(r, &r->segment, sizeof(struct record_segment));
+  record_list_free(r, &r->bell, sizeof(env_bell));
+  record_list_free(r, &r->io, sizeof(struct record_flight));
+  record_list_free(r, &r->parcel, sizeof(struct record_flight));
+  alloc_put(alloc, r, sizeof *r);
+}
+
+struct env *record_env(struct record *r)
+{
+  return &r->env;
+}
+
+const struct tape *record_tape(const struct record *r)
+{
+  return &r->tape;
+}
+
+/* ---- the head -------------------------------------------------------------------------------- */
+
+static void record_keys(struct tape *t, chi_config *config)
+{
+  struct config_value value;
+  char name[CHI_NAME_MAX] = "";
+  for (size_t i = 0; i < CONFIG_KEY_COUNT; i++) {
+    const struct config_key *key = config_key_at(i);
+    snprintf(name, sizeof name, "%s", key->name);
+    config_get(config, key, &value);
+    tape_text(t, name, sizeof name);
+    tape_u64(t, &value.number);
+    tape_text(t, value.text, sizeof value.text);
+    if (strcmp(name, key->name) != 0)
+      tape_lose(t, TAPE_FOREIGN, "the key %.64s of the configuration is not known here", name);
+    else if (config_key_is_text(key) && strlen(value.text) >= CHI_NAME_MAX &&
+             key->type != CONFIG_PATH)
+      tape_lose(t, TAPE_DAMAGED, "an impossible value of %s", key->name);
+    if (t->end != TAPE_GOES_ON)
+      return;
+    if (t->mode == TAPE_READS)
+      config_put(config, key, &value);
+  }
+}
+
+static void record_hosts(struct tape *t, chi_config *config)
+{
+  uint64_t count = config->host_count;
+  chi_host host = {{0}, {0}};
+  tape_u64(t, &count);
+  for (uint64_t i = 0; i < count && t->end == TAPE_GOES_ON; i++) {
+    if (t->mode == TAPE_WRITES)
+      host = config->hosts[i];
+    tape_text(t, host.name, sizeof host.name);
+    tape_text(t, host.address, sizeof host.address);
+    if (t->mode == TAPE_READS && chi_config_add_host(config, host.name, host.address) != CHI_OK)
+      tape_lose(t, TAPE_DAMAGED, "an impossible host");
+  }
+}
+
+static void record_params(struct tape *t, chi_compose_entry *entry)
+{
+  uint64_t count = entry->param_count;
+  char name[CHI_NAME_MAX] = "", value[CHI_PATH_MAX] = "";
+  tape_u64(t, &count);
+  for (uint64_t i = 0; i < count && t->end == TAPE_GOES_ON; i++) {
+    if (t->mode == TAPE_WRITES) {
+      snprintf(name, sizeof name, "%s", entry->params[i].name);
+      snprintf(value, sizeof value, "%s", entry->params[i].value);
+    }
+    tape_text(t, name, sizeof name);
+    tape_text(t, value, sizeof value);
+    if (t->mode == TAPE_READS && chi_config_add_param(entry, name, value) != CHI_OK)
+      tape_lose(t, TAPE_DAMAGED, "an impossible parameter");
+  }
+}
+
+static void record_pool(struct tape *t, chi_config *config, uint64_t i)
+{
+  chi_compose_entry entry, *at = &entry;
+  uint64_t major, minor;
+  memset(&entry, 0, sizeof entry);
+  if (t->mode == TAPE_WRITES)
+    at = &config->compose[i];
+  entry = *at;
+  major = entry.pool_major;
+  minor = entry.pool_minor;
+  tape_text(t, entry.mod_name, sizeof entry.mod_name);
+  tape_text(t, entry.pool_name, sizeof entry.pool_name);
+  tape_text(t, entry.pool_query, sizeof entry.pool_query);
+  tape_u64(t, &major);
+  tape_u64(t, &minor);
+  if (t->mode == TAPE_READS &&
+      chi_config_add_pool(config, entry.mod_name, entry.pool_name, entry.pool_query,
+                          (uint32_t)major, (uint32_t)minor, &at) != CHI_OK)
+    tape_lose(t, TAPE_DAMAGED, "an impossible pool");
+  else
+    record_params(t, at);
+}
+
+static void record_head(struct tape *t, struct record_head *h)
+{
+  uint64_t node = h->node, modules = h->module_count, pools = h->config.compose_count;
+  tape_in(t, RECORD_HEAD);
+  tape_text(t, h->instance, sizeof h->instance);
+  tape_u64(t, &node);
+  tape_u64(t, &modules);
+  if (modules > RECORD_MODULES)
+    tape_lose(t, TAPE_DAMAGED, "%llu modules", (unsigned long long)modules);
+  h->node = (uint32_t)node;
+  h->module_count = (uint32_t)modules;
+  for (uint64_t i = 0; i < modules && t->end == TAPE_GOES_ON; i++)
+    tape_text(t, h->module[i], sizeof h->module[i]);
+  record_keys(t, &h->config);
+  record_hosts(t, &h->config);
+  tape_u64(t, &pools);
+  for (uint64_t i = 0; i < pools && t->end == TAPE_GOES_ON; i++)
+    record_pool(t, &h->config, i);
+}
+
+int record_write(struct record *r, const struct tape_store *store,
+                 const struct runtime_options *options)
+{
+  struct record_head *h;
+  int rc = options->module_count > RECORD_MODULES ? CHI_ETOOBIG : tape_write(&r->tape, store);
+  r->records = true;
+  if (rc != CHI_OK)
+    return rc;
+  h = alloc_zero(&r->base->alloc, sizeof *h);
+  if (!h)
+    return CHI_ENOMEM;
+  h->config = *options->config; /* its lists stay the caller's */
+  h->node = options->node;
+  h->module_count = options->module_count;
+  snprintf(h->instance, sizeof h->instance, "%s", options->instance);
+  for (uint32_t i = 0; i < h->module_count; i++)
+    snprintf(h->module[i], sizeof h->module[i], "%s", options->modules[i]->name);
+  record_head(&r->tape, h);
+  alloc_put(&r->base->alloc, h, sizeof *h);
+  return r->tape.failed;
+}
+
+bool record_read(struct record *r, const struct tape_store *store, void (*lost)(void *arg),
+                 void *arg, struct record_head *head)
+{
+  memset(head, 0, sizeof *head);
+  chi_config_init(&head->config);
+  if (!tape_read(&r->tape, store))
+    return false;
+  record_head(&r->tape, head);
+  r->tape.lost = lost;
+  r->tape.arg = arg;
+  return r->tape.end == TAPE_GOES_ON;
+}
+
+/* ---- lanes ----------------------------------------------------------------------------------- */
+
+bool record_set_add(struct record *r, const struct env_share *share, uint32_t depth)
+{
+  struct record_set *s = alloc_zero(&r->base->alloc, sizeof *s);
+  struct record_segment *desk = (struct record_segment *)r->segment.item + share[0].segment.handle;
+  struct lane_board *board = share[1].segment.base;
+  if (!s)
+    return false;
+  s->desk = share[0].segment.handle;
+  s->number = ++r->sets;
+  s->outside = desk->base.base;
+  s->bell = share[2].bell;
+  for (uint32_t k = 0; k < LANE_KINDS; k++) {
+    lane_in_init(&s->in[k], s->outside, &s->taken, (enum lane_kind)k);
+    lane_out_init(&s->out[k], share[0].segment.base, board, (enum lane_kind)k);
+  }
+  lane_done_out_init(&s->done, board, depth);
+  *r->set_end = s;
+  r->set_end = &s->next;
+  return true;
+}
+
+void record_set_drop(struct record *r, int64_t desk)
+{
+  struct record_set **at = &r->set;
+  while (*at && (*at)->desk != desk)
+    at = &(*at)->next;
+  struct record_set *s = *at;
+  if (!s)
+    return;
+  *at = s->next;
+  if (!*at)
+    r->set_end = at;
+  alloc_put(&r->base->alloc, s, sizeof *s);
+}
+
+/* A client that keeps to the rules never finds the node's desk full. */
+static bool record_lane_room(const struct lane_out *o)
+{
+  return o->tail - mark_get(o->taken) < LANE_ENTRIES;
+}
+
+static bool record_lane_copy(struct record *r, struct record_set *s, uint32_t kind)
+{
+  bool copied = false;
+  struct lane_entry e;
+  enum lane_op op;
+  while (record_lane_room(&s->out[kind]) && lane_take(&s->in[kind], &e, &op)) {
+    uint64_t v[] = {s->number, kind, (uint64_t)op, e.ref, e.slot};
+    record_values(r, RECORD_LANE, v, CHI_COUNT(v));
+    copied = lane_put(&s->out[kind], op, e.ref, e.slot);
+    CHI_ASSERT(copied);
+  }
+  return copied;
+}
+
+/* The node's own look at the client's word finds nothing: it is on the node's desk. */
+static void record_wake(struct record *r, struct record_set *s)
+{
+  struct lane_done done;
+  bool some = false;
+  while (lane_done_pop(&s->done, &done))
+    some = true;
+  if (some && bell_wanted(&s->outside->client, &s->rung))
+    r->base->bell_ring(r->base, s->bell);
+}
+
+bool record_exchange(struct record *r)
+{
+  bool copied = false;
+  if (!r)
+    return false;
+  for (struct record_set *s = r->set; s; s = s->next) {
+    record_wake(r, s);
+    for (uint32_t k = 0; k < LANE_KINDS; k++)
+      copied |= record_lane_copy(r, s, k);
+  }
+  return copied;
+}
+
+static void record_play_lane(struct record *r)
+{
+  uint64_t v[5] = {0};
+  record_values(r, RECORD_LANE, v, CHI_COUNT(v));
+  struct record_set *s = r->set;
+  while (s && s->number != v[0])
+    s = s->next;
+  if (!s || v[1] >= LANE_KINDS || v[2] > LANE_CANCEL || !record_lane_room(&s->out[v[1]]))
+    tape_lose(&r->tape, TAPE_DAMAGED, "an entry for a lane that is not there, or full");
+  else
+    lane_put(&s->out[v[1]], (enum lane_op)v[2], v[3], (uint32_t)v[4]);
+}
+
+/* ---- what is done to a node ------------------------------------------------------------------ */
+
+void record_values(struct record *r, int kind, uint64_t *value, uint32_t count)
+{
+  tape_in(&r->tape, kind);
+  for (uint32_t i = 0; i < count; i++)
+    tape_u64(&r->tape, &value[i]);
+}
+
+void record_opened(struct record *r, int rc)
+{
+  if (!r)
+    return;
+  tape_out(&r->tape, RECORD_OPENED);
+  tape_say(&r->tape, (uint64_t)rc);
+  tape_said(&r->tape);
+}
+
+static bool record_worker(struct record *r, const struct runtime *rt, uint64_t worker)
+{
+  CHI_ASSERT(runtime_worker_count(rt) <= RECORD_WORKERS);
+  if (worker < runtime_worker_count(rt))
+    return true;
+  tape_lose(&r->tape, TAPE_DAMAGED, "a worker that there is not");
+  return false;
+}
+
+bool record_step(struct record *r, struct runtime *rt, uint32_t worker, uint64_t now,
+                 uint32_t budget, uint64_t *deadline)
+{
+  uint64_t v[] = {worker, now, budget};
+  if (!r)
+    return runtime_step(rt, worker, now, budget, deadline);
+  record_values(r, RECORD_STEP, v, CHI_COUNT(v));
+  if (!record_worker(r, rt, v[0]) || v[2] == 0)
+    return false;
+  bool more = runtime_step(rt, (uint32_t)v[0], v[1], (uint32_t)v[2], deadline);
+  tape_out(&r->tape, RECORD_STEPPED);
+  tape_say(&r->tape, more);
+  tape_say(&r->tape, *deadline);
+  tape_said(&r->tape);
+  return more;
+}
+
+bool record_may_sleep(struct record *r, struct runtime *rt, uint32_t worker)
+{
+  uint64_t v = worker;
+  if (!r)
+    return runtime_may_sleep(rt, worker);
+  record_values(r, RECORD_SLEEP, &v, 1);
+  if (!record_worker(r, rt, v))
+    return false;
+  if (r->asleep[v])
+    tape_lose(&r->tape, TAPE_DAMAGED, "a worker that goes to sleep twice");
+  r->asleep[v] = true;
+  bool may = runtime_may_sleep(rt, (uint32_t)v);
+  tape_out(&r->tape, RECORD_ASLEEP);
+  tape_say(&r->tape, may);
+  tape_said(&r->tape);
+  return may;
+}
+
+void record_awake(struct record *r, struct runtime *rt, uint32_t worker)
+{
+  uint64_t v = worker;
+  if (r)
+    record_values(r, RECORD_AWAKE, &v, 1);
+  if (r && !record_worker(r, rt, v))
+    return;
+  if (r)
+    r->asleep[v] = false;
+  runtime_awake(rt, (uint32_t)v);
+}
+
+void record_stop(struct record *r, struct runtime *rt, uint64_t grace_ns)
+{
+  if (r)
+    record_values(r, RECORD_STOP, &grace_ns, 1);
+  runtime_stop(rt, grace_ns);
+}
+
+void record_on_connect(struct record *r, struct runtime *rt, env_link link,
+                       const struct env_peer *peer)
+{
+  uint64_t v[] = {(uint64_t)link, peer->uid, peer->pid};
+  if (r)
+    record_values(r, RECORD_CONNECT, v, CHI_COUNT(v));
+  const struct env_peer who = {(uint32_t)v[1], (uint32_t)v[2]};
+  runtime_on_connect(rt, (env_link)v[0], &who);
+}
+
+void record_on_request(struct record *r, struct runtime *rt, env_link link, const void *message,
+                       size_t size)
+{
+  uint64_t v[] = {(uint64_t)link, size};
+  char copy[ENV_MESSAGE_MAX];
+  if (!r) {
+    runtime_on_request(rt, link, message, size);
+    return;
+  }
+  record_values(r, RECORD_REQUEST, v, CHI_COUNT(v));
+  if (v[1] > sizeof copy) {
+    tape_lose(&r->tape, TAPE_DAMAGED, "a request that is too long");
+    return;
+  }
+  if (message)
+    memcpy(copy, message, size);
+  tape_bytes(&r->tape, copy, v[1]);
+  runtime_on_request(rt, (env_link)v[0], copy, (size_t)v[1]);
+}
+
+void record_on_hangup(struct record *r, struct runtime *rt, env_link link)
+{
+  uint64_t v = (uint64_t)link;
+  if (r)
+    record_values(r, RECORD_HANGUP, &v, 1);
+  runtime_on_hangup(rt, (env_link)v);
+}
+
+void record_on_message(struct record *r, struct runtime *rt, const struct env_frame *frame,
+                       uint32_t count)
+{
+  uint64_t v = count;
+  if (r)
+    record_values(r, RECORD_MESSAGE, &v, 1);
+  for (uint32_t i = 0; r && i < count; i++) {
+    uint64_t size = frame[i].size;
+    tape_u64(&r->tape, &size);
+    tape_bytes(&r->tape, (void *)(uintptr_t)frame[i].data, size);
+  }
+  runtime_on_message(rt, frame, count);
+}
+
+static void record_play_message(struct record *r, struct runtime *rt)
+{
+  const struct alloc *alloc = &r->base->alloc;
+  struct env_frame frame[ENV_FRAMES_MAX];
+  uint64_t count = 0, n = 0, all = 0;
+  record_values(r, RECORD_MESSAGE, &count, 1);
+  if (count > ENV_FRAMES_MAX) {
+    tape_lose(&r->tape, TAPE_DAMAGED, "a message of too many frames");
+    return;
+  }
+  for (; n < count; n++) {
+    uint64_t size = 0;
+    tape_u64(&r->tape, &size);
+    all += size < RECORD_MESSAGE_MAX ? size : RECORD_MESSAGE_MAX;
+    void *data = all < RECORD_MESSAGE_MAX ? alloc_get(alloc, (size_t)size + 1) : NULL;
+    if (!data)
+      tape_lose(&r->tape, TAPE_DAMAGED, "no memory for a frame of %llu bytes",
+                (unsigned long long)size);
+    else
+      tape_bytes(&r->tape, data, size);
+    frame[n] = (struct env_frame){data, size};
+  }
+  runtime_on_message(rt, frame, (uint32_t)count);
+  for (n = 0; n < count; n++)
+    alloc_put(alloc, (void *)(uintptr_t)frame[n].data, (size_t)frame[n].size + 1);
+}
+
+void record_on_peer(struct record *r, struct runtime *rt, uint32_t peer, bool connected)
+{
+  uint64_t v[] = {peer, connected};
+  if (r)
+    record_values(r, RECORD_PEER, v, CHI_COUNT(v));
+  if (r && v[0] >= r->peers)
+    tape_lose(&r->tape, TAPE_DAMAGED, "a node that is not in the list of hosts");
+  else
+    runtime_on_peer(rt, (uint32_t)v[0], v[1] != 0);
+}
+
+void record_on_sent(struct record *r, struct runtime *rt, void *parcel)
+{
+  uint64_t number = 0;
+  if (r && parcel)
+    number = record_list_take(&r->parcel, parcel, 0).number;
+  if (r)
+    record_values(r, RECORD_SENT, &number, 1);
+  if (r && record_reads(r))
+    parcel = record_list_take(&r->parcel, NULL, number).what;
+  if (parcel)
+    runtime_on_sent(rt, parcel);
+  else if (r)
+    tape_lose(&r->tape, TAPE_DAMAGED, "a parcel that was not sent");
+}
+
+void record_flush(struct record *r)
+{
+  if (r)
+    tape_flush(&r->tape);
+}
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
+static void record_figures(struct record *r, struct runtime *rt)
+{
+  struct runtime_view view;
+  runtime_inspect(rt, &view);
+  tape_out(&r->tape, RECORD_FIGURES);
+  tape_say(&r->tape, (uint64_t)runtime_state(rt));
+  tape_say(&r->tape, view.pools);
+  tape_say(&r->tape, view.tasks_open);
+  tape_say(&r->tape, view.credit);
+  tape_say(&r->tape, r->gets);
+  tape_say(&r->tape, r->puts);
+  for (uint32_t i = 0; i < runtime_worker_count(rt); i++)
+    tape_say(&r->tape, runtime_worker_done(rt, i));
+  tape_said(&r->tape);
+}
+
+int record_finish(struct record *r, struct runtime *rt)
+{
+  if (r->tape.mode != TAPE_WRITES)
+    return r->tape.failed;
+  record_figures(r, rt);
+  tape_finish(&r->tape);
+  return r->tape.failed;
+}
+
+bool record_play(struct record *r, struct runtime *rt)
+{
+  static const struct env_peer nobody = {0, 0};
+  uint64_t deadline = 0;
+  int kind = tape_next(&r->tape);
+  switch (kind) {
+  case RECORD_NONE:
+    return false;
+  case RECORD_STEP:
+    record_step(r, rt, 0, 0, 0, &deadline);
+    break;
+  case RECORD_SLEEP:
+    record_may_sleep(r, rt, 0);
+    break;
+  case RECORD_AWAKE:
+    record_awake(r, rt, 0);
+    break;
+  case RECORD_STOP:
+    record_stop(r, rt, 0);
+    break;
+  case RECORD_CONNECT:
+    record_on_connect(r, rt, 0, &nobody);
+    break;
+  case RECORD_REQUEST:
+    record_on_request(r, rt, 0, NULL, 0);
+    break;
+  case RECORD_HANGUP:
+    record_on_hangup(r, rt, 0);
+    break;
+  case RECORD_MESSAGE:
+    record_play_message(r, rt);
+    break;
+  case RECORD_PEER:
+    record_on_peer(r, rt, 0, false);
+    break;
+  case RECORD_SENT:
+    record_on_sent(r, rt, NULL);
+    break;
+  case RECORD_LANE:
+    record_play_lane(r);
+    break;
+  case RECORD_FIGURES:
+    record_figures(r, rt);
+    break;
+  default:
+    tape_lose(&r->tape, TAPE_DAMAGED, "item %llu, {%s}, is not what begins anything",
+              (unsigned long long)r->tape.items, record_name(kind) ? record_name(kind) : "?");
+    return false;
+  }
+  return true;
+}
+
+#undef RECORD_MESSAGE_MAX
+
+/* ---- sources/record_seam.c ---- */
+/* record_seam.c - the seam of a node that is recorded or replayed: every call of it is an item. */
+
+static struct record *record_of(struct env *env)
+{
+  return env->self;
+}
+
+/* The result of the call whose output came before. */
+static int record_result(struct record *r, int64_t *rc)
+{
+  uint64_t value = (uint64_t)*rc;
+  record_values(r, RECORD_RESULT, &value, 1);
+  *rc = (int64_t)value;
+  if (record_reads(r) && (*rc > 1 || *rc < INT16_MIN))
+    tape_lose(&r->tape, TAPE_DAMAGED, "a result that cannot be: %lld", (long long)*rc);
+  return (int)*rc;
+}
+
+/* Only memory stands behind a replay: where it is short, that says nothing about the record. */
+static void record_check_own(struct record *r, int rc, const char *what)
+{
+  if (rc != CHI_OK)
+    tape_lose(&r->tape, TAPE_FOREIGN, "cannot be replayed here: %s: %s", what, chi_status_text(rc));
+}
+
+/* ---- memory, time, lines --------------------------------------------------------------------- */
+
+static void *record_get(void *arg, size_t size)
+{
+  struct record *r = arg;
+  void *p = NULL;
+  uint64_t number = ++r->gets;
+  if (record_reads(r) && tape_next(&r->tape) == RECORD_NO_MEMORY) {
+    record_values(r, RECORD_NO_MEMORY, &number, 1);
+    return NULL;
+  }
+  p = r->base->alloc.get(r->base->alloc.arg, size);
+  if (!p && record_reads(r))
+    record_check_own(r, CHI_ENOMEM, "private memory");
+  if (!p)
+    record_values(r, RECORD_NO_MEMORY, &number, 1);
+  return p;
+}
+
+static void record_put(void *arg, void *p, size_t size)
+{
+  struct record *r = arg;
+  r->puts++;
+  r->base->alloc.put(r->base->alloc.arg, p, size);
+}
+
+static uint64_t record_clock(struct env *env)
+{
+  struct record *r = record_of(env);
+  uint64_t value = record_reads(r) ? 0 : r->base->clock(r->base);
+  record_values(r, RECORD_CLOCK, &value, 1);
+  return value;
+}
+
+static uint64_t record_random(struct env *env)
+{
+  struct record *r = record_of(env);
+  uint64_t value = record_reads(r) ? 0 : r->base->random(r->base);
+  record_values(r, RECORD_RANDOM, &value, 1);
+  return value;
+}
+
+static uint64_t record_wall(struct env *env)
+{
+  struct record *r = record_of(env);
+  uint64_t value = record_reads(r) ? 0 : r->base->wall(r->base);
+  record_values(r, RECORD_WALL, &value, 1);
+  return value;
+}
+
+static void record_log(struct env *env, int level, const char *line)
+{
+  struct record *r = record_of(env);
+  tape_out(&r->tape, RECORD_LOG);
+  tape_say(&r->tape, (uint64_t)level);
+  tape_say_bytes(&r->tape, line, strlen(line));
+  tape_said(&r->tape);
+  r->base->log(r->base, level, line);
+}
+
+static void record_trace(struct env *env, int what, uint64_t a, uint64_t b, uint64_t c)
+{
+  struct record *r = record_of(env);
+  tape_out(&r->tape, RECORD_TRACE);
+  tape_say(&r->tape, (uint64_t)what);
+  tape_say(&r->tape, a);
+  tape_say(&r->tape, b);
+  tape_say(&r->tape, c);
+  tape_said(&r->tape);
+  if (r->base->trace)
+    r->base->trace(r->base, what, a, b, c);
+}
+
+static int record_stack_open(struct env *env, size_t size, struct env_stack *out)
+{
+  struct record *r = record_of(env);
+  uint64_t rc = 0;
+  if (!record_reads(r))
+    rc = (uint64_t)(int64_t)r->base->stack_open(r->base, size, out);
+  record_values(r, RECORD_STACK, &rc, 1);
+  if (record_reads(r) && rc == 0)
+    record_check_own(r, r->base->stack_open(r->base, size, out), "a stack");
+  return (int)rc;
+}
+
+static void record_stack_close(struct env *env, struct env_stack *stack)
+{
+  struct record *r = record_of(env);
+  tape_out(&r->tape, RECORD_STACK_CLOSE);
+  tape_said(&r->tape);
+  r->base->stack_close(r->base, stack);
+}
+
+/* ---- shared memory --------------------------------------------------------------------------- */
+
+static struct record_segment *record_segment_at(struct record *r, int64_t handle)
+{
+  CHI_ASSERT(handle >= 0 && handle < r->segment.count);
+  return (struct record_segment *)r->segment.item + handle;
+}
+
+/* A place that is free, or a new one; -1: no memory. */
+static int64_t record_segment_place(struct record *r)
+{
+  struct record_segment *s = r->segment.item;
+  for (uint32_t i = 0; i < r->segment.count; i++)
+    if (!s[i].base.base)
+      return i;
+  s = record_list_add(r, &r->segment, sizeof *s);
+  if (!s)
+    return -1;
+  *s = (struct record_segment){.own = NULL};
+  return r->segment.count - 1;
+}
+
+static bool record_is_desk(uint64_t size, int access)
+{
+  return access == ENV_SHARED_WRITE && size == (sizeof(struct lane_desk) + 4095) / 4096 * 4096;
+}
+
+static int record_segment_make(struct record *r, const char *name, uint64_t size, int access,
+                               struct env_segment *out)
+{
+  const struct alloc *alloc = &r->base->alloc;
+  int64_t place = record_segment_place(r);
+  if (place < 0)
+    return CHI_ENOMEM;
+  struct record_segment *s = record_segment_at(r, place);
+  s->own = NULL;
+  if (r->records && record_is_desk(size, access)) {
+    s->own = alloc_zero(alloc, (size_t)size);
+    if (!s->own)
+      return CHI_ENOMEM;
+  }
+  int rc = r->base->segment_open(r->base, name, size, access, &s->base);
+  if (rc != CHI_OK) {
+    alloc_put(alloc, s->own, (size_t)size);
+    *s = (struct record_segment){.own = NULL};
+    return rc;
+  }
+  *out = (struct env_segment){s->own ? s->own : s->base.base, size, place};
+  return CHI_OK;
+}
+
+static int record_segment_open(struct env *env, const char *name, uint64_t size, int access,
+                               struct env_segment *out)
+{
+  struct record *r = record_of(env);
+  int64_t rc = CHI_OK;
+  tape_out(&r->tape, RECORD_SEGMENT_OPEN);
+  tape_say_bytes(&r->tape, name, strlen(name));
+  tape_say(&r->tape, size);
+  tape_say(&r->tape, (uint64_t)access);
+  tape_said(&r->tape);
+  if (!record_reads(r))
+    rc = record_segment_make(r, name, size, access, out);
+  record_result(r, &rc);
+  if (record_reads(r) && rc == CHI_OK)
+    record_check_own(r, record_segment_make(r, name, size, access, out), "shared memory");
+  return (int)rc;
+}
+
+static void record_segment_say(struct record *r, int kind, const struct env_segment *segment)
+{
+  tape_out(&r->tape, kind);
+  tape_say(&r->tape, (uint64_t)segment->handle);
+  tape_said(&r->tape);
+}
+
+static void record_segment_close(struct env *env, struct env_segment *segment)
+{
+  struct record *r = record_of(env);
+  struct record_segment *s = record_segment_at(r, segment->handle);
+  record_segment_say(r, RECORD_SEGMENT_CLOSE, segment);
+  record_set_drop(r, segment->handle);
+  alloc_put(&r->base->alloc, s->own, (size_t)segment->size);
+  r->base->segment_close(r->base, &s->base);
+  *s = (struct record_segment){.own = NULL};
+}
+
+static void record_segment_discard(struct env *env, struct env_segment *segment)
+{
+  struct record *r = record_of(env);
+  record_segment_say(r, RECORD_SEGMENT_DISCARD, segment);
+  r->base->segment_discard(r->base, &record_segment_at(r, segment->handle)->base);
+}
+
+static int record_segment_restore(struct env *env, struct env_segment *segment)
+{
+  struct record *r = record_of(env);
+  struct env_segment *base = &record_segment_at(r, segment->handle)->base;
+  int64_t rc = CHI_OK;
+  record_segment_say(r, RECORD_SEGMENT_RESTORE, segment);
+  if (!record_reads(r))
+    rc = r->base->segment_restore(r->base, base);
+  record_result(r, &rc);
+  if (record_reads(r) && rc == CHI_OK)
+    record_check_own(r, r->base->segment_restore(r->base, base), "shared memory");
+  return (int)rc;
+}
+
+/* Where an address is in the memory of clients. */
+static int64_t record_segment_of(const struct record *r, const char *at)
+{
+  const struct record_segment *s = r->segment.item;
+  for (uint32_t i = 0; i < r->segment.count; i++)
+    if (s[i].base.base && at >= (char *)s[i].base.base &&
+        at < (char *)s[i].base.base + s[i].base.size)
+      return i;
+  return -1;
+}
+
+/* A copy of a task, which the client cannot change any more. */
+static const void *record_task(struct record *r, const void *at, uint64_t size)
+{
+  const struct alloc *alloc = &r->base->alloc;
+  if (size > r->task_room) {
+    alloc_put(alloc, r->task, r->task_room);
+    r->task = alloc_get(alloc, (size_t)size);
+    r->task_room = r->task ? (size_t)size : 0;
+    if (!r->task)
+      r->tape.failed = CHI_ENOMEM; /* from here on there is no record */
+    if (!r->task && record_reads(r))
+      record_check_own(r, CHI_ENOMEM, "private memory");
+  }
+  if (!r->task)
+    return at;
+  if (!record_reads(r))
+    memcpy(r->task, at, (size_t)size);
+  tape_bytes(&r->tape, r->task, size);
+  return r->task;
+}
+
+static const void *record_memory(struct env *env, int what, void *at, uint64_t size)
+{
+  struct record *r = record_of(env);
+  int64_t place = r->tape.mode == TAPE_OFF ? -1 : record_segment_of(r, at);
+  if (place < 0)
+    return at;
+  const struct env_segment *base = &record_segment_at(r, place)->base;
+  uint64_t offset = (uint64_t)((char *)at - (char *)base->base);
+  size = size < base->size - offset ? size : base->size - offset;
+  tape_out(&r->tape, what == ENV_MEMORY_RETURN ? RECORD_RETURNS : RECORD_TAKES);
+  tape_say(&r->tape, (uint64_t)place);
+  tape_say(&r->tape, offset);
+  tape_say(&r->tape, size);
+  if (what == ENV_MEMORY_RETURN)
+    tape_say(&r->tape, hash_bytes(at, (size_t)size, size));
+  tape_said(&r->tape);
+  if (what == ENV_MEMORY_TASK)
+    return record_task(r, at, size);
+  if (what == ENV_MEMORY_BUFFER)
+    tape_bytes(&r->tape, at, size);
+  return at;
+}
+
+/* ---- bells ----------------------------------------------------------------------------------- */
+
+static env_bell *record_bell_at(const struct record *r, env_bell bell)
+{
+  env_bell *b = r->bell.item;
+  for (uint32_t i = 0; i < r->bell.count; i++)
+    if (b[i] == bell)
+      return &b[i];
+  return NULL;
+}
+
+static uint64_t record_bell_number(const struct record *r, env_bell bell)
+{
+  const env_bell *at = record_bell_at(r, bell);
+  CHI_ASSERT(at);
+  return (uint64_t)(at - (const env_bell *)r->bell.item);
+}
+
+static int record_bell_make(struct record *r, env_bell *out)
+{
+  env_bell *at = record_bell_at(r, ENV_NO_BELL);
+  if (!at)
+    at = record_list_add(r, &r->bell, sizeof *at);
+  if (!at)
+    return CHI_ENOMEM;
+  *at = ENV_NO_BELL;
+  int rc = r->base->bell_open(r->base, out);
+  if (rc == CHI_OK)
+    *at = *out;
+  return rc;
+}
+
+static int record_bell_open(struct env *env, env_bell *out)
+{
+  struct record *r = record_of(env);
+  uint64_t rc = 0;
+  if (!record_reads(r))
+    rc = (uint64_t)(int64_t)record_bell_make(r, out);
+  record_values(r, RECORD_BELL, &rc, 1);
+  if (record_reads(r) && rc == 0)
+    record_check_own(r, record_bell_make(r, out), "a bell");
+  return (int)rc;
+}
+
+static void record_bell_say(struct record *r, int kind, env_bell bell)
+{
+  tape_out(&r->tape, kind);
+  tape_say(&r->tape, record_bell_number(r, bell));
+  tape_said(&r->tape);
+}
+
+static void record_bell_close(struct env *env, env_bell bell)
+{
+  struct record *r = record_of(env);
+  record_bell_say(r, RECORD_BELL_CLOSE, bell);
+  *record_bell_at(r, bell) = ENV_NO_BELL;
+  r->base->bell_close(r->base, bell);
+}
+
+static void record_bell_ring(struct env *env, env_bell bell)
+{
+  struct record *r = record_of(env);
+  record_bell_say(r, RECORD_BELL_RING, bell);
+  if (!record_reads(r))
+    r->base->bell_ring(r->base, bell);
+}
+
+/* ---- links ----------------------------------------------------------------------------------- */
+
+/* The answer by which a client gets a queue: see attach.h. */
+static int record_look_for_queue(struct record *r, const void *message, size_t size,
+                                  const struct env_share *share, uint32_t count)
+{
+  struct attach_reply reply;
+  if (count != 3 || size != sizeof reply || share[0].kind != ENV_SHARE_SEGMENT_WRITE ||
+      share[1].kind != ENV_SHARE_SEGMENT_READ || share[2].kind != ENV_SHARE_BELL)
+    return CHI_OK;
+  memcpy(&reply, message, sizeof reply);
+  return record_set_add(r, share, reply.depth) ? CHI_OK : CHI_ENOMEM;
+}
+
+static int record_link_reply(struct env *env, env_link link, const void *message, size_t size,
+                             const struct env_share *shares, uint32_t count)
+{
+  struct record *r = record_of(env);
+  struct env_share share[ENV_SHARES_MAX];
+  int64_t rc = CHI_OK;
+  CHI_ASSERT(count <= ENV_SHARES_MAX);
+  tape_out(&r->tape, RECORD_LINK_REPLY);
+  tape_say(&r->tape, (uint64_t)link);
+  tape_say_bytes(&r->tape, message, size);
+  for (uint32_t i = 0; i < count; i++) {
+    bool bell = shares[i].kind == ENV_SHARE_BELL;
+    share[i] = shares[i];
+    tape_say(&r->tape, (uint64_t)shares[i].kind);
+    tape_say(&r->tape, bell ? record_bell_number(r, shares[i].bell)
+                            : (uint64_t)shares[i].segment.handle);
+    if (!bell)
+      share[i].segment = record_segment_at(r, shares[i].segment.handle)->base;
+  }
+  tape_said(&r->tape);
+  rc = record_look_for_queue(r, message, size, shares, count); /* before the client can use it */
+  if (rc == CHI_OK && !record_reads(r))
+    rc = r->base->link_reply(r->base, link, message, size, share, count);
+  return record_result(r, &rc);
+}
+
+static void record_link_close(struct env *env, env_link link)
+{
+  struct record *r = record_of(env);
+  tape_out(&r->tape, RECORD_LINK_CLOSE);
+  tape_say(&r->tape, (uint64_t)link);
+  tape_said(&r->tape);
+  if (!record_reads(r))
+    r->base->link_close(r->base, link);
+}
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+static void record_io_say(struct record *r, int kind, uint32_t worker, const struct env_io *io)
+{
+  struct tape *t = &r->tape;
+  tape_out(t, kind);
+  tape_say(t, worker);
+  tape_say(t, (uint64_t)io->op);
+  if (io->path)
+    tape_say_bytes(t, io->path, strlen(io->path));
+  else
+    tape_say(t, (uint64_t)io->file);
+  if (io->path && io->path2)
+    tape_say_bytes(t, io->path2, strlen(io->path2));
+  tape_say(t, io->flags);
+  tape_say(t, io->offset);
+  tape_say(t, io->size);
+  if (kind == RECORD_IO_SUBMIT && io->op == ENV_IO_WRITE)
+    tape_say(t, hash_bytes(io->buf, (size_t)io->size, io->size));
+  tape_said(t);
+}
+
+/* What an operation gave, with the data that was read. */
+static void record_io_result(struct record *r, struct env_io *io)
+{
+  uint64_t result = (uint64_t)io->result;
+  tape_u64(&r->tape, &result);
+  io->result = (int64_t)result;
+  if (io->op != ENV_IO_READ || io->result <= 0)
+    return;
+  if (result > io->size)
+    tape_lose(&r->tape, TAPE_DAMAGED, "an operation that read more than it asked for");
+  else
+    tape_bytes(&r->tape, io->buf, result);
+}
+
+/* It comes back to the same worker. */
+static uint64_t record_io_number(uint32_t worker, uint64_t flight)
+{
+  return (uint64_t)worker << 48 | flight;
+}
+
+static int record_io_submit(struct env *env, uint32_t worker, struct env_io *io)
+{
+  struct record *r = record_of(env);
+  int64_t rc = CHI_OK;
+  record_io_say(r, RECORD_IO_SUBMIT, worker, io);
+  struct record_flight *f = record_list_add(r, &r->io, sizeof *f);
+  if (!f)
+    rc = CHI_ENOMEM;
+  else
+    *f = (struct record_flight){io, record_io_number(worker, ++r->flights)};
+  if (!record_reads(r) && f)
+    rc = r->base->io_submit(r->base, worker, io);
+  if (record_result(r, &rc) != CHI_OK && f)
+    r->io.count--; /* it was the last */
+  if (rc == 1)
+    record_io_result(r, io);
+  return (int)rc;
+}
+
+static bool record_io_blocks(struct env *env, uint32_t worker, const struct env_io *io)
+{
+  struct record *r = record_of(env);
+  int64_t rc = 0;
+  record_io_say(r, RECORD_IO_BLOCKS, worker, io);
+  if (!record_reads(r))
+    rc = r->base->io_blocks(r->base, worker, io);
+  return record_result(r, &rc) != 0;
+}
+
+/* One that is under way, by the number of its submission. */
+static struct env_io *record_io_completed(struct record *r, uint32_t worker, struct env_io *io)
+{
+  struct record_flight f = {0};
+  uint64_t number = 0;
+  if (io)
+    f = record_list_take(&r->io, io, 0);
+  number = f.number;
+  tape_u64(&r->tape, &number);
+  if (record_reads(r))
+    f = record_list_take(&r->io, NULL, number);
+  if (f.number == 0 || f.number >> 48 != worker)
+    tape_lose(&r->tape, TAPE_DAMAGED, "a completed operation that was not under way");
+  return f.what;
+}
+
+static struct env_io *record_io_reap(struct env *env, uint32_t worker)
+{
+  struct record *r = record_of(env);
+  struct env_io *first = record_reads(r) ? NULL : r->base->io_reap(r->base, worker);
+  struct env_io *io = first, **end = &first;
+  uint64_t count = 0;
+  for (const struct env_io *n = first; n; n = n->next)
+    count++;
+  record_values(r, RECORD_REAP, &count, 1);
+  for (uint64_t i = 0; i < count; i++) {
+    struct env_io *done = record_io_completed(r, worker, io);
+    io = io ? io->next : NULL;
+    if (!done)
+      break;
+    record_io_result(r, done);
+    *end = done;
+    end = &done->next;
+  }
+  *end = NULL;
+  return first;
+}
+
+/* ---- modules and nodes ----------------------------------------------------------------------- */
+
+/* Why something failed, for those who tell people. */
+static int record_error(struct record *r, int64_t *rc, chi_error *err)
+{
+  if (record_result(r, rc) == CHI_OK)
+    return CHI_OK;
+  err->code = (int)*rc;
+  tape_text(&r->tape, err->text, sizeof err->text);
+  return (int)*rc;
+}
+
+static int record_module_load(struct env *env, const char *name, const chi_module **out,
+                              chi_error *err)
+{
+  struct record *r = record_of(env);
+  int64_t rc = CHI_OK;
+  tape_out(&r->tape, RECORD_MODULE_LOAD);
+  tape_say_bytes(&r->tape, name, strlen(name));
+  tape_said(&r->tape);
+  if (!record_reads(r))
+    rc = r->base->module_load(r->base, name, out, err);
+  record_error(r, &rc, err);
+  if (record_reads(r) && rc == CHI_OK && r->base->module_load(r->base, name, out, err) != CHI_OK)
+    tape_lose(&r->tape, TAPE_FOREIGN, "cannot be replayed without module \"%s\": %s", name,
+              err->text);
+  return (int)rc;
+}
+
+static int record_net_open(struct env *env, const chi_host *hosts, uint32_t count, uint32_t self,
+                           uint32_t port, chi_error *err)
+{
+  struct record *r = record_of(env);
+  int64_t rc = CHI_OK;
+  tape_out(&r->tape, RECORD_NET_OPEN);
+  tape_say(&r->tape, count);
+  tape_say(&r->tape, self);
+  tape_say(&r->tape, port);
+  tape_said(&r->tape);
+  if (!record_reads(r))
+    rc = r->base->net_open(r->base, hosts, count, self, port, err);
+  r->peers = rc == CHI_OK || record_reads(r) ? count : 0;
+  return record_error(r, &rc, err);
+}
+
+static void record_net_close(struct env *env)
+{
+  struct record *r = record_of(env);
+  tape_out(&r->tape, RECORD_NET_CLOSE);
+  tape_said(&r->tape);
+  if (!record_reads(r))
+    r->base->net_close(r->base);
+}
+
+static int record_net_send(struct env *env, uint32_t peer, const struct env_frame *frame,
+                           uint32_t count, void *parcel)
+{
+  struct record *r = record_of(env);
+  int64_t rc = CHI_OK;
+  tape_out(&r->tape, RECORD_NET_SEND);
+  tape_say(&r->tape, peer);
+  for (uint32_t i = 0; i < count; i++) {
+    tape_say(&r->tape, frame[i].size);
+    tape_say(&r->tape, hash_bytes(frame[i].data, (size_t)frame[i].size, frame[i].size));
+  }
+  tape_said(&r->tape);
+  struct record_flight *f = parcel ? record_list_add(r, &r->parcel, sizeof *f) : NULL;
+  if (f)
+    *f = (struct record_flight){parcel, ++r->flights};
+  else if (parcel)
+    rc = CHI_EBUSY;
+  if (!record_reads(r) && rc == CHI_OK)
+    rc = r->base->net_send(r->base, peer, frame, count, parcel);
+  if (record_result(r, &rc) != CHI_OK && f)
+    r->parcel.count--; /* it was the last */
+  return (int)rc;
+}
+
+static void record_net_reset(struct env *env, uint32_t peer)
+{
+  struct record *r = record_of(env);
+  tape_out(&r->tape, RECORD_NET_RESET);
+  tape_say(&r->tape, peer);
+  tape_said(&r->tape);
+  if (!record_reads(r))
+    r->base->net_reset(r->base, peer);
+}
+
+void record_env_init(struct record *r)
+{
+  r->env = (struct env){
+      .version = ENV_VERSION,
+      .self = r,
+      .alloc = {record_get, record_put, r},
+      .clock = record_clock,
+      .random = record_random,
+      .log = record_log,
+      .trace = record_trace,
+      .stack_open = record_stack_open,
+      .stack_close = record_stack_close,
+      .segment_open = record_segment_open,
+      .segment_close = record_segment_close,
+      .segment_discard = record_segment_discard,
+      .segment_restore = record_segment_restore,
+      .bell_open = record_bell_open,
+      .bell_close = record_bell_close,
+      .bell_ring = record_bell_ring,
+      .link_reply = record_link_reply,
+      .link_close = record_link_close,
+      .io_submit = record_io_submit,
+      .io_blocks = record_io_blocks,
+      .io_reap = record_io_reap,
+      .module_load = record_module_load,
+      .alive = r->base->alive,
+      .wall = record_wall,
+      .net_open = record_net_open,
+      .net_close = record_net_close,
+      .net_send = record_net_send,
+      .net_reset = record_net_reset,
+      .memory = record_memory,
+  };
+}
+
 /* ---- sources/runtime.c ---- */
 /* runtime.c - one node: open, step, drain, close. Wires the parts together: the story starts here.
  *
@@ -5958,10 +7593,10 @@ static struct worker *runtime_network(const struct runtime *rt)
 static void runtime_on_raw(void *arg, struct task_raw *raw)
 {
   struct runtime *rt = arg;
-  const chi_task *shared = shm_resolve(raw->queue->table, raw->ref, sizeof *shared);
+  chi_task *shared = shm_resolve(raw->queue->table, raw->ref, sizeof *shared);
   chi_pool_id id = {0, 0};
   if (shared)
-    memcpy(&id, &shared->pool, sizeof id);
+    memcpy(&id, &worker_header(&rt->crew, shared)->pool, sizeof id);
   struct pool *p = directory_find(&rt->directory, id);
   if (p && p->state == POOL_CREATING) {
     pool_park(p, &raw->node);
@@ -17604,6 +19239,20 @@ CHI_APART void worker_count_failure(struct worker *w, int rc)
   tally_add(&w->failed[code < WORKER_CODES ? code : 0], 1);
 }
 
+/* For who records: what a client is given. */
+CHI_APART static void worker_tell_result(const struct worker *w, const chi_ctx *ctx)
+{
+  struct env *env = w->crew->env;
+  const chi_type *type = ctx->method->plan.type;
+  worker_trace(w, ENV_TRACE_RESULT, ctx, task_hash_out(type, ctx->task));
+  for (uint32_t i = 0; i < type->field_count; i++) {
+    const chi_field *f = &type->fields[i];
+    const chi_bulk *bulk = (const void *)((const char *)ctx->task + f->offset);
+    if (f->kind == CHI_KIND_bulk && (f->dir & CHI_DIR_OUT) && bulk->data && bulk->size)
+      env->memory(env, ENV_MEMORY_RETURN, bulk->data, bulk->size);
+  }
+}
+
 /* kept: its place in the container is kept for another. */
 static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc, bool kept)
 {
@@ -17611,6 +19260,8 @@ static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc, bool 
   worker_trace(w, ENV_TRACE_COMPLETE, ctx, (uint64_t)(int64_t)rc);
   if (ctx->origin == TASK_FROM_CLIENT)
     task_copy_out(&ctx->method->plan, ctx->task, ctx->shared);
+  if (CHI_UNLIKELY(w->crew->env->memory != NULL) && ctx->origin == TASK_FROM_CLIENT)
+    worker_tell_result(w, ctx);
   tally_add(&w->ended, 1);
   if (CHI_UNLIKELY(rc != CHI_OK))
     worker_count_failure(w, rc);
@@ -18120,6 +19771,33 @@ static inline chi_ctx *worker_record_of(struct worker *w, struct queue *q, struc
   return ctx;
 }
 
+CHI_APART static void worker_tell_buffers(const struct worker *w, const chi_type *type,
+                                          const void *copy)
+{
+  struct env *env = w->crew->env;
+  for (uint32_t i = 0; i < type->field_count; i++) {
+    const chi_field *f = &type->fields[i];
+    chi_bulk bulk;
+    if (f->kind != CHI_KIND_bulk)
+      continue;
+    memcpy(&bulk, (const char *)copy + f->offset, sizeof bulk);
+    if (bulk.size > 0)
+      env->memory(env, ENV_MEMORY_BUFFER, bulk.data, bulk.size);
+  }
+}
+
+/* As task_copy_in, for who records what is read. */
+CHI_APART static int worker_copy_told(const struct worker *w, const struct task_plan *plan,
+                                      const struct worker_offer *offer, chi_task *copy)
+{
+  struct env *env = w->crew->env;
+  const chi_task *stable = env->memory(env, ENV_MEMORY_TASK, offer->shared, plan->type->size);
+  int rc = task_copy_in(plan, offer->raw->queue->table, &offer->header, stable, copy);
+  if (rc == CHI_OK)
+    worker_tell_buffers(w, plan->type, copy);
+  return rc;
+}
+
 /* Makes the record of a task whose pool is ready; it is the one found last. */
 static int worker_prepare(struct worker *w, const struct worker_offer *offer, struct method *m,
                           chi_ctx **out)
@@ -18142,7 +19820,10 @@ static int worker_prepare(struct worker *w, const struct worker_offer *offer, st
   chi_ctx *ctx = worker_record_of(w, q, m, raw->slot, raw->tag);
   if (!ctx)
     return CHI_ENOMEM;
-  rc = task_copy_in(&m->plan, q->table, header, offer->shared, ctx->task);
+  if (CHI_UNLIKELY(w->crew->env->memory != NULL))
+    rc = worker_copy_told(w, &m->plan, offer, ctx->task);
+  else
+    rc = task_copy_in(&m->plan, q->table, header, offer->shared, ctx->task);
   if (rc != CHI_OK) {
     worker_record_free(w, ctx);
     return rc;
@@ -18176,7 +19857,7 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
     return;
   }
   chi_task *header = &offer.header;
-  *header = *offer.shared;
+  *header = *worker_header(w->crew, offer.shared);
   header->rc = CHI_OK;
   bool admin = pool_id_equal(header->pool, CHI_ADMIN_POOL);
   if (mark_get(&w->crew->draining) && !admin) {
@@ -18235,7 +19916,7 @@ static bool worker_accept_brief(struct worker *w, struct queue *q, const struct 
                            .method = e->method};
   const struct pool_entry *p = worker_pool(w, header.pool);
   if (!p || p->state != POOL_READY || !w->local.here || w->kind != WORKER_FAST ||
-      mark_get(&w->crew->draining) || mark_get(&q->gone))
+      mark_get(&w->crew->draining) || mark_get(&q->gone) || w->crew->env->memory)
     return false;
   struct method *m = module_method(p->pool->module, e->method);
   if (!m || (m->def->flags & METHOD_OF_NODES) || method_is_slow(m, 0, 0) ||
@@ -23247,6 +24928,40 @@ const char *task_label(const chi_ctx *ctx, char *buf, size_t size)
   return buf;
 }
 
+static void task_hash_value(struct hash_stream *hash, const chi_field *f, const char *at)
+{
+  if (f->kind == CHI_KIND_str) {
+    hash_stream_bytes(hash, at, strnlen(at, f->size));
+  } else if (f->kind == CHI_KIND_bulk) {
+    hash_stream_bytes(hash, at + offsetof(chi_bulk, size), sizeof(uint64_t));
+  } else if (!f->elem) {
+    hash_stream_bytes(hash, at, f->size);
+  } else {
+    for (uint32_t i = 0; i < f->elem->field_count; i++) /* to TASK_NESTED levels */
+      task_hash_value(hash, &f->elem->fields[i], at + f->elem->fields[i].offset);
+  }
+}
+
+uint64_t task_hash_out(const chi_type *type, const chi_task *copy)
+{
+  struct hash_stream hash;
+  hash_stream_init(&hash, type->id);
+  for (uint32_t i = 0; i < type->field_count; i++) {
+    const chi_field *f = &type->fields[i];
+    uint32_t count = 1;
+    if (!(f->dir & CHI_DIR_OUT))
+      continue;
+    if (f->kind == CHI_KIND_array) {
+      memcpy(&count, (const char *)copy + f->count_offset, sizeof count);
+      count = count < f->room ? count : f->room;
+      hash_stream_u64(&hash, count);
+    }
+    for (uint32_t k = 0; k < count; k++)
+      task_hash_value(&hash, f, (const char *)copy + f->offset + (size_t)k * f->size);
+  }
+  return hash_stream_finish(&hash);
+}
+
 void task_list_push(struct task_list *l, chi_ctx *ctx)
 {
   ctx->node.next = NULL;
@@ -24747,7 +26462,8 @@ static bool reader_parse(struct reader *r, const struct config_key *key,
     if (config_text_valid(key, out->text))
       return true;
     found.text = out->text;
-  } else if (value->kind == READER_TEXT || value->kind == READER_NUMBER) {
+  } else if (value->kind == READER_TEXT || value->kind == READER_NUMBER ||
+             (value->kind == READER_BOOL && key->type == CONFIG_SWITCH)) {
     if (config_parse(key, value->text, &out->number))
       return true;
   }
@@ -25485,6 +27201,7 @@ static const struct config_key config_keys[] = {
     {"workers.slow_threads", NULL, CONFIG_AT(slow_threads), CONFIG_COUNT, 1, 1024, 0},
     {"workers.process_reaper_threads", "1", CONFIG_AT(process_reaper_threads), CONFIG_COUNT, 1,
      1024, 0},
+    {"workers.single_thread", "false", CONFIG_AT(single_thread), CONFIG_SWITCH, 0, 1, 0},
     {"memory.main_segment_size", "1G", CONFIG_AT(main_segment_size), CONFIG_SIZE, 4 * CONFIG_MI,
      256 * CONFIG_TI, 1},
     {"memory.client_data_segment_size", "512M", CONFIG_AT(client_data_segment_size), CONFIG_SIZE,
@@ -25535,6 +27252,7 @@ static const struct config_word config_levels[] = {
     {"debug", CHI_LOG_DEBUG},  {"info", CHI_LOG_INFO},   {"warning", CHI_LOG_WARNING},
     {"warn", CHI_LOG_WARNING}, {"error", CHI_LOG_ERROR}, {NULL, 0},
 };
+static const struct config_word config_switches[] = {{"false", 0}, {"true", 1}, {NULL, 0}};
 static const struct config_word config_policies[] = {
     {"round_robin", CHI_LANE_ROUND_ROBIN},
     {"map_by_pid_tid", CHI_LANE_BY_PID_TID},
@@ -25554,7 +27272,8 @@ CHI_PRIVATE bool config_key_is_text(const struct config_key *key)
 
 CHI_PRIVATE bool config_key_is_word(const struct config_key *key)
 {
-  return key->type == CONFIG_LEVEL || key->type == CONFIG_POLICY || key->type == CONFIG_SECURITY;
+  return key->type == CONFIG_LEVEL || key->type == CONFIG_POLICY ||
+         key->type == CONFIG_SECURITY || key->type == CONFIG_SWITCH;
 }
 
 static size_t config_room(const struct config_key *key)
@@ -25607,6 +27326,7 @@ static const struct config_word *config_words(const struct config_key *key)
 {
   return key->type == CONFIG_LEVEL    ? config_levels
          : key->type == CONFIG_POLICY ? config_policies
+         : key->type == CONFIG_SWITCH ? config_switches
                                       : config_securities;
 }
 
@@ -25713,6 +27433,8 @@ CHI_PRIVATE const char *config_key_expected(const struct config_key *key, char *
     return "round_robin, map_by_pid_tid or random";
   case CONFIG_SECURITY:
     return "optional or required";
+  case CONFIG_SWITCH:
+    return "true or false";
   case CONFIG_PATH:
     return "a path";
   case CONFIG_NAME:
@@ -26120,6 +27842,478 @@ void chi_config_print(const chi_config *config, void (*put)(void *arg, const cha
 #undef CONFIG_S
 #undef CONFIG_TIME_MAX
 #undef CONFIG_AT
+
+/* ---- sources/tape.c ---- */
+/* tape.c - what a node heard and did, item by item: written and read again by the same calls. */
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#define TAPE_HEAD 20u          /* mark, number, size, checksum of the content, of these four */
+#define TAPE_MARK 0x4b4c4231u  /* of a block */
+#define TAPE_LAST 0x444e4531u  /* of the last: the number of items and their hash */
+#define TAPE_NUMBER 'n'        /* tags of what is said */
+#define TAPE_STRING 's'
+#define TAPE_HASHED 'h'
+#define TAPE_SHOWN 300u        /* characters of an item, for people */
+
+/* ---- bytes ----------------------------------------------------------------------------------- */
+
+static void tape_put(unsigned char *to, uint64_t value, uint32_t bytes)
+{
+  for (uint32_t i = 0; i < bytes; i++)
+    to[i] = (unsigned char)(value >> (8 * i));
+}
+
+static uint64_t tape_get(const unsigned char *from, uint32_t bytes)
+{
+  uint64_t value = 0;
+  for (uint32_t i = bytes; i > 0; i--)
+    value = value << 8 | from[i - 1];
+  return value;
+}
+
+void tape_lose(struct tape *t, enum tape_end end, const char *fmt, ...)
+{
+  va_list args;
+  if (t->end == TAPE_GOES_ON || t->end == TAPE_COMPLETE) {
+    t->end = end;
+    t->why.code = CHI_ECORRUPT;
+    va_start(args, fmt);
+    vsnprintf(t->why.text, sizeof t->why.text, fmt, args);
+    va_end(args);
+  }
+  if (t->lost)
+    t->lost(t->arg);
+}
+
+/* ---- blocks ---------------------------------------------------------------------------------- */
+
+static void tape_store_write(struct tape *t, const void *data, size_t size)
+{
+  if (t->failed == CHI_OK)
+    t->failed = t->store.write(t->store.arg, data, size);
+}
+
+static void tape_block_write(struct tape *t, uint32_t mark)
+{
+  tape_put(t->head, mark, 4);
+  tape_put(t->head + 4, t->blocks, 4);
+  tape_put(t->head + 8, t->size, 4);
+  tape_put(t->head + 12, hash_crc32c(0, t->block, t->size), 4);
+  tape_put(t->head + 16, hash_crc32c(0, t->head, 16), 4);
+  tape_store_write(t, t->head, TAPE_HEAD);
+  tape_store_write(t, t->block, t->size);
+  t->blocks++;
+  t->size = 0;
+}
+
+void tape_flush(struct tape *t)
+{
+  if (t->mode == TAPE_WRITES && t->size > 0)
+    tape_block_write(t, TAPE_MARK);
+}
+
+void tape_finish(struct tape *t)
+{
+  tape_flush(t);
+  tape_put(t->block, t->items, 8);
+  tape_put(t->block + 8, hash_stream_finish(&t->hash), 8);
+  t->size = 16;
+  tape_block_write(t, TAPE_LAST);
+  t->mode = TAPE_OFF;
+}
+
+int tape_write(struct tape *t, const struct tape_store *store)
+{
+  unsigned char begin[12];
+  t->mode = TAPE_WRITES;
+  t->store = *store;
+  hash_stream_init(&t->hash, TAPE_VERSION);
+  memcpy(begin, TAPE_MAGIC, 8);
+  tape_put(begin + 8, TAPE_VERSION, 4);
+  tape_store_write(t, begin, sizeof begin);
+  return t->failed;
+}
+
+static bool tape_cannot_read(struct tape *t, int64_t rc)
+{
+  t->end = TAPE_FOREIGN;
+  error_set(&t->why, (int)rc, "cannot be read: %s", chi_status_text((int)rc));
+  return false;
+}
+
+bool tape_read(struct tape *t, const struct tape_store *store)
+{
+  unsigned char begin[12];
+  t->mode = TAPE_READS;
+  t->store = *store;
+  hash_stream_init(&t->hash, TAPE_VERSION);
+  int64_t n = store->read(store->arg, begin, sizeof begin);
+  if (n < 0)
+    return tape_cannot_read(t, n);
+  uint32_t version = (uint32_t)tape_get(begin + 8, 4);
+  if (n < (int64_t)sizeof begin || memcmp(begin, TAPE_MAGIC, 8) != 0) {
+    t->end = TAPE_FOREIGN;
+    error_set(&t->why, CHI_ECORRUPT, "is not a record of a node");
+    return false;
+  }
+  if (version != TAPE_VERSION) {
+    t->end = TAPE_FOREIGN;
+    error_set(&t->why, CHI_EVERSION, "is a record of version %u; this program reads version %u",
+              version, TAPE_VERSION);
+    return false;
+  }
+  t->place = sizeof begin;
+  return true;
+}
+
+bool tape_tail(const unsigned char *tail, uint64_t *items, uint64_t *hash)
+{
+  const unsigned char *end = tail + TAPE_HEAD;
+  *items = tape_get(end, 8);
+  *hash = tape_get(end + 8, 8);
+  return tape_get(tail, 4) == TAPE_LAST && tape_get(tail + 16, 4) == hash_crc32c(0, tail, 16) &&
+         tape_get(tail + 12, 4) == hash_crc32c(0, end, TAPE_TAIL - TAPE_HEAD);
+}
+
+/* The end that was written: the same number of items, and the same hash. */
+static void tape_reach_end(struct tape *t)
+{
+  uint64_t items = tape_get(t->block, 8), hash = tape_get(t->block + 8, 8);
+  if (t->size == 16 && items == t->items && hash == hash_stream_finish(&t->hash))
+    t->end = TAPE_COMPLETE;
+  else
+    tape_lose(t, TAPE_DIFFERS, "%llu items with hash %016llx were recorded, not %llu with %016llx",
+              (unsigned long long)items, (unsigned long long)hash, (unsigned long long)t->items,
+              (unsigned long long)hash_stream_finish(&t->hash));
+}
+
+/* Bytes of the file, all of them or none. False: it ends before. */
+static bool tape_store_read(struct tape *t, void *data, size_t size, const char *what)
+{
+  int64_t n = size ? t->store.read(t->store.arg, data, size) : 0;
+  if (n == (int64_t)size)
+    return true;
+  if (n < 0)
+    tape_lose(t, TAPE_DAMAGED, "cannot be read at byte %llu: %s", (unsigned long long)t->place,
+              chi_status_text((int)n));
+  else if (n > 0 || size == t->size)
+    tape_lose(t, TAPE_CUT, "the file ends at byte %llu, within the %s of block %u",
+              (unsigned long long)(t->place + (uint64_t)n), what, t->blocks);
+  else
+    tape_lose(t, TAPE_CUT, "the file ends after block %u, without an end of the record: the node "
+              "was killed, or is still running", t->blocks ? t->blocks - 1 : 0);
+  return false;
+}
+
+/* The next block. False, where lost comes back: there is none. */
+static bool tape_block_read(struct tape *t)
+{
+  if (t->end != TAPE_GOES_ON)
+    return false;
+  t->at = t->size = 0;
+  if (!tape_store_read(t, t->head, TAPE_HEAD, "head"))
+    return false;
+  uint32_t mark = (uint32_t)tape_get(t->head, 4), size = (uint32_t)tape_get(t->head + 8, 4);
+  uint64_t place = t->place;
+  t->place += TAPE_HEAD;
+  if (tape_get(t->head + 16, 4) != hash_crc32c(0, t->head, 16) || size > TAPE_BLOCK || size == 0 ||
+      tape_get(t->head + 4, 4) != t->blocks || (mark != TAPE_MARK && mark != TAPE_LAST)) {
+    tape_lose(t, TAPE_DAMAGED, "the head of block %u at byte %llu is damaged", t->blocks,
+              (unsigned long long)place);
+    return false;
+  }
+  t->size = size;
+  if (!tape_store_read(t, t->block, size, "content"))
+    return false;
+  t->place += size;
+  if (tape_get(t->head + 12, 4) != hash_crc32c(0, t->block, size)) {
+    tape_lose(t, TAPE_DAMAGED, "block %u at byte %llu is damaged: its checksum does not fit",
+              t->blocks, (unsigned long long)place);
+    return false;
+  }
+  t->blocks++;
+  if (mark == TAPE_LAST) {
+    t->at = size;
+    tape_reach_end(t);
+    return false;
+  }
+  return true;
+}
+
+/* ---- values ---------------------------------------------------------------------------------- */
+
+static void tape_move(struct tape *t, void *data, uint64_t size, bool hashed)
+{
+  unsigned char *p = data;
+  while (size > 0 && t->mode != TAPE_OFF) {
+    uint32_t room = t->mode == TAPE_WRITES ? TAPE_BLOCK - t->size : t->size - t->at;
+    if (room == 0) {
+      if (t->mode == TAPE_WRITES)
+        tape_flush(t);
+      else if (!tape_block_read(t))
+        break;
+      continue;
+    }
+    uint32_t n = size < room ? (uint32_t)size : room;
+    unsigned char *at = &t->block[t->mode == TAPE_WRITES ? t->size : t->at];
+    if (t->mode == TAPE_WRITES) {
+      memcpy(at, p, n);
+      t->size += n;
+    } else {
+      memcpy(p, at, n);
+      t->at += n;
+    }
+    if (hashed) /* where they cannot change any more */
+      hash_stream_bytes(&t->hash, at, n);
+    p += n;
+    size -= n;
+  }
+  if (size == 0)
+    return;
+  memset(p, 0, size);
+  if (t->mode == TAPE_READS)
+    tape_lose(t, TAPE_DAMAGED, "the record ends within an item");
+}
+
+void tape_bytes(struct tape *t, void *data, uint64_t size)
+{
+  if (t->mode != TAPE_OFF)
+    tape_move(t, data, size, true);
+}
+
+static uint32_t tape_shorten(unsigned char *to, uint64_t value)
+{
+  uint32_t n = 0;
+  for (; value >= 0x80; value >>= 7)
+    to[n++] = (unsigned char)(value | 0x80);
+  to[n++] = (unsigned char)value;
+  return n;
+}
+
+void tape_u64(struct tape *t, uint64_t *value)
+{
+  unsigned char byte[10];
+  if (t->mode == TAPE_WRITES) {
+    tape_move(t, byte, tape_shorten(byte, *value), false);
+    hash_stream_u64(&t->hash, *value);
+  } else if (t->mode == TAPE_READS) {
+    *value = 0;
+    for (uint32_t shift = 0; shift < 64; shift += 7) {
+      tape_move(t, byte, 1, false);
+      *value |= (uint64_t)(byte[0] & 0x7f) << shift;
+      if (byte[0] < 0x80) {
+        hash_stream_u64(&t->hash, *value);
+        return;
+      }
+    }
+    tape_lose(t, TAPE_DAMAGED, "a number that does not end");
+  }
+}
+
+void tape_text(struct tape *t, char *text, size_t room)
+{
+  uint64_t size = t->mode == TAPE_WRITES ? strnlen(text, room - 1) : 0;
+  tape_u64(t, &size);
+  if (size >= room) {
+    tape_lose(t, TAPE_DAMAGED, "a string of %llu bytes", (unsigned long long)size);
+    size = 0;
+  }
+  tape_bytes(t, text, size);
+  if (t->mode == TAPE_READS)
+    text[size] = '\0';
+}
+
+/* ---- items ----------------------------------------------------------------------------------- */
+
+int tape_next(struct tape *t)
+{
+  if (t->at == t->size && !tape_block_read(t))
+    return 0;
+  return t->block[t->at];
+}
+
+/* Reading: how the item at hand was recorded, for people. */
+static void tape_show_kind(struct tape *t, int kind, char *text, size_t room)
+{
+  const char *name = t->name ? t->name(kind) : NULL;
+  if (name)
+    snprintf(text, room, "%s", name);
+  else
+    snprintf(text, room, "an item of unknown kind %d", kind);
+}
+
+static void tape_show(struct tape *t, int kind, const unsigned char *said, uint32_t size,
+                      char *text, size_t room);
+
+/* The values of the output that comes next in the record. */
+static uint32_t tape_take_output(struct tape *t)
+{
+  uint64_t size = 0;
+  tape_u64(t, &size);
+  if (size > TAPE_SAID) {
+    tape_lose(t, TAPE_DAMAGED, "an output of %llu bytes", (unsigned long long)size);
+    size = 0;
+  }
+  tape_bytes(t, t->was, size);
+  return (uint32_t)size;
+}
+
+/* Inputs have even kinds, outputs odd ones; size: of the output that was recorded. */
+static void tape_differ(struct tape *t, int kind, int was, uint32_t size)
+{
+  char mine[TAPE_SHOWN], theirs[TAPE_SHOWN];
+  if (was & 1)
+    tape_show(t, was, t->was, size, theirs, sizeof theirs);
+  else
+    tape_show_kind(t, was, theirs, sizeof theirs);
+  if (kind & 1)
+    tape_show(t, kind, t->out, t->said, mine, sizeof mine);
+  else
+    tape_show_kind(t, kind, mine, sizeof mine);
+  tape_lose(t, TAPE_DIFFERS, "item %llu: recorded was {%s}, and now comes {%s}",
+            (unsigned long long)t->items, theirs, mine);
+}
+
+static void tape_kind(struct tape *t, int kind)
+{
+  unsigned char byte = (unsigned char)kind;
+  if (t->mode == TAPE_READS) {
+    int was = tape_next(t);
+    if (was == 0) {
+      tape_lose(t, TAPE_DIFFERS, "the record is at its end, and the node goes on");
+    } else if (was != kind) {
+      uint32_t size = 0;
+      if (was & 1) {
+        tape_move(t, &byte, 1, false);
+        size = tape_take_output(t);
+      }
+      tape_differ(t, kind, was, size);
+    }
+  }
+  tape_move(t, &byte, 1, false);
+  hash_stream_u64(&t->hash, (uint64_t)kind);
+  t->items++;
+}
+
+void tape_in(struct tape *t, int kind)
+{
+  CHI_ASSERT((kind & 1) == 0 && kind > 0 && kind < 256);
+  t->said = 0;
+  if (t->mode != TAPE_OFF)
+    tape_kind(t, kind);
+}
+
+void tape_out(struct tape *t, int kind)
+{
+  CHI_ASSERT((kind & 1) == 1 && kind > 0 && kind < 255);
+  t->out[0] = (unsigned char)kind;
+  t->said = 1;
+}
+
+static void tape_say_tagged(struct tape *t, unsigned char tag, uint64_t value, size_t more)
+{
+  CHI_ASSERT(t->said + 11 + more <= sizeof t->out);
+  t->out[t->said++] = tag;
+  t->said += tape_shorten(&t->out[t->said], value);
+}
+
+void tape_say(struct tape *t, uint64_t value)
+{
+  if (t->mode != TAPE_OFF)
+    tape_say_tagged(t, TAPE_NUMBER, value, 0);
+}
+
+void tape_say_bytes(struct tape *t, const void *data, size_t size)
+{
+  if (t->mode == TAPE_OFF)
+    return;
+  if (size > TAPE_SAID_LONG) {
+    tape_say_tagged(t, TAPE_HASHED, hash_bytes(data, size, size), 0);
+    return;
+  }
+  tape_say_tagged(t, TAPE_STRING, size, size);
+  if (size > 0)
+    memcpy(&t->out[t->said], data, size);
+  t->said += (uint32_t)size;
+}
+
+void tape_said(struct tape *t)
+{
+  uint64_t size = t->said - 1;
+  int kind = t->out[0];
+  if (t->mode == TAPE_OFF)
+    return;
+  memmove(t->out, t->out + 1, size);
+  t->said = (uint32_t)size;
+  tape_kind(t, kind);
+  if (t->mode == TAPE_WRITES) {
+    tape_u64(t, &size);
+    tape_bytes(t, t->out, size);
+    return;
+  }
+  uint32_t was = tape_take_output(t);
+  if (was != size || memcmp(t->was, t->out, size) != 0)
+    tape_differ(t, kind, kind, was);
+}
+
+/* ---- for people ------------------------------------------------------------------------------ */
+
+static uint64_t tape_lengthen(const unsigned char *from, uint32_t size, uint32_t *at)
+{
+  uint64_t value = 0;
+  for (uint32_t shift = 0; shift < 64 && *at < size; shift += 7) {
+    unsigned char byte = from[(*at)++];
+    value |= (uint64_t)(byte & 0x7f) << shift;
+    if (byte < 0x80)
+      break;
+  }
+  return value;
+}
+
+static size_t tape_show_string(const unsigned char *from, uint64_t size, char *text, size_t room)
+{
+  bool plain = size > 0;
+  for (uint64_t i = 0; i < size; i++)
+    plain = plain && from[i] >= 0x20 && from[i] < 0x7f;
+  int shown = (int)(size < 160 ? size : 160);
+  int n = plain ? snprintf(text, room, " \"%.*s\"", shown, (const char *)from)
+                : snprintf(text, room, " [%llu bytes: %016llx]", (unsigned long long)size,
+                           (unsigned long long)hash_bytes(from, size, size));
+  return n < 0 ? 0 : (size_t)n < room ? (size_t)n : room - 1;
+}
+
+/* An output with its values: numbers, strings, and bytes by their hash. */
+static void tape_show(struct tape *t, int kind, const unsigned char *said, uint32_t size,
+                      char *text, size_t room)
+{
+  uint32_t at = 0;
+  tape_show_kind(t, kind, text, room);
+  size_t n = strlen(text);
+  while (at < size && n + 1 < room) {
+    unsigned char tag = said[at++];
+    uint64_t value = tape_lengthen(said, size, &at);
+    if (tag == TAPE_STRING) {
+      value = value < size - at ? value : size - at;
+      n += tape_show_string(&said[at], value, text + n, room - n);
+      at += (uint32_t)value;
+    } else {
+      int more = tag == TAPE_NUMBER && value < 1u << 31
+                     ? snprintf(text + n, room - n, " %llu", (unsigned long long)value)
+                     : snprintf(text + n, room - n, " 0x%llx", (unsigned long long)value);
+      n += more > 0 ? (size_t)more : 0;
+    }
+  }
+}
+
+#undef TAPE_HEAD
+#undef TAPE_MARK
+#undef TAPE_LAST
+#undef TAPE_NUMBER
+#undef TAPE_STRING
+#undef TAPE_HASHED
+#undef TAPE_SHOWN
 
 /* ---- sources/report.c ---- */
 /* report.c - telling what is wrong in a text file, and where. */
@@ -28208,6 +30402,7 @@ CHI_PRIVATE const struct cluster_kind *real_cluster_local(void)
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -28223,6 +30418,8 @@ struct chi_node {
   struct real_link_place place;
   struct real_link_desk desk;
   struct runtime *runtime;
+  struct record *record; /* NULL: it isn't recorded */
+  struct real_record file;
   struct real_thread_crew crew;
   int stop_fd;          /* readable as soon as the node was asked to stop */
   int start_fd;         /* readable once the node is no longer starting; -1 after that */
@@ -28269,7 +30466,7 @@ static void real_node_turn(void *arg)
   if (!mark_get(&n->stop_wanted))
     return;
   mark_set(&n->stop_wanted, 0); /* a further request while it stops changes nothing */
-  runtime_stop(n->runtime, n->grace_ns);
+  record_stop(n->record, n->runtime, n->grace_ns);
 }
 
 static void real_node_deadline(struct chi_node *n, uint64_t patience, struct timespec *out)
@@ -28306,40 +30503,49 @@ static void real_node_await_start(struct chi_node *n)
 
 static void real_node_on_connect(void *arg, env_link link, const struct env_peer *peer)
 {
-  runtime_on_connect(((struct chi_node *)arg)->runtime, link, peer);
+  struct chi_node *n = (struct chi_node *)arg;
+  record_on_connect(n->record, n->runtime, link, peer);
 }
 
 static void real_node_on_request(void *arg, env_link link, const void *message, size_t size)
 {
-  runtime_on_request(((struct chi_node *)arg)->runtime, link, message, size);
+  struct chi_node *n = (struct chi_node *)arg;
+  record_on_request(n->record, n->runtime, link, message, size);
 }
 
 static void real_node_on_hangup(void *arg, env_link link)
 {
-  runtime_on_hangup(((struct chi_node *)arg)->runtime, link);
+  struct chi_node *n = (struct chi_node *)arg;
+  record_on_hangup(n->record, n->runtime, link);
 }
 
 static void real_node_on_awake(void *arg)
 {
-  struct runtime *rt = ((struct chi_node *)arg)->runtime;
-  runtime_awake(rt, runtime_network_worker(rt));
+  struct chi_node *n = (struct chi_node *)arg;
+  if (n->crew.single)
+    real_single_awake(&n->crew);
+  else
+    runtime_awake(n->runtime, runtime_network_worker(n->runtime));
 }
 
 /* ---- upcalls of the network ------------------------------------------------------------------ */
 
 static void real_node_on_message(void *arg, const struct env_frame *frame, uint32_t count)
 {
-  runtime_on_message(((struct chi_node *)arg)->runtime, frame, count);
+  struct chi_node *n = (struct chi_node *)arg;
+  record_on_message(n->record, n->runtime, frame, count);
 }
 
 static void real_node_on_peer(void *arg, uint32_t peer, bool connected)
 {
-  runtime_on_peer(((struct chi_node *)arg)->runtime, peer, connected);
+  struct chi_node *n = (struct chi_node *)arg;
+  record_on_peer(n->record, n->runtime, peer, connected);
 }
 
 static void real_node_on_sent(void *arg, void *parcel)
 {
-  runtime_on_sent(((struct chi_node *)arg)->runtime, parcel);
+  struct chi_node *n = (struct chi_node *)arg;
+  record_on_sent(n->record, n->runtime, parcel);
 }
 
 /* ---- open ------------------------------------------------------------------------------------ */
@@ -28379,6 +30585,10 @@ static int real_node_configure(struct chi_node *n, const chi_config *config, chi
     return rc;
   uint32_t cpus = real_limit_cpus(&n->real.limit);
   uint32_t threads = cpus < REAL_NODE_THREADS ? cpus : REAL_NODE_THREADS;
+  if (n->config.record_file[0])
+    n->config.single_thread = 1;
+  if (n->config.single_thread)
+    threads = 1;
   n->crew.spinners = real_limit_spinners(&n->real.limit);
   if (n->config.sched_threads == 0)
     n->config.sched_threads = threads;
@@ -28413,6 +30623,53 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
   return rc == CHI_OK ? CHI_OK : error_set(err, rc, "cannot make an event loop");
 }
 
+static int real_node_open_record(struct chi_node *n, const struct runtime_options *options,
+                                 chi_error *err)
+{
+  const char *path = n->config.record_file;
+  struct tape_store store;
+  int rc = real_record_make(&n->file, path, &store, err);
+  if (rc != CHI_OK)
+    return rc;
+  rc = record_open(&n->real.env, &n->record);
+  if (rc == CHI_OK)
+    rc = record_write(n->record, &store, options);
+  return rc == CHI_OK ? rc : error_set(err, rc, "cannot record to %s: %s", path,
+                                       chi_status_text(rc));
+}
+
+static int real_node_open_runtime(struct chi_node *n, const struct runtime_options *options,
+                                  chi_error *err)
+{
+  struct env *env = &n->real.env;
+  int rc = n->config.record_file[0] ? real_node_open_record(n, options, err) : CHI_OK;
+  if (rc != CHI_OK)
+    return rc;
+  if (n->record)
+    env = record_env(n->record);
+  rc = runtime_open(env, options, &n->runtime, err);
+  record_opened(n->record, rc);
+  record_flush(n->record);
+  return rc;
+}
+
+/* Nothing is stepped any more. */
+static void real_node_end_record(struct chi_node *n)
+{
+  struct env *env = &n->real.env;
+  char line[CHI_PATH_MAX + 200];
+  int rc = record_finish(n->record, n->runtime);
+  const struct tape *tape = record_tape(n->record);
+  if (rc == CHI_OK)
+    snprintf(line, sizeof(line), "recorded %llu items to %s: state hash %016llx",
+             (unsigned long long)tape->items, n->config.record_file,
+             (unsigned long long)hash_stream_finish(&tape->hash));
+  else
+    snprintf(line, sizeof(line), "the record in %s is not complete: %s", n->config.record_file,
+             chi_status_text(rc));
+  env->log(env, rc == CHI_OK ? CHI_LOG_INFO : CHI_LOG_ERROR, line);
+}
+
 /* Everything that stands before the first step. */
 static int real_node_prepare(struct chi_node *n, const chi_config *config,
                              const chi_module *const *modules, uint32_t count, chi_error *err)
@@ -28427,14 +30684,17 @@ static int real_node_prepare(struct chi_node *n, const chi_config *config,
                                           .module_count = count,
                                           .on_state = real_node_on_state,
                                           .arg = n};
-  rc = runtime_open(&n->real.env, &options, &n->runtime, err);
+  rc = real_node_open_runtime(n, &options, err);
   if (rc != CHI_OK)
     return rc;
+  n->crew.record = n->record;
   n->crew.env = &n->real;
   n->crew.runtime = n->runtime;
   n->crew.spin_window_ns = n->config.spin_window_ns;
   n->crew.turn = real_node_turn;
   n->crew.arg = n;
+  if (n->config.single_thread && real_single_prepare(&n->crew) != CHI_OK)
+    return error_set(err, CHI_ENOMEM, "out of memory");
   return real_thread_start(&n->crew, err);
 }
 
@@ -28443,6 +30703,10 @@ static void real_node_free(struct chi_node *n)
 {
   if (n->runtime)
     runtime_close(n->runtime);
+  if (n->record)
+    record_close(n->record);
+  real_record_close(&n->file);
+  real_single_end(&n->crew);
   if (n->real.files)
     real_file_close(&n->real);
   if (n->real.net)
@@ -28467,6 +30731,7 @@ static struct chi_node *real_node_new(const chi_config *config)
   if (!n)
     return NULL;
   n->desk = (struct real_link_desk){-1, -1};
+  n->file.fd = -1;
   n->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   n->start_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (n->stop_fd < 0 || n->start_fd < 0 ||
@@ -28502,6 +30767,8 @@ static int real_node_stop(struct chi_node *n, uint64_t grace_ns)
                       3 * grace + REAL_NODE_MARGIN_NS) != RUNTIME_STOPPED)
     return CHI_EBUSY;
   real_thread_join(&n->crew);
+  if (n->record)
+    real_node_end_record(n);
   return CHI_OK;
 }
 
@@ -28608,6 +30875,221 @@ int chi_client_open(const char *instance, chi_client **out, chi_error *err)
 #undef REAL_NODE_THREADS
 #undef REAL_NODE_MARGIN_NS
 #undef REAL_NODE_FAILED_GRACE_NS
+
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_single.c ---- */
+#ifndef CHI_OMIT_REAL
+/* real_single.c - all workers of a node stepped by one thread, in turn. */
+
+#ifndef CHI_OMIT_REAL
+
+#include <sched.h>
+#include <stdlib.h>
+
+#define REAL_SINGLE_BUDGET 64u     /* pieces of work in a step */
+#define REAL_SINGLE_PAUSES 72      /* a few microseconds */
+#define REAL_SINGLE_TURNS 64       /* the least that a window gives way before it closes */
+#define REAL_SINGLE_POLL_NS 50000u /* the most that sockets are left alone under load */
+#define REAL_SINGLE_FLUSH_NS 100000000u /* what was recorded that long ago is in the file */
+
+/* What the thread knows of each worker. */
+struct real_single {
+  uint64_t deadline; /* of its last step */
+  bool more;         /* it has more to do */
+  bool asleep;       /* it has announced that, and is rung */
+  bool watched;      /* the loop wakes for its files */
+};
+
+static void real_single_work(struct real_thread *t);
+
+static uint64_t real_single_now(const struct real_thread *t)
+{
+  struct env *env = &t->crew->env->env;
+  return env->clock(env);
+}
+
+int real_single_prepare(struct real_thread_crew *crew)
+{
+  crew->single = real_single_work;
+  crew->all = calloc(runtime_worker_count(crew->runtime), sizeof(*crew->all));
+  int rc = crew->all ? CHI_OK : CHI_ENOMEM;
+  for (uint32_t i = 0; i + 1 < runtime_worker_count(crew->runtime) && rc == CHI_OK; i++) {
+    env_bell bell = runtime_worker_bell(crew->runtime, i);
+    rc = real_loop_watch(crew->env->loop, real_env_bell_of(bell)->fd, true);
+  }
+  return rc;
+}
+
+void real_single_end(struct real_thread_crew *crew)
+{
+  free(crew->all);
+  crew->all = NULL;
+}
+
+static void real_single_rouse(const struct real_thread_crew *crew, uint32_t worker)
+{
+  if (crew->all[worker].asleep)
+    record_awake(crew->record, crew->runtime, worker);
+  crew->all[worker].asleep = false;
+}
+
+void real_single_awake(const struct real_thread_crew *crew)
+{
+  real_single_rouse(crew, runtime_network_worker(crew->runtime));
+}
+
+static bool real_single_worker_ready(const struct real_thread *t, uint32_t worker)
+{
+  return runtime_has_work(t->crew->runtime, worker) || real_file_ready(t->crew->env, worker);
+}
+
+/* A look at all sources of work. */
+static bool real_single_look(const struct real_thread *t)
+{
+  bool found = record_exchange(t->crew->record);
+  for (uint32_t i = 0; i < runtime_worker_count(t->crew->runtime) && !found; i++)
+    found = real_single_worker_ready(t, i);
+  return found;
+}
+
+/* Sockets, requests to stop, messages. False: it must not sleep. */
+static bool real_single_serve(struct real_thread *t)
+{
+  if (t->now - t->polled > REAL_SINGLE_POLL_NS) {
+    real_loop_poll(t->crew->env->loop);
+    t->polled = t->now;
+  }
+  t->crew->turn(t->crew->arg);
+  return !real_net_turn(t->crew->env);
+}
+
+/* Looks that a completed operation on its files ends a sleep. */
+static bool real_single_files(struct real_thread *t, struct real_single *s, uint32_t worker)
+{
+  struct real_env *r = t->crew->env;
+  bool flushed = real_file_flush(r, worker);
+  int ring = real_file_descriptor(r, worker);
+  if (!flushed)
+    sched_yield();
+  if (ring >= 0 && !s->watched)
+    s->watched = real_loop_watch(r->loop, ring, false) == CHI_OK;
+  return flushed && (ring < 0 || s->watched);
+}
+
+/* Steps the network worker, and of the others those that have something to do: who has nothing is
+ * left asleep. True: there is more. */
+static bool real_single_round(struct real_thread *t, struct real_single *all)
+{
+  struct real_thread_crew *crew = t->crew;
+  uint32_t count = runtime_worker_count(crew->runtime);
+  bool more = false;
+  for (uint32_t i = 0; i < count; i++) {
+    struct real_single *s = &all[i];
+    if (i + 1 < count && !s->more && s->deadline > t->now && !real_single_worker_ready(t, i))
+      continue;
+    real_single_rouse(crew, i);
+    s->deadline = UINT64_MAX;
+    s->more = record_step(crew->record, crew->runtime, i, t->now, REAL_SINGLE_BUDGET,
+                          &s->deadline);
+    s->more |= !real_single_files(t, s, i);
+    more |= s->more;
+  }
+  return more;
+}
+
+/* Looks on for a while, as long as that pays. True: there is work. */
+static bool real_single_spin(struct real_thread *t, uint64_t deadline)
+{
+  bool found = false;
+  for (int i = 0; i < REAL_SINGLE_PAUSES && !found; i++) {
+    found = real_single_look(t);
+    if (!found)
+      atomic_pause();
+  }
+  if (found || t->spin.window == 0 || t->crew->spinners == 0)
+    return found;
+  uint64_t end = t->now + t->spin.window;
+  for (int n = 0; !found && t->now < deadline && (t->now < end || n < REAL_SINGLE_TURNS); n++) {
+    sched_yield();
+    found = real_single_look(t) || real_net_ready(t->crew->env);
+    t->now = real_single_now(t);
+  }
+  real_spin_ended(&t->spin, found);
+  return found;
+}
+
+/* All have announced it, and none has found anything since. */
+static bool real_single_may_sleep(struct real_thread *t)
+{
+  struct real_thread_crew *crew = t->crew;
+  bool may = true;
+  for (uint32_t i = 0; i < runtime_worker_count(crew->runtime) && may; i++) {
+    if (crew->all[i].asleep)
+      continue;
+    crew->all[i].asleep = true;
+    may = record_may_sleep(crew->record, crew->runtime, i);
+    if (!may)
+      real_single_rouse(crew, i);
+  }
+  if (may && !real_single_look(t))
+    return true;
+  real_single_awake(crew);
+  return false;
+}
+
+static void real_single_sleep(struct real_thread *t, uint64_t worked, uint64_t deadline)
+{
+  if (deadline <= real_single_now(t) || !real_single_may_sleep(t))
+    return;
+  record_flush(t->crew->record);
+  real_loop_sleep(t->crew->env->loop, deadline);
+  t->polled = t->now = real_single_now(t);
+  real_spin_slept(&t->spin, t->now - worked);
+}
+
+static uint64_t real_single_deadline(const struct real_single *all, uint32_t count)
+{
+  uint64_t deadline = UINT64_MAX;
+  for (uint32_t i = 0; i < count; i++)
+    deadline = all[i].deadline < deadline ? all[i].deadline : deadline;
+  return deadline;
+}
+
+static void real_single_loop(struct real_thread *t, struct real_single *all, uint32_t count)
+{
+  struct real_thread_crew *crew = t->crew;
+  uint64_t flushed = 0;
+  t->now = real_single_now(t);
+  while (!mark_get(&crew->quit)) {
+    uint64_t now = t->now;
+    bool more = !real_single_serve(t);
+    record_exchange(crew->record);
+    more |= real_single_round(t, all);
+    record_exchange(crew->record);
+    t->now = real_single_now(t);
+    uint64_t deadline = real_single_deadline(all, count);
+    if (!more && !real_single_spin(t, deadline))
+      real_single_sleep(t, now, deadline);
+    if (t->now - flushed > REAL_SINGLE_FLUSH_NS) {
+      flushed = t->now;
+      record_flush(crew->record);
+    }
+  }
+}
+
+static void real_single_work(struct real_thread *t)
+{
+  uint32_t count = runtime_worker_count(t->crew->runtime);
+  real_single_loop(t, t->crew->all, count);
+}
+
+#undef REAL_SINGLE_BUDGET
+#undef REAL_SINGLE_PAUSES
+#undef REAL_SINGLE_TURNS
+#undef REAL_SINGLE_POLL_NS
+#undef REAL_SINGLE_FLUSH_NS
 
 #endif
 #endif /* CHI_OMIT_REAL */
@@ -28883,8 +31365,10 @@ static bool real_thread_may_go(struct real_thread_crew *crew)
 static void real_thread_name(const struct real_thread *t)
 {
   char name[16];
-  snprintf(name, sizeof(name), real_thread_is_network(t) ? "chi-net" : "chi-worker-%u",
-           (unsigned)t->worker);
+  const char *form = t->crew->single             ? "chi-single"
+                     : real_thread_is_network(t) ? "chi-net"
+                                                 : "chi-worker-%u";
+  snprintf(name, sizeof(name), form, (unsigned)t->worker);
   pthread_setname_np(t->id, name);
 }
 
@@ -28895,7 +31379,7 @@ static void *real_thread_main(void *arg)
   prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul); /* a sleep shall not be rounded up by 50 us */
   void *stack = real_thread_enter(t, &before);
   if (real_thread_may_go(t->crew))
-    real_thread_work(t);
+    (t->crew->single ? t->crew->single : real_thread_work)(t);
   real_thread_leave(stack, &before);
   return NULL;
 }
@@ -28953,6 +31437,7 @@ int real_thread_start(struct real_thread_crew *crew, chi_error *err)
     real_thread_join(crew);
     return error_set(err, CHI_ENOMEM, "out of memory");
   }
+  count = crew->single ? 1 : count;
   int rc = real_thread_create_all(crew, count);
   real_thread_open_gate(crew, rc == 0 ? 1 : 2);
   if (rc == 0)
@@ -32088,6 +34573,116 @@ int real_host_find(const chi_config *config, uint32_t *node, chi_error *err)
 #endif
 #endif /* CHI_OMIT_REAL */
 
+/* ---- sources/real_record.c ---- */
+#ifndef CHI_OMIT_REAL
+/* real_record.c - the file that a node is recorded in. */
+
+#ifndef CHI_OMIT_REAL
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int real_record_write(void *arg, const void *data, size_t size)
+{
+  const struct real_record *f = arg;
+  const char *p = data;
+  while (size > 0) {
+    ssize_t n = write(f->fd, p, size);
+    if (n < 0 && errno != EINTR)
+      return real_env_code(errno);
+    if (n == 0)
+      return CHI_EIO;
+    p += n > 0 ? n : 0;
+    size -= n > 0 ? (size_t)n : 0;
+  }
+  return CHI_OK;
+}
+
+static int64_t real_record_read(void *arg, void *data, size_t size)
+{
+  const struct real_record *f = arg;
+  size_t done = 0;
+  while (done < size) {
+    ssize_t n = read(f->fd, (char *)data + done, size - done);
+    if (n < 0 && errno != EINTR)
+      return real_env_code(errno);
+    if (n == 0)
+      break;
+    done += n > 0 ? (size_t)n : 0;
+  }
+  return (int64_t)done;
+}
+
+static int real_record_use(struct real_record *f, struct tape_store *store)
+{
+  *store = (struct tape_store){f, real_record_write, real_record_read};
+  return CHI_OK;
+}
+
+/* A pipe would hold the node up whenever its reader does; and what others may have open, or look
+ * into, is no place for what clients send. */
+static int real_record_own(int fd, const char *path, chi_error *err)
+{
+  struct stat st;
+  if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+    return error_set(err, CHI_EINVAL, "cannot record to %s: it is no file", path);
+  if (st.st_uid != geteuid())
+    return error_set(err, CHI_EACCES, "cannot record to %s: it belongs to user %u", path,
+                     (unsigned)st.st_uid);
+  if (flock(fd, LOCK_EX | LOCK_NB) != 0)
+    return error_set(err, CHI_EBUSY, "cannot record to %s: another node does", path);
+  if (fchmod(fd, 0600) != 0 || ftruncate(fd, 0) != 0)
+    return error_set(err, real_env_code(errno), "cannot record to %s: %m", path);
+  return CHI_OK;
+}
+
+int real_record_make(struct real_record *f, const char *path, struct tape_store *store,
+                     chi_error *err)
+{
+  f->fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
+  if (f->fd < 0)
+    return error_set(err, real_env_code(errno), "cannot record to %s: %m", path);
+  int rc = real_record_own(f->fd, path, err);
+  if (rc == CHI_OK)
+    return real_record_use(f, store);
+  real_record_close(f);
+  return rc;
+}
+
+int real_record_find(struct real_record *f, const char *path, struct tape_store *store,
+                     chi_error *err)
+{
+  f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+  if (f->fd < 0)
+    return error_set(err, real_env_code(errno), "%s: %m", path);
+  return real_record_use(f, store);
+}
+
+bool real_record_tail(const char *path, uint64_t *items, uint64_t *hash)
+{
+  unsigned char tail[TAPE_TAIL];
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+  off_t size = fd >= 0 ? lseek(fd, 0, SEEK_END) : -1;
+  bool there = size >= (off_t)sizeof(tail) &&
+               pread(fd, tail, sizeof(tail), size - (off_t)sizeof(tail)) == (ssize_t)sizeof(tail);
+  if (fd >= 0)
+    close(fd);
+  return there && tape_tail(tail, items, hash);
+}
+
+void real_record_close(struct real_record *f)
+{
+  if (f->fd >= 0)
+    close(f->fd);
+  f->fd = -1;
+}
+
+#endif
+#endif /* CHI_OMIT_REAL */
+
 /* ---- sources/real_file.c ---- */
 #ifndef CHI_OMIT_REAL
 /* real_file.c - files: io_uring where the kernel has it and lets us, else pread and pwrite. */
@@ -34708,6 +37303,143 @@ CHI_PRIVATE const struct sim_plan *sim_cluster_plan(chi_cluster *c)
 #undef SIM_CLUSTER_LOOK_NS
 #undef SIM_CLUSTER_STOP_NS
 #undef SIM_CLUSTER_PHASES
+#endif /* CHI_OMIT_SIM */
+
+/* ---- sim/sim_replay.c ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_replay.c - a recorded node lives again: the same core, with a tape for a world. */
+
+#include <stdio.h>
+#include <stdlib.h>
+
+struct sim_replay {
+  struct sim_party party;
+  struct sim_world world;
+  struct sim_thread thread;
+  const struct sim_replay_options *options;
+  struct record *record;
+  struct record_head head;
+  const chi_module *module[RECORD_MODULES];
+  struct runtime *runtime;
+};
+
+static struct sim_replay *sim_replay_of(struct env *env)
+{
+  return CHI_CONTAINER_OF(sim_party_of(env), struct sim_replay, party);
+}
+
+static void sim_replay_log(struct env *env, int level, const char *line)
+{
+  const struct sim_replay_options *o = sim_replay_of(env)->options;
+  if (o->log)
+    o->log(o->arg, level, line);
+}
+
+static int sim_replay_module_load(struct env *env, const char *name, const chi_module **out,
+                                  chi_error *err)
+{
+  const struct sim_replay_options *o = sim_replay_of(env)->options;
+  return o->load ? o->load(o->arg, name, out, err)
+                 : error_set(err, CHI_ENOMODULE, "no module \"%s\" is linked in", name);
+}
+
+/* The thread stays where it is, wherever in the core that may be; all it has is taken later. */
+static void sim_replay_lost(void *arg)
+{
+  struct sim_replay *p = arg;
+  sim_thread_sleep(&p->world, SIM_WORLD_NEVER);
+}
+
+static void sim_replay_work(void *arg)
+{
+  struct sim_replay *p = arg;
+  const struct runtime_options options = {.config = &p->head.config,
+                                          .instance = p->head.instance,
+                                          .node = p->head.node,
+                                          .modules = p->module,
+                                          .module_count = p->head.module_count};
+  chi_error err;
+  int rc = runtime_open(record_env(p->record), &options, &p->runtime, &err);
+  record_opened(p->record, rc);
+  while (rc == CHI_OK && record_play(p->record, p->runtime))
+    ;
+}
+
+static int sim_replay_find(struct sim_replay *p, const char *name, const chi_module **out,
+                           chi_error *err)
+{
+  const struct sim_replay_options *o = p->options;
+  for (uint32_t i = 0; i < o->module_count; i++) {
+    *out = o->modules[i];
+    if (strcmp((*out)->name, name) == 0)
+      return CHI_OK;
+  }
+  return sim_replay_module_load(&p->party.env, name, out, err);
+}
+
+/* What the head says must be possible before a node is opened with it. */
+static int sim_replay_check(struct sim_replay *p, chi_error *err)
+{
+  const chi_config *config = &p->head.config;
+  int rc = chi_config_check(config, err);
+  if (rc == CHI_OK && (config->sched_threads == 0 || config->slow_threads == 0 ||
+                       p->head.node >= (config->host_count ? config->host_count : 1)))
+    rc = error_set(err, CHI_ECORRUPT, "an impossible configuration");
+  for (uint32_t i = 0; i < p->head.module_count && rc == CHI_OK; i++)
+    rc = sim_replay_find(p, p->head.module[i], &p->module[i], err);
+  return rc;
+}
+
+static void sim_replay_open(struct sim_replay *p)
+{
+  struct env *env = &p->party.env;
+  sim_world_init(&p->world, 0);
+  sim_party_init(&p->party, &p->world, 0, 0);
+  env->log = sim_replay_log;
+  env->module_load = sim_replay_module_load;
+}
+
+static void sim_replay_close(struct sim_replay *p)
+{
+  sim_party_fini(&p->party);
+  sim_world_fini(&p->world);
+  chi_config_free(&p->head.config);
+  free(p);
+}
+
+void sim_replay_run(const struct sim_replay_options *options, struct sim_replay_report *report)
+{
+  struct sim_replay *p = sim_world_new(sizeof(*p));
+  memset(report, 0, sizeof(*report));
+  p->options = options;
+  sim_replay_open(p);
+  int rc = record_open(&p->party.env, &p->record);
+  CHI_ASSERT(rc == CHI_OK);
+  const struct tape *tape = record_tape(p->record);
+  bool begun = record_read(p->record, &options->store, sim_replay_lost, p, &p->head);
+  if (begun && sim_replay_check(p, &report->why) != CHI_OK) {
+    report->end = TAPE_FOREIGN;
+  } else if (begun) {
+    sim_thread_start(&p->world, &p->thread, 0, sim_replay_work, p);
+    while (sim_world_next(&p->world, SIM_WORLD_NEVER))
+      ;
+    sim_thread_end(&p->thread);
+  }
+  if (report->end == TAPE_GOES_ON) {
+    report->end = tape->end;
+    report->why = tape->why;
+  }
+  if (report->end == TAPE_CUT && !begun)
+    report->end = TAPE_FOREIGN; /* not even a node is in it */
+  if (report->end == TAPE_GOES_ON) {
+    report->end = TAPE_CUT;
+    error_set(&report->why, CHI_ECORRUPT, "the node did not open");
+  }
+  snprintf(report->instance, sizeof(report->instance), "%s", p->head.instance);
+  report->items = tape->items;
+  report->hash = hash_stream_finish(&tape->hash);
+  sim_replay_close(p);
+}
 #endif /* CHI_OMIT_SIM */
 
 /* ---- sim/sim_check.c ---- */

@@ -106,6 +106,7 @@ typedef struct chi_host {
 typedef struct chi_config {
   uint32_t sched_threads, slow_threads; /* 0: as many as documented, at most the CPUs there are */
   uint32_t process_reaper_threads;
+  int single_thread; /* 1: one thread does the work of all */
   uint64_t main_segment_size, client_data_segment_size, runtime_data_segment_size; /* budgets */
   uint32_t port, neighborhood_size;
   char hostfile[CHI_PATH_MAX]; /* empty: none */
@@ -130,6 +131,9 @@ typedef struct chi_config {
   /* Own position among them. UINT32_MAX, the default: chi_node_open finds it, by comparing the
    * hosts' addresses with those of this machine, of which exactly one must match. */
   uint32_t node;
+  /* Where chi_node_open writes everything the node hears and does, to be replayed; with it goes
+   * single_thread. Empty: nowhere. No key of a file. */
+  char record_file[CHI_PATH_MAX];
 } chi_config;
 
 /* Receives each error, warning and note of a configuration: level is a chi_log_level, text is one

@@ -24,6 +24,7 @@ static const struct config_key config_keys[] = {
     {"workers.slow_threads", NULL, CONFIG_AT(slow_threads), CONFIG_COUNT, 1, 1024, 0},
     {"workers.process_reaper_threads", "1", CONFIG_AT(process_reaper_threads), CONFIG_COUNT, 1,
      1024, 0},
+    {"workers.single_thread", "false", CONFIG_AT(single_thread), CONFIG_SWITCH, 0, 1, 0},
     {"memory.main_segment_size", "1G", CONFIG_AT(main_segment_size), CONFIG_SIZE, 4 * CONFIG_MI,
      256 * CONFIG_TI, 1},
     {"memory.client_data_segment_size", "512M", CONFIG_AT(client_data_segment_size), CONFIG_SIZE,
@@ -74,6 +75,7 @@ static const struct config_word config_levels[] = {
     {"debug", CHI_LOG_DEBUG},  {"info", CHI_LOG_INFO},   {"warning", CHI_LOG_WARNING},
     {"warn", CHI_LOG_WARNING}, {"error", CHI_LOG_ERROR}, {NULL, 0},
 };
+static const struct config_word config_switches[] = {{"false", 0}, {"true", 1}, {NULL, 0}};
 static const struct config_word config_policies[] = {
     {"round_robin", CHI_LANE_ROUND_ROBIN},
     {"map_by_pid_tid", CHI_LANE_BY_PID_TID},
@@ -93,7 +95,8 @@ CHI_PRIVATE bool config_key_is_text(const struct config_key *key)
 
 CHI_PRIVATE bool config_key_is_word(const struct config_key *key)
 {
-  return key->type == CONFIG_LEVEL || key->type == CONFIG_POLICY || key->type == CONFIG_SECURITY;
+  return key->type == CONFIG_LEVEL || key->type == CONFIG_POLICY ||
+         key->type == CONFIG_SECURITY || key->type == CONFIG_SWITCH;
 }
 
 static size_t config_room(const struct config_key *key)
@@ -146,6 +149,7 @@ static const struct config_word *config_words(const struct config_key *key)
 {
   return key->type == CONFIG_LEVEL    ? config_levels
          : key->type == CONFIG_POLICY ? config_policies
+         : key->type == CONFIG_SWITCH ? config_switches
                                       : config_securities;
 }
 
@@ -252,6 +256,8 @@ CHI_PRIVATE const char *config_key_expected(const struct config_key *key, char *
     return "round_robin, map_by_pid_tid or random";
   case CONFIG_SECURITY:
     return "optional or required";
+  case CONFIG_SWITCH:
+    return "true or false";
   case CONFIG_PATH:
     return "a path";
   case CONFIG_NAME:

@@ -4,7 +4,7 @@
 
 #include "base.h"
 
-#define CONFIG_KEY_COUNT 25
+#define CONFIG_KEY_COUNT 26
 #define CONFIG_POOLS_MAX 4096  /* entries of compose: keeps the search for doubles short */
 #define CONFIG_PARAMS_MAX 256  /* parameters of one entry, for the same reason */
 #define CONFIG_HOSTS_MAX 65536 /* nodes of a cluster */
@@ -17,6 +17,7 @@ enum config_type {
   CONFIG_LEVEL,    /* int */
   CONFIG_POLICY,   /* int */
   CONFIG_SECURITY, /* int */
+  CONFIG_SWITCH,   /* int: 0 or 1 */
   CONFIG_PATH,     /* char[CHI_PATH_MAX], may be empty */
   CONFIG_NAME      /* char[CHI_NAME_MAX]; empty: not set */
 };
@@ -40,7 +41,7 @@ CHI_PRIVATE const struct config_key *config_key_at(size_t i);
 /* The key of that name, or NULL. */
 CHI_PRIVATE const struct config_key *config_find_key(const char *name);
 CHI_PRIVATE bool config_key_is_text(const struct config_key *key);
-/* Whether its values are words, one of which may have an older spelling. */
+/* Its value is one of a few words, of which one may have an older spelling. */
 CHI_PRIVATE bool config_key_is_word(const struct config_key *key);
 /* What the key wants, in words: perhaps in buf, of CONFIG_EXPECTED_MAX bytes. */
 CHI_PRIVATE const char *config_key_expected(const struct config_key *key, char *buf);

@@ -103,8 +103,9 @@ enum env_trace {
   ENV_TRACE_SUBMIT,   /* a client's task is under way: a boot of its daemon, b queue << 32 | slot, c
                        * pool << 16 | method */
   ENV_TRACE_DONE,     /* and has completed, as the client sees it: a and b as above, c rc */
-  ENV_TRACE_COST      /* the method of the body that begins declares what it costs: a worker, b task
+  ENV_TRACE_COST,     /* the method of the body that begins declares what it costs: a worker, b task
                        * id, c ns of CPU; a simulation lets them pass before it returns */
+  ENV_TRACE_RESULT    /* to who records inputs alone: a worker, b task id, c hash of OUT fields */
 };
 
 /* What travels between nodes: frames of bytes that belong together. The first is small and is
@@ -114,6 +115,13 @@ struct env_frame {
   uint64_t size;
 };
 #define ENV_FRAMES_MAX 65 /* of one message */
+
+/* What the core does with memory of a client. */
+enum env_memory {
+  ENV_MEMORY_TASK,   /* it is going to read a task, or its header, once */
+  ENV_MEMORY_BUFFER, /* a buffer is its own from now on */
+  ENV_MEMORY_RETURN  /* it has written to a buffer, and gives it back */
+};
 
 struct env {
   uint32_t version; /* ENV_VERSION; the table only ever grows at its end */
@@ -222,6 +230,10 @@ struct env {
   /* Drops the connection to a peer and what is queued for it, so that it pins nothing; parcels are
    * handed back. Goes on trying to connect. */
   void (*net_reset)(struct env *env, uint32_t peer);
+
+  /* For who records all inputs: memory of a client, and an enum env_memory. Returns where a task
+   * shall be read, which is good until the next call. NULL where nobody listens. Worker thread. */
+  const void *(*memory)(struct env *env, int what, void *at, uint64_t size);
 };
 
 #endif

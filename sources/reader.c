@@ -309,7 +309,8 @@ static bool reader_parse(struct reader *r, const struct config_key *key,
     if (config_text_valid(key, out->text))
       return true;
     found.text = out->text;
-  } else if (value->kind == READER_TEXT || value->kind == READER_NUMBER) {
+  } else if (value->kind == READER_TEXT || value->kind == READER_NUMBER ||
+             (value->kind == READER_BOOL && key->type == CONFIG_SWITCH)) {
     if (config_parse(key, value->text, &out->number))
       return true;
   }

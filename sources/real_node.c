@@ -13,13 +13,17 @@
 #include "real_loop.h"
 #include "real_module.h"
 #include "real_net.h"
+#include "real_record.h"
 #include "real_shm.h"
+#include "real_single.h"
 #include "real_thread.h"
+#include "record.h"
 #include "runtime.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -35,6 +39,8 @@ struct chi_node {
   struct real_link_place place;
   struct real_link_desk desk;
   struct runtime *runtime;
+  struct record *record; /* NULL: it isn't recorded */
+  struct real_record file;
   struct real_thread_crew crew;
   int stop_fd;          /* readable as soon as the node was asked to stop */
   int start_fd;         /* readable once the node is no longer starting; -1 after that */
@@ -81,7 +87,7 @@ static void real_node_turn(void *arg)
   if (!mark_get(&n->stop_wanted))
     return;
   mark_set(&n->stop_wanted, 0); /* a further request while it stops changes nothing */
-  runtime_stop(n->runtime, n->grace_ns);
+  record_stop(n->record, n->runtime, n->grace_ns);
 }
 
 static void real_node_deadline(struct chi_node *n, uint64_t patience, struct timespec *out)
@@ -118,40 +124,49 @@ static void real_node_await_start(struct chi_node *n)
 
 static void real_node_on_connect(void *arg, env_link link, const struct env_peer *peer)
 {
-  runtime_on_connect(((struct chi_node *)arg)->runtime, link, peer);
+  struct chi_node *n = (struct chi_node *)arg;
+  record_on_connect(n->record, n->runtime, link, peer);
 }
 
 static void real_node_on_request(void *arg, env_link link, const void *message, size_t size)
 {
-  runtime_on_request(((struct chi_node *)arg)->runtime, link, message, size);
+  struct chi_node *n = (struct chi_node *)arg;
+  record_on_request(n->record, n->runtime, link, message, size);
 }
 
 static void real_node_on_hangup(void *arg, env_link link)
 {
-  runtime_on_hangup(((struct chi_node *)arg)->runtime, link);
+  struct chi_node *n = (struct chi_node *)arg;
+  record_on_hangup(n->record, n->runtime, link);
 }
 
 static void real_node_on_awake(void *arg)
 {
-  struct runtime *rt = ((struct chi_node *)arg)->runtime;
-  runtime_awake(rt, runtime_network_worker(rt));
+  struct chi_node *n = (struct chi_node *)arg;
+  if (n->crew.single)
+    real_single_awake(&n->crew);
+  else
+    runtime_awake(n->runtime, runtime_network_worker(n->runtime));
 }
 
 /* ---- upcalls of the network ------------------------------------------------------------------ */
 
 static void real_node_on_message(void *arg, const struct env_frame *frame, uint32_t count)
 {
-  runtime_on_message(((struct chi_node *)arg)->runtime, frame, count);
+  struct chi_node *n = (struct chi_node *)arg;
+  record_on_message(n->record, n->runtime, frame, count);
 }
 
 static void real_node_on_peer(void *arg, uint32_t peer, bool connected)
 {
-  runtime_on_peer(((struct chi_node *)arg)->runtime, peer, connected);
+  struct chi_node *n = (struct chi_node *)arg;
+  record_on_peer(n->record, n->runtime, peer, connected);
 }
 
 static void real_node_on_sent(void *arg, void *parcel)
 {
-  runtime_on_sent(((struct chi_node *)arg)->runtime, parcel);
+  struct chi_node *n = (struct chi_node *)arg;
+  record_on_sent(n->record, n->runtime, parcel);
 }
 
 /* ---- open ------------------------------------------------------------------------------------ */
@@ -191,6 +206,10 @@ static int real_node_configure(struct chi_node *n, const chi_config *config, chi
     return rc;
   uint32_t cpus = real_limit_cpus(&n->real.limit);
   uint32_t threads = cpus < REAL_NODE_THREADS ? cpus : REAL_NODE_THREADS;
+  if (n->config.record_file[0])
+    n->config.single_thread = 1;
+  if (n->config.single_thread)
+    threads = 1;
   n->crew.spinners = real_limit_spinners(&n->real.limit);
   if (n->config.sched_threads == 0)
     n->config.sched_threads = threads;
@@ -225,6 +244,53 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
   return rc == CHI_OK ? CHI_OK : error_set(err, rc, "cannot make an event loop");
 }
 
+static int real_node_open_record(struct chi_node *n, const struct runtime_options *options,
+                                 chi_error *err)
+{
+  const char *path = n->config.record_file;
+  struct tape_store store;
+  int rc = real_record_make(&n->file, path, &store, err);
+  if (rc != CHI_OK)
+    return rc;
+  rc = record_open(&n->real.env, &n->record);
+  if (rc == CHI_OK)
+    rc = record_write(n->record, &store, options);
+  return rc == CHI_OK ? rc : error_set(err, rc, "cannot record to %s: %s", path,
+                                       chi_status_text(rc));
+}
+
+static int real_node_open_runtime(struct chi_node *n, const struct runtime_options *options,
+                                  chi_error *err)
+{
+  struct env *env = &n->real.env;
+  int rc = n->config.record_file[0] ? real_node_open_record(n, options, err) : CHI_OK;
+  if (rc != CHI_OK)
+    return rc;
+  if (n->record)
+    env = record_env(n->record);
+  rc = runtime_open(env, options, &n->runtime, err);
+  record_opened(n->record, rc);
+  record_flush(n->record);
+  return rc;
+}
+
+/* Nothing is stepped any more. */
+static void real_node_end_record(struct chi_node *n)
+{
+  struct env *env = &n->real.env;
+  char line[CHI_PATH_MAX + 200];
+  int rc = record_finish(n->record, n->runtime);
+  const struct tape *tape = record_tape(n->record);
+  if (rc == CHI_OK)
+    snprintf(line, sizeof(line), "recorded %llu items to %s: state hash %016llx",
+             (unsigned long long)tape->items, n->config.record_file,
+             (unsigned long long)hash_stream_finish(&tape->hash));
+  else
+    snprintf(line, sizeof(line), "the record in %s is not complete: %s", n->config.record_file,
+             chi_status_text(rc));
+  env->log(env, rc == CHI_OK ? CHI_LOG_INFO : CHI_LOG_ERROR, line);
+}
+
 /* Everything that stands before the first step. */
 static int real_node_prepare(struct chi_node *n, const chi_config *config,
                              const chi_module *const *modules, uint32_t count, chi_error *err)
@@ -239,14 +305,17 @@ static int real_node_prepare(struct chi_node *n, const chi_config *config,
                                           .module_count = count,
                                           .on_state = real_node_on_state,
                                           .arg = n};
-  rc = runtime_open(&n->real.env, &options, &n->runtime, err);
+  rc = real_node_open_runtime(n, &options, err);
   if (rc != CHI_OK)
     return rc;
+  n->crew.record = n->record;
   n->crew.env = &n->real;
   n->crew.runtime = n->runtime;
   n->crew.spin_window_ns = n->config.spin_window_ns;
   n->crew.turn = real_node_turn;
   n->crew.arg = n;
+  if (n->config.single_thread && real_single_prepare(&n->crew) != CHI_OK)
+    return error_set(err, CHI_ENOMEM, "out of memory");
   return real_thread_start(&n->crew, err);
 }
 
@@ -255,6 +324,10 @@ static void real_node_free(struct chi_node *n)
 {
   if (n->runtime)
     runtime_close(n->runtime);
+  if (n->record)
+    record_close(n->record);
+  real_record_close(&n->file);
+  real_single_end(&n->crew);
   if (n->real.files)
     real_file_close(&n->real);
   if (n->real.net)
@@ -279,6 +352,7 @@ static struct chi_node *real_node_new(const chi_config *config)
   if (!n)
     return NULL;
   n->desk = (struct real_link_desk){-1, -1};
+  n->file.fd = -1;
   n->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   n->start_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (n->stop_fd < 0 || n->start_fd < 0 ||
@@ -314,6 +388,8 @@ static int real_node_stop(struct chi_node *n, uint64_t grace_ns)
                       3 * grace + REAL_NODE_MARGIN_NS) != RUNTIME_STOPPED)
     return CHI_EBUSY;
   real_thread_join(&n->crew);
+  if (n->record)
+    real_node_end_record(n);
   return CHI_OK;
 }
 

@@ -274,8 +274,10 @@ static bool real_thread_may_go(struct real_thread_crew *crew)
 static void real_thread_name(const struct real_thread *t)
 {
   char name[16];
-  snprintf(name, sizeof(name), real_thread_is_network(t) ? "chi-net" : "chi-worker-%u",
-           (unsigned)t->worker);
+  const char *form = t->crew->single             ? "chi-single"
+                     : real_thread_is_network(t) ? "chi-net"
+                                                 : "chi-worker-%u";
+  snprintf(name, sizeof(name), form, (unsigned)t->worker);
   pthread_setname_np(t->id, name);
 }
 
@@ -286,7 +288,7 @@ static void *real_thread_main(void *arg)
   prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul); /* a sleep shall not be rounded up by 50 us */
   void *stack = real_thread_enter(t, &before);
   if (real_thread_may_go(t->crew))
-    real_thread_work(t);
+    (t->crew->single ? t->crew->single : real_thread_work)(t);
   real_thread_leave(stack, &before);
   return NULL;
 }
@@ -344,6 +346,7 @@ int real_thread_start(struct real_thread_crew *crew, chi_error *err)
     real_thread_join(crew);
     return error_set(err, CHI_ENOMEM, "out of memory");
   }
+  count = crew->single ? 1 : count;
   int rc = real_thread_create_all(crew, count);
   real_thread_open_gate(crew, rc == 0 ? 1 : 2);
   if (rc == 0)

@@ -13,6 +13,7 @@
 #include <pthread.h>
 
 struct real_thread_crew;
+struct record;
 
 /* The thread of one worker. */
 struct real_thread {
@@ -28,12 +29,16 @@ struct real_thread {
   uint32_t patience; /* how many those will be after one more try that didn't pay */
 };
 
-/* All threads of a node. Set the first six, the rest to 0. */
+/* All threads of a node. Set those before `thread`, the rest to 0. */
 struct real_thread_crew {
   struct real_env *env;
   struct runtime *runtime;
   uint64_t spin_window_ns;
   uint32_t spinners; /* so many of its threads may spin at a time */
+  /* One thread, which does this, instead of one for each worker; or NULL. See real_single. */
+  void (*single)(struct real_thread *t);
+  struct real_single *all; /* its own */
+  struct record *record;   /* where what it does is written down; or NULL */
   /* Called by the network worker before each step. */
   void (*turn)(void *arg);
   void *arg;

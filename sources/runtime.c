@@ -67,10 +67,10 @@ static struct worker *runtime_network(const struct runtime *rt)
 static void runtime_on_raw(void *arg, struct task_raw *raw)
 {
   struct runtime *rt = arg;
-  const chi_task *shared = shm_resolve(raw->queue->table, raw->ref, sizeof *shared);
+  chi_task *shared = shm_resolve(raw->queue->table, raw->ref, sizeof *shared);
   chi_pool_id id = {0, 0};
   if (shared)
-    memcpy(&id, &shared->pool, sizeof id);
+    memcpy(&id, &worker_header(&rt->crew, shared)->pool, sizeof id);
   struct pool *p = directory_find(&rt->directory, id);
   if (p && p->state == POOL_CREATING) {
     pool_park(p, &raw->node);

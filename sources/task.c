@@ -1,6 +1,7 @@
 /* task.c - a task inside the daemon: its record, and the copy between client memory and private. */
 #include "task.h"
 #include "error.h"
+#include "hash.h"
 #include "text.h"
 
 #include <stdio.h>
@@ -289,6 +290,40 @@ const char *task_label(const chi_ctx *ctx, char *buf, size_t size)
   else
     snprintf(buf, size, "task=%llu", (unsigned long long)ctx->id);
   return buf;
+}
+
+static void task_hash_value(struct hash_stream *hash, const chi_field *f, const char *at)
+{
+  if (f->kind == CHI_KIND_str) {
+    hash_stream_bytes(hash, at, strnlen(at, f->size));
+  } else if (f->kind == CHI_KIND_bulk) {
+    hash_stream_bytes(hash, at + offsetof(chi_bulk, size), sizeof(uint64_t));
+  } else if (!f->elem) {
+    hash_stream_bytes(hash, at, f->size);
+  } else {
+    for (uint32_t i = 0; i < f->elem->field_count; i++) /* to TASK_NESTED levels */
+      task_hash_value(hash, &f->elem->fields[i], at + f->elem->fields[i].offset);
+  }
+}
+
+uint64_t task_hash_out(const chi_type *type, const chi_task *copy)
+{
+  struct hash_stream hash;
+  hash_stream_init(&hash, type->id);
+  for (uint32_t i = 0; i < type->field_count; i++) {
+    const chi_field *f = &type->fields[i];
+    uint32_t count = 1;
+    if (!(f->dir & CHI_DIR_OUT))
+      continue;
+    if (f->kind == CHI_KIND_array) {
+      memcpy(&count, (const char *)copy + f->count_offset, sizeof count);
+      count = count < f->room ? count : f->room;
+      hash_stream_u64(&hash, count);
+    }
+    for (uint32_t k = 0; k < count; k++)
+      task_hash_value(&hash, f, (const char *)copy + f->offset + (size_t)k * f->size);
+  }
+  return hash_stream_finish(&hash);
 }
 
 void task_list_push(struct task_list *l, chi_ctx *ctx)

@@ -178,6 +178,10 @@ CHI_INLINE void task_copy_out(const struct task_plan *plan, const chi_task *copy
  * known to several nodes, to all of them alike. Returns buf. */
 CHI_PRIVATE const char *task_label(const chi_ctx *ctx, char *buf, size_t size);
 
+/* A hash of the OUT fields of a copy: of values, not of what lies between them. Of a buffer it is
+ * the size. */
+CHI_PRIVATE uint64_t task_hash_out(const chi_type *type, const chi_task *copy);
+
 CHI_PRIVATE void task_list_push(struct task_list *l, chi_ctx *ctx); /* through node.next */
 CHI_PRIVATE chi_ctx *task_list_pop(struct task_list *l);
 

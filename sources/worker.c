@@ -568,6 +568,20 @@ CHI_APART void worker_count_failure(struct worker *w, int rc)
   tally_add(&w->failed[code < WORKER_CODES ? code : 0], 1);
 }
 
+/* For who records: what a client is given. */
+CHI_APART static void worker_tell_result(const struct worker *w, const chi_ctx *ctx)
+{
+  struct env *env = w->crew->env;
+  const chi_type *type = ctx->method->plan.type;
+  worker_trace(w, ENV_TRACE_RESULT, ctx, task_hash_out(type, ctx->task));
+  for (uint32_t i = 0; i < type->field_count; i++) {
+    const chi_field *f = &type->fields[i];
+    const chi_bulk *bulk = (const void *)((const char *)ctx->task + f->offset);
+    if (f->kind == CHI_KIND_bulk && (f->dir & CHI_DIR_OUT) && bulk->data && bulk->size)
+      env->memory(env, ENV_MEMORY_RETURN, bulk->data, bulk->size);
+  }
+}
+
 /* kept: its place in the container is kept for another. */
 static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc, bool kept)
 {
@@ -575,6 +589,8 @@ static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc, bool 
   worker_trace(w, ENV_TRACE_COMPLETE, ctx, (uint64_t)(int64_t)rc);
   if (ctx->origin == TASK_FROM_CLIENT)
     task_copy_out(&ctx->method->plan, ctx->task, ctx->shared);
+  if (CHI_UNLIKELY(w->crew->env->memory != NULL) && ctx->origin == TASK_FROM_CLIENT)
+    worker_tell_result(w, ctx);
   tally_add(&w->ended, 1);
   if (CHI_UNLIKELY(rc != CHI_OK))
     worker_count_failure(w, rc);

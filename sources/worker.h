@@ -147,6 +147,13 @@ CHI_PRIVATE chi_ctx *worker_record(struct worker *w, uint32_t size);
 CHI_PRIVATE void worker_record_free(struct worker *w, chi_ctx *ctx);
 /* Takes a lane entry that was sent as raw and whose pool is ready now. Network worker. */
 CHI_PRIVATE void worker_accept_raw(struct worker *w, struct task_raw *raw);
+/* Where the header of a client's task is to be read. */
+CHI_INLINE const chi_task *worker_header(const struct worker_crew *crew, chi_task *shared)
+{
+  struct env *env = crew->env;
+  return CHI_LIKELY(!env->memory) ? shared
+                                  : env->memory(env, ENV_MEMORY_TASK, shared, sizeof *shared);
+}
 /* Completes a raw entry with a code instead. */
 CHI_PRIVATE void worker_refuse_raw(struct worker *w, struct task_raw *raw, int rc);
 /* An id for a task that begins inside the node. */

@@ -132,6 +132,33 @@ static inline chi_ctx *worker_record_of(struct worker *w, struct queue *q, struc
   return ctx;
 }
 
+CHI_APART static void worker_tell_buffers(const struct worker *w, const chi_type *type,
+                                          const void *copy)
+{
+  struct env *env = w->crew->env;
+  for (uint32_t i = 0; i < type->field_count; i++) {
+    const chi_field *f = &type->fields[i];
+    chi_bulk bulk;
+    if (f->kind != CHI_KIND_bulk)
+      continue;
+    memcpy(&bulk, (const char *)copy + f->offset, sizeof bulk);
+    if (bulk.size > 0)
+      env->memory(env, ENV_MEMORY_BUFFER, bulk.data, bulk.size);
+  }
+}
+
+/* As task_copy_in, for who records what is read. */
+CHI_APART static int worker_copy_told(const struct worker *w, const struct task_plan *plan,
+                                      const struct worker_offer *offer, chi_task *copy)
+{
+  struct env *env = w->crew->env;
+  const chi_task *stable = env->memory(env, ENV_MEMORY_TASK, offer->shared, plan->type->size);
+  int rc = task_copy_in(plan, offer->raw->queue->table, &offer->header, stable, copy);
+  if (rc == CHI_OK)
+    worker_tell_buffers(w, plan->type, copy);
+  return rc;
+}
+
 /* Makes the record of a task whose pool is ready; it is the one found last. */
 static int worker_prepare(struct worker *w, const struct worker_offer *offer, struct method *m,
                           chi_ctx **out)
@@ -154,7 +181,10 @@ static int worker_prepare(struct worker *w, const struct worker_offer *offer, st
   chi_ctx *ctx = worker_record_of(w, q, m, raw->slot, raw->tag);
   if (!ctx)
     return CHI_ENOMEM;
-  rc = task_copy_in(&m->plan, q->table, header, offer->shared, ctx->task);
+  if (CHI_UNLIKELY(w->crew->env->memory != NULL))
+    rc = worker_copy_told(w, &m->plan, offer, ctx->task);
+  else
+    rc = task_copy_in(&m->plan, q->table, header, offer->shared, ctx->task);
   if (rc != CHI_OK) {
     worker_record_free(w, ctx);
     return rc;
@@ -188,7 +218,7 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
     return;
   }
   chi_task *header = &offer.header;
-  *header = *offer.shared;
+  *header = *worker_header(w->crew, offer.shared);
   header->rc = CHI_OK;
   bool admin = pool_id_equal(header->pool, CHI_ADMIN_POOL);
   if (mark_get(&w->crew->draining) && !admin) {
@@ -247,7 +277,7 @@ static bool worker_accept_brief(struct worker *w, struct queue *q, const struct 
                            .method = e->method};
   const struct pool_entry *p = worker_pool(w, header.pool);
   if (!p || p->state != POOL_READY || !w->local.here || w->kind != WORKER_FAST ||
-      mark_get(&w->crew->draining) || mark_get(&q->gone))
+      mark_get(&w->crew->draining) || mark_get(&q->gone) || w->crew->env->memory)
     return false;
   struct method *m = module_method(p->pool->module, e->method);
   if (!m || (m->def->flags & METHOD_OF_NODES) || method_is_slow(m, 0, 0) ||

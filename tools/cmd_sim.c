@@ -216,7 +216,7 @@ static bool simulate_is_shown(const struct cli *cli)
 /* Modes exclude each other. NULL: a message was given; "": none of them. */
 static const char *simulate_mode(const struct cli *cli)
 {
-  static const char *const modes[] = {"replay", "shrink", "verify", "print"};
+  static const char *const modes[] = {"replay", "replay-node", "shrink", "verify", "print"};
   const char *mode = "";
   for (size_t i = 0; i < CHI_COUNT(modes); i++) {
     if (!cli_value(cli, modes[i]))
@@ -283,6 +283,8 @@ static int simulate_saved(struct simulate_ask *ask, const char *mode)
   struct replay replay;
   uint64_t limit = SIMULATE_SHRINK_NS;
   int status;
+  if (strcmp(mode, "replay-node") == 0)
+    return node_run(cli, path);
   if (strcmp(mode, "shrink") == 0) {
     if (!cli_duration(cli, "seconds", 1000000000, &limit))
       return CLI_USAGE;
@@ -372,6 +374,7 @@ const struct cli_command cmd_sim = {
                 {"profile", "FILE", "costs, as chimaera calibrate writes them"},
                 {"output", "DIR", "where failing runs are saved; default: here"},
                 {"replay", "FILE", "run a saved run again, and compare"},
+                {"replay-node", "FILE", "let a node live again that start --record wrote down"},
                 {"shrink", "FILE", "look for the smallest run that fails as this one does"},
                 {"seconds", "N", "for that; default 60"},
                 {"to", "FILE", "where it goes; default: beside, .yaml"},

@@ -160,6 +160,9 @@ int replay_run(const struct simulate_ask *ask, const char *path);
 int shrink_run(const struct simulate_ask *ask, const char *path, const char *out,
                uint64_t limit_ns);
 
+/* cmd_sim_node.c: replays a recorded node, and says how that went. */
+int node_run(const struct cli *cli, const char *path);
+
 /* cmd_sim_verify.c */
 int verify_run(const struct simulate_ask *ask);
 

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "real_record.h"
 #include "settings.h"
 
 #define START_STUCK 75 /* exit status: a method did not come back within twice the grace period */
@@ -125,6 +126,16 @@ static int start_close(const struct cli *cli, uint32_t grace_ms)
   return START_STUCK;
 }
 
+static void start_tell_record(const struct cli *cli, const char *path)
+{
+  uint64_t items, hash;
+  if (real_record_tail(path, &items, &hash))
+    printf("chimaera: recorded %llu items to %s, state hash %016llx\n", (unsigned long long)items,
+           path, (unsigned long long)hash);
+  else
+    cli_warn(cli, "the record in %s is not complete", path);
+}
+
 /* From here to the end of the node. parent: descriptor that waits for the ready line, or -1. */
 static int start_serve(const struct cli *cli, const chi_config *config, uint32_t grace_ms,
                        int parent)
@@ -146,6 +157,8 @@ static int start_serve(const struct cli *cli, const chi_config *config, uint32_t
   if (status == CLI_OK)
     chi_node_wait(start_node, UINT64_MAX);
   closed = start_close(cli, grace_ms);
+  if (config->record_file[0] && closed == CLI_OK)
+    start_tell_record(cli, config->record_file);
   if (pid_file)
     unlink(pid_file);
   if (closed == START_STUCK)
@@ -197,12 +210,14 @@ static int start_log_level(const struct cli *cli, chi_config *config)
 
 static int start_run(struct cli *cli)
 {
-  const char *instance = cli_value(cli, "instance");
+  const char *instance = cli_value(cli, "instance"), *record = cli_value(cli, "record");
   uint64_t grace_ms = START_GRACE_MS, node = UINT32_MAX;
   chi_config config;
   int status;
   if (cli->argument_count)
     return cli_usage(cli, "takes no arguments");
+  if (record && (!*record || strlen(record) >= CHI_PATH_MAX))
+    return cli_usage(cli, "--record needs a path of 1 to %d characters", CHI_PATH_MAX - 1);
   if (!cli_number(cli, "grace", 0, 86400000, &grace_ms) ||
       !cli_number(cli, "node", 0, UINT32_MAX - 1, &node))
     return CLI_USAGE;
@@ -213,6 +228,10 @@ static int start_run(struct cli *cli)
     snprintf(config.log_file, sizeof(config.log_file), "%s", cli_value(cli, "log-file"));
   if (status == CLI_OK && node != UINT32_MAX)
     config.node = (uint32_t)node;
+  if (status == CLI_OK && cli_value(cli, "single"))
+    config.single_thread = 1;
+  if (status == CLI_OK && record)
+    snprintf(config.record_file, sizeof(config.record_file), "%s", record);
   if (status == CLI_OK && instance)
     status = settings_instance(cli, instance, &config);
   if (status == CLI_OK)
@@ -239,5 +258,7 @@ const struct cli_command cmd_start = {
                 {"log-level", "LEVEL", "debug, info, warning or error"},
                 {"log-file", "FILE", "where the log goes; empty: standard error"},
                 {"grace", "MS", "grace period after a signal; default 5000"},
+                {"single", NULL, "one thread does the work of all workers"},
+                {"record", "FILE", "write all the node hears and does; implies --single"},
                 {"node", "N", "own position in the hostfile; default: $CHI_NODE, or found out"},
                 {"instance", "NAME:PORT", "instead of the name and port of the configuration"}}};

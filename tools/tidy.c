@@ -63,6 +63,7 @@ static const struct {
     {"admin_monitor", "admin"},
     {"admin_pool", "admin"},
     {"admin_move", "admin"},
+    {"record_seam", "record"},
     {"worker_accept", "worker"},
     {"worker_io", "worker"},
     {"worker_look", "worker"},
@@ -75,9 +76,8 @@ static const struct {
 
 /* An environment (real_*, sim/) is driven by nobody and drives these; it may include them beside
  * the seam, what lies below the seam, and other rooms of the same environment. */
-static const char *const driven_rooms[] = {"runtime",  "client", "reader", "config",
-                                           "hostfile", "fiber",  "attach", "cluster",
-                                           "wire"};
+static const char *const driven_rooms[] = {"record",   "runtime", "client", "reader", "config",
+                                           "hostfile", "fiber",   "attach", "cluster", "wire"};
 
 /* Who may include something above itself. */
 static const struct {

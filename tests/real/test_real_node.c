@@ -134,6 +134,7 @@ static bool stage_make(struct stage *s)
     return false;
   snprintf(s->log, sizeof(s->log), "%s/log", s->dir);
   chi_config_init(&s->config);
+  s->config.single_thread = getenv("CHI_TEST_SINGLE") != NULL; /* see test_record.sh */
   s->config.port = s->port = 20000 + port++;
   snprintf(s->config.log_file, sizeof(s->config.log_file), "%s", s->log);
   snprintf(s->config.main_segment_name, sizeof(s->config.main_segment_name), "chi-test-%ld",

@@ -23,6 +23,8 @@ TEST(config_defaults)
   CHECK_INT(c.sched_threads, 0);
   CHECK_INT(c.slow_threads, 0);
   CHECK_INT(c.process_reaper_threads, 1);
+  CHECK_INT(c.single_thread, 0);
+  CHECK_STR(c.record_file, "");
   CHECK_INT(c.main_segment_size, 1 << 30);
   CHECK_INT(c.client_data_segment_size, 1 << 29);
   CHECK_INT(c.runtime_data_segment_size, 1 << 29);
@@ -370,6 +372,7 @@ TEST(config_print_defaults)
                     "  # sched_threads: not set; 4, but at most one per CPU\n"
                     "  # slow_threads: not set; 4, but at most one per CPU\n"
                     "  process_reaper_threads: 1\n"
+                    "  single_thread: false\n"
                     "memory:\n"
                     "  main_segment_size: 1G\n"
                     "  client_data_segment_size: 512M\n"

@@ -259,6 +259,14 @@ TEST(real_conf_first_generation)
   chi_config_free(&c);
 }
 
+TEST(real_conf_single_thread)
+{
+  chi_config c;
+  CHECK_INT(conf_load_good(&c, "single_thread"), CHI_OK);
+  CHECK_INT(c.single_thread, 1);
+  chi_config_free(&c);
+}
+
 TEST(real_conf_guide_compose)
 {
   chi_config c;
