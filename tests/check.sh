@@ -123,7 +123,7 @@ part_tidy()
   run 'the style test itself' tests/tidy/run.sh build/tidy
   # shellcheck disable=SC2046
   run 'shellcheck' shellcheck -x $(find . -path ./build -prune -o -path ./.git -prune -o \
-    -type f -name '*.sh' -print) amalgamate tools/setup .ci/run
+    -type f -name '*.sh' -print) amalgamate tools/setup tools/base-image .ci/run
 }
 
 # Writes the two files twice, in two places, and compares.
