@@ -180,6 +180,17 @@ $(BUILD)/real/%: $(BUILD)/tests/real/%.o $(real_shared) $(CORE_LINK)
 	@mkdir -p $(@D)
 	$(LINK) $< $(real_shared) $(CORE_FLAGS) $(LIBRARIES) -o $@
 
+# A cluster on hosts of its own, as its users meet it: the public header and the library.
+TRAFFIC := $(call objects,$(wildcard tests/distributed/traffic*.c))
+distributed: all $(BUILD)/distributed/traffic $(BUILD)/distributed/courier.so
+$(BUILD)/distributed/traffic: $(TRAFFIC) $(BUILD)/libchimaera.a
+	@mkdir -p $(@D)
+	$(LINK) $^ $(LIBRARIES) -o $@
+
+$(BUILD)/distributed/courier.so: $(BUILD)/tests/distributed/courier.o
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) $(san_link) -shared $< -o $@
+
 # Modules are loaded into a program that has the core in it, so they link with nothing.
 $(BUILD)/modules/%.so: $(BUILD)/tests/modules/%.o
 	@mkdir -p $(@D)
@@ -315,7 +326,7 @@ help:
 	@echo 'make clean        removes build/'
 	@echo 'Variables: CC SAN AMALGAM OMIT INTERLEAVE HOSTILE CFLAGS WERROR; see the top of Makefile'
 
-.PHONY: all tests real interleave sweep fuzzers core run check bench corner scale san mutants tidy fuzz amalgamation \
+.PHONY: all tests real distributed interleave sweep fuzzers core run check bench corner scale san mutants tidy fuzz amalgamation \
   print-libraries install uninstall dist clean help
 .SECONDARY:
 .DELETE_ON_ERROR:
