@@ -80,6 +80,8 @@ if [ -z "${inside_hosts:-}" ]; then
     rm -rf "$shared"
     exit
   fi
+  rm -rf "$shared"
+  mkdir -p "$shared/log" "$shared/ledger" "$shared/journal" || exit
   hosts_prepare || exit
 fi
 
@@ -94,8 +96,6 @@ finish()
 trap finish EXIT
 trap 'exit 130' INT TERM HUP
 
-rm -rf "$shared"
-mkdir -p "$shared/log" "$shared/ledger" "$shared/journal" || exit
 scenario
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
