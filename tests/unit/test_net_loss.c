@@ -928,38 +928,3 @@ TEST(net_gives_up_what_is_pinned)
   town.wire[0][1].held = false;
   TOWN_END();
 }
-
-TEST(net_drains)
-{
-  struct town_task t, u, v;
-  town_open(&town, 3, 4);
-  net_wait_task(&t, 0, &town_wait_type, TOWN_S, 1, 1);
-  town_pass(&town, 10 * TOWN_MS);
-  net_drain(town.node[1].net, town.now + 10 * TOWN_S);
-  net_wait_task(&u, 0, &town_wait_type, TOWN_S, 1, 1);
-  CHECK(town_until(&town, &u, 10 * TOWN_MS));
-  CHECK_INT(u.rc, CHI_ESHUTDOWN); /* nothing new */
-  CHECK(!net_idle(town.node[1].net));
-  CHECK(town_until(&town, &t, TOWN_S));
-  CHECK_INT(t.rc, CHI_OK);
-  CHECK(net_idle(town.node[1].net));
-  town_free(&t);
-  town_free(&u);
-  /* And on the other side: calls of its own are given up in time. */
-  town_crash(&town, 2);
-  net_wait_task(&u, 1, &town_wait_type, 100 * TOWN_S, 0, 1);
-  net_wait_task(&v, 1, &town_wait_type, 100 * TOWN_S, 2, 1);
-  town_pass(&town, 2 * TOWN_S);
-  CHECK(u.ends == 0 && v.ends == 0);
-  CHECK(town_until(&town, &u, 10 * TOWN_S));
-  CHECK_INT(u.rc, CHI_EUNKNOWN);
-  CHECK(v.ends == 1 && (v.rc == CHI_ESHUTDOWN || v.rc == CHI_EUNREACHABLE));
-  town_free(&u);
-  town_free(&v);
-  net_wait_task(&v, 1, &town_wait_type, 1000, 0, 1);
-  CHECK(v.ends == 1 && v.rc == CHI_ESHUTDOWN);
-  town_free(&v);
-  town_pass(&town, 100 * TOWN_MS);
-  CHECK(net_idle(town.node[1].net));
-  TOWN_END();
-}
