@@ -289,7 +289,7 @@ scenario()
   step 'node1 is killed, and restarted' under_load kill1 $lossy restart 1 host_kill 1
   step 'node2 is cut off for 3 s' under_load cut $lossy cut_and_heal 2 3
   step 'node1 is cut off for 12 s' under_load cut1 $lossy cut_and_heal 1 12
-  step 'all nodes are restarted, one by one' under_load rolling OK,ESHUTDOWN \
+  step 'all nodes are restarted, one by one' under_load rolling 'OK,ESHUTDOWN!' \
     rolling_restart
   step 'every kind of query again' on_hosts "$hosts" queries
   step 'no client is left' all_alone

@@ -29,7 +29,7 @@ struct traffic_options {
   const char *journal;    /* file, or the directory of all that are judged */
   const char *ledger;     /* directory */
   const char *stop;       /* a file: when it is there, a load begins nothing new */
-  const char *codes;      /* those that may come, "OK,EUNREACHABLE"; NULL: any */
+  const char *codes;      /* those that may come, "OK,EUNKNOWN,ESHUTDOWN!"; !: not if it ran */
 };
 
 /* The connection to the daemon of this host, which is node `self`. */

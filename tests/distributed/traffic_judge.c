@@ -28,7 +28,8 @@ struct judge {
   struct judge_file *file;
   uint32_t files;
   uint64_t tasks, bodies, holes, longest_ns;
-  uint64_t codes[JUDGE_CODES], other; /* by -rc */
+  uint64_t codes[JUDGE_CODES], ran[JUDGE_CODES]; /* by -rc; those for one container, and it ran */
+  uint64_t other;
   uint64_t open;                      /* of clients that were killed */
   uint32_t complaints;
 };
@@ -134,15 +135,16 @@ static int judge_add_ledger(struct judge *j, char *path)
   return 0;
 }
 
-/* "OK" in "OK,EUNKNOWN". */
-static bool judge_allows(const struct judge *j, int rc)
+/* "OK" in "OK,EUNKNOWN"; of "ESHUTDOWN!" only if it did not run. */
+static bool judge_allows(const struct judge *j, int rc, bool ran)
 {
   const char *name = chi_status_name(rc) + strlen("CHI_"), *at = j->o->codes;
   size_t size = strlen(name);
   while (at && *at) {
     size_t here = strcspn(at, ",");
-    if (here == size && strncmp(at, name, size) == 0)
-      return true;
+    bool strict = here > 0 && at[here - 1] == '!';
+    if (here - strict == size && strncmp(at, name, size) == 0)
+      return !(strict && ran);
     at += here + (at[here] == ',');
   }
   return !j->o->codes;
@@ -160,12 +162,14 @@ static void judge_task(struct judge *j, const struct judge_file *f, uint64_t i)
       judge_wrong(j, e, "has not completed");
     return;
   }
-  if (e->rc <= 0 && e->rc > -JUDGE_CODES)
+  if (e->rc <= 0 && e->rc > -JUDGE_CODES) {
     j->codes[-e->rc]++;
-  else
+    j->ran[-e->rc] += f->ran[i] != 0 && f->ran[i] == e->containers;
+  } else {
     j->other++;
+  }
   j->longest_ns = e->took_ns > j->longest_ns ? e->took_ns : j->longest_ns;
-  if (!judge_allows(j, e->rc))
+  if (!judge_allows(j, e->rc, f->ran[i] != 0))
     judge_wrong(j, e, "this code may not come here");
   if (e->rc == CHI_OK && f->ran[i] != e->containers)
     judge_wrong(j, e, "a body did not run");
@@ -175,14 +179,15 @@ static void judge_task(struct judge *j, const struct judge_file *f, uint64_t i)
 
 static void judge_report(const struct judge *j)
 {
-  printf("%llu tasks:", (unsigned long long)j->tasks);
-  for (int i = 0; i < JUDGE_CODES; i++)
+  printf("%llu tasks: OK %llu", (unsigned long long)j->tasks, (unsigned long long)j->codes[0]);
+  for (int i = 1; i < JUDGE_CODES; i++)
     if (j->codes[i])
-      printf(" %s %llu", chi_status_name(-i) + strlen("CHI_"), (unsigned long long)j->codes[i]);
+      printf(", %s %llu (%llu ran)", chi_status_name(-i) + strlen("CHI_"),
+             (unsigned long long)j->codes[i], (unsigned long long)j->ran[i]);
   if (j->other)
-    printf(" other %llu", (unsigned long long)j->other);
+    printf(", other %llu", (unsigned long long)j->other);
   if (j->open)
-    printf(" open %llu", (unsigned long long)j->open);
+    printf(", open %llu", (unsigned long long)j->open);
   printf("; %llu bodies, longest %.1f s\n", (unsigned long long)j->bodies,
          (double)j->longest_ns / 1e9);
 }
