@@ -123,7 +123,8 @@ part_tidy()
   run 'the style test itself' tests/tidy/run.sh build/tidy
   # shellcheck disable=SC2046
   run 'shellcheck' shellcheck -x $(find . -path ./build -prune -o -path ./.git -prune -o \
-    -type f -name '*.sh' -print) amalgamate tools/setup tools/base-image .ci/run
+    -type f -name '*.sh' -print) amalgamate tools/setup \
+    tools/base-image tools/with-engine .ci/run
 }
 
 # Writes the two files twice, in two places, and compares.
@@ -443,6 +444,42 @@ part_real()
   done
 }
 
+# Where there can be none, that is a skip, and the reason.
+hosts_in_namespaces()
+{
+  timeout -k 60 "$limit" ./run-distributed-test.sh --namespaces --nodes "$1" || [ $? = 3 ]
+}
+
+# The figures of the last run.
+show_figures()
+{
+  sed -n '/->/s/^/   /p' "$out"
+}
+
+part_hosts()
+{
+  build distributed || return
+  if docker version >/dev/null 2>&1; then
+    echo "   'make check-docker' does this in containers of the engine that runs here"
+  else
+    echo "   no Docker engine answers: hosts are network namespaces ('make check-docker' starts one)"
+  fi
+  run 'three hosts' hosts_in_namespaces 3
+  show_figures
+}
+
+part_containers()
+{
+  limit=1500
+  run 'two containers' ./run-distributed-test.sh --build --nodes 2
+  show_figures
+  for nodes in 3 5; do
+    run "$nodes containers" ./run-distributed-test.sh --nodes $nodes
+    show_figures
+  done
+  run 'nothing is left of them' ./run-distributed-test.sh --cleanup
+}
+
 # Installs below a fresh root, builds a stranger's program with what pkg-config says, takes it away.
 installs_and_uninstalls()
 {
@@ -506,14 +543,17 @@ have tests/sim/*.c && known="$known hashes hostile valgrind"
 have tests/sweep/*.c && known="$known sweep"
 have tests/interleave/*.c && known="$known races"
 have tests/real/test_*.c tests/real/*.sh && known="$known real"
+have tests/distributed/*.c && known="$known hosts"
 have tests/fuzz/fuzz_*.c && known="$known fuzz"
 known="$known install"
+# What needs an engine runs only if it is asked for.
+more='containers'
 
 for name in "$@"; do
-  case " $known " in
+  case " $known $more " in
   *" $name "*) ;;
   *)
-    echo "check.sh: no part $name; there are: $known" >&2
+    echo "check.sh: no part $name; there are: $known $more" >&2
     exit 2
     ;;
   esac
@@ -535,6 +575,8 @@ part hashes 'one seed, one hash, in every build'
 part sweep 'whole clusters under faults drawn from seeds'
 part hostile 'failing allocations, moving stacks, spurious wake-ups'
 part real 'real processes'
+part hosts 'a cluster on hosts of its own, and what may happen to one'
+part containers 'the same in containers'
 part fuzz "fuzzers, $fuzz_seconds seconds each"
 part install 'installation and the tarball'
 echo "== all: $(($(date +%s) - start)) s; logs in $dir"
