@@ -182,7 +182,7 @@ $(BUILD)/real/%: $(BUILD)/tests/real/%.o $(real_shared) $(CORE_LINK)
 
 # A cluster on hosts of its own, as its users meet it: the public header and the library.
 TRAFFIC := $(call objects,$(wildcard tests/distributed/traffic*.c))
-distributed: all $(BUILD)/distributed/traffic $(BUILD)/distributed/courier.so
+distributed: $(PROGRAM) $(BUILD)/distributed/traffic $(BUILD)/distributed/courier.so
 $(BUILD)/distributed/traffic: $(TRAFFIC) $(BUILD)/libchimaera.a
 	@mkdir -p $(@D)
 	$(LINK) $^ $(LIBRARIES) -o $@

@@ -462,7 +462,7 @@ part_hosts()
   if docker version >/dev/null 2>&1; then
     echo "   'make check-docker' does this in containers of the engine that runs here"
   else
-    echo "   no Docker engine answers: hosts are network namespaces ('make check-docker' starts one)"
+    echo "   no Docker engine answers: hosts are namespaces ('make check-docker' starts an engine)"
   fi
   run 'three hosts' hosts_in_namespaces 3
   show_figures
@@ -476,6 +476,9 @@ part_containers()
   for nodes in 3 5; do
     run "$nodes containers" ./run-distributed-test.sh --nodes $nodes
     show_figures
+  done
+  for script in tests/docker/*_image.sh; do
+    [ ! -x "$script" ] || run "$script" "$script"
   done
   run 'nothing is left of them' ./run-distributed-test.sh --cleanup
 }
