@@ -183,6 +183,11 @@ $(BUILD)/real/%: $(BUILD)/tests/real/%.o $(real_shared) $(CORE_LINK)
 # A cluster on hosts of its own, as its users meet it: the public header and the library.
 TRAFFIC := $(call objects,$(wildcard tests/distributed/traffic*.c))
 distributed: $(PROGRAM) $(BUILD)/distributed/traffic $(BUILD)/distributed/courier.so
+$(BUILD)/distributed/test-judge: $(call objects,tests/distributed/test_judge.c \
+    tests/distributed/traffic_judge.c) $(BUILD)/libtest.a $(BUILD)/libchimaera.a
+	@mkdir -p $(@D)
+	$(LINK) $^ $(LIBRARIES) -o $@
+
 $(BUILD)/distributed/traffic: $(TRAFFIC) $(BUILD)/libchimaera.a
 	@mkdir -p $(@D)
 	$(LINK) $^ $(LIBRARIES) -o $@

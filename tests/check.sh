@@ -456,9 +456,25 @@ show_figures()
   sed -n '/->/s/^/   /p' "$out"
 }
 
+# What is no use is refused, with what was expected.
+refused()
+{
+  for wrong in --nodes '--nodes 1' --nodes=6 '--nodes x' --bulid; do
+    # shellcheck disable=SC2086
+    ./run-distributed-test.sh $wrong 2>"$dir/refused" && return 1
+    [ $? = 2 ] && grep -q -e 'expected a number' -e 'there is no "--bulid"' "$dir/refused" || return
+  done
+  tools/base-image a b 2>/dev/null && return 1
+  tools/with-engine 2>/dev/null && return 1
+  DOCKER=false tools/base-image 2>"$dir/refused" && return 1
+  grep -q 'no engine answers' "$dir/refused"
+}
+
 part_hosts()
 {
-  build distributed || return
+  build distributed build/gcc-amalgam/distributed/test-judge || return
+  run 'the judge' build/gcc-amalgam/distributed/test-judge
+  run 'what is refused' refused
   if docker version >/dev/null 2>&1; then
     echo "   'make check-docker' does this in containers of the engine that runs here"
   else
