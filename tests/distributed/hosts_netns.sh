@@ -52,7 +52,11 @@ hosts_remove()
 hosts_open()
 {
   sockets=/tmp/chimaera-$(id -u)
-  [ -d "$sockets" ] || mkdir -m 700 "$sockets"
+  made=
+  if [ ! -d "$sockets" ]; then
+    mkdir -m 700 "$sockets" || return
+    made=$sockets
+  fi
   mkdir -p "$shared/sockets" && chmod 700 "$shared/sockets"
   mount --bind "$shared/sockets" "$sockets" && mount -t tmpfs tmpfs /run &&
     mkdir /run/netns || return
@@ -70,8 +74,9 @@ hosts_open()
 hosts_close()
 {
   for host in $hosts; do
-    [ ! -e "$shared/node$host.pid" ] || host_kill "$host"
+    [ ! -e "$shared/node$host.pid" ] || host_kill "$host" 2>/dev/null
   done
+  [ -z "${made:-}" ] || { umount "$made" && rmdir "$made"; }
 }
 
 # $1: host; the rest is a command.
