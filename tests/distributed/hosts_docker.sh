@@ -159,6 +159,16 @@ host_ended()
   }
 }
 
+host_freeze()
+{
+  "$docker" pause "chimaera-node$1"
+}
+
+host_thaw()
+{
+  "$docker" unpause "chimaera-node$1"
+}
+
 host_cut()
 {
   "$docker" network disconnect $network "chimaera-node$1"

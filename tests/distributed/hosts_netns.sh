@@ -133,6 +133,16 @@ host_ended()
   }
 }
 
+host_freeze()
+{
+  kill -STOP "$(cat "$shared/node$1.pid")"
+}
+
+host_thaw()
+{
+  kill -CONT "$(cat "$shared/node$1.pid")"
+}
+
 host_cut()
 {
   ip link set "veth$1" down

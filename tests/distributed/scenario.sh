@@ -172,11 +172,20 @@ stage_end()
   done
 }
 
-# What was told beside what was done: $1 is the stage, $2 the codes that may come.
+# What was told beside what was done: $1 is the stage, $2 the codes that may come; none: any.
 judge()
 {
   host_run 1 traffic judge nodes="$nodes" journal="$inside/journal/$1" ledger="$inside/ledger" \
-    codes="$2"
+    ${2:+codes="$2"}
+}
+
+# Whatever was on its way then has come to its end by now.
+judge_again()
+{
+  for stage in "$shared"/journal/*; do
+    judge "${stage##*/}" '' || return
+  done
+  echo "$clients clients"
 }
 
 # $1: a stage, $2: the codes that may come in it; the rest is what happens meanwhile.
@@ -208,6 +217,13 @@ cut_and_heal()
   host_cut "$1" || return
   sleep "$2"
   host_heal "$1" && all_meet
+}
+
+freeze_and_thaw()
+{
+  host_freeze "$1" || return
+  sleep "$2"
+  host_thaw "$1" && all_meet
 }
 
 rolling_restart()
@@ -289,9 +305,11 @@ scenario()
   step 'node1 is killed, and restarted' under_load kill1 $lossy restart 1 host_kill 1
   step 'node2 is cut off for 3 s' under_load cut $lossy cut_and_heal 2 3
   step 'node1 is cut off for 12 s' under_load cut1 $lossy cut_and_heal 1 12
+  step 'node2 stands still for 3 s' under_load freeze $lossy freeze_and_thaw 2 3
   step 'all nodes are restarted, one by one' under_load rolling 'OK,ESHUTDOWN!' \
     rolling_restart
   step 'every kind of query again' on_hosts "$hosts" queries
   step 'no client is left' all_alone
+  step 'nothing ran later, or once more' judge_again
   step 'all stop, each with status 0' stop_all
 }

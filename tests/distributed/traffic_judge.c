@@ -188,6 +188,8 @@ static void judge_report(const struct judge *j)
     printf(", other %llu", (unsigned long long)j->other);
   if (j->open)
     printf(", open %llu", (unsigned long long)j->open);
+  if (j->holes)
+    printf(", %llu entries cut short", (unsigned long long)j->holes);
   printf("; %llu bodies, longest %.1f s\n", (unsigned long long)j->bodies,
          (double)j->longest_ns / 1e9);
 }
