@@ -475,7 +475,7 @@ part_hosts()
   build distributed build/gcc-amalgam/distributed/test-judge || return
   run 'the judge' build/gcc-amalgam/distributed/test-judge
   run 'what is refused' refused
-  if docker version >/dev/null 2>&1; then
+  if timeout 10 docker version >/dev/null 2>&1; then
     echo "   'make check-docker' does this in containers of the engine that runs here"
   else
     echo "   no Docker engine answers: hosts are namespaces ('make check-docker' starts an engine)"

@@ -4,12 +4,12 @@
 
 #define STOP_NODES 3u
 #define STOP_WINDOW 8u
-#define STOP_ROUNDS 6u
+#define STOP_ROUNDS 4u
 
 /* A client with some tasks in flight to all nodes in turn, until it is told to end. */
 struct stop_client {
   bool end;
-  uint64_t ended, unknown, unreachable, shutdown, other;
+  uint64_t ended, unknown, unreachable, shutdown, absent, other;
 };
 
 static struct town_sum *stop_begin(chi_queue *queue, uint32_t number)
@@ -32,10 +32,20 @@ static void stop_count(struct stop_client *s, int rc)
   s->unknown += rc == CHI_EUNKNOWN;
   s->unreachable += rc == CHI_EUNREACHABLE;
   s->shutdown += rc == CHI_ESHUTDOWN;
-  s->other += rc != CHI_OK && rc != CHI_EUNKNOWN && rc != CHI_EUNREACHABLE && rc != CHI_ESHUTDOWN;
+  s->absent += rc == CHI_ENOENT;
+  s->other += rc != CHI_OK && rc != CHI_EUNKNOWN && rc != CHI_EUNREACHABLE && rc != CHI_ESHUTDOWN &&
+              rc != CHI_ENOENT;
 }
 
-/* A client whose own daemon stays. */
+static uint32_t stop_in_flight(struct town_sum *const *task)
+{
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < STOP_WINDOW; i++)
+    count += task[i] != NULL;
+  return count;
+}
+
+/* When its daemon has gone, it attaches to the next one. */
 static void stop_works(chi_cluster *c, chi_client *client, void *arg)
 {
   struct stop_client *s = arg;
@@ -54,7 +64,9 @@ static void stop_works(chi_cluster *c, chi_client *client, void *arg)
       if (!task[i])
         task[i] = stop_begin(queue, number++);
     }
-    chi_cluster_sleep(c, 50000);
+    if (stop_in_flight(task) == 0)
+      chi_client_reconnect(client, TOWN_SECOND, NULL);
+    chi_cluster_sleep(c, TOWN_MS / 2);
   }
   for (uint32_t i = 0; i < STOP_WINDOW; i++)
     if (task[i]) {
@@ -83,7 +95,7 @@ static void stops_and_starts(uint64_t seed)
     CHECK_INT(chi_cluster_run_for(t.cluster, 20 * TOWN_MS + (seed + round) * 77777), CHI_OK);
     town_fault(&t, CHI_FAULT_STOP, node, 0, 5000);
     CHECK_INT(chi_cluster_run_until(t.cluster, stop_is_down, &node, TOWN_SECOND), CHI_OK);
-    CHECK_INT(chi_cluster_run_for(t.cluster, round * 400 * TOWN_MS), CHI_OK);
+    CHECK_INT(chi_cluster_run_for(t.cluster, round * 700 * TOWN_MS), CHI_OK);
     town_fault(&t, CHI_FAULT_START, node, 0, 0);
     CHECK_INT(chi_cluster_run_for(t.cluster, 200 * TOWN_MS), CHI_OK);
   }
@@ -94,6 +106,7 @@ static void stops_and_starts(uint64_t seed)
     CHECK_INT(client[i].unknown, 0);
     CHECK_INT(client[i].unreachable, 0);
     CHECK_INT(client[i].shutdown, 0);
+    CHECK_INT(client[i].absent, 0);
     CHECK_INT(client[i].other, 0);
   }
   CHECK_STR(town_end(&t), "");
@@ -101,8 +114,43 @@ static void stops_and_starts(uint64_t seed)
 
 TEST(cluster_stop_of_a_node_loses_nothing)
 {
-  for (uint64_t seed = 1; seed <= town_seeds(12); seed++)
+  for (uint64_t seed = 1; seed <= town_seeds(6); seed++)
     stops_and_starts(seed);
+}
+
+/* All nodes, one after the other, as one restarts a cluster that is at work. What a client's own
+ * daemon refuses while it stops, or since it hasn't heard of the pool again, it has not run. */
+static void restarts_rolling(uint64_t seed)
+{
+  struct town t;
+  struct stop_client client[STOP_NODES] = {{.end = false}, {.end = false}, {.end = false}};
+  CHECK_STR(town_seed(&t, seed, "nodes=3,wait_for_restart=30s,heartbeat_interval=100ms"), "");
+  for (uint32_t i = 0; i < STOP_NODES; i++)
+    chi_cluster_client(t.cluster, i, stop_works, &client[i]);
+  for (uint32_t round = 0; round < STOP_ROUNDS; round++) {
+    uint32_t node = (round + (uint32_t)seed) % STOP_NODES;
+    CHECK_INT(chi_cluster_run_for(t.cluster, 20 * TOWN_MS + (seed + round) * 77777), CHI_OK);
+    town_fault(&t, CHI_FAULT_STOP, node, 0, 5000);
+    CHECK_INT(chi_cluster_run_until(t.cluster, stop_is_down, &node, TOWN_SECOND), CHI_OK);
+    town_fault(&t, CHI_FAULT_START, node, 0, 0);
+    CHECK_INT(chi_cluster_run_for(t.cluster, 500 * TOWN_MS), CHI_OK);
+  }
+  for (uint32_t i = 0; i < STOP_NODES; i++)
+    client[i].end = true;
+  CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_LONG), CHI_OK);
+  for (uint32_t i = 0; i < STOP_NODES; i++) {
+    CHECK(client[i].ended > 100);
+    CHECK_INT(client[i].unknown, 0);
+    CHECK_INT(client[i].unreachable, 0);
+    CHECK_INT(client[i].other, 0);
+  }
+  CHECK_STR(town_end(&t), "");
+}
+
+TEST(cluster_stop_of_one_node_after_the_other_loses_nothing)
+{
+  for (uint64_t seed = 1; seed <= town_seeds(6); seed++)
+    restarts_rolling(seed);
 }
 
 /* Who waits for a node that has stopped doesn't hold up its own node's stop. */
@@ -128,6 +176,6 @@ static void all_stop_at_once(uint64_t seed)
 
 TEST(cluster_stop_of_all_nodes_does_not_wait_for_each_other)
 {
-  for (uint64_t seed = 1; seed <= town_seeds(12); seed++)
+  for (uint64_t seed = 1; seed <= town_seeds(6); seed++)
     all_stop_at_once(seed);
 }
