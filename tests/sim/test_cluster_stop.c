@@ -82,15 +82,18 @@ static int stop_is_down(chi_cluster *c, void *arg)
 }
 
 /* Node 2 is stopped and started again and again; whoever has something for it waits, and nothing
- * that it was given is lost. */
+ * that it was given is lost, even if messages take longer than it takes to stop. */
 static void stops_and_starts(uint64_t seed)
 {
   struct town t;
   struct stop_client client[2] = {{.end = false}, {.end = false}};
   uint32_t node = 2;
   CHECK_STR(town_seed(&t, seed, "nodes=3,wait_for_restart=30s,heartbeat_interval=100ms"), "");
-  for (uint32_t i = 0; i < 2; i++)
+  for (uint32_t i = 0; i < 2; i++) {
     chi_cluster_client(t.cluster, i, stop_works, &client[i]);
+    town_fault(&t, CHI_FAULT_CLOG, i, node, seed % 3 * 10 * TOWN_MS);
+    town_fault(&t, CHI_FAULT_CLOG, node, i, seed % 2 * 10 * TOWN_MS);
+  }
   for (uint32_t round = 0; round < STOP_ROUNDS; round++) {
     CHECK_INT(chi_cluster_run_for(t.cluster, 20 * TOWN_MS + (seed + round) * 77777), CHI_OK);
     town_fault(&t, CHI_FAULT_STOP, node, 0, 5000);
