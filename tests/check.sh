@@ -124,7 +124,7 @@ part_tidy()
   # shellcheck disable=SC2046
   run 'shellcheck' shellcheck -x $(find . -path ./build -prune -o -path ./.git -prune -o \
     -type f -name '*.sh' -print) amalgamate tools/setup \
-    tools/base-image tools/with-engine .ci/run
+    tools/base-image tools/with-engine .ci/run .ci/docker
 }
 
 # Writes the two files twice, in two places, and compares.
