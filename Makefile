@@ -254,7 +254,8 @@ tidy: build/tidy
 	@{ ./amalgamate --list; \
 	  find $(wildcard tests tools examples docker) -path tests/tidy/bad -prune -o \
 	    -type f \( -name '*.[ch]' -o -name '*.sh' \) -print | sort; \
-	  ls amalgamate tools/setup tools/base-image tools/with-engine run-distributed-test.sh .ci/run .ci/docker; } | build/tidy
+	  ls amalgamate tools/setup tools/base-image tools/with-engine run-distributed-test.sh .ci/run \
+	    .ci/docker; } | build/tidy
 
 # Bugs planted in copies of the core (MUTANTS=NAME...), and whether sweeps find them.
 MUTANTS_BUILD = build/mutants

@@ -70,15 +70,15 @@ fi
 # $inside_hosts is set when this runs again where the hosts are to be.
 if [ -z "${inside_hosts:-}" ]; then
   missing=$(hosts_missing)
+  if [ "$alone" = --cleanup ]; then
+    [ -n "$missing" ] || hosts_remove
+    rm -rf build/distributed
+    exit
+  fi
   if [ -n "$missing" ]; then
     echo "skipped: $missing"
     echo '0 passed, 0 failed, 1 skipped'
     exit 3
-  fi
-  if [ "$alone" = --cleanup ]; then
-    hosts_remove
-    rm -rf "$shared"
-    exit
   fi
   rm -rf "$shared"
   mkdir -p "$shared/log" "$shared/ledger" "$shared/journal" || exit

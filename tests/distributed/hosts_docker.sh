@@ -107,7 +107,7 @@ compose_down()
 
 hosts_open()
 {
-  hosts='1 2 3 4 5' compose_down
+  (hosts='1 2 3 4 5' && compose_down)
   if "$docker" network inspect $network >/dev/null 2>&1; then
     echo "the network $network is in use by others"
     return 1
