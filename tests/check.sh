@@ -473,6 +473,7 @@ refused()
 part_hosts()
 {
   build distributed build/gcc-amalgam/distributed/test-judge || return
+  limit=900
   run 'the judge' build/gcc-amalgam/distributed/test-judge
   run 'what is refused' refused
   if timeout 10 docker version >/dev/null 2>&1; then
