@@ -2352,6 +2352,7 @@ CHI_PRIVATE void peer_on_sent(struct peer_set *s, void *batch);
 
 #define NET_SLOTS 256u               /* requests under way to one peer */
 #define NET_BYTES (64ull << 20)      /* bulk bytes under way to one peer, or one request */
+#define NET_BYTE_NS 120ull           /* what a byte of bulk may take: 8 MiB/s and more are borne */
 #define NET_ASK_NS 250000000ull      /* without news, after which a request is asked for */
 #define NET_ACK_NS 20000000ull       /* an answer is acknowledged by then */
 #define NET_FAILED 16u               /* failed containers that a result names */
@@ -14922,15 +14923,23 @@ static void net_link_ask_now(struct net_link *l, uint32_t due)
   peer_post(l->peer, &out, NULL, 0, NULL);
 }
 
+/* How long no sign of life is borne: questions and news have to wait for the bulk before them. */
+static uint64_t net_link_silence(const struct net_link *l)
+{
+  uint64_t timeout = l->net->o.task_timeout_ns, more = (l->bytes + l->held) * NET_BYTE_NS;
+  return timeout < UINT64_MAX - more ? timeout + more : UINT64_MAX;
+}
+
 static void net_link_ask(struct net_link *l)
 {
   struct net *n = l->net;
+  uint64_t silence = net_link_silence(l);
   uint32_t due = 0;
   for (uint32_t i = 0; i < l->slots; i++) {
     struct net_part *part = l->slot[i].part;
     if (!part || part->ask_at > n->now)
       continue;
-    if (n->now - part->heard >= n->o.task_timeout_ns)
+    if (n->now - part->heard >= silence)
       net_part_despair(l, part);
     else
       due++;

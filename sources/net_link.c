@@ -440,15 +440,23 @@ static void net_link_ask_now(struct net_link *l, uint32_t due)
   peer_post(l->peer, &out, NULL, 0, NULL);
 }
 
+/* How long no sign of life is borne: questions and news have to wait for the bulk before them. */
+static uint64_t net_link_silence(const struct net_link *l)
+{
+  uint64_t timeout = l->net->o.task_timeout_ns, more = (l->bytes + l->held) * NET_BYTE_NS;
+  return timeout < UINT64_MAX - more ? timeout + more : UINT64_MAX;
+}
+
 static void net_link_ask(struct net_link *l)
 {
   struct net *n = l->net;
+  uint64_t silence = net_link_silence(l);
   uint32_t due = 0;
   for (uint32_t i = 0; i < l->slots; i++) {
     struct net_part *part = l->slot[i].part;
     if (!part || part->ask_at > n->now)
       continue;
-    if (n->now - part->heard >= n->o.task_timeout_ns)
+    if (n->now - part->heard >= silence)
       net_part_despair(l, part);
     else
       due++;

@@ -77,7 +77,7 @@ networking:
 logging:
   file: $inside/log/node$1.log
 runtime:
-  heartbeat_interval: 200ms
+  heartbeat_interval: 300ms
   task_timeout: 5000
 shared_memory:
   main_segment_name: chi_distributed_node$1

@@ -910,6 +910,38 @@ TEST(net_peer_has_too_much)
   TOWN_END();
 }
 
+/* What is large takes its time: silence is borne longer while bulk is under way. */
+TEST(net_bears_silence_while_bulk_is_under_way)
+{
+  static unsigned char data[16 << 20], back[16 << 20];
+  struct town_task t, u;
+  town_open(&town, 2, 4);
+  town.wire[0][1].held = true;
+  town_new(&town, &t, 0, &town_blob_type);
+  ((struct town_blob *)t.task)->from = (chi_bulk){data, sizeof data, 0};
+  ((struct town_blob *)t.task)->to = (chi_bulk){back, sizeof back, 0};
+  town_submit(&town, &t, 1, 1);
+  net_wait_task(&u, 0, &town_wait_type, TOWN_MS, 1, 1);
+  town_pass(&town, town.task_timeout + TOWN_S);
+  CHECK(t.ends == 0 && u.ends == 0);
+  town.wire[0][1].held = false;
+  CHECK(town_until(&town, &t, 3 * TOWN_S) && t.rc == CHI_OK);
+  CHECK(town_until(&town, &u, 3 * TOWN_S) && u.rc == CHI_OK);
+  town_free(&t);
+  town_free(&u);
+  /* And not for ever. */
+  town.wire[0][1].held = true;
+  town_new(&town, &t, 0, &town_blob_type);
+  ((struct town_blob *)t.task)->from = (chi_bulk){data, sizeof data, 0};
+  town_submit(&town, &t, 1, 1);
+  CHECK(town_until(&town, &t, town.task_timeout + 10 * TOWN_S));
+  CHECK_INT(t.rc, CHI_EUNKNOWN);
+  town_free(&t);
+  town.wire[0][1].held = false;
+  town_pass(&town, 2 * NET_ASK_MAX_NS);
+  TOWN_END();
+}
+
 /* ---- the end */
 
 TEST(net_gives_up_what_is_pinned)
