@@ -7,16 +7,6 @@
 
 static struct town town;
 
-#define TOWN_END()                                                                                 \
-  do {                                                                                             \
-    CHECK_INT(town_doubles(&town), 0);                                                             \
-    town_pass(&town, 100 * TOWN_MS);                                                               \
-    CHECK(town_idle(&town));                                                                       \
-    town_close(&town);                                                                             \
-    for (uint32_t i_ = 0; i_ < town.count; i_++)                                                   \
-      CHECK_INT(town.node[i_].blocks, 0);                                                          \
-  } while (0)
-
 static void net_wait_task(struct town_task *t, uint32_t node, const chi_type *type, uint64_t ns,
                           uint32_t first, uint32_t count)
 {
