@@ -188,6 +188,22 @@ $(BUILD)/real/%: $(BUILD)/tests/real/%.o $(real_shared) $(CORE_LINK)
 	@mkdir -p $(@D)
 	$(LINK) $< $(real_shared) $(CORE_FLAGS) $(LIBRARIES) -o $@
 
+# A cluster on hosts of its own, as its users meet it: the public header and the library.
+TRAFFIC := $(call objects,$(wildcard tests/distributed/traffic*.c))
+distributed: $(PROGRAM) $(BUILD)/distributed/traffic $(BUILD)/distributed/courier.so
+$(BUILD)/distributed/test-judge: $(call objects,tests/distributed/test_judge.c \
+    tests/distributed/traffic_judge.c) $(BUILD)/libtest.a $(BUILD)/libchimaera.a
+	@mkdir -p $(@D)
+	$(LINK) $^ $(LIBRARIES) -o $@
+
+$(BUILD)/distributed/traffic: $(TRAFFIC) $(BUILD)/libchimaera.a
+	@mkdir -p $(@D)
+	$(LINK) $^ $(LIBRARIES) -o $@
+
+$(BUILD)/distributed/courier.so: $(BUILD)/tests/distributed/courier.o
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) $(san_link) -shared $< -o $@
+
 # Modules are loaded into a program that has the core in it, so they link with nothing.
 $(BUILD)/modules/%.so: $(BUILD)/tests/modules/%.o
 	@mkdir -p $(@D)
@@ -219,6 +235,10 @@ check:
 	@tools/setup check
 	@tests/check.sh $(PARTS)
 
+# With a Docker engine, which is set up if there is none.
+check-docker:
+	@tools/with-engine tests/check.sh containers
+
 # Without fio, the raw limit of files is a loop of our own.
 bench:
 	@tools/setup build
@@ -242,7 +262,8 @@ tidy: build/tidy
 	@{ ./amalgamate --list; \
 	  find $(wildcard tests tools examples docker) -path tests/tidy/bad -prune -o \
 	    -type f \( -name '*.[ch]' -o -name '*.sh' \) -print | sort; \
-	  ls amalgamate tools/setup .ci/run; } | build/tidy
+	  ls amalgamate tools/setup tools/base-image tools/with-engine run-distributed-test.sh .ci/run \
+	    .ci/docker; } | build/tidy
 
 # Bugs planted in copies of the core (MUTANTS=NAME...), and whether sweeps find them.
 MUTANTS_BUILD = build/mutants
@@ -312,6 +333,7 @@ help:
 	@echo 'make              the libraries and the program, in $(BUILD)'
 	@echo 'make run          one real file through a daemon into a file-backed pool and back'
 	@echo 'make check        everything that proves the rest (make check PARTS="tidy modular")'
+	@echo 'make check-docker clusters of containers; sets up a Docker engine where there is none'
 	@echo 'make bench        our figures beside the raw limits of this machine (BENCH=--json)'
 	@echo 'make corner       every pair of faults at every moment of a small simulated run'
 	@echo 'make scale        the figures and plots of docs/scale.md, by simulation (needs gnuplot)'
@@ -325,7 +347,7 @@ help:
 	@echo 'make clean        removes build/'
 	@echo 'Variables: CC SAN AMALGAM OMIT INTERLEAVE HOSTILE CFLAGS WERROR; see the top of Makefile'
 
-.PHONY: all tests real interleave sweep fuzzers core run check bench corner scale san mutants tidy fuzz amalgamation \
+.PHONY: all tests real distributed interleave sweep fuzzers core run check check-docker bench corner scale san mutants tidy fuzz amalgamation \
   print-libraries install uninstall dist clean help
 .SECONDARY:
 .DELETE_ON_ERROR:

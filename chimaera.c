@@ -1746,6 +1746,7 @@ enum wire_kind {
   WIRE_ACK,       /* answers that have arrived and may be forgotten */
   WIRE_POOLS,     /* versions of pool entries */
   WIRE_POOL,      /* a pool entry */
+  WIRE_DEPART,    /* the sender stops; or has heard that the receiver does */
   WIRE_KINDS
 };
 
@@ -2880,6 +2881,7 @@ CHI_PRIVATE void peer_on_sent(struct peer_set *s, void *batch);
 
 #define NET_SLOTS 256u               /* requests under way to one peer */
 #define NET_BYTES (64ull << 20)      /* bulk bytes under way to one peer, or one request */
+#define NET_BYTE_NS 120ull           /* what a byte of bulk may take: 8 MiB/s and more are borne */
 #define NET_ASK_NS 250000000ull      /* without news, after which a request is asked for */
 #define NET_ACK_NS 250000000ull      /* an answer is acknowledged by then, if no request does it */
 #define NET_FAILED 16u               /* failed containers that a result names */
@@ -2932,6 +2934,9 @@ CHI_PRIVATE uint64_t net_step(struct net *n, uint64_t now);
 CHI_PRIVATE bool net_idle(const struct net *n);
 /* Refuses what others send from now on (not run), and after `at` gives up calls of its own. */
 CHI_PRIVATE void net_drain(struct net *n, uint64_t at);
+/* Of a node that drains, and is idle: every peer that is there knows that it must not ask any more,
+ * has been answered all it has asked, and has all the answers. It may never be so. */
+CHI_PRIVATE bool net_departed(const struct net *n);
 
 /* What ENV_TRACE_NET tells of. */
 enum net_trace {
@@ -2981,7 +2986,7 @@ CHI_PRIVATE void net_peer_figures(const struct net *n, uint32_t node, struct net
  * back to 0 when nothing is under way any more. */
 CHI_PRIVATE uint64_t net_credit(const struct net *n);
 
-/* ---- between net.c, net_call.c, net_link.c, net_seat.c, net_fold.c and net_record.c */
+/* ---- between the files of net, each with its own part below */
 
 struct net_timer {
   struct heap_entry entry;
@@ -3084,6 +3089,8 @@ struct net_link {
   struct peer *peer;
   uint32_t node;
   bool choked;   /* it holds memory of calls that are given up */
+  bool departing; /* the peer stops: in this life it takes nothing new */
+  bool released; /* this node stops, and the peer knows that it does */
   uint64_t boot; /* of the peer's life all this is about */
   bool there;
   uint64_t gone; /* when it was there last */
@@ -3098,6 +3105,7 @@ struct net_link {
   uint32_t seats;
   uint64_t held; /* bytes of its requests and of answers kept for it */
   uint32_t kept; /* answers that it hasn't acknowledged */
+  uint64_t tell_at;            /* that this node stops */
   uint64_t remind_at, look_at; /* look_at: runs that it no longer asks for are ended */
 };
 
@@ -3232,6 +3240,12 @@ CHI_PRIVATE void net_part_seek(struct net_part *part);
 CHI_PRIVATE void net_part_withdraw(struct net_part *part);
 /* Tells the executor of a sent part that it is to end with the call's code. */
 CHI_PRIVATE void net_part_abort(struct net_part *part, int code);
+/* It can be told something now. */
+CHI_PRIVATE bool net_link_reaches(const struct net_link *l);
+/* The peer stops: what is for it waits until it is back, unless this node is about to stop, too. */
+CHI_PRIVATE void net_link_departs(struct net_link *l);
+/* What waits for the peer is given up. */
+CHI_PRIVATE void net_link_forsake(struct net_link *l);
 /* What was sent to the peer is not going to be answered. */
 CHI_PRIVATE void net_link_lost(struct net_link *l);
 CHI_PRIVATE void net_link_on_boot(struct net_link *l);
@@ -3256,6 +3270,12 @@ CHI_PRIVATE void net_run_end(struct net_run *run, int rc, const struct net_failu
                              bool gathered);
 CHI_PRIVATE void net_run_unpinned(struct net_run *run);
 CHI_PRIVATE void net_run_free(struct net_run *run);
+
+/* net_depart.c: a node that stops */
+CHI_PRIVATE void net_depart_begin(struct net *n);
+/* Says so to a peer, now and again until that has heard of it. */
+CHI_PRIVATE void net_depart_tell(struct net_link *l);
+CHI_PRIVATE void net_depart_on_record(struct net_link *l, struct wire_in *in);
 
 /* net_fold.c */
 /* Memory aligned as chi_bulk_alloc does; NULL: none. */
@@ -3333,6 +3353,8 @@ CHI_PRIVATE void fleet_on_pools(struct fleet *f);
 CHI_PRIVATE void fleet_drain(struct fleet *f, uint64_t at);
 /* No work of others is left, and nothing of its own elsewhere. */
 CHI_PRIVATE bool fleet_idle(const struct fleet *f);
+/* See net_departed. */
+CHI_PRIVATE bool fleet_departed(const struct fleet *f);
 /* See net_called_from. */
 CHI_PRIVATE bool fleet_called_from(const struct fleet *f, uint64_t root, const struct pool *pool);
 /* Tasks of this node for that method which have gone elsewhere. */
@@ -7545,6 +7567,7 @@ void record_env_init(struct record *r)
 
 #define RUNTIME_LOOK_NS WORKER_STUCK_NS
 #define RUNTIME_LINGER_NS 250000000ull /* how long after the last activity it keeps looking */
+#define RUNTIME_DEPART_NS 1000000000ull /* longest wait for other nodes to hear of a stop */
 #define RUNTIME_DRAIN_NS 1000000ull    /* between looks whether everything has ended */
 
 struct runtime {
@@ -7567,7 +7590,7 @@ struct runtime {
   void (*on_state)(void *arg, enum runtime_state state);
   void *on_state_arg;
   uint64_t look_at, last_active; /* at the other workers */
-  uint64_t stop_grace, stop_at, drain_look;
+  uint64_t stop_grace, stop_at, drain_look, depart_by;
 };
 
 static const char *const runtime_state_names[] = {"starting",   "serving", "failed", "draining",
@@ -7968,11 +7991,13 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
     rt->stop_at = now + rt->stop_grace;
   bool idle = runtime_work_left(rt) == 0 && fleet_idle(&rt->fleet);
   if (!rt->closing_pools && idle) {
+    uint64_t patience = runtime_patience(rt);
     runtime_close_pools(rt);
-    rt->stop_at = now + runtime_patience(rt);
+    rt->stop_at = now + patience;
+    rt->depart_by = now + (patience / 2 < RUNTIME_DEPART_NS ? patience / 2 : RUNTIME_DEPART_NS);
     return;
   }
-  if (rt->closed_pools && idle) {
+  if (rt->closed_pools && idle && (now >= rt->depart_by || fleet_departed(&rt->fleet))) {
     session_end_all(&rt->sessions);
     rt->sessions.tend_at = 0;
     if (session_tend(&rt->sessions, now) == UINT64_MAX && directory_settled(&rt->directory)) {
@@ -8142,6 +8167,7 @@ void runtime_on_sent(struct runtime *rt, void *parcel)
 
 #undef RUNTIME_LOOK_NS
 #undef RUNTIME_LINGER_NS
+#undef RUNTIME_DEPART_NS
 #undef RUNTIME_DRAIN_NS
 
 /* ---- sources/client.c ---- */
@@ -15158,6 +15184,11 @@ bool fleet_idle(const struct fleet *f)
   return !f->open || net_idle(f->net);
 }
 
+bool fleet_departed(const struct fleet *f)
+{
+  return !f->open || net_departed(f->net);
+}
+
 bool fleet_called_from(const struct fleet *f, uint64_t root, const struct pool *pool)
 {
   return f->open && net_called_from(f->net, root, pool);
@@ -16019,6 +16050,9 @@ void net_on_record(struct net *n, struct peer *from, enum wire_kind kind, struct
   case WIRE_ACK:
     net_seat_on_ack(l, record);
     break;
+  case WIRE_DEPART:
+    net_depart_on_record(l, record);
+    break;
   default:
     break;
   }
@@ -16043,6 +16077,7 @@ void net_on_reborn(struct net *n)
       continue;
     net_link_lost(l);
     net_seat_clear(l);
+    l->released = false;
   }
   net_leave(n);
 }
@@ -16171,10 +16206,13 @@ bool net_idle(const struct net *n)
 
 void net_drain(struct net *n, uint64_t at)
 {
+  bool before = n->draining;
   net_enter(n);
   n->draining = true;
   n->drain_at = at;
   net_try_parked(n); /* they are refused */
+  if (!before)
+    net_depart_begin(n);
   net_leave(n);
 }
 
@@ -16686,11 +16724,17 @@ void net_link_wake(struct net_link *l, uint64_t at)
     net_timer_set(l->net, &l->timer, at);
 }
 
+bool net_link_reaches(const struct net_link *l)
+{
+  const struct net *n = l->net;
+  return l->peer->met && !(n->o.is_dead && n->o.is_dead(n->o.arg, l->node));
+}
+
 /* Whether requests may be sent to it now. */
 static bool net_link_look(struct net_link *l)
 {
   struct net *n = l->net;
-  bool there = l->peer->met && !(n->o.is_dead && n->o.is_dead(n->o.arg, l->node));
+  bool there = net_link_reaches(l) && !l->departing;
   if (l->there && !there)
     l->gone = n->now;
   l->there = there;
@@ -16776,6 +16820,17 @@ void net_part_enqueue(struct net_part *part)
   if (part->state == NET_PART_WAITING && !l->there && net_part_is_prompt(part)) {
     net_link_remove(l, part);
     net_part_fail(part, CHI_EUNREACHABLE);
+  } else if (l->departing && n->draining) {
+    net_link_forsake(l);
+  }
+}
+
+void net_link_forsake(struct net_link *l)
+{
+  while (l->first) {
+    struct net_part *part = l->first;
+    net_link_remove(l, part);
+    net_part_fail(part, CHI_ESHUTDOWN);
   }
 }
 
@@ -17061,15 +17116,23 @@ static void net_link_ask_now(struct net_link *l, uint32_t due)
   peer_post(l->peer, &out, NULL, 0, NULL);
 }
 
+/* How long no sign of life is borne: questions and news have to wait for the bulk before them. */
+static uint64_t net_link_silence(const struct net_link *l)
+{
+  uint64_t timeout = l->net->o.task_timeout_ns, more = (l->bytes + l->held) * NET_BYTE_NS;
+  return timeout < UINT64_MAX - more ? timeout + more : UINT64_MAX;
+}
+
 static void net_link_ask(struct net_link *l)
 {
   struct net *n = l->net;
+  uint64_t silence = net_link_silence(l);
   uint32_t due = 0;
   for (uint32_t i = 0; i < l->slots; i++) {
     struct net_part *part = l->slot[i].part;
     if (!part || part->ask_at > n->now)
       continue;
-    if (n->now - part->heard >= n->o.task_timeout_ns)
+    if (n->now - part->heard >= silence)
       net_part_despair(l, part);
     else
       due++;
@@ -17120,6 +17183,8 @@ static void net_link_on_timer(struct net *n, struct net_timer *t)
     net_link_expire(l);
   if (l->kept > 0 && l->remind_at <= n->now)
     net_seat_remind(l);
+  if (n->draining && !l->released && l->tell_at <= n->now)
+    net_depart_tell(l);
   if (n->figures.runs_open > 0 && l->look_at <= n->now)
     net_seat_look(l);
   if (l->acks > 0)
@@ -17130,6 +17195,8 @@ static void net_link_on_timer(struct net *n, struct net_timer *t)
     net_link_wake(l, l->remind_at);
   if (n->figures.runs_open > 0 && l->look_at > n->now)
     net_link_wake(l, l->look_at);
+  if (n->draining && !l->released)
+    net_link_wake(l, l->tell_at);
 }
 
 /* ---- losses */
@@ -17173,14 +17240,18 @@ void net_link_on_boot(struct net_link *l)
   struct net *n = l->net;
   if (l->boot != l->peer->boot) {
     l->boot = l->peer->boot;
+    l->departing = l->released = false;
     net_link_lost(l);
     net_seat_clear(l);
   }
-  if (!net_link_look(l)) {
+  net_link_look(l);
+  if (!net_link_reaches(l)) {
     if (l->first)
       net_link_wake(l, n->now + NET_LINK_POLL_NS);
     return;
   }
+  if (n->draining)
+    net_depart_tell(l);
   for (uint32_t i = 0; i < l->slots; i++) { /* what was on its way may be lost: ask at once */
     struct net_part *part = l->slot[i].part;
     if (!part)
@@ -17189,6 +17260,14 @@ void net_link_on_boot(struct net_link *l)
     net_part_ask_in(l, part, 0);
   }
   net_link_pump(l);
+}
+
+void net_link_departs(struct net_link *l)
+{
+  l->departing = true;
+  net_link_pump(l);
+  if (l->net->draining)
+    net_link_forsake(l);
 }
 
 /* ---- what comes back */
@@ -17295,13 +17374,19 @@ static void net_part_moved(struct net_part *part, uint32_t node)
   }
 }
 
-/* "Not run: busy" is worth another try as long as the caller has time. */
+/* "Not run: busy" is worth another try as long as the caller has time; "not run: I stop", as long
+ * as one waits for a restart. */
 static void net_part_refused(struct net_part *part, int rc)
 {
-  if (rc != CHI_EBUSY && rc != CHI_ENOMEM)
+  if (rc == CHI_ESHUTDOWN && part->call->cancel == CHI_OK) {
+    part->link->departing = true;
+    net_part_again(part);
+    net_part_enqueue(part);
+  } else if (rc != CHI_EBUSY && rc != CHI_ENOMEM) {
     net_part_fail(part, rc);
-  else if (!net_part_is_spent(part, CHI_EBUSY))
+  } else if (!net_part_is_spent(part, CHI_EBUSY)) {
     net_part_pause(part);
+  }
 }
 
 static bool net_answer_suits(const struct net_answer *a, const struct net_part *part)
@@ -18107,6 +18192,65 @@ void net_seat_on_ack(struct net_link *l, struct wire_in *in)
 #undef NET_FLAGS
 #undef NET_SEAT_FIRST
 #undef NET_SEAT_BYTES
+
+/* ---- sources/net_depart.c ---- */
+/* net_depart.c - a node that stops says so, and goes when nobody has anything under way to it. */
+
+enum net_depart { NET_DEPART_STOPS, NET_DEPART_HEARD };
+
+static void net_depart_say(struct net_link *l, enum net_depart what)
+{
+  struct wire_out out;
+  if (!peer_begin(l->peer, WIRE_DEPART, 1, true, &out))
+    return;
+  wire_put_u8(&out, (uint8_t)what);
+  peer_post(l->peer, &out, NULL, 0, NULL);
+}
+
+void net_depart_tell(struct net_link *l)
+{
+  l->tell_at = l->net->now + NET_ASK_NS;
+  net_link_wake(l, l->tell_at);
+  net_depart_say(l, NET_DEPART_STOPS);
+}
+
+void net_depart_begin(struct net *n)
+{
+  for (uint32_t i = 0; i < n->nodes; i++) {
+    struct net_link *l = NULL;
+    if (i != n->self && (n->link[i] || n->o.peers->peer[i].met))
+      l = net_link_get(n, i);
+    if (!l)
+      continue;
+    if (l->departing)
+      net_link_forsake(l);
+    net_depart_tell(l);
+  }
+}
+
+/* Everything that was asked of the peer before has been sent before the answer, and arrives there
+ * before it: so the peer knows all that it may have been asked for. */
+void net_depart_on_record(struct net_link *l, struct wire_in *in)
+{
+  struct net *n = l->net;
+  uint8_t what = wire_get_u8(in);
+  if (!wire_in_ended(in) || what > NET_DEPART_HEARD) {
+    net_malformed(n, l, "a departure");
+  } else if (what == NET_DEPART_HEARD) {
+    l->released = n->draining;
+  } else {
+    net_link_departs(l);
+    net_depart_say(l, NET_DEPART_HEARD);
+  }
+}
+
+bool net_departed(const struct net *n)
+{
+  for (uint32_t i = 0; i < n->nodes; i++)
+    if (n->link[i] && net_link_reaches(n->link[i]) && (!n->link[i]->released || n->link[i]->kept))
+      return false;
+  return true;
+}
 
 /* ---- sources/net_fold.c ---- */
 /* net_fold.c - copies of a task for its parts, and one result from many. */

@@ -249,6 +249,11 @@ bool fleet_idle(const struct fleet *f)
   return !f->open || net_idle(f->net);
 }
 
+bool fleet_departed(const struct fleet *f)
+{
+  return !f->open || net_departed(f->net);
+}
+
 bool fleet_called_from(const struct fleet *f, uint64_t root, const struct pool *pool)
 {
   return f->open && net_called_from(f->net, root, pool);

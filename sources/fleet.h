@@ -44,6 +44,8 @@ CHI_PRIVATE void fleet_on_pools(struct fleet *f);
 CHI_PRIVATE void fleet_drain(struct fleet *f, uint64_t at);
 /* No work of others is left, and nothing of its own elsewhere. */
 CHI_PRIVATE bool fleet_idle(const struct fleet *f);
+/* See net_departed. */
+CHI_PRIVATE bool fleet_departed(const struct fleet *f);
 /* See net_called_from. */
 CHI_PRIVATE bool fleet_called_from(const struct fleet *f, uint64_t root, const struct pool *pool);
 /* Tasks of this node for that method which have gone elsewhere. */

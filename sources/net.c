@@ -171,6 +171,9 @@ void net_on_record(struct net *n, struct peer *from, enum wire_kind kind, struct
   case WIRE_ACK:
     net_seat_on_ack(l, record);
     break;
+  case WIRE_DEPART:
+    net_depart_on_record(l, record);
+    break;
   default:
     break;
   }
@@ -195,6 +198,7 @@ void net_on_reborn(struct net *n)
       continue;
     net_link_lost(l);
     net_seat_clear(l);
+    l->released = false;
   }
   net_leave(n);
 }
@@ -323,10 +327,13 @@ bool net_idle(const struct net *n)
 
 void net_drain(struct net *n, uint64_t at)
 {
+  bool before = n->draining;
   net_enter(n);
   n->draining = true;
   n->drain_at = at;
   net_try_parked(n); /* they are refused */
+  if (!before)
+    net_depart_begin(n);
   net_leave(n);
 }
 

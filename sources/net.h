@@ -21,6 +21,7 @@
 
 #define NET_SLOTS 256u               /* requests under way to one peer */
 #define NET_BYTES (64ull << 20)      /* bulk bytes under way to one peer, or one request */
+#define NET_BYTE_NS 120ull           /* what a byte of bulk may take: 8 MiB/s and more are borne */
 #define NET_ASK_NS 250000000ull      /* without news, after which a request is asked for */
 #define NET_ACK_NS 250000000ull      /* an answer is acknowledged by then, if no request does it */
 #define NET_FAILED 16u               /* failed containers that a result names */
@@ -73,6 +74,9 @@ CHI_PRIVATE uint64_t net_step(struct net *n, uint64_t now);
 CHI_PRIVATE bool net_idle(const struct net *n);
 /* Refuses what others send from now on (not run), and after `at` gives up calls of its own. */
 CHI_PRIVATE void net_drain(struct net *n, uint64_t at);
+/* Of a node that drains, and is idle: every peer that is there knows that it must not ask any more,
+ * has been answered all it has asked, and has all the answers. It may never be so. */
+CHI_PRIVATE bool net_departed(const struct net *n);
 
 /* What ENV_TRACE_NET tells of. */
 enum net_trace {
@@ -122,7 +126,7 @@ CHI_PRIVATE void net_peer_figures(const struct net *n, uint32_t node, struct net
  * back to 0 when nothing is under way any more. */
 CHI_PRIVATE uint64_t net_credit(const struct net *n);
 
-/* ---- between net.c, net_call.c, net_link.c, net_seat.c, net_fold.c and net_record.c */
+/* ---- between the files of net, each with its own part below */
 
 struct net_timer {
   struct heap_entry entry;
@@ -225,6 +229,8 @@ struct net_link {
   struct peer *peer;
   uint32_t node;
   bool choked;   /* it holds memory of calls that are given up */
+  bool departing; /* the peer stops: in this life it takes nothing new */
+  bool released; /* this node stops, and the peer knows that it does */
   uint64_t boot; /* of the peer's life all this is about */
   bool there;
   uint64_t gone; /* when it was there last */
@@ -239,6 +245,7 @@ struct net_link {
   uint32_t seats;
   uint64_t held; /* bytes of its requests and of answers kept for it */
   uint32_t kept; /* answers that it hasn't acknowledged */
+  uint64_t tell_at;            /* that this node stops */
   uint64_t remind_at, look_at; /* look_at: runs that it no longer asks for are ended */
 };
 
@@ -373,6 +380,12 @@ CHI_PRIVATE void net_part_seek(struct net_part *part);
 CHI_PRIVATE void net_part_withdraw(struct net_part *part);
 /* Tells the executor of a sent part that it is to end with the call's code. */
 CHI_PRIVATE void net_part_abort(struct net_part *part, int code);
+/* It can be told something now. */
+CHI_PRIVATE bool net_link_reaches(const struct net_link *l);
+/* The peer stops: what is for it waits until it is back, unless this node is about to stop, too. */
+CHI_PRIVATE void net_link_departs(struct net_link *l);
+/* What waits for the peer is given up. */
+CHI_PRIVATE void net_link_forsake(struct net_link *l);
 /* What was sent to the peer is not going to be answered. */
 CHI_PRIVATE void net_link_lost(struct net_link *l);
 CHI_PRIVATE void net_link_on_boot(struct net_link *l);
@@ -397,6 +410,12 @@ CHI_PRIVATE void net_run_end(struct net_run *run, int rc, const struct net_failu
                              bool gathered);
 CHI_PRIVATE void net_run_unpinned(struct net_run *run);
 CHI_PRIVATE void net_run_free(struct net_run *run);
+
+/* net_depart.c: a node that stops */
+CHI_PRIVATE void net_depart_begin(struct net *n);
+/* Says so to a peer, now and again until that has heard of it. */
+CHI_PRIVATE void net_depart_tell(struct net_link *l);
+CHI_PRIVATE void net_depart_on_record(struct net_link *l, struct wire_in *in);
 
 /* net_fold.c */
 /* Memory aligned as chi_bulk_alloc does; NULL: none. */

@@ -48,11 +48,17 @@ void net_link_wake(struct net_link *l, uint64_t at)
     net_timer_set(l->net, &l->timer, at);
 }
 
+bool net_link_reaches(const struct net_link *l)
+{
+  const struct net *n = l->net;
+  return l->peer->met && !(n->o.is_dead && n->o.is_dead(n->o.arg, l->node));
+}
+
 /* Whether requests may be sent to it now. */
 static bool net_link_look(struct net_link *l)
 {
   struct net *n = l->net;
-  bool there = l->peer->met && !(n->o.is_dead && n->o.is_dead(n->o.arg, l->node));
+  bool there = net_link_reaches(l) && !l->departing;
   if (l->there && !there)
     l->gone = n->now;
   l->there = there;
@@ -138,6 +144,17 @@ void net_part_enqueue(struct net_part *part)
   if (part->state == NET_PART_WAITING && !l->there && net_part_is_prompt(part)) {
     net_link_remove(l, part);
     net_part_fail(part, CHI_EUNREACHABLE);
+  } else if (l->departing && n->draining) {
+    net_link_forsake(l);
+  }
+}
+
+void net_link_forsake(struct net_link *l)
+{
+  while (l->first) {
+    struct net_part *part = l->first;
+    net_link_remove(l, part);
+    net_part_fail(part, CHI_ESHUTDOWN);
   }
 }
 
@@ -423,15 +440,23 @@ static void net_link_ask_now(struct net_link *l, uint32_t due)
   peer_post(l->peer, &out, NULL, 0, NULL);
 }
 
+/* How long no sign of life is borne: questions and news have to wait for the bulk before them. */
+static uint64_t net_link_silence(const struct net_link *l)
+{
+  uint64_t timeout = l->net->o.task_timeout_ns, more = (l->bytes + l->held) * NET_BYTE_NS;
+  return timeout < UINT64_MAX - more ? timeout + more : UINT64_MAX;
+}
+
 static void net_link_ask(struct net_link *l)
 {
   struct net *n = l->net;
+  uint64_t silence = net_link_silence(l);
   uint32_t due = 0;
   for (uint32_t i = 0; i < l->slots; i++) {
     struct net_part *part = l->slot[i].part;
     if (!part || part->ask_at > n->now)
       continue;
-    if (n->now - part->heard >= n->o.task_timeout_ns)
+    if (n->now - part->heard >= silence)
       net_part_despair(l, part);
     else
       due++;
@@ -482,6 +507,8 @@ static void net_link_on_timer(struct net *n, struct net_timer *t)
     net_link_expire(l);
   if (l->kept > 0 && l->remind_at <= n->now)
     net_seat_remind(l);
+  if (n->draining && !l->released && l->tell_at <= n->now)
+    net_depart_tell(l);
   if (n->figures.runs_open > 0 && l->look_at <= n->now)
     net_seat_look(l);
   if (l->acks > 0)
@@ -492,6 +519,8 @@ static void net_link_on_timer(struct net *n, struct net_timer *t)
     net_link_wake(l, l->remind_at);
   if (n->figures.runs_open > 0 && l->look_at > n->now)
     net_link_wake(l, l->look_at);
+  if (n->draining && !l->released)
+    net_link_wake(l, l->tell_at);
 }
 
 /* ---- losses */
@@ -535,14 +564,18 @@ void net_link_on_boot(struct net_link *l)
   struct net *n = l->net;
   if (l->boot != l->peer->boot) {
     l->boot = l->peer->boot;
+    l->departing = l->released = false;
     net_link_lost(l);
     net_seat_clear(l);
   }
-  if (!net_link_look(l)) {
+  net_link_look(l);
+  if (!net_link_reaches(l)) {
     if (l->first)
       net_link_wake(l, n->now + NET_LINK_POLL_NS);
     return;
   }
+  if (n->draining)
+    net_depart_tell(l);
   for (uint32_t i = 0; i < l->slots; i++) { /* what was on its way may be lost: ask at once */
     struct net_part *part = l->slot[i].part;
     if (!part)
@@ -551,6 +584,14 @@ void net_link_on_boot(struct net_link *l)
     net_part_ask_in(l, part, 0);
   }
   net_link_pump(l);
+}
+
+void net_link_departs(struct net_link *l)
+{
+  l->departing = true;
+  net_link_pump(l);
+  if (l->net->draining)
+    net_link_forsake(l);
 }
 
 /* ---- what comes back */
@@ -657,13 +698,19 @@ static void net_part_moved(struct net_part *part, uint32_t node)
   }
 }
 
-/* "Not run: busy" is worth another try as long as the caller has time. */
+/* "Not run: busy" is worth another try as long as the caller has time; "not run: I stop", as long
+ * as one waits for a restart. */
 static void net_part_refused(struct net_part *part, int rc)
 {
-  if (rc != CHI_EBUSY && rc != CHI_ENOMEM)
+  if (rc == CHI_ESHUTDOWN && part->call->cancel == CHI_OK) {
+    part->link->departing = true;
+    net_part_again(part);
+    net_part_enqueue(part);
+  } else if (rc != CHI_EBUSY && rc != CHI_ENOMEM) {
     net_part_fail(part, rc);
-  else if (!net_part_is_spent(part, CHI_EBUSY))
+  } else if (!net_part_is_spent(part, CHI_EBUSY)) {
     net_part_pause(part);
+  }
 }
 
 static bool net_answer_suits(const struct net_answer *a, const struct net_part *part)

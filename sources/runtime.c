@@ -19,6 +19,7 @@
 
 #define RUNTIME_LOOK_NS WORKER_STUCK_NS
 #define RUNTIME_LINGER_NS 250000000ull /* how long after the last activity it keeps looking */
+#define RUNTIME_DEPART_NS 1000000000ull /* longest wait for other nodes to hear of a stop */
 #define RUNTIME_DRAIN_NS 1000000ull    /* between looks whether everything has ended */
 
 struct runtime {
@@ -41,7 +42,7 @@ struct runtime {
   void (*on_state)(void *arg, enum runtime_state state);
   void *on_state_arg;
   uint64_t look_at, last_active; /* at the other workers */
-  uint64_t stop_grace, stop_at, drain_look;
+  uint64_t stop_grace, stop_at, drain_look, depart_by;
 };
 
 static const char *const runtime_state_names[] = {"starting",   "serving", "failed", "draining",
@@ -442,11 +443,13 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
     rt->stop_at = now + rt->stop_grace;
   bool idle = runtime_work_left(rt) == 0 && fleet_idle(&rt->fleet);
   if (!rt->closing_pools && idle) {
+    uint64_t patience = runtime_patience(rt);
     runtime_close_pools(rt);
-    rt->stop_at = now + runtime_patience(rt);
+    rt->stop_at = now + patience;
+    rt->depart_by = now + (patience / 2 < RUNTIME_DEPART_NS ? patience / 2 : RUNTIME_DEPART_NS);
     return;
   }
-  if (rt->closed_pools && idle) {
+  if (rt->closed_pools && idle && (now >= rt->depart_by || fleet_departed(&rt->fleet))) {
     session_end_all(&rt->sessions);
     rt->sessions.tend_at = 0;
     if (session_tend(&rt->sessions, now) == UINT64_MAX && directory_settled(&rt->directory)) {
@@ -616,4 +619,5 @@ void runtime_on_sent(struct runtime *rt, void *parcel)
 
 #undef RUNTIME_LOOK_NS
 #undef RUNTIME_LINGER_NS
+#undef RUNTIME_DEPART_NS
 #undef RUNTIME_DRAIN_NS

@@ -32,6 +32,7 @@ enum wire_kind {
   WIRE_ACK,       /* answers that have arrived and may be forgotten */
   WIRE_POOLS,     /* versions of pool entries */
   WIRE_POOL,      /* a pool entry */
+  WIRE_DEPART,    /* the sender stops; or has heard that the receiver does */
   WIRE_KINDS
 };
 

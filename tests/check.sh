@@ -123,7 +123,8 @@ part_tidy()
   run 'the style test itself' tests/tidy/run.sh build/tidy
   # shellcheck disable=SC2046
   run 'shellcheck' shellcheck -x $(find . -path ./build -prune -o -path ./.git -prune -o \
-    -type f -name '*.sh' -print) amalgamate tools/setup .ci/run
+    -type f -name '*.sh' -print) amalgamate tools/setup \
+    tools/base-image tools/with-engine .ci/run .ci/docker
 }
 
 # Writes the two files twice, in two places, and compares.
@@ -455,6 +456,62 @@ part_real()
   done
 }
 
+# Where there can be none, that is a skip, and the reason.
+hosts_in_namespaces()
+{
+  timeout -k 60 "$limit" ./run-distributed-test.sh --namespaces --nodes "$1" || [ $? = 3 ]
+}
+
+# The figures of the last run.
+show_figures()
+{
+  sed -n '/->/s/^/   /p' "$out"
+}
+
+# What is no use is refused, with what was expected.
+refused()
+{
+  for wrong in --nodes '--nodes 1' --nodes=6 '--nodes x' --bulid; do
+    # shellcheck disable=SC2086
+    ./run-distributed-test.sh $wrong 2>"$dir/refused" && return 1
+    [ $? = 2 ] && grep -q -e 'expected a number' -e 'there is no "--bulid"' "$dir/refused" || return
+  done
+  tools/base-image a b 2>/dev/null && return 1
+  tools/with-engine 2>/dev/null && return 1
+  DOCKER=false tools/base-image 2>"$dir/refused" && return 1
+  grep -q 'no engine answers' "$dir/refused"
+}
+
+part_hosts()
+{
+  build distributed build/gcc-amalgam/distributed/test-judge || return
+  limit=900
+  run 'the judge' build/gcc-amalgam/distributed/test-judge
+  run 'what is refused' refused
+  if timeout 10 docker version >/dev/null 2>&1; then
+    echo "   'make check-docker' does this in containers of the engine that runs here"
+  else
+    echo "   no Docker engine answers: hosts are namespaces ('make check-docker' starts an engine)"
+  fi
+  run 'three hosts' hosts_in_namespaces 3
+  show_figures
+}
+
+part_containers()
+{
+  limit=1500
+  run 'two containers' ./run-distributed-test.sh --build --nodes 2
+  show_figures
+  for nodes in 3 5; do
+    run "$nodes containers" ./run-distributed-test.sh --nodes $nodes
+    show_figures
+  done
+  for script in tests/docker/*_image.sh; do
+    [ ! -x "$script" ] || run "$script" "$script"
+  done
+  run 'nothing is left of them' ./run-distributed-test.sh --cleanup
+}
+
 # Installs below a fresh root, builds a stranger's program with what pkg-config says, takes it away.
 installs_and_uninstalls()
 {
@@ -518,14 +575,17 @@ have tests/sim/*.c && known="$known hashes hostile valgrind"
 have tests/sweep/*.c && known="$known sweep"
 have tests/interleave/*.c && known="$known races"
 have tests/real/test_*.c tests/real/*.sh && known="$known real"
+have tests/distributed/*.c && known="$known hosts"
 have tests/fuzz/fuzz_*.c && known="$known fuzz"
 known="$known install"
+# What needs an engine runs only if it is asked for.
+more='containers'
 
 for name in "$@"; do
-  case " $known " in
+  case " $known $more " in
   *" $name "*) ;;
   *)
-    echo "check.sh: no part $name; there are: $known" >&2
+    echo "check.sh: no part $name; there are: $known $more" >&2
     exit 2
     ;;
   esac
@@ -547,6 +607,8 @@ part hashes 'one seed, one hash, in every build'
 part sweep 'whole clusters under faults drawn from seeds'
 part hostile 'failing allocations, moving stacks, spurious wake-ups'
 part real 'real processes'
+part hosts 'a cluster on hosts of its own, and what may happen to one'
+part containers 'the same in containers'
 part fuzz "fuzzers, $fuzz_seconds seconds each"
 part install 'installation and the tarball'
 echo "== all: $(($(date +%s) - start)) s; logs in $dir"

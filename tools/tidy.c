@@ -70,6 +70,7 @@ static const struct {
     {"net_call", "net"},
     {"net_link", "net"},
     {"net_seat", "net"},
+    {"net_depart", "net"},
     {"net_fold", "net"},
     {"net_record", "net"},
 };

@@ -119,4 +119,15 @@ uint32_t town_doubles(const struct town *t);
 /* Nothing of all this is left anywhere, and nobody sent nonsense. */
 bool town_idle(const struct town *t);
 
+/* Ends a test whose town is `town`: nothing ran twice, nothing is left, all memory came back. */
+#define TOWN_END()                                                                                 \
+  do {                                                                                             \
+    CHECK_INT(town_doubles(&town), 0);                                                             \
+    town_pass(&town, 2 * NET_ACK_NS);                                                              \
+    CHECK(town_idle(&town));                                                                       \
+    town_close(&town);                                                                             \
+    for (uint32_t i_ = 0; i_ < town.count; i_++)                                                   \
+      CHECK_INT(town.node[i_].blocks, 0);                                                          \
+  } while (0)
+
 #endif

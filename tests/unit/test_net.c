@@ -6,17 +6,6 @@
 
 static struct town town;
 
-/* Every test ends with it: nothing ran twice, nothing is left, all memory was given back. */
-#define TOWN_END()                                                                                 \
-  do {                                                                                             \
-    CHECK_INT(town_doubles(&town), 0);                                                             \
-    town_pass(&town, 2 * NET_ACK_NS);                                                              \
-    CHECK(town_idle(&town));                                                                       \
-    town_close(&town);                                                                             \
-    for (uint32_t i_ = 0; i_ < town.count; i_++)                                                   \
-      CHECK_INT(town.node[i_].blocks, 0);                                                          \
-  } while (0)
-
 /* Runs `add` for a range and checks what it gives for each container once. */
 static bool net_add_range(uint32_t node, uint32_t first, uint32_t count)
 {
