@@ -440,6 +440,13 @@ part_sweep()
   sed -n 's/^\(faults\|tasks\|moves\|[0-9]* seeds\)/   \1/p' "$out"
 }
 
+# The stories of clusters on real nodes; what only the simulation can tell says so.
+part_worlds()
+{
+  build tests || return
+  run 'processes on this machine' env CHI_WORLD=local: TEST_JOBS=8 build/gcc-amalgam/test-sim
+}
+
 part_hostile()
 {
   build HOSTILE=1 AMALGAM=0 tests && suites gcc-hostile env "$few"
@@ -514,7 +521,7 @@ part_fuzz()
 known='tidy amalgam headers'
 have sources/*.c && known="$known seam"
 have tests/unit/*.c tests/sim/*.c && known="$known modular onefile address thread"
-have tests/sim/*.c && known="$known hashes hostile valgrind"
+have tests/sim/*.c && known="$known hashes hostile valgrind worlds"
 have tests/sweep/*.c && known="$known sweep"
 have tests/interleave/*.c && known="$known races"
 have tests/real/test_*.c tests/real/*.sh && known="$known real"
@@ -546,6 +553,7 @@ part races 'interleavings of the lock-free protocols'
 part hashes 'one seed, one hash, in every build'
 part sweep 'whole clusters under faults drawn from seeds'
 part hostile 'failing allocations, moving stacks, spurious wake-ups'
+part worlds 'stories of clusters, on real nodes'
 part real 'real processes'
 part fuzz "fuzzers, $fuzz_seconds seconds each"
 part install 'installation and the tarball'

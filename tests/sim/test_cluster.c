@@ -19,6 +19,7 @@ static int open_spec(const char *spec, char text[400])
 
 TEST(cluster_spec_names_what_is_wrong)
 {
+  TOWN_NEEDS_SIM("opens no cluster");
   static const struct {
     const char *spec;
     int rc;
@@ -60,6 +61,7 @@ TEST(cluster_spec_names_what_is_wrong)
 
 TEST(cluster_spec_word_is_bounded)
 {
+  TOWN_NEEDS_SIM("opens no cluster");
   char spec[1000] = "sim:seed=", text[400];
   memset(spec + strlen(spec), '1', 900);
   CHECK_INT(open_spec(spec, text), CHI_EINVAL);
@@ -70,6 +72,7 @@ TEST(cluster_spec_word_is_bounded)
 
 TEST(cluster_spec_is_obeyed)
 {
+  TOWN_NEEDS_SIM("latency and bandwidth are set");
   struct town t;
   CHECK_STR(town_open(&t, "sim:nodes=4,up=2,seed=77,heartbeat_interval=100ms,queue_depth=32,"
                           "sched_threads=1,latency=50us,bandwidth=1G"),
@@ -196,6 +199,7 @@ static void meddler(chi_cluster *cluster, chi_client *client, void *arg)
 
 TEST(cluster_time_runs_as_asked)
 {
+  TOWN_NEEDS_SIM("virtual time is exact");
   struct town t;
   uint64_t now, until;
   CHECK_STR(town_open(&t, "sim:nodes=1,seed=4"), "");
@@ -216,6 +220,7 @@ TEST(cluster_time_runs_as_asked)
 
 TEST(cluster_faults_have_the_names_of_a_plan)
 {
+  TOWN_NEEDS_SIM("opens no cluster");
   for (int i = 0; i < CHI_FAULT_KINDS; i++)
     CHECK_STR(chi_fault_name(i), sim_plan_name((enum sim_plan_kind)i));
   CHECK_STR(chi_fault_name(-1), "unknown");
@@ -224,6 +229,7 @@ TEST(cluster_faults_have_the_names_of_a_plan)
 
 TEST(cluster_fault_is_checked)
 {
+  TOWN_NEEDS_SIM("disks fail");
   struct town t;
   CHECK_STR(town_open(&t, "sim:nodes=2,seed=5"), "");
   CHECK_INT(chi_cluster_fault(t.cluster, -1, 0, 0, 0), CHI_EINVAL);
@@ -263,6 +269,7 @@ static void arsonist(chi_cluster *cluster, chi_client *client, void *arg)
 
 TEST(cluster_fault_from_a_body_comes_after_it)
 {
+  TOWN_NEEDS_SIM("a transcript tells of the crash");
   struct town t;
   CHECK_STR(town_begin(&t, "sim:nodes=1,seed=6"), "");
   chi_cluster_client(t.cluster, 0, arsonist, &t);
@@ -284,6 +291,7 @@ static void stormer(chi_cluster *cluster, chi_client *client, void *arg)
 
 TEST(cluster_faults_at_once_are_bounded)
 {
+  TOWN_NEEDS_SIM("faults wait for the end of an event");
   struct town t;
   int rc = 0;
   CHECK_STR(town_open(&t, "sim:nodes=1,seed=7"), "");
@@ -299,7 +307,8 @@ TEST(cluster_plan_happens)
   chi_error err;
   CHECK_STR(town_open(&t, "sim:nodes=2,seed=8"), "");
   CHECK_INT(chi_cluster_plan(t.cluster, "3.5 crash 1\n# calm\n5 start 1\n", &err), CHI_OK);
-  CHECK_INT(sim_cluster_plan(t.cluster)->count, 2);
+  if (town_is_simulated())
+    CHECK_INT(sim_cluster_plan(t.cluster)->count, 2);
   CHECK_INT(chi_cluster_run_for(t.cluster, 4 * TOWN_SECOND), CHI_OK);
   CHECK(!chi_cluster_is_up(t.cluster, 1));
   CHECK_INT(chi_cluster_run_for(t.cluster, 4 * TOWN_SECOND), CHI_OK);
@@ -333,7 +342,8 @@ TEST(cluster_faults_spec_is_checked)
     CHECK_INT(chi_cluster_faults(t.cluster, bad[i][0], &err), CHI_EINVAL);
     CHECK_STR(err.text, bad[i][1]);
   }
-  CHECK_INT(sim_cluster_plan(t.cluster)->count, 0);
+  if (town_is_simulated())
+    CHECK_INT(sim_cluster_plan(t.cluster)->count, 0);
   CHECK_INT(chi_cluster_faults(t.cluster, "until=20s,kinds=pause,each=2,outage=1s,down=1", &err),
             CHI_OK);
   CHECK_INT(chi_cluster_run_for(t.cluster, 21 * TOWN_SECOND), CHI_OK);
@@ -368,16 +378,20 @@ TEST(cluster_check_that_fails_ends_the_run)
   CHECK(failure);
   CHECK_STR(failure->check, "enough");
   CHECK_STR(failure->text, "twenty events are enough");
-  CHECK_INT(failure->time, chi_cluster_now(t.cluster));
+  CHECK(failure->time <= chi_cluster_now(t.cluster));
   CHECK_INT(asked, 21);
-  CHECK(town_tells(&t, "check \"enough\" failed at event"));
+  if (town_is_simulated()) {
+    CHECK_INT(failure->time, chi_cluster_now(t.cluster));
+    CHECK(town_tells(&t, "check \"enough\" failed at event"));
+  }
   /* From here on nothing runs. */
   events = chi_cluster_events(t.cluster);
   CHECK_INT(chi_cluster_run_for(t.cluster, TOWN_SECOND), CHI_ECANCELLED);
   CHECK_INT(chi_cluster_settle(t.cluster, TOWN_SECOND), CHI_ECANCELLED);
   CHECK_INT(chi_cluster_stop(t.cluster, 0, 100), CHI_ECANCELLED);
   CHECK_INT(town_find(&t, 0, CHI_QUERY_LOCAL, 0), CHI_ECANCELLED);
-  CHECK_INT(chi_cluster_events(t.cluster) - events, 1 + 1); /* a client that was killed again */
+  if (town_is_simulated())
+    CHECK_INT(chi_cluster_events(t.cluster) - events, 1 + 1); /* a client that was killed again */
   CHECK_STR(town_end(&t), "enough: twenty events are enough");
 }
 
@@ -434,13 +448,15 @@ TEST(cluster_properties_are_counted_and_reported)
   CHECK_INT(chi_cluster_settle(t.cluster, 10 * TOWN_SECOND), CHI_OK);
   CHECK(chi_cluster_now(t.cluster) > 5 * TOWN_SECOND);
   CHECK_INT(chi_cluster_report(t.cluster, collect, report), 1);
-  CHECK(strstr(report, "sim:nodes=1,seed=12: "));
+  CHECK(strstr(report, ":nodes=1,seed=12: "));
   CHECK(strstr(report, "fault calm: 1\n"));
   CHECK(strstr(report, "sometimes \"odd\": held 2 of 5 times\n"));
   CHECK(strstr(report, "sometimes \"huge\": held 0 of 1 times, never held\n"));
-  CHECK(strstr(report, "tasks of clients submitted: 2\n"));
-  CHECK(strstr(report, "tasks of clients completed: 2\n"));
-  CHECK(strstr(report, "tasks of clients completed with CHI_OK: 2\n"));
+  if (town_is_simulated()) {
+    CHECK(strstr(report, "tasks of clients submitted: 2\n"));
+    CHECK(strstr(report, "tasks of clients completed: 2\n"));
+    CHECK(strstr(report, "tasks of clients completed with CHI_OK: 2\n"));
+  }
   CHECK(!strstr(report, "between nodes"));
   CHECK(!strstr(report, "failed"));
   CHECK_INT(chi_always(t.cluster, "small", 0), 0);
@@ -522,6 +538,7 @@ static uint64_t run_of(const char *spec)
 
 TEST(cluster_hash_follows_from_the_seed)
 {
+  TOWN_NEEDS_SIM("there is no hash");
   uint64_t first = run_of("sim:nodes=2,seed=17"), again = run_of("sim:seed=17,nodes=2");
   CHECK(first != 0 && first == again);
   CHECK(run_of("sim:nodes=2,seed=18") != first);

@@ -115,7 +115,7 @@ static void nobody_comes(uint64_t seed)
   began = chi_cluster_now(t.cluster);
   CHECK_INT(town_call(&t, 0, &chi_admin_flush_type, &flush), CHI_EUNREACHABLE);
   took = chi_cluster_now(t.cluster) - began;
-  CHECK(took >= 2 * TOWN_SECOND && took < 5 * TOWN_SECOND);
+  CHECK(took >= 2 * TOWN_SECOND && took < town_within(5 * TOWN_SECOND));
   CHECK_STR(town_end(&t), "");
 }
 
@@ -196,7 +196,7 @@ static void own_node_dies(uint64_t seed)
   chi_cluster_client(t.cluster, 0, calls, &caller);
   CHECK_INT(chi_cluster_run_for(t.cluster, TOWN_SECOND), CHI_OK);
   town_fault(&t, CHI_FAULT_KILL, 0, 0, 0);
-  CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_OK);
+  CHECK_INT(chi_cluster_run_idle(t.cluster, town_within(TOWN_SECOND)), CHI_OK);
   CHECK_INT(caller.rc, CHI_ESHUTDOWN);
   CHECK_STR(town_end(&t), ""); /* and node 1 does not keep its task */
 }
@@ -209,16 +209,19 @@ TEST(cluster_killed_daemon_ends_its_clients_waits)
 
 /* ---- connections --------------------------------------------------------------------------- */
 
-/* Whatever breaks, each call completes, and what succeeded ran once: the count says so. */
+/* Whatever breaks, each call completes, and what succeeded ran once: the count says so. Only a
+ * simulation knows of messages, and a connection that is half open takes seconds. */
 static void breaks(uint64_t seed)
 {
   static const int kinds[] = {CHI_FAULT_DROP, CHI_FAULT_HALF, CHI_FAULT_SNAP, CHI_FAULT_LOSE};
+  uint64_t most = town_is_simulated() ? 40 : 8;
   struct town t;
   struct town_where where = {.task = town_task(CHI_QUERY_PHYSICAL, 1, 0)};
   CHECK_STR(town_seed(&t, seed, "nodes=2,heartbeat_interval=5s"), "");
-  for (uint64_t i = 1; i <= 40; i++) {
+  for (uint64_t i = 1; i <= most; i++) {
     uint32_t from = (uint32_t)(i / 4 % 2);
-    town_fault(&t, kinds[i % 4], from, 1 - from, i % 4 < 2 ? 0 : (int64_t)(i % 3));
+    int kind = kinds[i % (town_is_simulated() ? 4 : 2)];
+    town_fault(&t, kind, from, 1 - from, i % 4 < 2 ? 0 : (int64_t)(i % 3));
     CHECK_INT(town_call(&t, 0, &town_where_type, &where), CHI_OK);
     CHECK_INT(where.runs, i);
   }
@@ -284,7 +287,7 @@ static void pauses(uint64_t seed)
   chi_cluster_client(t.cluster, 0, calls, &caller);
   CHECK_INT(chi_cluster_run_idle(t.cluster, 2 * TOWN_SECOND), CHI_ETIMEOUT);
   town_fault(&t, CHI_FAULT_RESUME, 1, 0, 0);
-  CHECK_INT(chi_cluster_run_idle(t.cluster, 10 * TOWN_SECOND), CHI_OK);
+  CHECK_INT(chi_cluster_run_idle(t.cluster, town_within(10 * TOWN_SECOND)), CHI_OK);
   CHECK_INT(caller.rc, CHI_OK);
   CHECK_STR(town_end(&t), "");
 }
@@ -301,9 +304,9 @@ static void overload(uint64_t seed)
   struct town t;
   CHECK_STR(town_seed(&t, seed, "nodes=3,heartbeat_interval=100ms"), "");
   town_fault(&t, CHI_FAULT_PAUSE, 2, 0, 0);
-  CHECK_INT(chi_cluster_run_for(t.cluster, 30 * TOWN_SECOND), CHI_OK);
+  CHECK_INT(town_pass(&t, 30 * TOWN_SECOND), CHI_OK);
   town_fault(&t, CHI_FAULT_RESUME, 2, 0, 0);
-  CHECK_INT(chi_cluster_run_for(t.cluster, 30 * TOWN_SECOND), CHI_OK);
+  CHECK_INT(town_pass(&t, 30 * TOWN_SECOND), CHI_OK);
   CHECK_INT(town_find(&t, 0, CHI_QUERY_PHYSICAL, 2), 2);
   CHECK_INT(town_find(&t, 2, CHI_QUERY_PHYSICAL, 1), 1);
   CHECK_STR(town_end(&t), "");
@@ -324,7 +327,7 @@ static void news(uint64_t seed)
   CHECK_INT(town_call(&t, 0, &town_news_type, &heard), CHI_OK);
   CHECK(heard.lost == 0);
   town_fault(&t, CHI_FAULT_CRASH, 2, 0, 0);
-  CHECK_INT(chi_cluster_run_for(t.cluster, 30 * TOWN_SECOND), CHI_OK);
+  CHECK_INT(town_pass(&t, 30 * TOWN_SECOND), CHI_OK);
   for (uint32_t node = 0; node < 2; node++) {
     CHECK_INT(town_call(&t, node, &town_news_type, &heard), CHI_OK);
     CHECK_INT(heard.lost, 1);
@@ -332,7 +335,7 @@ static void news(uint64_t seed)
   }
   uint64_t found = heard.found;
   town_fault(&t, CHI_FAULT_START, 2, 0, 0);
-  CHECK_INT(chi_cluster_run_for(t.cluster, 30 * TOWN_SECOND), CHI_OK);
+  CHECK_INT(town_pass(&t, 30 * TOWN_SECOND), CHI_OK);
   CHECK_INT(town_call(&t, 1, &town_news_type, &heard), CHI_OK);
   CHECK_INT(heard.found, found + 1);
   CHECK_INT(heard.last_found, 2);

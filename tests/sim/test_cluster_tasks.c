@@ -235,11 +235,11 @@ static void changes_its_mind(chi_cluster *cluster, chi_client *client, void *arg
   uint64_t began = chi_cluster_now(cluster);
   CHECK_INT(chi_cancel(queue, sleep), CHI_OK);
   CHECK_INT(chi_wait(queue, sleep, UINT64_MAX), CHI_ECANCELLED);
-  CHECK(chi_cluster_now(cluster) - began < TOWN_SECOND);
+  CHECK(chi_cluster_now(cluster) - began < town_within(TOWN_SECOND));
   sleep->task.deadline_ms = 200;
   began = chi_cluster_now(cluster);
   CHECK_INT(chi_run(queue, sleep), CHI_ETIMEOUT);
-  CHECK(chi_cluster_now(cluster) - began < TOWN_SECOND);
+  CHECK(chi_cluster_now(cluster) - began < town_within(TOWN_SECOND));
   CHECK_INT(chi_task_free(queue, sleep), CHI_OK);
   chi_queue_close(queue);
   t->told++;
@@ -291,7 +291,7 @@ TEST(cluster_periodic_task_repeats_elsewhere)
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_LONG), CHI_OK);
   CHECK_INT(t.told, 1);
   CHECK_INT(town_call(&t, 0, &town_where_type, &where), CHI_OK);
-  CHECK(where.runs > 900 && where.runs < 1100);
+  CHECK(where.runs > (town_is_simulated() ? 900 : 10) && where.runs < 1100);
   CHECK_STR(town_end(&t), "");
 }
 
@@ -357,7 +357,7 @@ TEST(cluster_flush_waits_for_all_nodes)
   flush.task.query.mode = CHI_QUERY_BROADCAST;
   CHECK_INT(town_call(&t, 0, &chi_admin_flush_type, &flush), CHI_OK);
   CHECK(chi_cluster_now(t.cluster) >= began + 3 * TOWN_SECOND);
-  CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_OK);
+  CHECK_INT(chi_cluster_run_idle(t.cluster, town_within(TOWN_SECOND)), CHI_OK);
   CHECK_INT(t.told, 1);
   CHECK_STR(town_end(&t), "");
 }
