@@ -350,6 +350,17 @@ TEST(cluster_modules_hear_of_failure_and_recovery)
 
 /* ---- stopping ------------------------------------------------------------------------------ */
 
+/* Whether each of the callers has had a success. */
+static int all_are_at_work(chi_cluster *cluster, void *arg)
+{
+  const struct caller *caller = arg;
+  (void)cluster;
+  for (uint32_t i = 0; i < 4; i++)
+    if (*(const volatile uint64_t *)&caller[i].code[0] == 0)
+      return 0;
+  return 1;
+}
+
 /* Stopped under load: every call completes with a code, and the node gives back all it had. */
 static void stops(uint64_t seed)
 {
@@ -360,7 +371,10 @@ static void stops(uint64_t seed)
     caller[i] = (struct caller){.whom = 1, .ns = (i + 1) * 10 * TOWN_MS, .calls = 20};
     chi_cluster_client(t.cluster, i % 2 ? 2 : 0, calls, &caller[i]);
   }
-  CHECK_INT(chi_cluster_run_for(t.cluster, 100 * TOWN_MS), CHI_OK);
+  if (town_is_simulated())
+    CHECK_INT(chi_cluster_run_for(t.cluster, 100 * TOWN_MS), CHI_OK);
+  else
+    CHECK_INT(chi_cluster_run_until(t.cluster, all_are_at_work, caller, TOWN_LONG), CHI_OK);
   CHECK_INT(chi_cluster_stop(t.cluster, 1, 500), CHI_OK);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_LONG), CHI_OK);
   for (uint32_t i = 0; i < 4; i++) {
@@ -368,7 +382,7 @@ static void stops(uint64_t seed)
     for (uint32_t code = 0; code < 64; code++)
       sum += caller[i].code[code];
     CHECK_INT(sum, 20);
-    CHECK(caller[i].code[0] > 0 && caller[i].code[0] < 20);
+    CHECK(caller[i].code[0] > 0 && (caller[i].code[0] < 20 || !town_is_simulated()));
   }
   CHECK_STR(town_end(&t), "");
 }
