@@ -385,14 +385,6 @@ bool real_relay_can(chi_fault kind)
   return can >> kind & 1;
 }
 
-static void real_relay_heal(struct real_relay *r)
-{
-  r->isolated = r->split = 0;
-  for (uint32_t a = 0; a < r->count; a++)
-    for (uint32_t b = 0; b < r->count; b++)
-      r->way[a][b] = (struct real_relay_way){.listener = r->way[a][b].listener};
-}
-
 /* Breaks what a has connected to b: one end hears of it, or both. */
 static void real_relay_break(struct real_relay *r, uint32_t a, uint32_t b, bool half)
 {
@@ -404,6 +396,19 @@ static void real_relay_break(struct real_relay *r, uint32_t a, uint32_t b, bool 
     else
       real_relay_drop(l);
   }
+  real_relay_bury(r);
+}
+
+/* A whole network has no connections that one side only believes in. */
+static void real_relay_heal(struct real_relay *r)
+{
+  r->isolated = r->split = 0;
+  for (uint32_t a = 0; a < r->count; a++)
+    for (uint32_t b = 0; b < r->count; b++)
+      r->way[a][b] = (struct real_relay_way){.listener = r->way[a][b].listener};
+  for (struct real_relay_link *l = r->links; l; l = l->next)
+    if (l->half && !l->dead)
+      real_relay_drop(l);
   real_relay_bury(r);
 }
 
