@@ -104,7 +104,8 @@ PROGRAM := $(if $(TOOL),$(BUILD)/chimaera)
 TEST_SUITES := $(if $(wildcard tests/unit/*.c),$(BUILD)/test-unit) \
   $(if $(wildcard tests/sim/*.c),$(BUILD)/test-sim)
 TEST_REAL := $(patsubst tests/real/%.c,$(BUILD)/real/%,$(REAL_MAIN))
-TEST_MODULES := $(patsubst tests/modules/%.c,$(BUILD)/modules/%.so,$(MODULE))
+TEST_MODULES := $(patsubst tests/modules/%.c,$(BUILD)/modules/%.so,$(MODULE)) \
+  $(BUILD)/modules/town.so
 TEST_FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZER))
 
 all: $(LIBS) $(PROGRAM) $(addprefix $(BUILD)/,$(if $(TOOL),$(ALIASES)))
@@ -187,6 +188,11 @@ real_shared := $(call objects,$(REAL_SHARED)) $(BUILD)/libtest.a
 $(BUILD)/real/%: $(BUILD)/tests/real/%.o $(real_shared) $(CORE_LINK)
 	@mkdir -p $(@D)
 	$(LINK) $< $(real_shared) $(CORE_FLAGS) $(LIBRARIES) -o $@
+
+# That of the stories of clusters, for daemons.
+$(BUILD)/modules/town.so: $(BUILD)/tests/sim/town_module.o
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) $(san_link) -shared $< -o $@
 
 # Modules are loaded into a program that has the core in it, so they link with nothing.
 $(BUILD)/modules/%.so: $(BUILD)/tests/modules/%.o

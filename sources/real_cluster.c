@@ -288,7 +288,9 @@ static void real_cluster_free(struct real_cluster *s)
   munmap(s, sizeof(*s));
 }
 
-/* The nodes end first, so that what clients wait for ends. */
+static bool real_cluster_cut(struct real_cluster_client *k);
+
+/* The nodes end first, so that what clients wait for ends; where they stay, connections do. */
 static void real_cluster_close(chi_cluster *c)
 {
   struct real_cluster *s = real_cluster_of(c);
@@ -299,6 +301,7 @@ static void real_cluster_close(chi_cluster *c)
     real_daemon_kill(&s->daemons, i);
   real_cluster_unlock(s);
   for (uint32_t i = 0; i < s->clients; i++) {
+    real_cluster_cut(s->client[i]);
     pthread_join(s->client[i]->thread, NULL);
     free(s->client[i]);
   }

@@ -443,8 +443,11 @@ part_sweep()
 # The stories of clusters on real nodes; what only the simulation can tell says so.
 part_worlds()
 {
-  build tests || return
+  build all tests sweep build/gcc-amalgam/modules/town.so || return
   run 'processes on this machine' env CHI_WORLD=local: TEST_JOBS=8 build/gcc-amalgam/test-sim
+  run 'daemons that run' env BUILD="$here/build/gcc-amalgam" tests/worlds/running.sh
+  run 'processes under faults' build/gcc-amalgam/sweep --real --seconds 30 --jobs 3 --counts
+  sed -n 's/^\(faults\|tasks of\|moves\|[0-9]* seeds\)/   \1/p' "$out"
 }
 
 part_hostile()

@@ -58,6 +58,13 @@ void test_skip(const char *why)
   skipped_here++;
 }
 
+void test_leave(const char *why)
+{
+  test_skip(why);
+  fflush(NULL);
+  _exit(failed_here ? 1 : 2);
+}
+
 static void end(const struct test *t, int failed, int skipped)
 {
   if (failed)

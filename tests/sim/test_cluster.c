@@ -148,10 +148,10 @@ TEST(cluster_clients_run_to_their_end_or_are_killed)
   struct town t;
   int first, second, third;
   CHECK_STR(town_open(&t, "sim:nodes=1,seed=3"), "");
-  first = chi_cluster_client(t.cluster, 0, sleeper, &t);
-  second = chi_cluster_client(t.cluster, 0, sleeper, &t);
+  first = town_client(&t, 0, sleeper, &t);
+  second = town_client(&t, 0, sleeper, &t);
   CHECK(first > 0 && second > first);
-  CHECK_INT(chi_cluster_client(t.cluster, 1, sleeper, &t), CHI_ERANGE);
+  CHECK_INT(town_client(&t, 1, sleeper, &t), CHI_ERANGE);
   CHECK_INT(chi_cluster_run_for(t.cluster, TOWN_MS), CHI_OK);
   CHECK(!chi_cluster_client_ended(t.cluster, first));
   chi_cluster_client_kill(t.cluster, second);
@@ -159,10 +159,11 @@ TEST(cluster_clients_run_to_their_end_or_are_killed)
   CHECK(chi_cluster_client_ended(t.cluster, second));
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_OK);
   CHECK(chi_cluster_client_ended(t.cluster, first));
-  CHECK_INT(t.told, 1);
+  /* A thread whose connection is cut comes to its end as well. */
+  CHECK(t.told == 1 || (t.told == 2 && !town_is_simulated()));
   /* One whose node isn't there waits for it. */
   town_fault(&t, CHI_FAULT_KILL, 0, 0, 0);
-  third = chi_cluster_client(t.cluster, 0, sleeper, &t);
+  third = town_client(&t, 0, sleeper, &t);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_ETIMEOUT);
   town_fault(&t, CHI_FAULT_START, 0, 0, 0);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_OK);
@@ -210,7 +211,7 @@ TEST(cluster_time_runs_as_asked)
   until = now + 6 * TOWN_SECOND;
   CHECK_INT(chi_cluster_run_until(t.cluster, after, &until, TOWN_MS), CHI_ETIMEOUT);
   CHECK_INT(chi_cluster_now(t.cluster), now + 5 * TOWN_SECOND + TOWN_MS);
-  chi_cluster_client(t.cluster, 0, meddler, &t);
+  town_client(&t, 0, meddler, &t);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_OK);
   CHECK_INT(t.told, 2);
   CHECK_STR(town_end(&t), "");
@@ -272,7 +273,7 @@ TEST(cluster_fault_from_a_body_comes_after_it)
   TOWN_NEEDS_SIM("a transcript tells of the crash");
   struct town t;
   CHECK_STR(town_begin(&t, "sim:nodes=1,seed=6"), "");
-  chi_cluster_client(t.cluster, 0, arsonist, &t);
+  town_client(&t, 0, arsonist, &t);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_OK);
   CHECK_INT(t.told, 1);
   CHECK(!chi_cluster_is_up(t.cluster, 0));
@@ -295,7 +296,7 @@ TEST(cluster_faults_at_once_are_bounded)
   struct town t;
   int rc = 0;
   CHECK_STR(town_open(&t, "sim:nodes=1,seed=7"), "");
-  chi_cluster_client(t.cluster, 0, stormer, &rc);
+  town_client(&t, 0, stormer, &rc);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_OK);
   CHECK_INT(rc, CHI_EBUSY);
   CHECK_STR(town_end(&t), "");
@@ -306,7 +307,8 @@ TEST(cluster_plan_happens)
   struct town t;
   chi_error err;
   CHECK_STR(town_open(&t, "sim:nodes=2,seed=8"), "");
-  CHECK_INT(chi_cluster_plan(t.cluster, "3.5 crash 1\n# calm\n5 start 1\n", &err), CHI_OK);
+  CHECK_INT(town_possible(chi_cluster_plan(t.cluster, "3.5 crash 1\n# calm\n5 start 1\n", &err)),
+            CHI_OK);
   if (town_is_simulated())
     CHECK_INT(sim_cluster_plan(t.cluster)->count, 2);
   CHECK_INT(chi_cluster_run_for(t.cluster, 4 * TOWN_SECOND), CHI_OK);
@@ -339,7 +341,7 @@ TEST(cluster_faults_spec_is_checked)
   chi_error err;
   CHECK_STR(town_open(&t, "sim:nodes=3,seed=9"), "");
   for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-    CHECK_INT(chi_cluster_faults(t.cluster, bad[i][0], &err), CHI_EINVAL);
+    CHECK_INT(town_possible(chi_cluster_faults(t.cluster, bad[i][0], &err)), CHI_EINVAL);
     CHECK_STR(err.text, bad[i][1]);
   }
   if (town_is_simulated())
@@ -372,7 +374,7 @@ TEST(cluster_check_that_fails_ends_the_run)
   CHECK_INT(chi_cluster_check(t.cluster, "enough", CHI_CHECK_EVENT, NULL, &asked), CHI_EINVAL);
   CHECK_INT(chi_cluster_check(t.cluster, "enough", CHI_CHECK_EVENT, never_twice, &asked), CHI_OK);
   CHECK(!chi_cluster_failure(t.cluster));
-  chi_cluster_client(t.cluster, 0, sleeper, &t);
+  town_client(&t, 0, sleeper, &t);
   CHECK_INT(chi_cluster_run_for(t.cluster, TOWN_SECOND), CHI_ECANCELLED);
   failure = chi_cluster_failure(t.cluster);
   CHECK(failure);
@@ -448,7 +450,7 @@ TEST(cluster_properties_are_counted_and_reported)
   CHECK_INT(chi_cluster_settle(t.cluster, 10 * TOWN_SECOND), CHI_OK);
   CHECK(chi_cluster_now(t.cluster) > 5 * TOWN_SECOND);
   CHECK_INT(chi_cluster_report(t.cluster, collect, report), 1);
-  CHECK(strstr(report, ":nodes=1,seed=12: "));
+  CHECK(strstr(report, ":nodes=1,seed="));
   CHECK(strstr(report, "fault calm: 1\n"));
   CHECK(strstr(report, "sometimes \"odd\": held 2 of 5 times\n"));
   CHECK(strstr(report, "sometimes \"huge\": held 0 of 1 times, never held\n"));
@@ -502,7 +504,7 @@ TEST(cluster_client_that_waits_for_ever_is_found)
 {
   struct town t;
   CHECK_STR(town_begin(&t, "sim:nodes=1,seed=15"), "");
-  chi_cluster_client(t.cluster, 0, patient, NULL);
+  town_client(&t, 0, patient, NULL);
   CHECK_STR(town_end(&t), "liveness: 1 clients have not ended");
 }
 
@@ -510,10 +512,10 @@ TEST(cluster_stop_cancels_what_is_left)
 {
   struct town t;
   CHECK_STR(town_begin(&t, "sim:nodes=1,seed=16"), "");
-  chi_cluster_client(t.cluster, 0, patient, NULL);
+  town_client(&t, 0, patient, NULL);
   CHECK_INT(chi_cluster_run_for(t.cluster, TOWN_SECOND), CHI_OK);
   CHECK_INT(chi_cluster_stop(t.cluster, 1, 50), CHI_ERANGE);
-  CHECK_INT(chi_cluster_stop(t.cluster, 0, 50), CHI_OK);
+  CHECK_INT(town_possible(chi_cluster_stop(t.cluster, 0, 50)), CHI_OK);
   CHECK_INT(chi_cluster_stop(t.cluster, 0, 50), CHI_EINVAL);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_OK);
   CHECK(!chi_cluster_failure(t.cluster));
@@ -529,7 +531,7 @@ static uint64_t run_of(const char *spec)
   if (town_begin(&t, spec)[0])
     return 0;
   for (int i = 0; i < 3; i++)
-    chi_cluster_client(t.cluster, 0, sleeper, &t);
+    town_client(&t, 0, sleeper, &t);
   chi_cluster_run_idle(t.cluster, TOWN_SECOND);
   told = t.told;
   town_close(&t);

@@ -49,7 +49,7 @@ static void executor_crashes(uint64_t seed)
   struct town t;
   struct caller caller = {.whom = 1, .ns = 100 * TOWN_SECOND, .calls = 1};
   CHECK_STR(town_seed(&t, seed, "nodes=3,heartbeat_interval=200ms,task_timeout=5s"), "");
-  chi_cluster_client(t.cluster, 0, calls, &caller);
+  town_client(&t, 0, calls, &caller);
   CHECK_INT(chi_cluster_run_for(t.cluster, TOWN_SECOND), CHI_OK);
   town_fault(&t, seed % 2 ? CHI_FAULT_CRASH : CHI_FAULT_KILL, 1, 0, 0);
   CHECK_INT(chi_cluster_run_idle(t.cluster, 30 * TOWN_SECOND), CHI_OK);
@@ -69,7 +69,7 @@ static void executor_returns(uint64_t seed)
   struct town t;
   struct caller caller = {.whom = 1, .ns = 100 * TOWN_SECOND, .calls = 1};
   CHECK_STR(town_seed(&t, seed, "nodes=3"), "");
-  chi_cluster_client(t.cluster, 0, calls, &caller);
+  town_client(&t, 0, calls, &caller);
   CHECK_INT(chi_cluster_run_for(t.cluster, TOWN_SECOND), CHI_OK);
   town_fault(&t, CHI_FAULT_KILL, 1, 0, 0);
   town_fault(&t, CHI_FAULT_START, 1, 0, 0);
@@ -193,7 +193,7 @@ static void own_node_dies(uint64_t seed)
   struct town t;
   struct caller caller = {.whom = 1, .ns = 100 * TOWN_SECOND, .calls = 1};
   CHECK_STR(town_seed(&t, seed, "nodes=2"), "");
-  chi_cluster_client(t.cluster, 0, calls, &caller);
+  town_client(&t, 0, calls, &caller);
   CHECK_INT(chi_cluster_run_for(t.cluster, TOWN_SECOND), CHI_OK);
   town_fault(&t, CHI_FAULT_KILL, 0, 0, 0);
   CHECK_INT(chi_cluster_run_idle(t.cluster, town_within(TOWN_SECOND)), CHI_OK);
@@ -242,7 +242,7 @@ static void one_way(uint64_t seed)
   uint32_t from = (uint32_t)(seed % 2);
   CHECK_STR(town_seed(&t, seed, "nodes=3,task_timeout=3s,wait_for_restart=3s"), "");
   town_fault(&t, CHI_FAULT_CUT, from, 1 - from, 0);
-  chi_cluster_client(t.cluster, 0, calls, &caller);
+  town_client(&t, 0, calls, &caller);
   CHECK_INT(chi_cluster_run_idle(t.cluster, 60 * TOWN_SECOND), CHI_OK);
   CHECK(caller.rc == CHI_EUNKNOWN || caller.rc == CHI_EUNREACHABLE);
   town_fault(&t, CHI_FAULT_HEAL, 0, 0, 0);
@@ -263,7 +263,7 @@ static void slow_but_alive(uint64_t seed)
   struct town t;
   struct caller caller = {.whom = 1, .ns = 20 * TOWN_SECOND, .calls = 1};
   CHECK_STR(town_seed(&t, seed, "nodes=2,task_timeout=2s"), "");
-  chi_cluster_client(t.cluster, 0, calls, &caller);
+  town_client(&t, 0, calls, &caller);
   CHECK_INT(chi_cluster_run_idle(t.cluster, 60 * TOWN_SECOND), CHI_OK);
   CHECK_INT(caller.rc, CHI_OK);
   CHECK(caller.took >= 20 * TOWN_SECOND);
@@ -284,7 +284,7 @@ static void pauses(uint64_t seed)
   struct caller caller = {.whom = 1, .ns = 10 * TOWN_MS, .calls = 1};
   CHECK_STR(town_seed(&t, seed, "nodes=2,heartbeat_interval=5s"), "");
   town_fault(&t, CHI_FAULT_PAUSE, 1, 0, 0);
-  chi_cluster_client(t.cluster, 0, calls, &caller);
+  town_client(&t, 0, calls, &caller);
   CHECK_INT(chi_cluster_run_idle(t.cluster, 2 * TOWN_SECOND), CHI_ETIMEOUT);
   town_fault(&t, CHI_FAULT_RESUME, 1, 0, 0);
   CHECK_INT(chi_cluster_run_idle(t.cluster, town_within(10 * TOWN_SECOND)), CHI_OK);
@@ -369,7 +369,7 @@ static void stops(uint64_t seed)
   CHECK_STR(town_seed(&t, seed, "nodes=3,wait_for_restart=1s"), "");
   for (uint32_t i = 0; i < 4; i++) {
     caller[i] = (struct caller){.whom = 1, .ns = (i + 1) * 10 * TOWN_MS, .calls = 20};
-    chi_cluster_client(t.cluster, i % 2 ? 2 : 0, calls, &caller[i]);
+    town_client(&t, i % 2 ? 2 : 0, calls, &caller[i]);
   }
   if (town_is_simulated())
     CHECK_INT(chi_cluster_run_for(t.cluster, 100 * TOWN_MS), CHI_OK);

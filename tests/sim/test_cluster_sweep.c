@@ -48,7 +48,7 @@ static uint64_t storm(uint64_t seed, const char *faults)
   if (!wrong[0] && chi_cluster_faults(t.cluster, faults, &t.error) != CHI_OK)
     wrong = t.error.text;
   for (uint32_t i = 0; i < 3 && !wrong[0]; i++)
-    chi_cluster_client(t.cluster, i, wanders, &crowd);
+    town_client(&t, i, wanders, &crowd);
   if (!wrong[0])
     wrong = town_end(&t);
   if (wrong[0])

@@ -58,7 +58,8 @@ struct town {
 };
 
 /* The stories are told in the simulation, or in the world that $CHI_WORLD names: "local:", nodes as
- * processes, for which "sim:" in their specs then stands. */
+ * processes, for which "sim:" in their specs then stands; "hostfile:PATH", daemons that have loaded
+ * town_module.c, for those that need nothing else. */
 bool town_is_simulated(void);
 /* What is to happen within ns in the simulation; elsewhere the machine may be busy. */
 uint64_t town_within(uint64_t ns);
@@ -79,6 +80,10 @@ const char *town_end(struct town *t);
 void town_close(struct town *t);
 /* One of the module's tasks for its pool. The query is mode, a, b. */
 chi_task town_task(uint32_t mode, uint32_t a, uint32_t b);
+/* What a world cannot do ends the story there, as skipped. Else it is what it was. */
+int town_possible(int rc);
+/* Starts a client on a node. */
+int town_client(struct town *t, uint32_t node, chi_cluster_body *body, void *arg);
 /* Calls a task of any pool from node `from`; its rc. */
 int town_call(struct town *t, uint32_t from, const chi_type *type, void *task);
 /* Where a query from that node goes: the node, or a code. */
