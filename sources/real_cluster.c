@@ -218,6 +218,8 @@ static bool real_cluster_agrees(struct real_cluster *s, struct real_cluster_wait
       wrong = "does not answer";
     else if (s->base.nodes > 1 && v->alive != wait->nodes)
       wrong = "does not see all nodes";
+    else if (s->base.nodes > 1 && v->met != wait->nodes - 1)
+      wrong = "has no connection to some node";
     else if (wait->settled && v->open > 0)
       wrong = "has work left";
     else if (pools != UINT64_MAX && v->pools != pools)

@@ -259,6 +259,14 @@ static uint64_t real_daemon_number(const char *json, const char *name)
   return at ? strtoull(at + strlen(name), NULL, 10) : 0;
 }
 
+static uint64_t real_daemon_count(const char *json, const char *text)
+{
+  uint64_t count = 0;
+  for (const char *at = strstr(json, text); at; at = strstr(at + 1, text))
+    count++;
+  return count;
+}
+
 /* What the node answers about itself, in v->json. */
 static int real_daemon_monitor(chi_queue *queue, struct real_daemon_view *v)
 {
@@ -292,6 +300,7 @@ int real_daemon_ask(const char *instance, struct real_daemon_view *v)
     rc = real_daemon_monitor(queue, v);
   if (rc == CHI_OK) {
     v->alive = real_daemon_number(v->json, "\"alive\":");
+    v->met = real_daemon_count(v->json, "\"met\":1");
     v->pools = real_daemon_number(v->json, "\"pool_entries\":");
     v->open = real_daemon_number(v->json, "\"calls_open\":") +
               real_daemon_number(v->json, "\"runs_open\":");

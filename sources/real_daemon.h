@@ -58,8 +58,9 @@ CHI_PRIVATE void real_daemon_logs(const struct real_daemon_set *d, chi_put_fn *p
 
 /* What a node says of itself. */
 struct real_daemon_view {
-  uint64_t alive, pools, open; /* nodes it sees; pools it knows; tasks between nodes */
-  char *json;                  /* room for REAL_DAEMON_JSON */
+  uint64_t alive, met; /* nodes it sees; others that it can send to now */
+  uint64_t pools, open; /* that it knows; tasks between nodes */
+  char *json;           /* room for REAL_DAEMON_JSON */
 };
 #define REAL_DAEMON_JSON (1u << 20)
 
