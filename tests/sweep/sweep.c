@@ -154,7 +154,7 @@ static uint32_t say_counts(const struct run_result *r, bool real)
     if (r->code[i])
       printf(", %s %llu", chi_status_name(-i), (unsigned long long)r->code[i]);
   for (size_t i = 0; i < CHI_COUNT(codes); i++)
-    zeros += r->code[-codes[i]] == 0;
+    zeros += r->code[-codes[i]] == 0 && (!real || codes[i] == CHI_OK);
   printf("\nmoves %llu, pools %llu\n", (unsigned long long)r->moves, (unsigned long long)r->pools);
   return zeros + (r->moves == 0) + (r->pools == 0);
 }
