@@ -4118,8 +4118,9 @@ CHI_PRIVATE void real_daemon_logs(const struct real_daemon_set *d, chi_put_fn *p
 
 /* What a node says of itself. */
 struct real_daemon_view {
-  uint64_t alive, pools, open; /* nodes it sees; pools it knows; tasks between nodes */
-  char *json;                  /* room for REAL_DAEMON_JSON */
+  uint64_t alive, met; /* nodes it sees; others that it can send to now */
+  uint64_t pools, open; /* that it knows; tasks between nodes */
+  char *json;           /* room for REAL_DAEMON_JSON */
 };
 #define REAL_DAEMON_JSON (1u << 20)
 
@@ -27421,6 +27422,8 @@ static bool real_cluster_agrees(struct real_cluster *s, struct real_cluster_wait
       wrong = "does not answer";
     else if (s->base.nodes > 1 && v->alive != wait->nodes)
       wrong = "does not see all nodes";
+    else if (s->base.nodes > 1 && v->met != wait->nodes - 1)
+      wrong = "has no connection to some node";
     else if (wait->settled && v->open > 0)
       wrong = "has work left";
     else if (pools != UINT64_MAX && v->pools != pools)
@@ -28365,6 +28368,14 @@ static uint64_t real_daemon_number(const char *json, const char *name)
   return at ? strtoull(at + strlen(name), NULL, 10) : 0;
 }
 
+static uint64_t real_daemon_count(const char *json, const char *text)
+{
+  uint64_t count = 0;
+  for (const char *at = strstr(json, text); at; at = strstr(at + 1, text))
+    count++;
+  return count;
+}
+
 /* What the node answers about itself, in v->json. */
 static int real_daemon_monitor(chi_queue *queue, struct real_daemon_view *v)
 {
@@ -28398,6 +28409,7 @@ int real_daemon_ask(const char *instance, struct real_daemon_view *v)
     rc = real_daemon_monitor(queue, v);
   if (rc == CHI_OK) {
     v->alive = real_daemon_number(v->json, "\"alive\":");
+    v->met = real_daemon_count(v->json, "\"met\":1");
     v->pools = real_daemon_number(v->json, "\"pool_entries\":");
     v->open = real_daemon_number(v->json, "\"calls_open\":") +
               real_daemon_number(v->json, "\"runs_open\":");
