@@ -104,7 +104,8 @@ PROGRAM := $(if $(TOOL),$(BUILD)/chimaera)
 TEST_SUITES := $(if $(wildcard tests/unit/*.c),$(BUILD)/test-unit) \
   $(if $(wildcard tests/sim/*.c),$(BUILD)/test-sim)
 TEST_REAL := $(patsubst tests/real/%.c,$(BUILD)/real/%,$(REAL_MAIN))
-TEST_MODULES := $(patsubst tests/modules/%.c,$(BUILD)/modules/%.so,$(MODULE))
+TEST_MODULES := $(patsubst tests/modules/%.c,$(BUILD)/modules/%.so,$(MODULE)) \
+  $(BUILD)/modules/town.so
 TEST_FUZZ := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZER))
 
 all: $(LIBS) $(PROGRAM) $(addprefix $(BUILD)/,$(if $(TOOL),$(ALIASES)))
@@ -201,6 +202,11 @@ $(BUILD)/distributed/traffic: $(TRAFFIC) $(BUILD)/libchimaera.a
 	$(LINK) $^ $(LIBRARIES) -o $@
 
 $(BUILD)/distributed/courier.so: $(BUILD)/tests/distributed/courier.o
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) $(san_link) -shared $< -o $@
+
+# That of the stories of clusters, for daemons.
+$(BUILD)/modules/town.so: $(BUILD)/tests/sim/town_module.o
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(LDFLAGS) $(san_link) -shared $< -o $@
 

@@ -4309,19 +4309,169 @@ CHI_PRIVATE bool rng_chance(struct rng *rng, uint32_t ppm);
 #ifndef CHI_OMIT_REAL
 /* real_cluster.h - clusters of real nodes behind the handle chi_cluster: "local:" and "hostfile:".
  *
- * local: nodes at loopback addresses. With modules given as pointers they live in this process;
- * else each is a process of the program chimaera ($CHIMAERA, or found on $PATH), whose modules come
- * from $CHI_MODULE_PATH. Time is real, so clients run whenever they like, each as a thread. */
+ * Nodes of a local cluster are processes (real_daemon). Time is real, so clients run whenever they
+ * like, each as a thread of this process. */
 #ifndef CHI_REAL_CLUSTER_H
 #define CHI_REAL_CLUSTER_H
 
 #ifndef CHI_OMIT_REAL
 
 /* How nodes differ from the simulated ones: the ports and threads that aren't given are few, and
- * faults are those that a signal can make; of nodes in this process, only to stop and start. */
+ * faults are those that a signal or a relay can make. One that ends by itself fails the check
+ * "crash". */
 CHI_PRIVATE const struct cluster_kind *real_cluster_local(void);
 /* A cluster that runs. Clients are those of the daemon on this host, of the default instance. */
 CHI_PRIVATE const struct cluster_kind *real_cluster_hostfile(void);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_nest.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_nest.h - processes of nodes that have the modules of this one: they are forked from it.
+ *
+ * Only a process with one thread can be forked without care, and a test with clients has many. So
+ * the nest is a process that is forked first, does nothing but wait, and forks the nodes when it is
+ * told to. It ends with the process that made it, whichever way that ends, and its nodes with it.
+ */
+#ifndef CHI_REAL_NEST_H
+#define CHI_REAL_NEST_H
+
+#ifndef CHI_OMIT_REAL
+
+#include <pthread.h>
+#include <sys/types.h>
+
+/* In the process of a node, which ends when it returns, with that status. */
+typedef int real_nest_fn(void *arg, uint32_t node);
+
+struct real_nest {
+  real_nest_fn *serve;
+  void *arg;
+  int socket; /* to the nest */
+  pid_t pid;  /* of the nest */
+  pthread_mutex_t lock;
+};
+
+/* Forks the nest: nodes will find memory as it is now, standard output and error, and nothing else
+ * that is open. CHI_ENOMEM: no process or descriptors. */
+CHI_PRIVATE int real_nest_open(struct real_nest *nest, real_nest_fn *serve, void *arg);
+/* Forks a node. CHI_ENOMEM: no more processes, or the nest is gone. Any thread, as all below. */
+CHI_PRIVATE int real_nest_hatch(struct real_nest *nest, uint32_t node, pid_t *pid);
+/* Whether that node's process has ended: then *status is as of waitpid, and its number is free. */
+CHI_PRIVATE bool real_nest_ended(struct real_nest *nest, pid_t pid, int *status);
+/* Ends the nest and all of its nodes, as kill -9. */
+CHI_PRIVATE void real_nest_close(struct real_nest *nest);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_relay.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_relay.h - what can go wrong with a network, for nodes on this host: each connection between
+ * two of them goes through a relay, which holds back, delays and breaks.
+ *
+ * A relay is a thread that accepts connections at an address for each way from one node to another,
+ * and connects each of them to the node. What it does is what a bad network does to TCP: bytes keep
+ * their order, and none is lost but with its connection. A cut lets no byte of one node through to
+ * the other, whoever has connected: answers of the transport don't get through either, so that the
+ * way back ends, too, as soon as the transport has lost its patience. */
+#ifndef CHI_REAL_RELAY_H
+#define CHI_REAL_RELAY_H
+
+#ifndef CHI_OMIT_REAL
+
+#define REAL_RELAY_NODES 16u /* at most: there is an address for each pair */
+#define REAL_RELAY_ADDRESS 32u
+
+struct real_relay;
+
+/* For nodes 0 to n - 1, which are at these addresses ("127.0.0.1") and this port. CHI_EBUSY: an
+ * address is in use; CHI_ENOMEM. */
+CHI_PRIVATE int real_relay_open(const chi_host *nodes, uint32_t count, uint32_t port,
+                                struct real_relay **out, chi_error *err);
+/* Breaks all connections. NULL is fine. */
+CHI_PRIVATE void real_relay_close(struct real_relay *relay);
+/* Where node `from` finds node `to`. */
+CHI_PRIVATE void real_relay_address(uint32_t from, uint32_t to, char out[REAL_RELAY_ADDRESS]);
+/* A fault of the network, of nodes that are there. CHI_ENOTSUP: it isn't one, or can't be done.
+ * Any thread. */
+CHI_PRIVATE int real_relay_fault(struct real_relay *relay, chi_fault kind, uint32_t a, uint32_t b,
+                                 int64_t value);
+/* Whether there is a way to do that. */
+CHI_PRIVATE bool real_relay_can(chi_fault kind);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_daemon.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_daemon.h - the nodes of a cluster on this host, each a process at an address of its own.
+ *
+ * With modules given as pointers they are forked from this process (real_nest), else they are
+ * processes of the program chimaera ($CHIMAERA, or found on $PATH), whose modules come from
+ * $CHI_MODULE_PATH. The network between them is a relay, as long as they are few. */
+#ifndef CHI_REAL_DAEMON_H
+#define CHI_REAL_DAEMON_H
+
+#ifndef CHI_OMIT_REAL
+
+struct real_daemon {
+  pid_t pid; /* 0: none runs */
+  bool paused, stopping;
+  bool serves; /* told by a node that was forked */
+  bool ended;  /* by itself, and not because it was asked to */
+  int status;  /* as of waitpid, of the last that ended */
+  chi_error failure; /* why one that was forked did not start */
+};
+
+struct real_daemon_set {
+  uint32_t count;
+  struct real_daemon *node; /* memory that processes share, as is the whole */
+  chi_config config;        /* of every node, but for names and addresses */
+  const chi_module **modules; /* NULL: they are processes of the program */
+  uint32_t module_count;
+  struct real_nest nest;
+  struct real_relay *relay; /* NULL: they speak to each other directly */
+  char dir[32];             /* of configurations and logs, and of what nodes write */
+  pid_t owner;
+};
+
+/* For so many nodes as the configuration has hosts; takes it away. *d is zero, and in memory that
+ * processes share. On failure there is nothing to close. */
+CHI_PRIVATE int real_daemon_open(struct real_daemon_set *d, chi_config *config,
+                                 const chi_module *const *modules, uint32_t count, chi_error *err);
+/* Kills what runs, and removes all files. */
+CHI_PRIVATE void real_daemon_close(struct real_daemon_set *d);
+/* Starts a node that is down. It may still fail: who waits for it will see. */
+CHI_PRIVATE int real_daemon_start(struct real_daemon_set *d, uint32_t node, chi_error *err);
+/* Whether its process is there; as far as one can know, it serves. */
+CHI_PRIVATE bool real_daemon_is_there(struct real_daemon_set *d, uint32_t node);
+CHI_PRIVATE bool real_daemon_is_up(struct real_daemon_set *d, uint32_t node);
+CHI_PRIVATE void real_daemon_kill(struct real_daemon_set *d, uint32_t node);
+CHI_PRIVATE void real_daemon_pause(struct real_daemon_set *d, uint32_t node, bool pause);
+/* Asks it to stop; its process ends some time later. */
+CHI_PRIVATE int real_daemon_ask_to_stop(struct real_daemon_set *d, uint32_t node,
+                                        uint32_t grace_ms);
+/* For chi_client_open. */
+CHI_PRIVATE void real_daemon_instance(const struct real_daemon_set *d, uint32_t node,
+                                      char out[CHI_NAME_MAX]);
+/* Hands over the logs of all nodes, line by line. */
+CHI_PRIVATE void real_daemon_logs(const struct real_daemon_set *d, chi_put_fn *put, void *arg);
+
+/* What a node says of itself. */
+struct real_daemon_view {
+  uint64_t alive, met; /* nodes it sees; others that it can send to now */
+  uint64_t pools, open; /* that it knows; tasks between nodes */
+  char *json;           /* room for REAL_DAEMON_JSON */
+};
+#define REAL_DAEMON_JSON (1u << 20)
+
+/* NULL: of the default instance. */
+CHI_PRIVATE int real_daemon_ask(const char *instance, struct real_daemon_view *view);
 
 #endif
 #endif
@@ -29630,16 +29780,14 @@ struct ring_node *gate_leave(struct gate *g)
 
 #ifndef CHI_OMIT_REAL
 
-#include <arpa/inet.h>
+#ifndef CHI_OMIT_SIM
+#endif
+
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
 #include <pthread.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -29651,8 +29799,7 @@ struct ring_node *gate_leave(struct gate *g)
 #define REAL_CLUSTER_ASK_NS 50000000  /* between two questions to all nodes */
 #define REAL_CLUSTER_CLIENTS 1024u    /* started in one cluster, at most */
 #define REAL_CLUSTER_NODES 250u       /* loopback addresses that are used */
-#define REAL_CLUSTER_JSON (1u << 20)  /* room for what a node says of itself */
-#define REAL_CLUSTER_GRACE_MS 1000u   /* of a process that isn't told otherwise */
+#define REAL_CLUSTER_BEGIN UINT64_C(1000000000) /* what the clock says at the beginning */
 
 enum real_cluster_state { REAL_CLUSTER_WAITS, REAL_CLUSTER_RUNS, REAL_CLUSTER_ENDED };
 
@@ -29667,23 +29814,13 @@ struct real_cluster_client {
   chi_client *handle; /* while it runs */
 };
 
-struct real_cluster_node {
-  chi_node *here; /* in this process */
-  pid_t pid;      /* or in one of its own; 0: none */
-  bool paused;
-  char instance[CHI_NAME_MAX];
-  char config[80]; /* file */
-};
-
+/* In memory that the processes of nodes share: their methods may tell properties, too. */
 struct real_cluster {
   struct chi_cluster base;
-  chi_config config;
-  const chi_module **modules; /* NULL: nodes are processes */
-  uint32_t module_count;
+  struct real_daemon_set daemons;
   bool running;  /* it was there before, and stays */
   uint32_t self; /* then the node on this host */
-  struct real_cluster_node *node;
-  char dir[32];  /* of configurations and logs */
+  pid_t owner;   /* whose everything is that other processes can't use */
   uint64_t from; /* the clock when it began */
   pthread_mutex_t lock;
   pthread_cond_t changed;
@@ -29691,11 +29828,29 @@ struct real_cluster {
   struct real_cluster_client *client[REAL_CLUSTER_CLIENTS];
   uint32_t clients, clients_left;
   uint64_t faults[CHI_FAULT_KINDS];
+#ifndef CHI_OMIT_SIM
+  struct sim_plan plan; /* faults to come; only the test's own thread uses it */
+  uint32_t plan_next;
+#endif
+  chi_put_fn *put; /* gets the logs at the end; NULL: nobody does */
+  void *put_arg;
 };
 
 static struct real_cluster *real_cluster_of(const chi_cluster *c)
 {
   return (struct real_cluster *)(uintptr_t)CHI_CONTAINER_OF(c, struct real_cluster, base);
+}
+
+/* A process may have been killed while it was inside: what is there is counters and texts. */
+static void real_cluster_lock(struct real_cluster *s)
+{
+  if (pthread_mutex_lock(&s->lock) == EOWNERDEAD)
+    pthread_mutex_consistent(&s->lock);
+}
+
+static void real_cluster_unlock(struct real_cluster *s)
+{
+  pthread_mutex_unlock(&s->lock);
 }
 
 /* ---- time ------------------------------------------------------------------------------------ */
@@ -29707,45 +29862,63 @@ static uint64_t real_cluster_clock(void)
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* It begins at one second. */
 static uint64_t real_cluster_now(const chi_cluster *c)
 {
-  return real_cluster_clock() - real_cluster_of(c)->from + 1000000000u;
+  return real_cluster_clock() - real_cluster_of(c)->from + REAL_CLUSTER_BEGIN;
 }
 
-/* In a body of a client: others go on. It ends early if the cluster does. */
+static struct timespec real_cluster_end(uint64_t ns)
+{
+  uint64_t now = real_cluster_clock(), end = ns < UINT64_MAX / 2 ? now + ns : UINT64_MAX / 2;
+  return (struct timespec){(time_t)(end / 1000000000u), (long)(end % 1000000000u)};
+}
+
+/* In a body of a client others go on, and it ends early if the cluster does. In a method, which is
+ * in the process of a node, it is held up with its thread. */
 static void real_cluster_use(chi_cluster *c, uint64_t ns)
 {
   struct real_cluster *s = real_cluster_of(c);
-  uint64_t end = real_cluster_clock() + ns;
-  struct timespec at = {(time_t)(end / 1000000000u), (long)(end % 1000000000u)};
+  struct timespec end = real_cluster_end(ns);
   int rc = 0;
-  pthread_mutex_lock(&s->lock);
-  while (!s->closing && rc != ETIMEDOUT)
-    rc = pthread_cond_timedwait(&s->changed, &s->lock, &at);
-  pthread_mutex_unlock(&s->lock);
+  if (getpid() != s->owner) {
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &end, NULL) == EINTR)
+      ;
+    return;
+  }
+  real_cluster_lock(s);
+  while (!s->closing && rc != ETIMEDOUT) {
+    rc = pthread_cond_timedwait(&s->changed, &s->lock, &end);
+    if (rc == EOWNERDEAD)
+      pthread_mutex_consistent(&s->lock);
+  }
+  real_cluster_unlock(s);
 }
 
 static void real_cluster_guard(chi_cluster *c, bool enter)
 {
-  struct real_cluster *s = real_cluster_of(c);
   if (enter)
-    pthread_mutex_lock(&s->lock);
+    real_cluster_lock(real_cluster_of(c));
   else
-    pthread_mutex_unlock(&s->lock);
+    real_cluster_unlock(real_cluster_of(c));
 }
+
+static void real_cluster_storm(struct real_cluster *s);
+static void real_cluster_look(struct real_cluster *s);
 
 static int real_cluster_run(chi_cluster *c, chi_cluster_fn *pred, void *arg, uint64_t limit_ns)
 {
+  struct real_cluster *s = real_cluster_of(c);
   uint64_t begun = real_cluster_clock();
   for (;;) {
     bool over = real_cluster_clock() - begun >= limit_ns;
-    real_cluster_guard(c, true);
+    real_cluster_storm(s);
+    real_cluster_lock(s);
+    real_cluster_look(s);
     c->running = true;
     bool held = cluster_holds(c, CHI_CHECK_EVENT) && pred(c, arg);
     bool failed = c->failed;
     c->running = false;
-    real_cluster_guard(c, false);
+    real_cluster_unlock(s);
     if (failed || held || over)
       return failed ? CHI_ECANCELLED : held ? CHI_OK : CHI_ETIMEOUT;
     nanosleep(&(struct timespec){0, REAL_CLUSTER_LOOK_NS}, NULL);
@@ -29754,187 +29927,70 @@ static int real_cluster_run(chi_cluster *c, chi_cluster_fn *pred, void *arg, uin
 
 /* ---- nodes ----------------------------------------------------------------------------------- */
 
-/* False as well for a process that has died by itself. */
 static bool real_cluster_is_up(const chi_cluster *c, uint32_t node)
 {
-  struct real_cluster_node *n = &real_cluster_of(c)->node[node];
-  int status;
-  if (n->pid > 0 && waitpid(n->pid, &status, WNOHANG) == n->pid)
-    n->pid = 0;
-  return n->here != NULL || n->pid > 0;
+  struct real_cluster *s = real_cluster_of(c);
+  real_cluster_lock(s);
+  bool up = real_daemon_is_up(&s->daemons, node);
+  real_cluster_unlock(s);
+  return up;
 }
 
-static void real_cluster_put(void *arg, const char *text)
+/* A node that ends by itself is a failure, whatever the test is about. */
+static void real_cluster_look(struct real_cluster *s)
 {
-  fputs(text, arg);
-}
-
-/* The hosts, which are not in the configuration of a process but in a file for all of them. */
-static bool real_cluster_write_hosts(struct real_cluster *s)
-{
-  chi_config *config = &s->config;
-  snprintf(config->hostfile, sizeof(config->hostfile), "%s/hosts", s->dir);
-  FILE *file = fopen(config->hostfile, "we");
-  for (uint32_t i = 0; file && i < config->host_count; i++)
-    fprintf(file, "%s %s\n", config->hosts[i].name, config->hosts[i].address);
-  return file && fclose(file) == 0;
-}
-
-static bool real_cluster_write(const char *path, const chi_config *config)
-{
-  FILE *file = fopen(path, "we");
-  if (file)
-    chi_config_print(config, real_cluster_put, file);
-  return file && fclose(file) == 0;
-}
-
-static int real_cluster_spawn(struct real_cluster *s, uint32_t node, chi_error *err)
-{
-  struct real_cluster_node *n = &s->node[node];
-  const char *given = getenv("CHIMAERA"), *program = given && *given ? given : "chimaera";
-  char number[16], grace[16], name[] = "chimaera", start[] = "start", with[] = "--config",
-       which[] = "--node", patience[] = "--grace";
-  char *argv[] = {name, start, with, n->config, which, number, patience, grace, NULL};
-  posix_spawn_file_actions_t actions;
-  snprintf(number, sizeof(number), "%u", node);
-  snprintf(grace, sizeof(grace), "%u", REAL_CLUSTER_GRACE_MS);
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-  int rc = posix_spawnp(&n->pid, program, &actions, NULL, argv, environ);
-  posix_spawn_file_actions_destroy(&actions);
-  if (rc == 0)
-    return CHI_OK;
-  n->pid = 0;
-  errno = rc;
-  return error_set(err, CHI_ENOENT, "cannot run %s: %m; set CHIMAERA to the program", program);
-}
-
-/* Starts a node that is down. A process may still fail: who waits for it will see. */
-static int real_cluster_start(struct real_cluster *s, uint32_t node, chi_error *err)
-{
-  struct real_cluster_node *n = &s->node[node];
-  chi_config config = s->config; /* its lists stay those of s->config */
-  config.node = node;
-  snprintf(config.main_segment_name, sizeof(config.main_segment_name), "chi-local-%d-%u",
-           (int)getpid(), node);
-  snprintf(n->instance, sizeof(n->instance), "%.200s:%u", config.main_segment_name, config.port);
-  snprintf(config.log_file, sizeof(config.log_file), "%s/node%u.log", s->dir, node);
-  snprintf(n->config, sizeof(n->config), "%s/node%u.yaml", s->dir, node);
-  n->paused = false;
-  if (s->modules)
-    return chi_node_open(&config, s->modules, s->module_count, &n->here, err);
-  if (!real_cluster_write(n->config, &config))
-    return error_set(err, CHI_EIO, "cannot write to %s: %m", s->dir);
-  return real_cluster_spawn(s, node, err);
-}
-
-static void real_cluster_signal(struct real_cluster_node *n, int number)
-{
-  if (n->pid > 0)
-    kill(n->pid, number);
-}
-
-/* As kill -9; a node in this process is stopped without grace. */
-static void real_cluster_end(struct real_cluster_node *n)
-{
-  real_cluster_signal(n, SIGKILL);
-  if (n->pid > 0)
-    waitpid(n->pid, NULL, 0);
-  n->pid = 0;
-  if (n->here && chi_node_close(n->here, 0) == CHI_OK)
-    n->here = NULL;
+  for (uint32_t i = 0; i < s->daemons.count; i++) {
+    struct real_daemon *n = &s->daemons.node[i];
+    real_daemon_is_there(&s->daemons, i);
+    if (!n->ended || s->base.failed)
+      continue;
+    if (n->failure.text[0])
+      chi_cluster_fail(&s->base, "start", "node %u: %.300s", i, n->failure.text);
+    else if (WIFSIGNALED(n->status))
+      chi_cluster_fail(&s->base, "crash", "node %u ends with signal %d", i, WTERMSIG(n->status));
+    else
+      chi_cluster_fail(&s->base, "crash", "node %u ends with status %d", i,
+                       WEXITSTATUS(n->status));
+  }
 }
 
 /* For chi_client_open. */
-static const char *real_cluster_instance(const struct real_cluster *s, uint32_t node)
+static const char *real_cluster_instance(const struct real_cluster *s, uint32_t node,
+                                         char room[CHI_NAME_MAX])
 {
-  return s->running ? NULL : s->node[node].instance;
-}
-
-/* ---- what nodes say -------------------------------------------------------------------------- */
-
-struct real_cluster_view {
-  uint64_t alive, pools, open;
-  char *json; /* room for REAL_CLUSTER_JSON */
-};
-
-static uint64_t real_cluster_number(const char *json, const char *name)
-{
-  const char *at = strstr(json, name);
-  return at ? strtoull(at + strlen(name), NULL, 10) : 0;
-}
-
-/* What the node answers about itself, in v->json. */
-static int real_cluster_monitor(chi_queue *queue, struct real_cluster_view *v)
-{
-  struct chi_admin_monitor *t = CHI_NEW(queue, chi_admin_monitor);
-  int rc = t ? chi_bulk_alloc(queue, REAL_CLUSTER_JSON - 1, &t->json) : CHI_ENOMEM;
-  if (rc == CHI_OK) {
-    t->task.pool = CHI_ADMIN_POOL;
-    rc = chi_submit(queue, t);
-  }
-  if (rc == CHI_OK)
-    rc = chi_wait(queue, t, REAL_CLUSTER_START_NS);
-  if (rc == CHI_OK) {
-    memcpy(v->json, t->json.data, t->size);
-    v->json[t->size] = '\0';
-  }
-  if (t && rc != CHI_ETIMEOUT) {
-    chi_bulk_free(queue, &t->json);
-    chi_task_free(queue, t);
-  }
-  return rc;
-}
-
-static int real_cluster_ask(const char *instance, struct real_cluster_view *v)
-{
-  chi_client *client = NULL;
-  chi_queue *queue = NULL;
-  int rc = chi_client_open(instance, &client, NULL);
-  if (rc == CHI_OK)
-    rc = chi_queue_open(client, &queue, NULL);
-  if (rc == CHI_OK)
-    rc = real_cluster_monitor(queue, v);
-  if (rc == CHI_OK) {
-    v->alive = real_cluster_number(v->json, "\"alive\":");
-    v->pools = real_cluster_number(v->json, "\"pool_entries\":");
-    v->open = real_cluster_number(v->json, "\"calls_open\":") +
-              real_cluster_number(v->json, "\"runs_open\":");
-  }
-  chi_queue_close(queue);
-  chi_client_close(client);
-  return rc;
+  if (s->running)
+    return NULL;
+  real_daemon_instance(&s->daemons, node, room);
+  return room;
 }
 
 /* Something that takes long to find out: now and then, a look. */
 struct real_cluster_wait {
   uint64_t look_at;
-  bool settled; /* and no work is left */
+  uint32_t nodes; /* that are to see each other */
+  bool settled;   /* and no work is left */
   char why[200];
 };
 
-static uint32_t real_cluster_up(const struct real_cluster *s)
-{
-  uint32_t up = 0;
-  for (uint32_t i = 0; i < s->base.nodes; i++)
-    up += s->running || real_cluster_is_up(&s->base, i);
-  return up;
-}
-
-/* Whether all nodes that are up, as far as they can be asked, see each other and have the same
- * number of pools. */
+/* Whether the nodes, as far as they can be asked, see each other and have the same number of pools.
+ */
 static bool real_cluster_agrees(struct real_cluster *s, struct real_cluster_wait *wait,
-                                struct real_cluster_view *v)
+                                struct real_daemon_view *v)
 {
-  uint64_t up = real_cluster_up(s), pools = UINT64_MAX;
-  for (uint32_t i = 0; i < s->base.nodes; i++) {
+  uint64_t pools = UINT64_MAX;
+  char room[CHI_NAME_MAX];
+  for (uint32_t i = 0; i < wait->nodes; i++) {
     const char *wrong = NULL;
-    if (s->running ? i != s->self : !real_cluster_is_up(&s->base, i))
+    if (s->running && i != s->self)
       continue;
-    if (real_cluster_ask(real_cluster_instance(s, i), v) != CHI_OK)
+    if (!s->running && !real_cluster_is_up(&s->base, i))
+      wrong = "does not serve";
+    else if (real_daemon_ask(real_cluster_instance(s, i, room), v) != CHI_OK)
       wrong = "does not answer";
-    else if (s->base.nodes > 1 && v->alive != up)
+    else if (s->base.nodes > 1 && v->alive != wait->nodes)
       wrong = "does not see all nodes";
+    else if (s->base.nodes > 1 && v->met != wait->nodes - 1)
+      wrong = "has no connection to some node";
     else if (wait->settled && v->open > 0)
       wrong = "has work left";
     else if (pools != UINT64_MAX && v->pools != pools)
@@ -29952,11 +30008,11 @@ static int real_cluster_has_met(chi_cluster *c, void *arg)
 {
   struct real_cluster_wait *wait = arg;
   struct real_cluster *s = real_cluster_of(c);
-  struct real_cluster_view view = {0};
+  struct real_daemon_view view = {0};
   uint64_t now = real_cluster_clock();
   if (now < wait->look_at)
     return 0;
-  view.json = malloc(REAL_CLUSTER_JSON);
+  view.json = malloc(REAL_DAEMON_JSON);
   bool met = view.json && real_cluster_agrees(s, wait, &view);
   free(view.json);
   wait->look_at = real_cluster_clock() + REAL_CLUSTER_ASK_NS;
@@ -29965,202 +30021,162 @@ static int real_cluster_has_met(chi_cluster *c, void *arg)
 
 /* ---- open and close -------------------------------------------------------------------------- */
 
-/* A port that is free now. */
-static uint32_t real_cluster_port(void)
-{
-  struct sockaddr_in any = {.sin_family = AF_INET};
-  socklen_t size = sizeof(any);
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0)
-    return 0;
-  if (bind(fd, (struct sockaddr *)&any, size) != 0 ||
-      getsockname(fd, (struct sockaddr *)&any, &size) != 0)
-    any.sin_port = 0;
-  close(fd);
-  return ntohs(any.sin_port);
-}
-
-/* Many nodes are on this machine, each at an address of its own. */
-static void real_cluster_configure(struct real_cluster *s)
-{
-  chi_config defaults;
-  chi_config_init(&defaults);
-  for (uint32_t i = 0; i < s->config.host_count; i++)
-    snprintf(s->config.hosts[i].address, sizeof(s->config.hosts[i].address), "127.0.0.%u", i + 1);
-  if (s->config.port == defaults.port)
-    s->config.port = real_cluster_port();
-  s->config.sched_threads += s->config.sched_threads == 0;
-  s->config.slow_threads += s->config.slow_threads == 0;
-  chi_config_free(&defaults);
-}
-
 static void real_cluster_init_lock(struct real_cluster *s)
 {
-  pthread_mutexattr_t recursive;
+  pthread_mutexattr_t shared;
   pthread_condattr_t monotonic;
-  pthread_mutexattr_init(&recursive);
-  pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
-  pthread_mutex_init(&s->lock, &recursive);
-  pthread_mutexattr_destroy(&recursive);
+  pthread_mutexattr_init(&shared);
+  pthread_mutexattr_settype(&shared, PTHREAD_MUTEX_RECURSIVE);
+  pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
+  pthread_mutexattr_setrobust(&shared, PTHREAD_MUTEX_ROBUST);
+  pthread_mutex_init(&s->lock, &shared);
+  pthread_mutexattr_destroy(&shared);
   pthread_condattr_init(&monotonic);
   pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
   pthread_cond_init(&s->changed, &monotonic);
   pthread_condattr_destroy(&monotonic);
 }
 
-static struct real_cluster *real_cluster_new(struct cluster_spec *spec,
-                                             const chi_module *const *modules, uint32_t count,
+static struct real_cluster *real_cluster_new(const struct cluster_spec *spec,
                                              const struct cluster_kind *kind)
 {
-  struct real_cluster *s = calloc(1, sizeof(*s));
-  if (!s)
+  struct real_cluster *s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE,
+                                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (s == MAP_FAILED)
     return NULL;
-  s->node = calloc(spec->nodes, sizeof(*s->node));
-  s->modules = count ? calloc(count, sizeof(*s->modules)) : NULL;
-  snprintf(s->dir, sizeof(s->dir), "/tmp/chi-local-XXXXXX");
-  if (!s->node || (count && !s->modules) || !mkdtemp(s->dir)) {
-    free(s->node);
-    free(s->modules);
-    free(s);
-    return NULL;
-  }
-  for (uint32_t i = 0; i < count; i++)
-    s->modules[i] = modules[i];
-  s->module_count = count;
-  s->config = spec->config;
-  chi_config_init(&spec->config);
+  s->owner = getpid();
   s->from = real_cluster_clock();
   real_cluster_init_lock(s);
   cluster_init(&s->base, kind, spec);
   return s;
 }
 
-static void real_cluster_remove(const struct real_cluster *s)
+static void real_cluster_free(struct real_cluster *s)
 {
-  static const char *const suffixes[] = {"yaml", "log"};
-  char path[64];
-  for (uint32_t i = 0; i < 2 * s->base.nodes; i++) {
-    snprintf(path, sizeof(path), "%s/node%u.%s", s->dir, i / 2, suffixes[i % 2]);
-    unlink(path);
-  }
-  snprintf(path, sizeof(path), "%s/hosts", s->dir);
-  unlink(path);
-  rmdir(s->dir);
+#ifndef CHI_OMIT_SIM
+  sim_plan_free(&s->plan);
+#endif
+  pthread_mutex_destroy(&s->lock);
+  pthread_cond_destroy(&s->changed);
+  munmap(s, sizeof(*s));
 }
 
-/* The nodes end first, so that what clients wait for ends. */
+static bool real_cluster_cut(struct real_cluster_client *k);
+
+/* The nodes end first, so that what clients wait for ends; where they stay, connections do. */
 static void real_cluster_close(chi_cluster *c)
 {
   struct real_cluster *s = real_cluster_of(c);
-  pthread_mutex_lock(&s->lock);
+  real_cluster_lock(s);
   s->closing = true;
   pthread_cond_broadcast(&s->changed);
-  for (uint32_t i = 0; i < c->nodes; i++)
-    real_cluster_end(&s->node[i]);
-  pthread_mutex_unlock(&s->lock);
+  for (uint32_t i = 0; i < s->daemons.count; i++)
+    real_daemon_kill(&s->daemons, i);
+  real_cluster_unlock(s);
   for (uint32_t i = 0; i < s->clients; i++) {
+    real_cluster_cut(s->client[i]);
     pthread_join(s->client[i]->thread, NULL);
     free(s->client[i]);
   }
-  real_cluster_remove(s);
-  pthread_mutex_destroy(&s->lock);
-  pthread_cond_destroy(&s->changed);
-  chi_config_free(&s->config);
-  free(s->modules);
-  free(s->node);
-  free(s);
+  if (s->put)
+    real_daemon_logs(&s->daemons, s->put, s->put_arg);
+  if (s->daemons.node)
+    real_daemon_close(&s->daemons);
+  real_cluster_free(s);
+}
+
+/* The handle is there before the nodes are forked, for those whose methods want it. */
+static int real_cluster_begin(struct real_cluster *s, struct cluster_spec *spec,
+                              const chi_module *const *modules, uint32_t count, chi_cluster **out,
+                              chi_error *err)
+{
+  *out = &s->base;
+  int rc = real_daemon_open(&s->daemons, &spec->config, modules, count, err);
+  if (rc == CHI_OK)
+    return rc;
+  *out = NULL;
+  real_cluster_free(s);
+  return rc;
+}
+
+/* Why a node did not come up, as its process has told. */
+static int real_cluster_reason(const struct real_cluster *s, int rc, const char *why,
+                               chi_error *err)
+{
+  for (uint32_t i = 0; i < s->daemons.count; i++) {
+    const struct real_daemon *n = &s->daemons.node[i];
+    if (n->failure.text[0])
+      return error_set(err, n->failure.code, "node %u: %.300s", i, n->failure.text);
+    if (n->ended)
+      return error_set(err, CHI_ENODAEMON, "node %u has ended; standard error says why", i);
+  }
+  return error_set(err, rc, "%s", why);
 }
 
 static int real_cluster_open(struct cluster_spec *spec, const chi_module *const *modules,
                              uint32_t count, chi_cluster **out, chi_error *err)
 {
-  struct real_cluster_wait wait = {.why = "the nodes do not come up"};
+  struct real_cluster_wait wait = {.nodes = spec->up, .why = "the nodes do not come up"};
   struct real_cluster *s;
-  int rc = CHI_OK;
+  int rc;
   if (spec->nodes > REAL_CLUSTER_NODES)
     return error_set(err, CHI_ERANGE, "%u nodes on this host: at most %u", spec->nodes,
                      REAL_CLUSTER_NODES);
   if (spec->latency_ns || spec->bandwidth)
     return error_set(err, CHI_ENOTSUP, "latency and bandwidth of a real network cannot be set");
-  s = real_cluster_new(spec, modules, count, real_cluster_local());
-  if (!s)
-    return error_set(err, CHI_ENOMEM, "no memory, or no directory in /tmp");
-  real_cluster_configure(s);
+  s = real_cluster_new(spec, real_cluster_local());
+  rc = s ? real_cluster_begin(s, spec, modules, count, out, err)
+         : error_set(err, CHI_ENOMEM, "no memory");
+  if (rc != CHI_OK)
+    return rc;
   if (spec->watch)
     spec->watch->opened(spec->watch->arg, &s->base);
-  if (!s->modules && !real_cluster_write_hosts(s))
-    rc = error_set(err, CHI_EIO, "cannot write to %s: %m", s->dir);
   for (uint32_t i = 0; i < spec->up && rc == CHI_OK; i++)
-    rc = real_cluster_start(s, i, err);
+    rc = real_daemon_start(&s->daemons, i, err);
   if (rc == CHI_OK) {
     rc = real_cluster_run(&s->base, real_cluster_has_met, &wait, REAL_CLUSTER_START_NS);
-    rc = rc == CHI_OK ? rc : error_set(err, rc, "%s", wait.why);
+    rc = rc == CHI_OK ? rc : real_cluster_reason(s, rc, wait.why, err);
   }
-  for (uint32_t i = 0; i < spec->up && rc == CHI_OK; i++)
-    if (!real_cluster_is_up(&s->base, i))
-      rc = error_set(err, CHI_ENODAEMON, "node %u has ended; standard error says why", i);
-  if (rc != CHI_OK)
-    real_cluster_close(&s->base);
-  else
-    *out = &s->base;
+  if (rc == CHI_OK)
+    return rc;
+  *out = NULL;
+  real_cluster_close(&s->base);
   return rc;
 }
 
 /* ---- stop ------------------------------------------------------------------------------------ */
 
-/* Asks a process to stop with so much grace. */
-static int real_cluster_ask_to_stop(const char *instance, uint32_t grace_ms)
+static int real_cluster_await_end(struct real_cluster *s, uint32_t node, uint32_t grace_ms)
 {
-  chi_client *client = NULL;
-  chi_queue *queue = NULL;
-  struct chi_admin_stop_runtime *t = NULL;
-  int rc = chi_client_open(instance, &client, NULL);
-  if (rc == CHI_OK)
-    rc = chi_queue_open(client, &queue, NULL);
-  if (rc == CHI_OK && !(t = CHI_NEW(queue, chi_admin_stop_runtime)))
-    rc = CHI_ENOMEM;
-  if (rc == CHI_OK) {
-    t->task.pool = CHI_ADMIN_POOL;
-    t->grace_period_ms = grace_ms;
-    rc = chi_run(queue, t);
-    chi_task_free(queue, t);
-  }
-  chi_queue_close(queue);
-  chi_client_close(client);
-  return rc;
-}
-
-static int real_cluster_stop_one(struct real_cluster *s, uint32_t node, uint32_t grace_ms)
-{
-  struct real_cluster_node *n = &s->node[node];
+  const struct real_daemon *n = &s->daemons.node[node];
   uint64_t end = real_cluster_clock() +
                  REAL_CLUSTER_PHASES * (grace_ms * UINT64_C(1000000) + REAL_CLUSTER_STOP_NS);
-  int rc, status = 0;
-  if (n->here) {
-    rc = chi_node_close(n->here, grace_ms);
-    n->here = rc == CHI_OK ? NULL : n->here;
-    return rc;
-  }
-  if (n->pid <= 0)
-    return CHI_OK;
-  rc = real_cluster_ask_to_stop(n->instance, grace_ms);
-  while (waitpid(n->pid, &status, WNOHANG) == 0) {
-    if (rc != CHI_OK && rc != CHI_ESHUTDOWN)
-      return rc;
-    if (real_cluster_clock() > end)
+  bool there = true;
+  while (there) {
+    real_cluster_lock(s);
+    there = real_daemon_is_there(&s->daemons, node);
+    real_cluster_unlock(s);
+    if (there && real_cluster_clock() > end)
       return CHI_EBUSY;
-    nanosleep(&(struct timespec){0, REAL_CLUSTER_LOOK_NS}, NULL);
+    if (there)
+      nanosleep(&(struct timespec){0, REAL_CLUSTER_LOOK_NS}, NULL);
   }
-  n->pid = 0;
-  return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? CHI_OK : CHI_EBUSY;
+  return WIFEXITED(n->status) && WEXITSTATUS(n->status) == 0 ? CHI_OK : CHI_EBUSY;
 }
 
+/* All are asked before one is waited for. */
 static int real_cluster_stop(chi_cluster *c, uint32_t node, uint32_t grace_ms)
 {
   struct real_cluster *s = real_cluster_of(c);
+  bool asked[REAL_CLUSTER_NODES] = {false};
   int rc = CHI_OK;
   for (uint32_t i = 0; i < c->nodes; i++) {
-    int one = node == i || node == CHI_CLUSTER_ALL ? real_cluster_stop_one(s, i, grace_ms) : CHI_OK;
+    asked[i] = (node == i || node == CHI_CLUSTER_ALL) && real_cluster_is_up(c, i);
+    int one = asked[i] ? real_daemon_ask_to_stop(&s->daemons, i, grace_ms) : CHI_OK;
+    rc = rc == CHI_OK ? one : rc;
+  }
+  for (uint32_t i = 0; i < c->nodes; i++) {
+    int one = asked[i] ? real_cluster_await_end(s, i, grace_ms) : CHI_OK;
     rc = rc == CHI_OK ? one : rc;
   }
   return rc;
@@ -30173,16 +30189,17 @@ static chi_client *real_cluster_attach(struct real_cluster_client *k)
 {
   struct real_cluster *s = k->cluster;
   chi_client *handle = NULL;
+  char room[CHI_NAME_MAX];
   for (;;) {
-    int rc = chi_client_open(real_cluster_instance(s, k->node), &handle, NULL);
-    pthread_mutex_lock(&s->lock);
+    int rc = chi_client_open(real_cluster_instance(s, k->node, room), &handle, NULL);
+    real_cluster_lock(s);
     bool go = rc == CHI_OK && !k->killed && !s->closing;
     bool over = k->killed || s->closing;
     if (go) {
       k->handle = handle;
       k->state = REAL_CLUSTER_RUNS;
     }
-    pthread_mutex_unlock(&s->lock);
+    real_cluster_unlock(s);
     if (go)
       return handle;
     if (rc == CHI_OK)
@@ -30196,12 +30213,12 @@ static chi_client *real_cluster_attach(struct real_cluster_client *k)
 static void real_cluster_ended(struct real_cluster_client *k)
 {
   struct real_cluster *s = k->cluster;
-  pthread_mutex_lock(&s->lock);
+  real_cluster_lock(s);
   if (k->state != REAL_CLUSTER_ENDED)
     s->clients_left--;
   k->state = REAL_CLUSTER_ENDED;
   k->handle = NULL;
-  pthread_mutex_unlock(&s->lock);
+  real_cluster_unlock(s);
 }
 
 static void *real_cluster_main(void *arg)
@@ -30220,14 +30237,14 @@ static int real_cluster_client(chi_cluster *c, uint32_t node, chi_cluster_body *
   struct real_cluster *s = real_cluster_of(c);
   struct real_cluster_client *k = calloc(1, sizeof(*k));
   int rc = CHI_ERANGE;
-  if (s->running && node != s->self) {
+  if ((s->running && node != s->self) || getpid() != s->owner) {
     free(k);
     return CHI_ENOTSUP;
   }
   if (!k)
     return CHI_ENOMEM;
   *k = (struct real_cluster_client){.cluster = s, .node = node, .body = body, .arg = arg};
-  pthread_mutex_lock(&s->lock);
+  real_cluster_lock(s);
   if (s->clients < REAL_CLUSTER_CLIENTS && !s->closing) {
     rc = pthread_create(&k->thread, NULL, real_cluster_main, k) == 0 ? CHI_OK : CHI_ENOMEM;
     if (rc == CHI_OK) {
@@ -30236,7 +30253,7 @@ static int real_cluster_client(chi_cluster *c, uint32_t node, chi_cluster_body *
       rc = (int)++s->clients;
     }
   }
-  pthread_mutex_unlock(&s->lock);
+  real_cluster_unlock(s);
   if (rc < 0)
     free(k);
   return rc;
@@ -30256,7 +30273,7 @@ static void real_cluster_hang_up(chi_client *handle)
 static bool real_cluster_cut(struct real_cluster_client *k)
 {
   struct real_cluster *s = k->cluster;
-  pthread_mutex_lock(&s->lock);
+  real_cluster_lock(s);
   k->killed = true;
   if (k->state == REAL_CLUSTER_WAITS) {
     k->state = REAL_CLUSTER_ENDED;
@@ -30265,7 +30282,7 @@ static bool real_cluster_cut(struct real_cluster_client *k)
   if (k->state == REAL_CLUSTER_RUNS)
     real_cluster_hang_up(k->handle);
   bool ended = k->state == REAL_CLUSTER_ENDED;
-  pthread_mutex_unlock(&s->lock);
+  real_cluster_unlock(s);
   return ended;
 }
 
@@ -30289,71 +30306,85 @@ static void real_cluster_client_kill(chi_cluster *c, uint32_t number)
 static bool real_cluster_client_ended(const chi_cluster *c, uint32_t number)
 {
   struct real_cluster *s = real_cluster_of(c);
-  pthread_mutex_lock(&s->lock);
+  real_cluster_lock(s);
   bool ended = number == 0         ? s->clients_left == 0
                : number <= s->clients ? s->client[number - 1]->state == REAL_CLUSTER_ENDED
                                       : true;
-  pthread_mutex_unlock(&s->lock);
+  real_cluster_unlock(s);
   return ended;
 }
 
 /* ---- faults ---------------------------------------------------------------------------------- */
 
-/* What a signal, or a start, can do. CHI_ENOTSUP: this can't be done. */
+/* What signals, starts and the relay can do. */
+static bool real_cluster_can(const struct real_cluster *s, chi_fault kind)
+{
+  const uint64_t can = UINT64_C(1) << CHI_FAULT_PAUSE | UINT64_C(1) << CHI_FAULT_RESUME |
+                       UINT64_C(1) << CHI_FAULT_CRASH | UINT64_C(1) << CHI_FAULT_KILL |
+                       UINT64_C(1) << CHI_FAULT_STOP | UINT64_C(1) << CHI_FAULT_START |
+                       UINT64_C(1) << CHI_FAULT_CALM;
+  return (can >> kind & 1) || (s->daemons.relay && real_relay_can(kind));
+}
+
+/* To a node. A crash is a power failure after which everything written is there. */
 static int real_cluster_do(struct real_cluster *s, chi_fault kind, uint32_t a, int64_t value,
                            bool *done)
 {
-  struct real_cluster_node *n = &s->node[a];
-  bool up = real_cluster_is_up(&s->base, a);
+  const struct real_daemon *n = &s->daemons.node[a];
+  bool there = real_daemon_is_there(&s->daemons, a);
   switch (kind) {
   case CHI_FAULT_START:
-    *done = !up;
-    return up ? CHI_OK : real_cluster_start(s, a, NULL);
+    *done = !there;
+    return there ? CHI_OK : real_daemon_start(&s->daemons, a, NULL);
   case CHI_FAULT_STOP:
-    *done = up;
-    return up ? real_cluster_stop_one(s, a, value > 0 ? (uint32_t)value : 0) : CHI_OK;
+    *done = real_daemon_is_up(&s->daemons, a) && !n->paused;
+    return *done ? real_daemon_ask_to_stop(&s->daemons, a, value > 0 ? (uint32_t)value : 0)
+                 : CHI_OK;
+  case CHI_FAULT_CRASH:
   case CHI_FAULT_KILL:
-    *done = up;
-    if (up && !s->modules)
-      real_cluster_end(n);
-    return s->modules ? CHI_ENOTSUP : CHI_OK;
-  case CHI_FAULT_PAUSE:
-  case CHI_FAULT_RESUME:
-    *done = up && n->paused != (kind == CHI_FAULT_PAUSE);
-    n->paused = kind == CHI_FAULT_PAUSE;
-    real_cluster_signal(n, n->paused ? SIGSTOP : SIGCONT);
-    return s->modules ? CHI_ENOTSUP : CHI_OK;
+    *done = there;
+    real_daemon_kill(&s->daemons, a);
+    return CHI_OK;
   default:
-    return CHI_ENOTSUP;
+    *done = there && n->paused != (kind == CHI_FAULT_PAUSE);
+    if (*done)
+      real_daemon_pause(&s->daemons, a, kind == CHI_FAULT_PAUSE);
+    return CHI_OK;
   }
 }
 
+/* Starts what is down; who is about to stop is started when it has. */
 static int real_cluster_calm(struct real_cluster *s)
 {
   bool done;
-  for (uint32_t i = 0; i < s->base.nodes; i++) {
-    int rc = CHI_OK;
-    if (s->node[i].paused)
-      rc = real_cluster_do(s, CHI_FAULT_RESUME, i, 0, &done);
-    if (rc == CHI_OK)
-      rc = real_cluster_do(s, CHI_FAULT_START, i, 0, &done);
-    if (rc != CHI_OK)
-      return rc;
+  int rc = CHI_OK;
+  if (s->daemons.relay)
+    rc = real_relay_fault(s->daemons.relay, CHI_FAULT_HEAL, 0, 0, 0);
+  for (uint32_t i = 0; i < s->base.nodes && rc == CHI_OK; i++) {
+    real_cluster_do(s, CHI_FAULT_RESUME, i, 0, &done);
+    rc = real_cluster_do(s, CHI_FAULT_START, i, 0, &done);
   }
-  return CHI_OK;
+  return rc;
 }
 
 static int real_cluster_fault(chi_cluster *c, chi_fault kind, uint32_t a, uint32_t b,
                               int64_t value)
 {
   struct real_cluster *s = real_cluster_of(c);
-  bool done = kind == CHI_FAULT_CALM;
-  (void)b;
-  pthread_mutex_lock(&s->lock);
-  int rc = done ? real_cluster_calm(s) : real_cluster_do(s, kind, a, value, &done);
+  bool done = true;
+  int rc;
+  if (!real_cluster_can(s, kind) || getpid() != s->owner)
+    return CHI_ENOTSUP;
+  real_cluster_lock(s);
+  if (kind == CHI_FAULT_CALM)
+    rc = real_cluster_calm(s);
+  else if (real_relay_can(kind))
+    rc = real_relay_fault(s->daemons.relay, kind, a, b, value);
+  else
+    rc = real_cluster_do(s, kind, a, value, &done);
   if (rc == CHI_OK && done)
     s->faults[kind]++;
-  pthread_mutex_unlock(&s->lock);
+  real_cluster_unlock(s);
   return rc;
 }
 
@@ -30362,14 +30393,112 @@ static uint64_t real_cluster_fault_count(const chi_cluster *c, chi_fault kind)
   return real_cluster_of(c)->faults[kind];
 }
 
+#ifdef CHI_OMIT_SIM
+
+static void real_cluster_storm(struct real_cluster *s)
+{
+  (void)s;
+}
+
+static bool real_cluster_is_calm(const struct real_cluster *s)
+{
+  (void)s;
+  return true;
+}
+
+#else
+
+/* Does what is due of the plan. */
+static void real_cluster_storm(struct real_cluster *s)
+{
+  uint64_t now = real_cluster_now(&s->base) - REAL_CLUSTER_BEGIN;
+  while (s->plan_next < s->plan.count && s->plan.entry[s->plan_next].time <= now) {
+    const struct sim_plan_entry *e = &s->plan.entry[s->plan_next++];
+    int rc = real_cluster_fault(&s->base, (chi_fault)e->kind, e->a, e->b, e->value);
+    if (rc != CHI_OK)
+      chi_cluster_fail(&s->base, "plan", "%s: %s", sim_plan_name(e->kind), chi_status_name(rc));
+  }
+}
+
+static bool real_cluster_is_calm(const struct real_cluster *s)
+{
+  return s->plan_next == s->plan.count;
+}
+
+/* Adds what lies ahead; of the past nothing is left. */
+static int real_cluster_schedule(struct real_cluster *s, const struct sim_plan *plan,
+                                 chi_error *err)
+{
+  int rc = CHI_OK;
+  for (; s->plan_next > 0; s->plan_next--)
+    sim_plan_remove(&s->plan, 0);
+  for (uint32_t i = 0; i < plan->count && rc == CHI_OK; i++)
+    rc = sim_plan_add(&s->plan, &plan->entry[i]);
+  return rc ? error_set(err, rc, "no memory for the faults") : rc;
+}
+
+static int real_cluster_plan(chi_cluster *c, const char *text, chi_error *err)
+{
+  struct real_cluster *s = real_cluster_of(c);
+  struct sim_plan plan = {0};
+  int rc = sim_plan_parse(&plan, text, err);
+  for (uint32_t i = 0; i < plan.count && rc == CHI_OK; i++) {
+    const struct sim_plan_entry *e = &plan.entry[i];
+    if (!cluster_fault_fits(c, (chi_fault)e->kind, e->a, e->b))
+      rc = error_set(err, CHI_EINVAL, "%s: no such node", sim_plan_name(e->kind));
+    else if (!real_cluster_can(s, (chi_fault)e->kind))
+      rc = error_set(err, CHI_ENOTSUP, "%s: only a simulation can", sim_plan_name(e->kind));
+  }
+  if (rc == CHI_OK)
+    rc = real_cluster_schedule(s, &plan, err);
+  sim_plan_free(&plan);
+  return rc;
+}
+
+static int real_cluster_faults(chi_cluster *c, const struct cluster_limits *l, chi_error *err)
+{
+  struct real_cluster *s = real_cluster_of(c);
+  struct sim_plan plan = {0};
+  struct sim_plan_limits limits;
+  uint64_t from = real_cluster_now(c) - REAL_CLUSTER_BEGIN, can = 0;
+  for (int kind = 0; kind < CHI_FAULT_KINDS; kind++) {
+    bool possible = real_cluster_can(s, (chi_fault)kind);
+    can |= (uint64_t)possible << kind;
+    if ((l->kinds >> kind & 1) && !possible)
+      return error_set(err, CHI_ENOTSUP, "%s: only a simulation can", chi_fault_name(kind));
+  }
+  sim_plan_limits(&limits, c->nodes, from, from + l->until_ns);
+  limits.outage_ns = l->outage_ns ? l->outage_ns : limits.outage_ns;
+  limits.per_kind = l->each ? (uint32_t)l->each : limits.per_kind;
+  limits.down = l->down ? (uint32_t)l->down : limits.down;
+  limits.kinds = l->kinds ? l->kinds : can;
+  limits.swarm = l->swarm != 0;
+  int rc = sim_plan_generate(&plan, c->seed, &limits);
+  rc = rc ? error_set(err, rc, "no memory for the faults") : real_cluster_schedule(s, &plan, err);
+  sim_plan_free(&plan);
+  return rc;
+}
+
+#endif
+
 /* ---- whole again ----------------------------------------------------------------------------- */
+
+static int real_cluster_is_over(chi_cluster *c, void *arg)
+{
+  (void)arg;
+  return real_cluster_is_calm(real_cluster_of(c));
+}
 
 static int real_cluster_is_settled(chi_cluster *c, void *arg)
 {
+  struct real_cluster *s = real_cluster_of(c);
   struct real_cluster_wait *wait = arg;
   const char *missing;
+  bool done;
+  for (uint32_t i = 0; !s->running && i < c->nodes; i++)
+    real_cluster_do(s, CHI_FAULT_START, i, 0, &done);
   if (!real_cluster_client_ended(c, 0)) {
-    snprintf(wait->why, sizeof(wait->why), "clients have not ended");
+    snprintf(wait->why, sizeof(wait->why), "%u clients have not ended", s->clients_left);
     return 0;
   }
   if (!real_cluster_has_met(c, arg))
@@ -30382,8 +30511,10 @@ static int real_cluster_is_settled(chi_cluster *c, void *arg)
 
 static int real_cluster_settle(chi_cluster *c, uint64_t limit_ns)
 {
-  struct real_cluster_wait wait = {.settled = true};
-  int rc = c->kind->fault ? real_cluster_fault(c, CHI_FAULT_CALM, 0, 0, 0) : CHI_OK;
+  struct real_cluster_wait wait = {.nodes = c->nodes, .settled = true};
+  int rc = real_cluster_run(c, real_cluster_is_over, NULL, UINT64_MAX);
+  if (rc == CHI_OK && c->kind->fault)
+    rc = real_cluster_fault(c, CHI_FAULT_CALM, 0, 0, 0);
   if (rc == CHI_OK)
     rc = real_cluster_run(c, real_cluster_is_settled, &wait, limit_ns);
   if (rc == CHI_ETIMEOUT)
@@ -30399,11 +30530,14 @@ static uint64_t real_cluster_nothing(const chi_cluster *c)
   return 0;
 }
 
+/* Nobody sees all events of several processes: what they write down is told at the end. Failures
+ * are not told as they come, for they come in the processes of nodes as well. */
 static void real_cluster_story(chi_cluster *c, chi_put_fn *put, void *arg)
 {
-  (void)c;
-  (void)put;
-  (void)arg;
+  struct real_cluster *s = real_cluster_of(c);
+  c->put = NULL;
+  s->put = put;
+  s->put_arg = arg;
 }
 
 /* ---- a cluster that runs --------------------------------------------------------------------- */
@@ -30439,11 +30573,12 @@ static int real_cluster_join(struct cluster_spec *spec, const chi_module *const 
     return rc;
   if (count)
     return error_set(err, CHI_ENOTSUP, "a cluster that runs has its own modules");
-  s = real_cluster_new(spec, NULL, 0, real_cluster_hostfile());
+  s = real_cluster_new(spec, real_cluster_hostfile());
   if (!s)
-    return error_set(err, CHI_ENOMEM, "no memory, or no directory in /tmp");
+    return error_set(err, CHI_ENOMEM, "no memory");
   s->running = true;
   s->self = self;
+  wait.nodes = spec->nodes;
   if (spec->watch)
     spec->watch->opened(spec->watch->arg, &s->base);
   rc = real_cluster_run(&s->base, real_cluster_has_met, &wait, REAL_CLUSTER_START_NS);
@@ -30459,9 +30594,9 @@ static int real_cluster_join(struct cluster_spec *spec, const chi_module *const 
 static bool real_cluster_is_seen(const chi_cluster *c, uint32_t node)
 {
   struct real_cluster *s = real_cluster_of(c);
-  struct real_cluster_view view = {.json = malloc(REAL_CLUSTER_JSON)};
+  struct real_daemon_view view = {.json = malloc(REAL_DAEMON_JSON)};
   char alive[64];
-  bool seen = view.json && real_cluster_ask(NULL, &view) == CHI_OK;
+  bool seen = view.json && real_daemon_ask(NULL, &view) == CHI_OK;
   snprintf(alive, sizeof(alive), "{\"id\":%u,\"state\":\"alive\"", node);
   seen = seen && (node == s->self || strstr(view.json, alive));
   free(view.json);
@@ -30514,6 +30649,10 @@ CHI_PRIVATE const struct cluster_kind *real_cluster_local(void)
       .settle = real_cluster_settle,
       .stop = real_cluster_stop,
       .fault = real_cluster_fault,
+#ifndef CHI_OMIT_SIM
+      .plan = real_cluster_plan,
+      .faults = real_cluster_faults,
+#endif
       .fault_count = real_cluster_fault_count,
       .now = real_cluster_now,
       .hash = real_cluster_nothing,
@@ -30531,8 +30670,1133 @@ CHI_PRIVATE const struct cluster_kind *real_cluster_local(void)
 #undef REAL_CLUSTER_ASK_NS
 #undef REAL_CLUSTER_CLIENTS
 #undef REAL_CLUSTER_NODES
-#undef REAL_CLUSTER_JSON
-#undef REAL_CLUSTER_GRACE_MS
+#undef REAL_CLUSTER_BEGIN
+
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_daemon.c ---- */
+#ifndef CHI_OMIT_REAL
+/* real_daemon.c - the nodes of a cluster on this host, each a process at an address of its own. */
+
+#ifndef CHI_OMIT_REAL
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define REAL_DAEMON_ANSWER_NS UINT64_C(30000000000) /* a node that is asked answers within that */
+#define REAL_DAEMON_GRACE_MS 1000u /* of a process that isn't told otherwise */
+#define REAL_DAEMON_STUCK 4        /* status of one whose method does not come back */
+#define REAL_DAEMON_LOOK_NS 1000000 /* between two looks whether one has ended */
+#define REAL_DAEMON_FILES 16       /* open at a time while files are removed */
+
+/* ---- configuration --------------------------------------------------------------------------- */
+
+/* A port that is free now. */
+static uint32_t real_daemon_port(void)
+{
+  struct sockaddr_in any = {.sin_family = AF_INET};
+  socklen_t size = sizeof(any);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0)
+    return 0;
+  if (bind(fd, (struct sockaddr *)&any, size) != 0 ||
+      getsockname(fd, (struct sockaddr *)&any, &size) != 0)
+    any.sin_port = 0;
+  close(fd);
+  return ntohs(any.sin_port);
+}
+
+/* Many nodes are on this machine, each at an address of its own. */
+static void real_daemon_settings(chi_config *config)
+{
+  chi_config defaults;
+  chi_config_init(&defaults);
+  for (uint32_t i = 0; i < config->host_count; i++)
+    snprintf(config->hosts[i].address, sizeof(config->hosts[i].address), "127.0.0.%u", i + 1);
+  if (config->port == defaults.port)
+    config->port = real_daemon_port();
+  config->sched_threads += config->sched_threads == 0;
+  config->slow_threads += config->slow_threads == 0;
+  chi_config_free(&defaults);
+}
+
+/* That of one node, whose hosts are where it finds them. It is freed as any other. */
+static int real_daemon_config(const struct real_daemon_set *d, uint32_t node, chi_config *out)
+{
+  char relay[REAL_RELAY_ADDRESS];
+  int rc = CHI_OK;
+  *out = d->config;
+  out->hosts = NULL;
+  out->host_count = 0;
+  out->node = node;
+  snprintf(out->main_segment_name, sizeof(out->main_segment_name), "chi-local-%d-%u",
+           (int)d->owner, node);
+  snprintf(out->log_file, sizeof(out->log_file), "%s/node%u.log", d->dir, node);
+  for (uint32_t i = 0; i < d->count && rc == CHI_OK; i++) {
+    real_relay_address(node, i, relay);
+    rc = chi_config_add_host(out, d->config.hosts[i].name,
+                             i == node || !d->relay ? d->config.hosts[i].address : relay);
+  }
+  return rc;
+}
+
+void real_daemon_instance(const struct real_daemon_set *d, uint32_t node, char out[CHI_NAME_MAX])
+{
+  snprintf(out, CHI_NAME_MAX, "chi-local-%d-%u:%u", (int)d->owner, node, d->config.port);
+}
+
+static void real_daemon_put(void *arg, const char *text)
+{
+  fputs(text, arg);
+}
+
+/* Configuration and hostfile of a process. */
+static bool real_daemon_write(const struct real_daemon_set *d, uint32_t node, const char *path)
+{
+  chi_config config;
+  bool written = real_daemon_config(d, node, &config) == CHI_OK;
+  snprintf(config.hostfile, sizeof(config.hostfile), "%s/hosts%u", d->dir, node);
+  FILE *hosts = written ? fopen(config.hostfile, "we") : NULL;
+  FILE *file = written ? fopen(path, "we") : NULL;
+  for (uint32_t i = 0; hosts && i < config.host_count; i++)
+    fprintf(hosts, "%s %s\n", config.hosts[i].name, config.hosts[i].address);
+  if (file)
+    chi_config_print(&config, real_daemon_put, file);
+  written = hosts && fclose(hosts) == 0;
+  written = file && fclose(file) == 0 && written;
+  config.hostfile[0] = '\0';
+  chi_config_free(&config);
+  return written;
+}
+
+/* ---- start ----------------------------------------------------------------------------------- */
+
+/* In the process of a node: from here to its end. Each has a directory of its own, which outlives
+ * it: what it writes to relative paths is not what others do. */
+static int real_daemon_serve(void *arg, uint32_t node)
+{
+  struct real_daemon_set *d = arg;
+  struct real_daemon *own = &d->node[node];
+  chi_config config;
+  chi_node *here = NULL;
+  char dir[64];
+  int rc = real_daemon_config(d, node, &config);
+  snprintf(dir, sizeof(dir), "%s/node%u", d->dir, node);
+  if (rc == CHI_OK && chdir(dir) != 0)
+    rc = error_set(&own->failure, CHI_EIO, "cannot go to %s: %m", dir);
+  if (rc == CHI_OK)
+    rc = chi_node_open(&config, d->modules, d->module_count, &here, &own->failure);
+  chi_config_free(&config);
+  if (rc != CHI_OK)
+    return EXIT_FAILURE;
+  chi_node_guard(here);
+  own->serves = true;
+  chi_node_wait(here, UINT64_MAX);
+  return chi_node_close(here, REAL_DAEMON_GRACE_MS) == CHI_OK ? EXIT_SUCCESS : REAL_DAEMON_STUCK;
+}
+
+static int real_daemon_spawn(struct real_daemon_set *d, uint32_t node, chi_error *err)
+{
+  const char *given = getenv("CHIMAERA"), *program = given && *given ? given : "chimaera";
+  char number[16], grace[16], path[64], name[] = "chimaera", start[] = "start", with[] = "--config",
+       which[] = "--node", patience[] = "--grace";
+  char *argv[] = {name, start, with, path, which, number, patience, grace, NULL};
+  posix_spawn_file_actions_t actions;
+  snprintf(path, sizeof(path), "%s/node%u.yaml", d->dir, node);
+  snprintf(number, sizeof(number), "%u", node);
+  snprintf(grace, sizeof(grace), "%u", REAL_DAEMON_GRACE_MS);
+  if (!real_daemon_write(d, node, path))
+    return error_set(err, CHI_EIO, "cannot write to %s: %m", d->dir);
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+  int rc = posix_spawnp(&d->node[node].pid, program, &actions, NULL, argv, environ);
+  posix_spawn_file_actions_destroy(&actions);
+  if (rc == 0)
+    return CHI_OK;
+  d->node[node].pid = 0;
+  errno = rc;
+  return error_set(err, CHI_ENOENT, "cannot run %s: %m; set CHIMAERA to the program", program);
+}
+
+int real_daemon_start(struct real_daemon_set *d, uint32_t node, chi_error *err)
+{
+  struct real_daemon *n = &d->node[node];
+  *n = (struct real_daemon){0};
+  if (!d->modules)
+    return real_daemon_spawn(d, node, err);
+  int rc = real_nest_hatch(&d->nest, node, &n->pid);
+  return rc == CHI_OK ? rc : error_set(err, rc, "no process for node %u", node);
+}
+
+/* ---- while they run -------------------------------------------------------------------------- */
+
+static bool real_daemon_has_ended(struct real_daemon_set *d, struct real_daemon *n)
+{
+  if (n->pid <= 0)
+    return true;
+  bool ended = d->modules ? real_nest_ended(&d->nest, n->pid, &n->status)
+                          : waitpid(n->pid, &n->status, WNOHANG) != 0;
+  if (ended)
+    n->pid = 0;
+  return ended;
+}
+
+bool real_daemon_is_there(struct real_daemon_set *d, uint32_t node)
+{
+  struct real_daemon *n = &d->node[node];
+  bool ran = n->pid > 0, there = !real_daemon_has_ended(d, n);
+  if (ran && !there && !n->stopping)
+    n->ended = true;
+  return there;
+}
+
+bool real_daemon_is_up(struct real_daemon_set *d, uint32_t node)
+{
+  const struct real_daemon *n = &d->node[node];
+  return real_daemon_is_there(d, node) && !n->stopping && (n->serves || !d->modules);
+}
+
+void real_daemon_kill(struct real_daemon_set *d, uint32_t node)
+{
+  struct real_daemon *n = &d->node[node];
+  if (real_daemon_has_ended(d, n))
+    return;
+  n->stopping = true;
+  kill(n->pid, SIGKILL);
+  while (!real_daemon_has_ended(d, n))
+    nanosleep(&(struct timespec){0, REAL_DAEMON_LOOK_NS}, NULL);
+}
+
+void real_daemon_pause(struct real_daemon_set *d, uint32_t node, bool pause)
+{
+  struct real_daemon *n = &d->node[node];
+  n->paused = pause;
+  if (n->pid > 0)
+    kill(n->pid, pause ? SIGSTOP : SIGCONT);
+}
+
+int real_daemon_ask_to_stop(struct real_daemon_set *d, uint32_t node, uint32_t grace_ms)
+{
+  chi_client *client = NULL;
+  chi_queue *queue = NULL;
+  struct chi_admin_stop_runtime *t = NULL;
+  char instance[CHI_NAME_MAX];
+  real_daemon_instance(d, node, instance);
+  int rc = chi_client_open(instance, &client, NULL);
+  if (rc == CHI_OK)
+    rc = chi_queue_open(client, &queue, NULL);
+  if (rc == CHI_OK && !(t = CHI_NEW(queue, chi_admin_stop_runtime)))
+    rc = CHI_ENOMEM;
+  if (rc == CHI_OK) {
+    t->task.pool = CHI_ADMIN_POOL;
+    t->grace_period_ms = grace_ms;
+    d->node[node].stopping = true;
+    rc = chi_run(queue, t);
+    chi_task_free(queue, t);
+  }
+  chi_queue_close(queue);
+  chi_client_close(client);
+  return rc == CHI_ESHUTDOWN ? CHI_OK : rc;
+}
+
+void real_daemon_logs(const struct real_daemon_set *d, chi_put_fn *put, void *arg)
+{
+  char path[64], line[1024], told[sizeof(line) + 32];
+  for (uint32_t i = 0; i < d->count; i++) {
+    snprintf(path, sizeof(path), "%s/node%u.log", d->dir, i);
+    FILE *file = fopen(path, "re");
+    while (file && fgets(line, sizeof(line), file)) {
+      snprintf(told, sizeof(told), "node%u: %s", i, line);
+      put(arg, told);
+    }
+    if (file)
+      fclose(file);
+  }
+}
+
+/* ---- what nodes say -------------------------------------------------------------------------- */
+
+static uint64_t real_daemon_number(const char *json, const char *name)
+{
+  const char *at = strstr(json, name);
+  return at ? strtoull(at + strlen(name), NULL, 10) : 0;
+}
+
+static uint64_t real_daemon_count(const char *json, const char *text)
+{
+  uint64_t count = 0;
+  for (const char *at = strstr(json, text); at; at = strstr(at + 1, text))
+    count++;
+  return count;
+}
+
+/* What the node answers about itself, in v->json. */
+static int real_daemon_monitor(chi_queue *queue, struct real_daemon_view *v)
+{
+  struct chi_admin_monitor *t = CHI_NEW(queue, chi_admin_monitor);
+  int rc = t ? chi_bulk_alloc(queue, REAL_DAEMON_JSON - 1, &t->json) : CHI_ENOMEM;
+  if (rc == CHI_OK) {
+    t->task.pool = CHI_ADMIN_POOL;
+    rc = chi_submit(queue, t);
+  }
+  if (rc == CHI_OK)
+    rc = chi_wait(queue, t, REAL_DAEMON_ANSWER_NS);
+  if (rc == CHI_OK) {
+    memcpy(v->json, t->json.data, t->size);
+    v->json[t->size] = '\0';
+  }
+  if (t && rc != CHI_ETIMEOUT) {
+    chi_bulk_free(queue, &t->json);
+    chi_task_free(queue, t);
+  }
+  return rc;
+}
+
+int real_daemon_ask(const char *instance, struct real_daemon_view *v)
+{
+  chi_client *client = NULL;
+  chi_queue *queue = NULL;
+  int rc = chi_client_open(instance, &client, NULL);
+  if (rc == CHI_OK)
+    rc = chi_queue_open(client, &queue, NULL);
+  if (rc == CHI_OK)
+    rc = real_daemon_monitor(queue, v);
+  if (rc == CHI_OK) {
+    v->alive = real_daemon_number(v->json, "\"alive\":");
+    v->met = real_daemon_count(v->json, "\"met\":1");
+    v->pools = real_daemon_number(v->json, "\"pool_entries\":");
+    v->open = real_daemon_number(v->json, "\"calls_open\":") +
+              real_daemon_number(v->json, "\"runs_open\":");
+  }
+  chi_queue_close(queue);
+  chi_client_close(client);
+  return rc;
+}
+
+/* ---- open and close -------------------------------------------------------------------------- */
+
+static int real_daemon_remove_one(const char *path, const struct stat *what, int kind,
+                                  struct FTW *where)
+{
+  (void)what, (void)kind, (void)where;
+  return remove(path) == 0 ? 0 : -1;
+}
+
+static int real_daemon_make_dirs(struct real_daemon_set *d, chi_error *err)
+{
+  char path[64];
+  snprintf(d->dir, sizeof(d->dir), "/tmp/chi-local-XXXXXX");
+  if (!mkdtemp(d->dir))
+    return error_set(err, CHI_EIO, "cannot make a directory in /tmp: %m");
+  for (uint32_t i = 0; i < d->count; i++) {
+    snprintf(path, sizeof(path), "%s/node%u", d->dir, i);
+    if (mkdir(path, 0700) != 0)
+      return error_set(err, CHI_EIO, "cannot make the directory %s: %m", path);
+  }
+  return CHI_OK;
+}
+
+/* What the nodes are forked with, and what lies between them. The nest first: it has one thread. */
+static int real_daemon_surround(struct real_daemon_set *d, chi_error *err)
+{
+  int rc = real_daemon_make_dirs(d, err);
+  if (rc == CHI_OK && d->modules) {
+    rc = real_nest_open(&d->nest, real_daemon_serve, d);
+    rc = rc == CHI_OK ? rc : error_set(err, rc, "cannot fork a process for the nodes: %m");
+  }
+  if (rc == CHI_OK && d->count <= REAL_RELAY_NODES)
+    rc = real_relay_open(d->config.hosts, d->count, d->config.port, &d->relay, err);
+  return rc;
+}
+
+int real_daemon_open(struct real_daemon_set *d, chi_config *config,
+                     const chi_module *const *modules, uint32_t count, chi_error *err)
+{
+  d->count = config->host_count;
+  d->config = *config;
+  chi_config_init(config);
+  d->owner = getpid();
+  d->nest.pid = -1;
+  d->module_count = count;
+  d->node = mmap(NULL, d->count * sizeof(*d->node), PROT_READ | PROT_WRITE,
+                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  d->modules = count ? calloc(count, sizeof(*d->modules)) : NULL;
+  if (d->node == MAP_FAILED)
+    d->node = NULL;
+  for (uint32_t i = 0; d->modules && i < count; i++)
+    d->modules[i] = modules[i];
+  real_daemon_settings(&d->config);
+  int rc = d->node && (d->modules || !count) ? CHI_OK : error_set(err, CHI_ENOMEM, "no memory");
+  if (rc == CHI_OK)
+    rc = real_daemon_surround(d, err);
+  if (rc != CHI_OK)
+    real_daemon_close(d);
+  return rc;
+}
+
+void real_daemon_close(struct real_daemon_set *d)
+{
+  for (uint32_t i = 0; d->node && i < d->count; i++)
+    real_daemon_kill(d, i);
+  if (d->nest.pid > 0)
+    real_nest_close(&d->nest);
+  real_relay_close(d->relay);
+  if (d->dir[0])
+    nftw(d->dir, real_daemon_remove_one, REAL_DAEMON_FILES, FTW_DEPTH | FTW_PHYS);
+  if (d->node)
+    munmap(d->node, d->count * sizeof(*d->node));
+  free(d->modules);
+  chi_config_free(&d->config);
+}
+
+#undef REAL_DAEMON_ANSWER_NS
+#undef REAL_DAEMON_GRACE_MS
+#undef REAL_DAEMON_STUCK
+#undef REAL_DAEMON_LOOK_NS
+#undef REAL_DAEMON_FILES
+
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_nest.c ---- */
+#ifndef CHI_OMIT_REAL
+/* real_nest.c - processes of nodes that have the modules of this one: they are forked from it. */
+
+#ifndef CHI_OMIT_REAL
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* What is asked of the nest, and what it answers: messages on a socket. */
+enum real_nest_what { REAL_NEST_HATCH, REAL_NEST_ENDED };
+
+struct real_nest_request {
+  enum real_nest_what what;
+  int32_t value; /* number of a node; or of its process */
+};
+
+struct real_nest_answer {
+  pid_t pid;  /* HATCH: -1, there is none. ENDED: 0, not yet */
+  int status; /* of ENDED */
+};
+
+/* ---- in the nest ----------------------------------------------------------------------------- */
+
+/* Of the standard descriptors only those to speak to people stay. */
+static void real_nest_forget(int but)
+{
+  int nothing = open("/dev/null", O_RDWR);
+  if (nothing >= 0)
+    dup2(nothing, STDIN_FILENO);
+  if (but > STDERR_FILENO + 1)
+    close_range(STDERR_FILENO + 1, (unsigned)but - 1, 0);
+  close_range((unsigned)(but > STDERR_FILENO ? but : STDERR_FILENO) + 1, ~0u, 0);
+}
+
+/* In the new process. The nest may have ended before this one asked to end with it. */
+static void real_nest_become(const struct real_nest *nest, int socket, pid_t parent, int32_t node)
+{
+  close(socket);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent)
+    _exit(EXIT_FAILURE);
+  _exit(nest->serve(nest->arg, (uint32_t)node));
+}
+
+static struct real_nest_answer real_nest_do(const struct real_nest *nest, int socket,
+                                            const struct real_nest_request *r)
+{
+  struct real_nest_answer answer = {0, 0};
+  pid_t self = getpid();
+  if (r->what == REAL_NEST_HATCH) {
+    answer.pid = fork();
+    if (answer.pid == 0)
+      real_nest_become(nest, socket, self, r->value);
+  } else {
+    answer.pid = waitpid(r->value, &answer.status, WNOHANG);
+  }
+  return answer;
+}
+
+/* Until nobody is there any more who could ask. Nodes get the signal of a parent's death. */
+static void real_nest_brood(const struct real_nest *nest, int socket)
+{
+  struct real_nest_request request;
+  for (;;) {
+    ssize_t got = recv(socket, &request, sizeof(request), 0);
+    if (got < 0 && errno == EINTR)
+      continue;
+    if (got != (ssize_t)sizeof(request))
+      _exit(EXIT_SUCCESS);
+    struct real_nest_answer answer = real_nest_do(nest, socket, &request);
+    send(socket, &answer, sizeof(answer), MSG_NOSIGNAL);
+  }
+}
+
+/* ---- outside --------------------------------------------------------------------------------- */
+
+int real_nest_open(struct real_nest *nest, real_nest_fn *serve, void *arg)
+{
+  int pair[2];
+  *nest = (struct real_nest){.serve = serve, .arg = arg, .socket = -1};
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+    return CHI_ENOMEM;
+  nest->pid = fork();
+  if (nest->pid == 0) {
+    real_nest_forget(pair[1]);
+    real_nest_brood(nest, pair[1]);
+  }
+  close(pair[1]);
+  nest->socket = pair[0];
+  if (nest->pid < 0) {
+    close(pair[0]);
+    return CHI_ENOMEM;
+  }
+  pthread_mutex_init(&nest->lock, NULL);
+  return CHI_OK;
+}
+
+/* False: the nest is gone. */
+static bool real_nest_ask(struct real_nest *nest, enum real_nest_what what, int32_t value,
+                          struct real_nest_answer *answer)
+{
+  struct real_nest_request request = {what, value};
+  ssize_t done;
+  pthread_mutex_lock(&nest->lock);
+  done = send(nest->socket, &request, sizeof(request), MSG_NOSIGNAL);
+  if (done == (ssize_t)sizeof(request))
+    do
+      done = recv(nest->socket, answer, sizeof(*answer), 0);
+    while (done < 0 && errno == EINTR);
+  pthread_mutex_unlock(&nest->lock);
+  return done == (ssize_t)sizeof(*answer);
+}
+
+int real_nest_hatch(struct real_nest *nest, uint32_t node, pid_t *pid)
+{
+  struct real_nest_answer answer;
+  *pid = 0;
+  if (!real_nest_ask(nest, REAL_NEST_HATCH, (int32_t)node, &answer) || answer.pid < 0)
+    return CHI_ENOMEM;
+  *pid = answer.pid;
+  return CHI_OK;
+}
+
+/* With the nest its nodes have gone. */
+bool real_nest_ended(struct real_nest *nest, pid_t pid, int *status)
+{
+  struct real_nest_answer answer;
+  *status = SIGKILL;
+  if (!real_nest_ask(nest, REAL_NEST_ENDED, pid, &answer))
+    return true;
+  if (answer.pid > 0)
+    *status = answer.status;
+  return answer.pid != 0;
+}
+
+void real_nest_close(struct real_nest *nest)
+{
+  close(nest->socket);
+  kill(nest->pid, SIGKILL);
+  while (waitpid(nest->pid, NULL, 0) < 0 && errno == EINTR)
+    ;
+  pthread_mutex_destroy(&nest->lock);
+}
+
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_relay.c ---- */
+#ifndef CHI_OMIT_REAL
+/* real_relay.c - what can go wrong with a network, for nodes on this host. */
+
+#ifndef CHI_OMIT_REAL
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define REAL_RELAY_CHUNK 65536u      /* read at a time */
+#define REAL_RELAY_HOLDS (1u << 20)  /* bytes of one flow that wait here; the rest waits in TCP */
+#define REAL_RELAY_LINKS 512u        /* connections at a time; others wait to be accepted */
+#define REAL_RELAY_BACKLOG 64
+#define REAL_RELAY_POLLS (1 + REAL_RELAY_NODES * REAL_RELAY_NODES + 2 * REAL_RELAY_LINKS)
+#define REAL_RELAY_TRIP_NS 50000u /* what a slow network takes a multiple of: a message, */
+#define REAL_RELAY_BYTE_NS 1u     /* and a byte */
+
+/* Bytes that are to go on at a time. */
+struct real_relay_chunk {
+  struct real_relay_chunk *next;
+  uint64_t due;
+  size_t size, sent;
+  uint8_t data[];
+};
+
+/* One direction of a connection. */
+struct real_relay_flow {
+  struct real_relay_chunk *first, **last;
+  size_t held;
+  uint64_t free_at; /* when the last chunk is over the line, where it is slow */
+  bool ended;       /* who sends has hung up */
+};
+
+/* A connection: end[0] has connected to us, and we to end[1]. */
+struct real_relay_link {
+  struct real_relay_link *next;
+  int end[2];
+  uint32_t node[2];
+  struct real_relay_flow flow[2]; /* from that end */
+  bool connecting;
+  bool half; /* end[1] is gone, and end[0] does not hear of it */
+  bool dead;
+  struct pollfd *poll[2]; /* of this turn */
+};
+
+/* What is wrong with the way from a node to another. */
+struct real_relay_way {
+  int listener;
+  bool cut;
+  uint64_t clog_ns;
+  uint64_t slow; /* hundredths; 0: as it is */
+};
+
+struct real_relay {
+  pthread_t thread;
+  pthread_mutex_t lock; /* held by the thread but while it waits; guards all that follows */
+  int bell;
+  uint32_t count, port;
+  struct in_addr node[REAL_RELAY_NODES];
+  struct real_relay_way way[REAL_RELAY_NODES][REAL_RELAY_NODES];
+  uint64_t isolated, split; /* nodes, as bits; split: those of one side, 0: all are on one */
+  struct real_relay_link *links;
+  uint32_t link_count;
+  bool quit;
+  struct pollfd poll[REAL_RELAY_POLLS];
+  uint8_t room[REAL_RELAY_CHUNK];
+};
+
+static uint64_t real_relay_now(void)
+{
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* ---- what is wrong --------------------------------------------------------------------------- */
+
+static bool real_relay_blocks(const struct real_relay *r, uint32_t from, uint32_t to)
+{
+  uint64_t both = UINT64_C(1) << from | UINT64_C(1) << to;
+  uint64_t here = r->split & both;
+  return r->way[from][to].cut || (r->isolated & both) || (here && here != both);
+}
+
+/* When what has just come may go on. */
+static uint64_t real_relay_due(struct real_relay *r, uint32_t from, uint32_t to,
+                               struct real_relay_flow *flow, size_t size)
+{
+  const struct real_relay_way *way = &r->way[from][to];
+  uint64_t now = real_relay_now(), begins = now > flow->free_at ? now : flow->free_at;
+  if (way->slow <= 100)
+    return now + way->clog_ns;
+  uint64_t more = way->slow - 100;
+  flow->free_at = begins + size * REAL_RELAY_BYTE_NS * more / 100;
+  return flow->free_at + REAL_RELAY_TRIP_NS * more / 100 + way->clog_ns;
+}
+
+/* ---- connections ----------------------------------------------------------------------------- */
+
+static void real_relay_hang_up(struct real_relay_link *l, int end)
+{
+  if (l->end[end] >= 0)
+    close(l->end[end]);
+  l->end[end] = -1;
+}
+
+static void real_relay_forget(struct real_relay_flow *flow)
+{
+  while (flow->first) {
+    struct real_relay_chunk *chunk = flow->first;
+    flow->first = chunk->next;
+    free(chunk);
+  }
+  flow->last = &flow->first;
+  flow->held = 0;
+}
+
+static void real_relay_drop(struct real_relay_link *l)
+{
+  for (int i = 0; i < 2; i++) {
+    real_relay_hang_up(l, i);
+    real_relay_forget(&l->flow[i]);
+  }
+  l->dead = true;
+}
+
+/* Its end[0] goes on for itself, as if the other's machine had vanished. */
+static void real_relay_halve(struct real_relay_link *l)
+{
+  real_relay_hang_up(l, 1);
+  real_relay_forget(&l->flow[0]);
+  real_relay_forget(&l->flow[1]);
+  l->half = true;
+}
+
+static void real_relay_bury(struct real_relay *r)
+{
+  for (struct real_relay_link **at = &r->links; *at;) {
+    struct real_relay_link *l = *at;
+    if (!l->dead) {
+      at = &l->next;
+      continue;
+    }
+    *at = l->next;
+    free(l);
+    r->link_count--;
+  }
+}
+
+static void real_relay_prepare(int fd)
+{
+  const int yes = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
+}
+
+/* What connects to the node in the name of another; -1: nothing can. */
+static int real_relay_connect(const struct real_relay *r, uint32_t to)
+{
+  struct sockaddr_in address = {
+      .sin_family = AF_INET, .sin_port = htons((uint16_t)r->port), .sin_addr = r->node[to]};
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0)
+    return -1;
+  real_relay_prepare(fd);
+  if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 || errno == EINPROGRESS)
+    return fd;
+  close(fd);
+  return -1;
+}
+
+static void real_relay_accept(struct real_relay *r, uint32_t from, uint32_t to)
+{
+  int fd = accept4(r->way[from][to].listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  struct real_relay_link *l = fd >= 0 ? calloc(1, sizeof(*l)) : NULL;
+  int other = l ? real_relay_connect(r, to) : -1;
+  if (other < 0) {
+    free(l);
+    if (fd >= 0)
+      close(fd);
+    return;
+  }
+  real_relay_prepare(fd);
+  *l = (struct real_relay_link){.next = r->links,
+                                .end = {fd, other},
+                                .node = {from, to},
+                                .connecting = true};
+  l->flow[0].last = &l->flow[0].first;
+  l->flow[1].last = &l->flow[1].first;
+  r->links = l;
+  r->link_count++;
+}
+
+/* ---- bytes ----------------------------------------------------------------------------------- */
+
+static void real_relay_read(struct real_relay *r, struct real_relay_link *l, int from)
+{
+  struct real_relay_flow *flow = &l->flow[from];
+  ssize_t got = recv(l->end[from], r->room, sizeof(r->room), 0);
+  if (got < 0 && (errno == EAGAIN || errno == EINTR))
+    return;
+  if (got <= 0) {
+    flow->ended = true;
+    return;
+  }
+  if (l->half) /* swallowed */
+    return;
+  struct real_relay_chunk *chunk = malloc(sizeof(*chunk) + (size_t)got);
+  if (!chunk) {
+    real_relay_drop(l); /* a byte less would be worse than none */
+    return;
+  }
+  *chunk = (struct real_relay_chunk){.size = (size_t)got};
+  chunk->due = real_relay_due(r, l->node[from], l->node[1 - from], flow, chunk->size);
+  memcpy(chunk->data, r->room, chunk->size);
+  *flow->last = chunk;
+  flow->last = &chunk->next;
+  flow->held += chunk->size;
+}
+
+/* Writes what is due, as long as it is taken. */
+static void real_relay_write(struct real_relay_link *l, int from, uint64_t now)
+{
+  struct real_relay_flow *flow = &l->flow[from];
+  while (flow->first && flow->first->due <= now) {
+    struct real_relay_chunk *chunk = flow->first;
+    ssize_t done = send(l->end[1 - from], chunk->data + chunk->sent, chunk->size - chunk->sent,
+                        MSG_NOSIGNAL);
+    if (done < 0 && errno != EAGAIN && errno != EINTR)
+      real_relay_drop(l);
+    if (done < 0)
+      return;
+    chunk->sent += (size_t)done;
+    flow->held -= (size_t)done;
+    if (chunk->sent < chunk->size)
+      return;
+    flow->first = chunk->next;
+    if (!flow->first)
+      flow->last = &flow->first;
+    free(chunk);
+  }
+}
+
+/* Whether bytes of that end may be taken, and passed on, now. */
+static bool real_relay_flows(const struct real_relay *r, const struct real_relay_link *l, int from)
+{
+  return !real_relay_blocks(r, l->node[from], l->node[1 - from]);
+}
+
+static void real_relay_serve(struct real_relay *r, struct real_relay_link *l, uint64_t now)
+{
+  int error = 0;
+  socklen_t size = sizeof(error);
+  if (l->connecting && l->poll[1] && l->poll[1]->revents) {
+    getsockopt(l->end[1], SOL_SOCKET, SO_ERROR, &error, &size);
+    l->connecting = false;
+    if (error)
+      real_relay_drop(l);
+  }
+  for (int i = 0; i < 2 && !l->dead && !l->connecting; i++) {
+    bool ready = l->poll[i] && l->poll[i]->revents & (POLLIN | POLLHUP | POLLERR);
+    if (l->end[i] < 0 || !real_relay_flows(r, l, i))
+      continue;
+    if (ready && l->flow[i].held < REAL_RELAY_HOLDS && !l->flow[i].ended)
+      real_relay_read(r, l, i);
+    if (!l->dead && !l->half)
+      real_relay_write(l, i, now);
+    if (!l->dead && l->flow[i].ended && (l->half || !l->flow[i].first))
+      real_relay_drop(l);
+  }
+}
+
+/* ---- the thread ------------------------------------------------------------------------------ */
+
+/* What the link waits for; brings *until forward to when something is due. */
+static uint32_t real_relay_watch(struct real_relay *r, struct real_relay_link *l, struct pollfd *p,
+                                 uint64_t now, uint64_t *until)
+{
+  short events[2] = {0, 0};
+  uint32_t used = 0;
+  for (int i = 0; i < 2; i++) {
+    const struct real_relay_flow *flow = &l->flow[i];
+    if (l->connecting || !real_relay_flows(r, l, i))
+      continue;
+    if (!flow->ended && flow->held < REAL_RELAY_HOLDS)
+      events[i] |= POLLIN;
+    if (flow->first && flow->first->due <= now)
+      events[1 - i] |= POLLOUT;
+    else if (flow->first && flow->first->due < *until)
+      *until = flow->first->due;
+  }
+  if (l->connecting)
+    events[1] = POLLOUT;
+  for (int i = 0; i < 2; i++) {
+    l->poll[i] = NULL;
+    if (!events[i] || l->end[i] < 0)
+      continue; /* poll tells of a hang-up whether one wants to know or not */
+    p[used] = (struct pollfd){l->end[i], events[i], 0};
+    l->poll[i] = &p[used++];
+  }
+  return used;
+}
+
+static void real_relay_wait(struct real_relay *r, uint32_t used, uint64_t now, uint64_t until)
+{
+  struct timespec left = {(time_t)((until - now) / 1000000000u),
+                          (long)((until - now) % 1000000000u)};
+  pthread_mutex_unlock(&r->lock);
+  ppoll(r->poll, used, until == UINT64_MAX ? NULL : &left, NULL);
+  pthread_mutex_lock(&r->lock);
+}
+
+/* One turn: waits for something, and does it. A new connection of nodes that are cut off from each
+ * other waits to be accepted. */
+static void real_relay_turn(struct real_relay *r)
+{
+  uint64_t now = real_relay_now(), until = UINT64_MAX;
+  uint32_t used = 0, from[REAL_RELAY_NODES * REAL_RELAY_NODES], ways;
+  r->poll[used++] = (struct pollfd){r->bell, POLLIN, 0};
+  for (uint32_t i = 0; i < r->count * r->count; i++) {
+    uint32_t a = i / r->count, b = i % r->count;
+    if (a != b && r->link_count < REAL_RELAY_LINKS && !real_relay_blocks(r, a, b) &&
+        !real_relay_blocks(r, b, a)) {
+      from[used - 1] = i;
+      r->poll[used++] = (struct pollfd){r->way[a][b].listener, POLLIN, 0};
+    }
+  }
+  ways = used;
+  for (struct real_relay_link *l = r->links; l; l = l->next)
+    used += real_relay_watch(r, l, r->poll + used, now, &until);
+  real_relay_wait(r, used, now, until);
+  now = real_relay_now();
+  for (struct real_relay_link *l = r->links; l; l = l->next)
+    if (!l->dead)
+      real_relay_serve(r, l, now);
+  for (uint32_t i = 1; i < ways; i++)
+    if (r->poll[i].revents && r->link_count < REAL_RELAY_LINKS)
+      real_relay_accept(r, from[i - 1] / r->count, from[i - 1] % r->count);
+  real_relay_bury(r);
+  if (r->poll[0].revents) {
+    uint64_t rung;
+    ssize_t done = read(r->bell, &rung, sizeof(rung));
+    (void)done; /* what it says is only that there is something new */
+  }
+}
+
+static void *real_relay_main(void *arg)
+{
+  struct real_relay *r = arg;
+  pthread_mutex_lock(&r->lock);
+  while (!r->quit)
+    real_relay_turn(r);
+  pthread_mutex_unlock(&r->lock);
+  return NULL;
+}
+
+static void real_relay_ring(struct real_relay *r)
+{
+  uint64_t one = 1;
+  while (write(r->bell, &one, sizeof(one)) < 0 && errno == EINTR)
+    ;
+}
+
+/* ---- faults ---------------------------------------------------------------------------------- */
+
+bool real_relay_can(chi_fault kind)
+{
+  const uint64_t can = UINT64_C(1) << CHI_FAULT_CUT | UINT64_C(1) << CHI_FAULT_JOIN |
+                       UINT64_C(1) << CHI_FAULT_ISOLATE | UINT64_C(1) << CHI_FAULT_REJOIN |
+                       UINT64_C(1) << CHI_FAULT_PARTITION | UINT64_C(1) << CHI_FAULT_SPLIT |
+                       UINT64_C(1) << CHI_FAULT_HEAL | UINT64_C(1) << CHI_FAULT_CLOG |
+                       UINT64_C(1) << CHI_FAULT_SLOW | UINT64_C(1) << CHI_FAULT_DROP |
+                       UINT64_C(1) << CHI_FAULT_HALF;
+  return can >> kind & 1;
+}
+
+/* Breaks what a has connected to b: one end hears of it, or both. */
+static void real_relay_break(struct real_relay *r, uint32_t a, uint32_t b, bool half)
+{
+  for (struct real_relay_link *l = r->links; l; l = l->next) {
+    if (l->dead || l->node[0] != a || l->node[1] != b)
+      continue;
+    if (half && !l->connecting)
+      real_relay_halve(l);
+    else
+      real_relay_drop(l);
+  }
+  real_relay_bury(r);
+}
+
+/* A whole network has no connections that one side only believes in. */
+static void real_relay_heal(struct real_relay *r)
+{
+  r->isolated = r->split = 0;
+  for (uint32_t a = 0; a < r->count; a++)
+    for (uint32_t b = 0; b < r->count; b++)
+      r->way[a][b] = (struct real_relay_way){.listener = r->way[a][b].listener};
+  for (struct real_relay_link *l = r->links; l; l = l->next)
+    if (l->half && !l->dead)
+      real_relay_drop(l);
+  real_relay_bury(r);
+}
+
+static uint64_t real_relay_bits(uint32_t a, uint32_t b)
+{
+  uint64_t bits = 0;
+  for (uint32_t i = a; i <= b; i++)
+    bits |= UINT64_C(1) << i;
+  return bits;
+}
+
+static void real_relay_do(struct real_relay *r, chi_fault kind, uint32_t a, uint32_t b,
+                          int64_t value)
+{
+  uint64_t all = real_relay_bits(0, r->count - 1);
+  switch (kind) {
+  case CHI_FAULT_CUT:
+  case CHI_FAULT_JOIN:
+    r->way[a][b].cut = kind == CHI_FAULT_CUT;
+    break;
+  case CHI_FAULT_ISOLATE:
+    r->isolated |= UINT64_C(1) << a;
+    break;
+  case CHI_FAULT_REJOIN:
+    r->isolated &= ~(UINT64_C(1) << a);
+    break;
+  case CHI_FAULT_PARTITION:
+  case CHI_FAULT_SPLIT:
+    r->split = (kind == CHI_FAULT_PARTITION ? real_relay_bits(a, b) : (uint64_t)value) & all;
+    break;
+  case CHI_FAULT_CLOG:
+    r->way[a][b].clog_ns = (uint64_t)value;
+    break;
+  case CHI_FAULT_SLOW:
+    r->way[a][b].slow = (uint64_t)value;
+    break;
+  case CHI_FAULT_HEAL:
+    real_relay_heal(r);
+    break;
+  default:
+    real_relay_break(r, a, b, kind == CHI_FAULT_HALF);
+  }
+}
+
+int real_relay_fault(struct real_relay *r, chi_fault kind, uint32_t a, uint32_t b, int64_t value)
+{
+  if (!r || !real_relay_can(kind))
+    return CHI_ENOTSUP;
+  if (value < 0)
+    return CHI_ERANGE;
+  pthread_mutex_lock(&r->lock);
+  real_relay_do(r, kind, a, b, value);
+  real_relay_ring(r);
+  pthread_mutex_unlock(&r->lock);
+  return CHI_OK;
+}
+
+/* ---- open and close -------------------------------------------------------------------------- */
+
+void real_relay_address(uint32_t from, uint32_t to, char out[REAL_RELAY_ADDRESS])
+{
+  snprintf(out, REAL_RELAY_ADDRESS, "127.1.%u.%u", from + 1, to + 1);
+}
+
+static int real_relay_listen(struct real_relay *r, uint32_t from, uint32_t to, chi_error *err)
+{
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)r->port)};
+  char text[REAL_RELAY_ADDRESS];
+  const int yes = 1;
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  real_relay_address(from, to, text);
+  inet_pton(AF_INET, text, &address.sin_addr);
+  r->way[from][to].listener = fd;
+  if (fd < 0)
+    return error_set(err, CHI_ENOMEM, "no descriptor for a relay: %m");
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+  if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 &&
+      listen(fd, REAL_RELAY_BACKLOG) == 0)
+    return CHI_OK;
+  return error_set(err, CHI_EBUSY, "a relay cannot listen at %s:%u: %m", text, r->port);
+}
+
+static int real_relay_start(struct real_relay *r, chi_error *err)
+{
+  sigset_t all, before;
+  int rc;
+  for (uint32_t i = 0; i < r->count * r->count; i++) {
+    uint32_t a = i / r->count, b = i % r->count;
+    rc = a == b ? CHI_OK : real_relay_listen(r, a, b, err);
+    if (rc != CHI_OK)
+      return rc;
+  }
+  sigfillset(&all); /* they are for the threads of the test */
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  rc = pthread_create(&r->thread, NULL, real_relay_main, r);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return rc ? error_set(err, CHI_ENOMEM, "no thread for a relay") : CHI_OK;
+}
+
+static void real_relay_free(struct real_relay *r)
+{
+  for (uint32_t i = 0; i < r->count * r->count; i++)
+    if (r->way[i / r->count][i % r->count].listener >= 0)
+      close(r->way[i / r->count][i % r->count].listener);
+  if (r->bell >= 0)
+    close(r->bell);
+  pthread_mutex_destroy(&r->lock);
+  free(r);
+}
+
+int real_relay_open(const chi_host *nodes, uint32_t count, uint32_t port, struct real_relay **out,
+                    chi_error *err)
+{
+  struct real_relay *r = calloc(1, sizeof(*r));
+  int rc = CHI_OK;
+  *out = NULL;
+  CHI_ASSERT(count > 0 && count <= REAL_RELAY_NODES);
+  if (!r)
+    return error_set(err, CHI_ENOMEM, "no memory for a relay");
+  r->count = count;
+  r->port = port;
+  r->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  pthread_mutex_init(&r->lock, NULL);
+  for (uint32_t i = 0; i < count * count; i++)
+    r->way[i / count][i % count].listener = -1;
+  for (uint32_t i = 0; i < count && rc == CHI_OK; i++)
+    if (inet_pton(AF_INET, nodes[i].address, &r->node[i]) != 1)
+      rc = error_set(err, CHI_EINVAL, "%s is no address", nodes[i].address);
+  if (rc == CHI_OK && r->bell < 0)
+    rc = error_set(err, CHI_ENOMEM, "no descriptor for a relay: %m");
+  if (rc == CHI_OK)
+    rc = real_relay_start(r, err);
+  if (rc == CHI_OK)
+    *out = r;
+  else
+    real_relay_free(r);
+  return rc;
+}
+
+void real_relay_close(struct real_relay *r)
+{
+  if (!r)
+    return;
+  pthread_mutex_lock(&r->lock);
+  r->quit = true;
+  real_relay_ring(r);
+  pthread_mutex_unlock(&r->lock);
+  pthread_join(r->thread, NULL);
+  for (struct real_relay_link *l = r->links; l; l = l->next)
+    if (!l->dead)
+      real_relay_drop(l);
+  real_relay_bury(r);
+  real_relay_free(r);
+}
+
+#undef REAL_RELAY_CHUNK
+#undef REAL_RELAY_HOLDS
+#undef REAL_RELAY_LINKS
+#undef REAL_RELAY_BACKLOG
+#undef REAL_RELAY_POLLS
+#undef REAL_RELAY_TRIP_NS
+#undef REAL_RELAY_BYTE_NS
 
 #endif
 #endif /* CHI_OMIT_REAL */
@@ -32041,13 +33305,11 @@ static void real_net_on_tick(struct ev_loop *ev, ev_timer *timer, int events)
     struct real_net_peer *p = &n->peer[i];
     if (p->out || !real_net_callable(n, i))
       continue;
-    if (p->wait > 0 && --p->wait > 0)
-      waiting = true;
-    else if (!real_net_dial(p)) {
+    p->wait -= p->wait > 0;
+    if (p->wait == 0 && !real_net_dial(p))
       real_net_complain(n, &n->undialled,
                         "cannot connect to other nodes: out of descriptors or memory");
-      waiting = true;
-    }
+    waiting |= !p->out; /* it may have failed already, as where a proxy accepts for nobody */
   }
   if (!waiting)
     ev_timer_stop(ev, timer);

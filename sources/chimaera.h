@@ -732,14 +732,17 @@ typedef struct chi_cluster chi_cluster;
  *   sim:       nodes=3, seed=1, up=NODES (how many start at once; the others with
  *              CHI_FAULT_START), and the keys of the configuration without their section, as in
  *              docs/configuration.md: heartbeat_interval=100ms, neighborhood_size=2, ...
- *   local:     real nodes on this host, at addresses 127.0.0.1 and up: nodes, up, and the keys of
- *              the configuration (port: a free one). With modules they live in this process; else
- *              each is a process of the program chimaera ($CHIMAERA, or as found), with the modules
- *              of $CHI_MODULE_PATH. Of the faults there are stop, start and calm, and of processes
- *              kill, pause and resume.
+ *   local:     real nodes, each a process on this host at an address 127.0.0.1 and up: nodes, up,
+ *              seed (of faults) and the keys of the configuration (port: a free one). With modules
+ *              they are forked from this process, and *out is set before they are: methods find it
+ *              if it is a variable with static lifetime, and may tell properties. Without, they are
+ *              processes of the program chimaera ($CHIMAERA, or as found), with the modules of
+ *              $CHI_MODULE_PATH. Up to 16 nodes speak through a relay, which makes the faults of
+ *              the network; docs/simulation.md says which faults there are.
  *   hostfile:  "hostfile:PATH", a cluster that runs: clients are those of the daemon on this host.
  * Where nodes are real, time is: clients run as threads beside the test and are killed by cutting
- * their connection, a predicate is asked now and then, there is no hash and no story.
+ * their connection, a predicate is asked now and then, there is no hash, and of a story only what
+ * nodes write into their logs, which is told when the cluster is closed.
  * The modules must outlive it. CHI_EINVAL: spec has a fault, which *err names; CHI_ENOTSUP: this
  * build has no such kind; what a node failed with. */
 int chi_cluster_open(const char *spec, const chi_module *const *modules, uint32_t count,

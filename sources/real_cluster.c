@@ -5,19 +5,18 @@
 
 #include "client.h"
 #include "error.h"
+#include "real_daemon.h"
 #include "real_host.h"
 #include "real_link.h"
+#ifndef CHI_OMIT_SIM
+#include "sim_plan.h"
+#endif
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
 #include <pthread.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -29,8 +28,7 @@
 #define REAL_CLUSTER_ASK_NS 50000000  /* between two questions to all nodes */
 #define REAL_CLUSTER_CLIENTS 1024u    /* started in one cluster, at most */
 #define REAL_CLUSTER_NODES 250u       /* loopback addresses that are used */
-#define REAL_CLUSTER_JSON (1u << 20)  /* room for what a node says of itself */
-#define REAL_CLUSTER_GRACE_MS 1000u   /* of a process that isn't told otherwise */
+#define REAL_CLUSTER_BEGIN UINT64_C(1000000000) /* what the clock says at the beginning */
 
 enum real_cluster_state { REAL_CLUSTER_WAITS, REAL_CLUSTER_RUNS, REAL_CLUSTER_ENDED };
 
@@ -45,23 +43,13 @@ struct real_cluster_client {
   chi_client *handle; /* while it runs */
 };
 
-struct real_cluster_node {
-  chi_node *here; /* in this process */
-  pid_t pid;      /* or in one of its own; 0: none */
-  bool paused;
-  char instance[CHI_NAME_MAX];
-  char config[80]; /* file */
-};
-
+/* In memory that the processes of nodes share: their methods may tell properties, too. */
 struct real_cluster {
   struct chi_cluster base;
-  chi_config config;
-  const chi_module **modules; /* NULL: nodes are processes */
-  uint32_t module_count;
+  struct real_daemon_set daemons;
   bool running;  /* it was there before, and stays */
   uint32_t self; /* then the node on this host */
-  struct real_cluster_node *node;
-  char dir[32];  /* of configurations and logs */
+  pid_t owner;   /* whose everything is that other processes can't use */
   uint64_t from; /* the clock when it began */
   pthread_mutex_t lock;
   pthread_cond_t changed;
@@ -69,11 +57,29 @@ struct real_cluster {
   struct real_cluster_client *client[REAL_CLUSTER_CLIENTS];
   uint32_t clients, clients_left;
   uint64_t faults[CHI_FAULT_KINDS];
+#ifndef CHI_OMIT_SIM
+  struct sim_plan plan; /* faults to come; only the test's own thread uses it */
+  uint32_t plan_next;
+#endif
+  chi_put_fn *put; /* gets the logs at the end; NULL: nobody does */
+  void *put_arg;
 };
 
 static struct real_cluster *real_cluster_of(const chi_cluster *c)
 {
   return (struct real_cluster *)(uintptr_t)CHI_CONTAINER_OF(c, struct real_cluster, base);
+}
+
+/* A process may have been killed while it was inside: what is there is counters and texts. */
+static void real_cluster_lock(struct real_cluster *s)
+{
+  if (pthread_mutex_lock(&s->lock) == EOWNERDEAD)
+    pthread_mutex_consistent(&s->lock);
+}
+
+static void real_cluster_unlock(struct real_cluster *s)
+{
+  pthread_mutex_unlock(&s->lock);
 }
 
 /* ---- time ------------------------------------------------------------------------------------ */
@@ -85,45 +91,63 @@ static uint64_t real_cluster_clock(void)
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* It begins at one second. */
 static uint64_t real_cluster_now(const chi_cluster *c)
 {
-  return real_cluster_clock() - real_cluster_of(c)->from + 1000000000u;
+  return real_cluster_clock() - real_cluster_of(c)->from + REAL_CLUSTER_BEGIN;
 }
 
-/* In a body of a client: others go on. It ends early if the cluster does. */
+static struct timespec real_cluster_end(uint64_t ns)
+{
+  uint64_t now = real_cluster_clock(), end = ns < UINT64_MAX / 2 ? now + ns : UINT64_MAX / 2;
+  return (struct timespec){(time_t)(end / 1000000000u), (long)(end % 1000000000u)};
+}
+
+/* In a body of a client others go on, and it ends early if the cluster does. In a method, which is
+ * in the process of a node, it is held up with its thread. */
 static void real_cluster_use(chi_cluster *c, uint64_t ns)
 {
   struct real_cluster *s = real_cluster_of(c);
-  uint64_t end = real_cluster_clock() + ns;
-  struct timespec at = {(time_t)(end / 1000000000u), (long)(end % 1000000000u)};
+  struct timespec end = real_cluster_end(ns);
   int rc = 0;
-  pthread_mutex_lock(&s->lock);
-  while (!s->closing && rc != ETIMEDOUT)
-    rc = pthread_cond_timedwait(&s->changed, &s->lock, &at);
-  pthread_mutex_unlock(&s->lock);
+  if (getpid() != s->owner) {
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &end, NULL) == EINTR)
+      ;
+    return;
+  }
+  real_cluster_lock(s);
+  while (!s->closing && rc != ETIMEDOUT) {
+    rc = pthread_cond_timedwait(&s->changed, &s->lock, &end);
+    if (rc == EOWNERDEAD)
+      pthread_mutex_consistent(&s->lock);
+  }
+  real_cluster_unlock(s);
 }
 
 static void real_cluster_guard(chi_cluster *c, bool enter)
 {
-  struct real_cluster *s = real_cluster_of(c);
   if (enter)
-    pthread_mutex_lock(&s->lock);
+    real_cluster_lock(real_cluster_of(c));
   else
-    pthread_mutex_unlock(&s->lock);
+    real_cluster_unlock(real_cluster_of(c));
 }
+
+static void real_cluster_storm(struct real_cluster *s);
+static void real_cluster_look(struct real_cluster *s);
 
 static int real_cluster_run(chi_cluster *c, chi_cluster_fn *pred, void *arg, uint64_t limit_ns)
 {
+  struct real_cluster *s = real_cluster_of(c);
   uint64_t begun = real_cluster_clock();
   for (;;) {
     bool over = real_cluster_clock() - begun >= limit_ns;
-    real_cluster_guard(c, true);
+    real_cluster_storm(s);
+    real_cluster_lock(s);
+    real_cluster_look(s);
     c->running = true;
     bool held = cluster_holds(c, CHI_CHECK_EVENT) && pred(c, arg);
     bool failed = c->failed;
     c->running = false;
-    real_cluster_guard(c, false);
+    real_cluster_unlock(s);
     if (failed || held || over)
       return failed ? CHI_ECANCELLED : held ? CHI_OK : CHI_ETIMEOUT;
     nanosleep(&(struct timespec){0, REAL_CLUSTER_LOOK_NS}, NULL);
@@ -132,187 +156,70 @@ static int real_cluster_run(chi_cluster *c, chi_cluster_fn *pred, void *arg, uin
 
 /* ---- nodes ----------------------------------------------------------------------------------- */
 
-/* False as well for a process that has died by itself. */
 static bool real_cluster_is_up(const chi_cluster *c, uint32_t node)
 {
-  struct real_cluster_node *n = &real_cluster_of(c)->node[node];
-  int status;
-  if (n->pid > 0 && waitpid(n->pid, &status, WNOHANG) == n->pid)
-    n->pid = 0;
-  return n->here != NULL || n->pid > 0;
+  struct real_cluster *s = real_cluster_of(c);
+  real_cluster_lock(s);
+  bool up = real_daemon_is_up(&s->daemons, node);
+  real_cluster_unlock(s);
+  return up;
 }
 
-static void real_cluster_put(void *arg, const char *text)
+/* A node that ends by itself is a failure, whatever the test is about. */
+static void real_cluster_look(struct real_cluster *s)
 {
-  fputs(text, arg);
-}
-
-/* The hosts, which are not in the configuration of a process but in a file for all of them. */
-static bool real_cluster_write_hosts(struct real_cluster *s)
-{
-  chi_config *config = &s->config;
-  snprintf(config->hostfile, sizeof(config->hostfile), "%s/hosts", s->dir);
-  FILE *file = fopen(config->hostfile, "we");
-  for (uint32_t i = 0; file && i < config->host_count; i++)
-    fprintf(file, "%s %s\n", config->hosts[i].name, config->hosts[i].address);
-  return file && fclose(file) == 0;
-}
-
-static bool real_cluster_write(const char *path, const chi_config *config)
-{
-  FILE *file = fopen(path, "we");
-  if (file)
-    chi_config_print(config, real_cluster_put, file);
-  return file && fclose(file) == 0;
-}
-
-static int real_cluster_spawn(struct real_cluster *s, uint32_t node, chi_error *err)
-{
-  struct real_cluster_node *n = &s->node[node];
-  const char *given = getenv("CHIMAERA"), *program = given && *given ? given : "chimaera";
-  char number[16], grace[16], name[] = "chimaera", start[] = "start", with[] = "--config",
-       which[] = "--node", patience[] = "--grace";
-  char *argv[] = {name, start, with, n->config, which, number, patience, grace, NULL};
-  posix_spawn_file_actions_t actions;
-  snprintf(number, sizeof(number), "%u", node);
-  snprintf(grace, sizeof(grace), "%u", REAL_CLUSTER_GRACE_MS);
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-  int rc = posix_spawnp(&n->pid, program, &actions, NULL, argv, environ);
-  posix_spawn_file_actions_destroy(&actions);
-  if (rc == 0)
-    return CHI_OK;
-  n->pid = 0;
-  errno = rc;
-  return error_set(err, CHI_ENOENT, "cannot run %s: %m; set CHIMAERA to the program", program);
-}
-
-/* Starts a node that is down. A process may still fail: who waits for it will see. */
-static int real_cluster_start(struct real_cluster *s, uint32_t node, chi_error *err)
-{
-  struct real_cluster_node *n = &s->node[node];
-  chi_config config = s->config; /* its lists stay those of s->config */
-  config.node = node;
-  snprintf(config.main_segment_name, sizeof(config.main_segment_name), "chi-local-%d-%u",
-           (int)getpid(), node);
-  snprintf(n->instance, sizeof(n->instance), "%.200s:%u", config.main_segment_name, config.port);
-  snprintf(config.log_file, sizeof(config.log_file), "%s/node%u.log", s->dir, node);
-  snprintf(n->config, sizeof(n->config), "%s/node%u.yaml", s->dir, node);
-  n->paused = false;
-  if (s->modules)
-    return chi_node_open(&config, s->modules, s->module_count, &n->here, err);
-  if (!real_cluster_write(n->config, &config))
-    return error_set(err, CHI_EIO, "cannot write to %s: %m", s->dir);
-  return real_cluster_spawn(s, node, err);
-}
-
-static void real_cluster_signal(struct real_cluster_node *n, int number)
-{
-  if (n->pid > 0)
-    kill(n->pid, number);
-}
-
-/* As kill -9; a node in this process is stopped without grace. */
-static void real_cluster_end(struct real_cluster_node *n)
-{
-  real_cluster_signal(n, SIGKILL);
-  if (n->pid > 0)
-    waitpid(n->pid, NULL, 0);
-  n->pid = 0;
-  if (n->here && chi_node_close(n->here, 0) == CHI_OK)
-    n->here = NULL;
+  for (uint32_t i = 0; i < s->daemons.count; i++) {
+    struct real_daemon *n = &s->daemons.node[i];
+    real_daemon_is_there(&s->daemons, i);
+    if (!n->ended || s->base.failed)
+      continue;
+    if (n->failure.text[0])
+      chi_cluster_fail(&s->base, "start", "node %u: %.300s", i, n->failure.text);
+    else if (WIFSIGNALED(n->status))
+      chi_cluster_fail(&s->base, "crash", "node %u ends with signal %d", i, WTERMSIG(n->status));
+    else
+      chi_cluster_fail(&s->base, "crash", "node %u ends with status %d", i,
+                       WEXITSTATUS(n->status));
+  }
 }
 
 /* For chi_client_open. */
-static const char *real_cluster_instance(const struct real_cluster *s, uint32_t node)
+static const char *real_cluster_instance(const struct real_cluster *s, uint32_t node,
+                                         char room[CHI_NAME_MAX])
 {
-  return s->running ? NULL : s->node[node].instance;
-}
-
-/* ---- what nodes say -------------------------------------------------------------------------- */
-
-struct real_cluster_view {
-  uint64_t alive, pools, open;
-  char *json; /* room for REAL_CLUSTER_JSON */
-};
-
-static uint64_t real_cluster_number(const char *json, const char *name)
-{
-  const char *at = strstr(json, name);
-  return at ? strtoull(at + strlen(name), NULL, 10) : 0;
-}
-
-/* What the node answers about itself, in v->json. */
-static int real_cluster_monitor(chi_queue *queue, struct real_cluster_view *v)
-{
-  struct chi_admin_monitor *t = CHI_NEW(queue, chi_admin_monitor);
-  int rc = t ? chi_bulk_alloc(queue, REAL_CLUSTER_JSON - 1, &t->json) : CHI_ENOMEM;
-  if (rc == CHI_OK) {
-    t->task.pool = CHI_ADMIN_POOL;
-    rc = chi_submit(queue, t);
-  }
-  if (rc == CHI_OK)
-    rc = chi_wait(queue, t, REAL_CLUSTER_START_NS);
-  if (rc == CHI_OK) {
-    memcpy(v->json, t->json.data, t->size);
-    v->json[t->size] = '\0';
-  }
-  if (t && rc != CHI_ETIMEOUT) {
-    chi_bulk_free(queue, &t->json);
-    chi_task_free(queue, t);
-  }
-  return rc;
-}
-
-static int real_cluster_ask(const char *instance, struct real_cluster_view *v)
-{
-  chi_client *client = NULL;
-  chi_queue *queue = NULL;
-  int rc = chi_client_open(instance, &client, NULL);
-  if (rc == CHI_OK)
-    rc = chi_queue_open(client, &queue, NULL);
-  if (rc == CHI_OK)
-    rc = real_cluster_monitor(queue, v);
-  if (rc == CHI_OK) {
-    v->alive = real_cluster_number(v->json, "\"alive\":");
-    v->pools = real_cluster_number(v->json, "\"pool_entries\":");
-    v->open = real_cluster_number(v->json, "\"calls_open\":") +
-              real_cluster_number(v->json, "\"runs_open\":");
-  }
-  chi_queue_close(queue);
-  chi_client_close(client);
-  return rc;
+  if (s->running)
+    return NULL;
+  real_daemon_instance(&s->daemons, node, room);
+  return room;
 }
 
 /* Something that takes long to find out: now and then, a look. */
 struct real_cluster_wait {
   uint64_t look_at;
-  bool settled; /* and no work is left */
+  uint32_t nodes; /* that are to see each other */
+  bool settled;   /* and no work is left */
   char why[200];
 };
 
-static uint32_t real_cluster_up(const struct real_cluster *s)
-{
-  uint32_t up = 0;
-  for (uint32_t i = 0; i < s->base.nodes; i++)
-    up += s->running || real_cluster_is_up(&s->base, i);
-  return up;
-}
-
-/* Whether all nodes that are up, as far as they can be asked, see each other and have the same
- * number of pools. */
+/* Whether the nodes, as far as they can be asked, see each other and have the same number of pools.
+ */
 static bool real_cluster_agrees(struct real_cluster *s, struct real_cluster_wait *wait,
-                                struct real_cluster_view *v)
+                                struct real_daemon_view *v)
 {
-  uint64_t up = real_cluster_up(s), pools = UINT64_MAX;
-  for (uint32_t i = 0; i < s->base.nodes; i++) {
+  uint64_t pools = UINT64_MAX;
+  char room[CHI_NAME_MAX];
+  for (uint32_t i = 0; i < wait->nodes; i++) {
     const char *wrong = NULL;
-    if (s->running ? i != s->self : !real_cluster_is_up(&s->base, i))
+    if (s->running && i != s->self)
       continue;
-    if (real_cluster_ask(real_cluster_instance(s, i), v) != CHI_OK)
+    if (!s->running && !real_cluster_is_up(&s->base, i))
+      wrong = "does not serve";
+    else if (real_daemon_ask(real_cluster_instance(s, i, room), v) != CHI_OK)
       wrong = "does not answer";
-    else if (s->base.nodes > 1 && v->alive != up)
+    else if (s->base.nodes > 1 && v->alive != wait->nodes)
       wrong = "does not see all nodes";
+    else if (s->base.nodes > 1 && v->met != wait->nodes - 1)
+      wrong = "has no connection to some node";
     else if (wait->settled && v->open > 0)
       wrong = "has work left";
     else if (pools != UINT64_MAX && v->pools != pools)
@@ -330,11 +237,11 @@ static int real_cluster_has_met(chi_cluster *c, void *arg)
 {
   struct real_cluster_wait *wait = arg;
   struct real_cluster *s = real_cluster_of(c);
-  struct real_cluster_view view = {0};
+  struct real_daemon_view view = {0};
   uint64_t now = real_cluster_clock();
   if (now < wait->look_at)
     return 0;
-  view.json = malloc(REAL_CLUSTER_JSON);
+  view.json = malloc(REAL_DAEMON_JSON);
   bool met = view.json && real_cluster_agrees(s, wait, &view);
   free(view.json);
   wait->look_at = real_cluster_clock() + REAL_CLUSTER_ASK_NS;
@@ -343,202 +250,162 @@ static int real_cluster_has_met(chi_cluster *c, void *arg)
 
 /* ---- open and close -------------------------------------------------------------------------- */
 
-/* A port that is free now. */
-static uint32_t real_cluster_port(void)
-{
-  struct sockaddr_in any = {.sin_family = AF_INET};
-  socklen_t size = sizeof(any);
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0)
-    return 0;
-  if (bind(fd, (struct sockaddr *)&any, size) != 0 ||
-      getsockname(fd, (struct sockaddr *)&any, &size) != 0)
-    any.sin_port = 0;
-  close(fd);
-  return ntohs(any.sin_port);
-}
-
-/* Many nodes are on this machine, each at an address of its own. */
-static void real_cluster_configure(struct real_cluster *s)
-{
-  chi_config defaults;
-  chi_config_init(&defaults);
-  for (uint32_t i = 0; i < s->config.host_count; i++)
-    snprintf(s->config.hosts[i].address, sizeof(s->config.hosts[i].address), "127.0.0.%u", i + 1);
-  if (s->config.port == defaults.port)
-    s->config.port = real_cluster_port();
-  s->config.sched_threads += s->config.sched_threads == 0;
-  s->config.slow_threads += s->config.slow_threads == 0;
-  chi_config_free(&defaults);
-}
-
 static void real_cluster_init_lock(struct real_cluster *s)
 {
-  pthread_mutexattr_t recursive;
+  pthread_mutexattr_t shared;
   pthread_condattr_t monotonic;
-  pthread_mutexattr_init(&recursive);
-  pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
-  pthread_mutex_init(&s->lock, &recursive);
-  pthread_mutexattr_destroy(&recursive);
+  pthread_mutexattr_init(&shared);
+  pthread_mutexattr_settype(&shared, PTHREAD_MUTEX_RECURSIVE);
+  pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
+  pthread_mutexattr_setrobust(&shared, PTHREAD_MUTEX_ROBUST);
+  pthread_mutex_init(&s->lock, &shared);
+  pthread_mutexattr_destroy(&shared);
   pthread_condattr_init(&monotonic);
   pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
   pthread_cond_init(&s->changed, &monotonic);
   pthread_condattr_destroy(&monotonic);
 }
 
-static struct real_cluster *real_cluster_new(struct cluster_spec *spec,
-                                             const chi_module *const *modules, uint32_t count,
+static struct real_cluster *real_cluster_new(const struct cluster_spec *spec,
                                              const struct cluster_kind *kind)
 {
-  struct real_cluster *s = calloc(1, sizeof(*s));
-  if (!s)
+  struct real_cluster *s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE,
+                                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (s == MAP_FAILED)
     return NULL;
-  s->node = calloc(spec->nodes, sizeof(*s->node));
-  s->modules = count ? calloc(count, sizeof(*s->modules)) : NULL;
-  snprintf(s->dir, sizeof(s->dir), "/tmp/chi-local-XXXXXX");
-  if (!s->node || (count && !s->modules) || !mkdtemp(s->dir)) {
-    free(s->node);
-    free(s->modules);
-    free(s);
-    return NULL;
-  }
-  for (uint32_t i = 0; i < count; i++)
-    s->modules[i] = modules[i];
-  s->module_count = count;
-  s->config = spec->config;
-  chi_config_init(&spec->config);
+  s->owner = getpid();
   s->from = real_cluster_clock();
   real_cluster_init_lock(s);
   cluster_init(&s->base, kind, spec);
   return s;
 }
 
-static void real_cluster_remove(const struct real_cluster *s)
+static void real_cluster_free(struct real_cluster *s)
 {
-  static const char *const suffixes[] = {"yaml", "log"};
-  char path[64];
-  for (uint32_t i = 0; i < 2 * s->base.nodes; i++) {
-    snprintf(path, sizeof(path), "%s/node%u.%s", s->dir, i / 2, suffixes[i % 2]);
-    unlink(path);
-  }
-  snprintf(path, sizeof(path), "%s/hosts", s->dir);
-  unlink(path);
-  rmdir(s->dir);
+#ifndef CHI_OMIT_SIM
+  sim_plan_free(&s->plan);
+#endif
+  pthread_mutex_destroy(&s->lock);
+  pthread_cond_destroy(&s->changed);
+  munmap(s, sizeof(*s));
 }
 
-/* The nodes end first, so that what clients wait for ends. */
+static bool real_cluster_cut(struct real_cluster_client *k);
+
+/* The nodes end first, so that what clients wait for ends; where they stay, connections do. */
 static void real_cluster_close(chi_cluster *c)
 {
   struct real_cluster *s = real_cluster_of(c);
-  pthread_mutex_lock(&s->lock);
+  real_cluster_lock(s);
   s->closing = true;
   pthread_cond_broadcast(&s->changed);
-  for (uint32_t i = 0; i < c->nodes; i++)
-    real_cluster_end(&s->node[i]);
-  pthread_mutex_unlock(&s->lock);
+  for (uint32_t i = 0; i < s->daemons.count; i++)
+    real_daemon_kill(&s->daemons, i);
+  real_cluster_unlock(s);
   for (uint32_t i = 0; i < s->clients; i++) {
+    real_cluster_cut(s->client[i]);
     pthread_join(s->client[i]->thread, NULL);
     free(s->client[i]);
   }
-  real_cluster_remove(s);
-  pthread_mutex_destroy(&s->lock);
-  pthread_cond_destroy(&s->changed);
-  chi_config_free(&s->config);
-  free(s->modules);
-  free(s->node);
-  free(s);
+  if (s->put)
+    real_daemon_logs(&s->daemons, s->put, s->put_arg);
+  if (s->daemons.node)
+    real_daemon_close(&s->daemons);
+  real_cluster_free(s);
+}
+
+/* The handle is there before the nodes are forked, for those whose methods want it. */
+static int real_cluster_begin(struct real_cluster *s, struct cluster_spec *spec,
+                              const chi_module *const *modules, uint32_t count, chi_cluster **out,
+                              chi_error *err)
+{
+  *out = &s->base;
+  int rc = real_daemon_open(&s->daemons, &spec->config, modules, count, err);
+  if (rc == CHI_OK)
+    return rc;
+  *out = NULL;
+  real_cluster_free(s);
+  return rc;
+}
+
+/* Why a node did not come up, as its process has told. */
+static int real_cluster_reason(const struct real_cluster *s, int rc, const char *why,
+                               chi_error *err)
+{
+  for (uint32_t i = 0; i < s->daemons.count; i++) {
+    const struct real_daemon *n = &s->daemons.node[i];
+    if (n->failure.text[0])
+      return error_set(err, n->failure.code, "node %u: %.300s", i, n->failure.text);
+    if (n->ended)
+      return error_set(err, CHI_ENODAEMON, "node %u has ended; standard error says why", i);
+  }
+  return error_set(err, rc, "%s", why);
 }
 
 static int real_cluster_open(struct cluster_spec *spec, const chi_module *const *modules,
                              uint32_t count, chi_cluster **out, chi_error *err)
 {
-  struct real_cluster_wait wait = {.why = "the nodes do not come up"};
+  struct real_cluster_wait wait = {.nodes = spec->up, .why = "the nodes do not come up"};
   struct real_cluster *s;
-  int rc = CHI_OK;
+  int rc;
   if (spec->nodes > REAL_CLUSTER_NODES)
     return error_set(err, CHI_ERANGE, "%u nodes on this host: at most %u", spec->nodes,
                      REAL_CLUSTER_NODES);
   if (spec->latency_ns || spec->bandwidth)
     return error_set(err, CHI_ENOTSUP, "latency and bandwidth of a real network cannot be set");
-  s = real_cluster_new(spec, modules, count, real_cluster_local());
-  if (!s)
-    return error_set(err, CHI_ENOMEM, "no memory, or no directory in /tmp");
-  real_cluster_configure(s);
+  s = real_cluster_new(spec, real_cluster_local());
+  rc = s ? real_cluster_begin(s, spec, modules, count, out, err)
+         : error_set(err, CHI_ENOMEM, "no memory");
+  if (rc != CHI_OK)
+    return rc;
   if (spec->watch)
     spec->watch->opened(spec->watch->arg, &s->base);
-  if (!s->modules && !real_cluster_write_hosts(s))
-    rc = error_set(err, CHI_EIO, "cannot write to %s: %m", s->dir);
   for (uint32_t i = 0; i < spec->up && rc == CHI_OK; i++)
-    rc = real_cluster_start(s, i, err);
+    rc = real_daemon_start(&s->daemons, i, err);
   if (rc == CHI_OK) {
     rc = real_cluster_run(&s->base, real_cluster_has_met, &wait, REAL_CLUSTER_START_NS);
-    rc = rc == CHI_OK ? rc : error_set(err, rc, "%s", wait.why);
+    rc = rc == CHI_OK ? rc : real_cluster_reason(s, rc, wait.why, err);
   }
-  for (uint32_t i = 0; i < spec->up && rc == CHI_OK; i++)
-    if (!real_cluster_is_up(&s->base, i))
-      rc = error_set(err, CHI_ENODAEMON, "node %u has ended; standard error says why", i);
-  if (rc != CHI_OK)
-    real_cluster_close(&s->base);
-  else
-    *out = &s->base;
+  if (rc == CHI_OK)
+    return rc;
+  *out = NULL;
+  real_cluster_close(&s->base);
   return rc;
 }
 
 /* ---- stop ------------------------------------------------------------------------------------ */
 
-/* Asks a process to stop with so much grace. */
-static int real_cluster_ask_to_stop(const char *instance, uint32_t grace_ms)
+static int real_cluster_await_end(struct real_cluster *s, uint32_t node, uint32_t grace_ms)
 {
-  chi_client *client = NULL;
-  chi_queue *queue = NULL;
-  struct chi_admin_stop_runtime *t = NULL;
-  int rc = chi_client_open(instance, &client, NULL);
-  if (rc == CHI_OK)
-    rc = chi_queue_open(client, &queue, NULL);
-  if (rc == CHI_OK && !(t = CHI_NEW(queue, chi_admin_stop_runtime)))
-    rc = CHI_ENOMEM;
-  if (rc == CHI_OK) {
-    t->task.pool = CHI_ADMIN_POOL;
-    t->grace_period_ms = grace_ms;
-    rc = chi_run(queue, t);
-    chi_task_free(queue, t);
-  }
-  chi_queue_close(queue);
-  chi_client_close(client);
-  return rc;
-}
-
-static int real_cluster_stop_one(struct real_cluster *s, uint32_t node, uint32_t grace_ms)
-{
-  struct real_cluster_node *n = &s->node[node];
+  const struct real_daemon *n = &s->daemons.node[node];
   uint64_t end = real_cluster_clock() +
                  REAL_CLUSTER_PHASES * (grace_ms * UINT64_C(1000000) + REAL_CLUSTER_STOP_NS);
-  int rc, status = 0;
-  if (n->here) {
-    rc = chi_node_close(n->here, grace_ms);
-    n->here = rc == CHI_OK ? NULL : n->here;
-    return rc;
-  }
-  if (n->pid <= 0)
-    return CHI_OK;
-  rc = real_cluster_ask_to_stop(n->instance, grace_ms);
-  while (waitpid(n->pid, &status, WNOHANG) == 0) {
-    if (rc != CHI_OK && rc != CHI_ESHUTDOWN)
-      return rc;
-    if (real_cluster_clock() > end)
+  bool there = true;
+  while (there) {
+    real_cluster_lock(s);
+    there = real_daemon_is_there(&s->daemons, node);
+    real_cluster_unlock(s);
+    if (there && real_cluster_clock() > end)
       return CHI_EBUSY;
-    nanosleep(&(struct timespec){0, REAL_CLUSTER_LOOK_NS}, NULL);
+    if (there)
+      nanosleep(&(struct timespec){0, REAL_CLUSTER_LOOK_NS}, NULL);
   }
-  n->pid = 0;
-  return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? CHI_OK : CHI_EBUSY;
+  return WIFEXITED(n->status) && WEXITSTATUS(n->status) == 0 ? CHI_OK : CHI_EBUSY;
 }
 
+/* All are asked before one is waited for. */
 static int real_cluster_stop(chi_cluster *c, uint32_t node, uint32_t grace_ms)
 {
   struct real_cluster *s = real_cluster_of(c);
+  bool asked[REAL_CLUSTER_NODES] = {false};
   int rc = CHI_OK;
   for (uint32_t i = 0; i < c->nodes; i++) {
-    int one = node == i || node == CHI_CLUSTER_ALL ? real_cluster_stop_one(s, i, grace_ms) : CHI_OK;
+    asked[i] = (node == i || node == CHI_CLUSTER_ALL) && real_cluster_is_up(c, i);
+    int one = asked[i] ? real_daemon_ask_to_stop(&s->daemons, i, grace_ms) : CHI_OK;
+    rc = rc == CHI_OK ? one : rc;
+  }
+  for (uint32_t i = 0; i < c->nodes; i++) {
+    int one = asked[i] ? real_cluster_await_end(s, i, grace_ms) : CHI_OK;
     rc = rc == CHI_OK ? one : rc;
   }
   return rc;
@@ -551,16 +418,17 @@ static chi_client *real_cluster_attach(struct real_cluster_client *k)
 {
   struct real_cluster *s = k->cluster;
   chi_client *handle = NULL;
+  char room[CHI_NAME_MAX];
   for (;;) {
-    int rc = chi_client_open(real_cluster_instance(s, k->node), &handle, NULL);
-    pthread_mutex_lock(&s->lock);
+    int rc = chi_client_open(real_cluster_instance(s, k->node, room), &handle, NULL);
+    real_cluster_lock(s);
     bool go = rc == CHI_OK && !k->killed && !s->closing;
     bool over = k->killed || s->closing;
     if (go) {
       k->handle = handle;
       k->state = REAL_CLUSTER_RUNS;
     }
-    pthread_mutex_unlock(&s->lock);
+    real_cluster_unlock(s);
     if (go)
       return handle;
     if (rc == CHI_OK)
@@ -574,12 +442,12 @@ static chi_client *real_cluster_attach(struct real_cluster_client *k)
 static void real_cluster_ended(struct real_cluster_client *k)
 {
   struct real_cluster *s = k->cluster;
-  pthread_mutex_lock(&s->lock);
+  real_cluster_lock(s);
   if (k->state != REAL_CLUSTER_ENDED)
     s->clients_left--;
   k->state = REAL_CLUSTER_ENDED;
   k->handle = NULL;
-  pthread_mutex_unlock(&s->lock);
+  real_cluster_unlock(s);
 }
 
 static void *real_cluster_main(void *arg)
@@ -598,14 +466,14 @@ static int real_cluster_client(chi_cluster *c, uint32_t node, chi_cluster_body *
   struct real_cluster *s = real_cluster_of(c);
   struct real_cluster_client *k = calloc(1, sizeof(*k));
   int rc = CHI_ERANGE;
-  if (s->running && node != s->self) {
+  if ((s->running && node != s->self) || getpid() != s->owner) {
     free(k);
     return CHI_ENOTSUP;
   }
   if (!k)
     return CHI_ENOMEM;
   *k = (struct real_cluster_client){.cluster = s, .node = node, .body = body, .arg = arg};
-  pthread_mutex_lock(&s->lock);
+  real_cluster_lock(s);
   if (s->clients < REAL_CLUSTER_CLIENTS && !s->closing) {
     rc = pthread_create(&k->thread, NULL, real_cluster_main, k) == 0 ? CHI_OK : CHI_ENOMEM;
     if (rc == CHI_OK) {
@@ -614,7 +482,7 @@ static int real_cluster_client(chi_cluster *c, uint32_t node, chi_cluster_body *
       rc = (int)++s->clients;
     }
   }
-  pthread_mutex_unlock(&s->lock);
+  real_cluster_unlock(s);
   if (rc < 0)
     free(k);
   return rc;
@@ -634,7 +502,7 @@ static void real_cluster_hang_up(chi_client *handle)
 static bool real_cluster_cut(struct real_cluster_client *k)
 {
   struct real_cluster *s = k->cluster;
-  pthread_mutex_lock(&s->lock);
+  real_cluster_lock(s);
   k->killed = true;
   if (k->state == REAL_CLUSTER_WAITS) {
     k->state = REAL_CLUSTER_ENDED;
@@ -643,7 +511,7 @@ static bool real_cluster_cut(struct real_cluster_client *k)
   if (k->state == REAL_CLUSTER_RUNS)
     real_cluster_hang_up(k->handle);
   bool ended = k->state == REAL_CLUSTER_ENDED;
-  pthread_mutex_unlock(&s->lock);
+  real_cluster_unlock(s);
   return ended;
 }
 
@@ -667,71 +535,85 @@ static void real_cluster_client_kill(chi_cluster *c, uint32_t number)
 static bool real_cluster_client_ended(const chi_cluster *c, uint32_t number)
 {
   struct real_cluster *s = real_cluster_of(c);
-  pthread_mutex_lock(&s->lock);
+  real_cluster_lock(s);
   bool ended = number == 0         ? s->clients_left == 0
                : number <= s->clients ? s->client[number - 1]->state == REAL_CLUSTER_ENDED
                                       : true;
-  pthread_mutex_unlock(&s->lock);
+  real_cluster_unlock(s);
   return ended;
 }
 
 /* ---- faults ---------------------------------------------------------------------------------- */
 
-/* What a signal, or a start, can do. CHI_ENOTSUP: this can't be done. */
+/* What signals, starts and the relay can do. */
+static bool real_cluster_can(const struct real_cluster *s, chi_fault kind)
+{
+  const uint64_t can = UINT64_C(1) << CHI_FAULT_PAUSE | UINT64_C(1) << CHI_FAULT_RESUME |
+                       UINT64_C(1) << CHI_FAULT_CRASH | UINT64_C(1) << CHI_FAULT_KILL |
+                       UINT64_C(1) << CHI_FAULT_STOP | UINT64_C(1) << CHI_FAULT_START |
+                       UINT64_C(1) << CHI_FAULT_CALM;
+  return (can >> kind & 1) || (s->daemons.relay && real_relay_can(kind));
+}
+
+/* To a node. A crash is a power failure after which everything written is there. */
 static int real_cluster_do(struct real_cluster *s, chi_fault kind, uint32_t a, int64_t value,
                            bool *done)
 {
-  struct real_cluster_node *n = &s->node[a];
-  bool up = real_cluster_is_up(&s->base, a);
+  const struct real_daemon *n = &s->daemons.node[a];
+  bool there = real_daemon_is_there(&s->daemons, a);
   switch (kind) {
   case CHI_FAULT_START:
-    *done = !up;
-    return up ? CHI_OK : real_cluster_start(s, a, NULL);
+    *done = !there;
+    return there ? CHI_OK : real_daemon_start(&s->daemons, a, NULL);
   case CHI_FAULT_STOP:
-    *done = up;
-    return up ? real_cluster_stop_one(s, a, value > 0 ? (uint32_t)value : 0) : CHI_OK;
+    *done = real_daemon_is_up(&s->daemons, a) && !n->paused;
+    return *done ? real_daemon_ask_to_stop(&s->daemons, a, value > 0 ? (uint32_t)value : 0)
+                 : CHI_OK;
+  case CHI_FAULT_CRASH:
   case CHI_FAULT_KILL:
-    *done = up;
-    if (up && !s->modules)
-      real_cluster_end(n);
-    return s->modules ? CHI_ENOTSUP : CHI_OK;
-  case CHI_FAULT_PAUSE:
-  case CHI_FAULT_RESUME:
-    *done = up && n->paused != (kind == CHI_FAULT_PAUSE);
-    n->paused = kind == CHI_FAULT_PAUSE;
-    real_cluster_signal(n, n->paused ? SIGSTOP : SIGCONT);
-    return s->modules ? CHI_ENOTSUP : CHI_OK;
+    *done = there;
+    real_daemon_kill(&s->daemons, a);
+    return CHI_OK;
   default:
-    return CHI_ENOTSUP;
+    *done = there && n->paused != (kind == CHI_FAULT_PAUSE);
+    if (*done)
+      real_daemon_pause(&s->daemons, a, kind == CHI_FAULT_PAUSE);
+    return CHI_OK;
   }
 }
 
+/* Starts what is down; who is about to stop is started when it has. */
 static int real_cluster_calm(struct real_cluster *s)
 {
   bool done;
-  for (uint32_t i = 0; i < s->base.nodes; i++) {
-    int rc = CHI_OK;
-    if (s->node[i].paused)
-      rc = real_cluster_do(s, CHI_FAULT_RESUME, i, 0, &done);
-    if (rc == CHI_OK)
-      rc = real_cluster_do(s, CHI_FAULT_START, i, 0, &done);
-    if (rc != CHI_OK)
-      return rc;
+  int rc = CHI_OK;
+  if (s->daemons.relay)
+    rc = real_relay_fault(s->daemons.relay, CHI_FAULT_HEAL, 0, 0, 0);
+  for (uint32_t i = 0; i < s->base.nodes && rc == CHI_OK; i++) {
+    real_cluster_do(s, CHI_FAULT_RESUME, i, 0, &done);
+    rc = real_cluster_do(s, CHI_FAULT_START, i, 0, &done);
   }
-  return CHI_OK;
+  return rc;
 }
 
 static int real_cluster_fault(chi_cluster *c, chi_fault kind, uint32_t a, uint32_t b,
                               int64_t value)
 {
   struct real_cluster *s = real_cluster_of(c);
-  bool done = kind == CHI_FAULT_CALM;
-  (void)b;
-  pthread_mutex_lock(&s->lock);
-  int rc = done ? real_cluster_calm(s) : real_cluster_do(s, kind, a, value, &done);
+  bool done = true;
+  int rc;
+  if (!real_cluster_can(s, kind) || getpid() != s->owner)
+    return CHI_ENOTSUP;
+  real_cluster_lock(s);
+  if (kind == CHI_FAULT_CALM)
+    rc = real_cluster_calm(s);
+  else if (real_relay_can(kind))
+    rc = real_relay_fault(s->daemons.relay, kind, a, b, value);
+  else
+    rc = real_cluster_do(s, kind, a, value, &done);
   if (rc == CHI_OK && done)
     s->faults[kind]++;
-  pthread_mutex_unlock(&s->lock);
+  real_cluster_unlock(s);
   return rc;
 }
 
@@ -740,14 +622,112 @@ static uint64_t real_cluster_fault_count(const chi_cluster *c, chi_fault kind)
   return real_cluster_of(c)->faults[kind];
 }
 
+#ifdef CHI_OMIT_SIM
+
+static void real_cluster_storm(struct real_cluster *s)
+{
+  (void)s;
+}
+
+static bool real_cluster_is_calm(const struct real_cluster *s)
+{
+  (void)s;
+  return true;
+}
+
+#else
+
+/* Does what is due of the plan. */
+static void real_cluster_storm(struct real_cluster *s)
+{
+  uint64_t now = real_cluster_now(&s->base) - REAL_CLUSTER_BEGIN;
+  while (s->plan_next < s->plan.count && s->plan.entry[s->plan_next].time <= now) {
+    const struct sim_plan_entry *e = &s->plan.entry[s->plan_next++];
+    int rc = real_cluster_fault(&s->base, (chi_fault)e->kind, e->a, e->b, e->value);
+    if (rc != CHI_OK)
+      chi_cluster_fail(&s->base, "plan", "%s: %s", sim_plan_name(e->kind), chi_status_name(rc));
+  }
+}
+
+static bool real_cluster_is_calm(const struct real_cluster *s)
+{
+  return s->plan_next == s->plan.count;
+}
+
+/* Adds what lies ahead; of the past nothing is left. */
+static int real_cluster_schedule(struct real_cluster *s, const struct sim_plan *plan,
+                                 chi_error *err)
+{
+  int rc = CHI_OK;
+  for (; s->plan_next > 0; s->plan_next--)
+    sim_plan_remove(&s->plan, 0);
+  for (uint32_t i = 0; i < plan->count && rc == CHI_OK; i++)
+    rc = sim_plan_add(&s->plan, &plan->entry[i]);
+  return rc ? error_set(err, rc, "no memory for the faults") : rc;
+}
+
+static int real_cluster_plan(chi_cluster *c, const char *text, chi_error *err)
+{
+  struct real_cluster *s = real_cluster_of(c);
+  struct sim_plan plan = {0};
+  int rc = sim_plan_parse(&plan, text, err);
+  for (uint32_t i = 0; i < plan.count && rc == CHI_OK; i++) {
+    const struct sim_plan_entry *e = &plan.entry[i];
+    if (!cluster_fault_fits(c, (chi_fault)e->kind, e->a, e->b))
+      rc = error_set(err, CHI_EINVAL, "%s: no such node", sim_plan_name(e->kind));
+    else if (!real_cluster_can(s, (chi_fault)e->kind))
+      rc = error_set(err, CHI_ENOTSUP, "%s: only a simulation can", sim_plan_name(e->kind));
+  }
+  if (rc == CHI_OK)
+    rc = real_cluster_schedule(s, &plan, err);
+  sim_plan_free(&plan);
+  return rc;
+}
+
+static int real_cluster_faults(chi_cluster *c, const struct cluster_limits *l, chi_error *err)
+{
+  struct real_cluster *s = real_cluster_of(c);
+  struct sim_plan plan = {0};
+  struct sim_plan_limits limits;
+  uint64_t from = real_cluster_now(c) - REAL_CLUSTER_BEGIN, can = 0;
+  for (int kind = 0; kind < CHI_FAULT_KINDS; kind++) {
+    bool possible = real_cluster_can(s, (chi_fault)kind);
+    can |= (uint64_t)possible << kind;
+    if ((l->kinds >> kind & 1) && !possible)
+      return error_set(err, CHI_ENOTSUP, "%s: only a simulation can", chi_fault_name(kind));
+  }
+  sim_plan_limits(&limits, c->nodes, from, from + l->until_ns);
+  limits.outage_ns = l->outage_ns ? l->outage_ns : limits.outage_ns;
+  limits.per_kind = l->each ? (uint32_t)l->each : limits.per_kind;
+  limits.down = l->down ? (uint32_t)l->down : limits.down;
+  limits.kinds = l->kinds ? l->kinds : can;
+  limits.swarm = l->swarm != 0;
+  int rc = sim_plan_generate(&plan, c->seed, &limits);
+  rc = rc ? error_set(err, rc, "no memory for the faults") : real_cluster_schedule(s, &plan, err);
+  sim_plan_free(&plan);
+  return rc;
+}
+
+#endif
+
 /* ---- whole again ----------------------------------------------------------------------------- */
+
+static int real_cluster_is_over(chi_cluster *c, void *arg)
+{
+  (void)arg;
+  return real_cluster_is_calm(real_cluster_of(c));
+}
 
 static int real_cluster_is_settled(chi_cluster *c, void *arg)
 {
+  struct real_cluster *s = real_cluster_of(c);
   struct real_cluster_wait *wait = arg;
   const char *missing;
+  bool done;
+  for (uint32_t i = 0; !s->running && i < c->nodes; i++)
+    real_cluster_do(s, CHI_FAULT_START, i, 0, &done);
   if (!real_cluster_client_ended(c, 0)) {
-    snprintf(wait->why, sizeof(wait->why), "clients have not ended");
+    snprintf(wait->why, sizeof(wait->why), "%u clients have not ended", s->clients_left);
     return 0;
   }
   if (!real_cluster_has_met(c, arg))
@@ -760,8 +740,10 @@ static int real_cluster_is_settled(chi_cluster *c, void *arg)
 
 static int real_cluster_settle(chi_cluster *c, uint64_t limit_ns)
 {
-  struct real_cluster_wait wait = {.settled = true};
-  int rc = c->kind->fault ? real_cluster_fault(c, CHI_FAULT_CALM, 0, 0, 0) : CHI_OK;
+  struct real_cluster_wait wait = {.nodes = c->nodes, .settled = true};
+  int rc = real_cluster_run(c, real_cluster_is_over, NULL, UINT64_MAX);
+  if (rc == CHI_OK && c->kind->fault)
+    rc = real_cluster_fault(c, CHI_FAULT_CALM, 0, 0, 0);
   if (rc == CHI_OK)
     rc = real_cluster_run(c, real_cluster_is_settled, &wait, limit_ns);
   if (rc == CHI_ETIMEOUT)
@@ -777,11 +759,14 @@ static uint64_t real_cluster_nothing(const chi_cluster *c)
   return 0;
 }
 
+/* Nobody sees all events of several processes: what they write down is told at the end. Failures
+ * are not told as they come, for they come in the processes of nodes as well. */
 static void real_cluster_story(chi_cluster *c, chi_put_fn *put, void *arg)
 {
-  (void)c;
-  (void)put;
-  (void)arg;
+  struct real_cluster *s = real_cluster_of(c);
+  c->put = NULL;
+  s->put = put;
+  s->put_arg = arg;
 }
 
 /* ---- a cluster that runs --------------------------------------------------------------------- */
@@ -817,11 +802,12 @@ static int real_cluster_join(struct cluster_spec *spec, const chi_module *const 
     return rc;
   if (count)
     return error_set(err, CHI_ENOTSUP, "a cluster that runs has its own modules");
-  s = real_cluster_new(spec, NULL, 0, real_cluster_hostfile());
+  s = real_cluster_new(spec, real_cluster_hostfile());
   if (!s)
-    return error_set(err, CHI_ENOMEM, "no memory, or no directory in /tmp");
+    return error_set(err, CHI_ENOMEM, "no memory");
   s->running = true;
   s->self = self;
+  wait.nodes = spec->nodes;
   if (spec->watch)
     spec->watch->opened(spec->watch->arg, &s->base);
   rc = real_cluster_run(&s->base, real_cluster_has_met, &wait, REAL_CLUSTER_START_NS);
@@ -837,9 +823,9 @@ static int real_cluster_join(struct cluster_spec *spec, const chi_module *const 
 static bool real_cluster_is_seen(const chi_cluster *c, uint32_t node)
 {
   struct real_cluster *s = real_cluster_of(c);
-  struct real_cluster_view view = {.json = malloc(REAL_CLUSTER_JSON)};
+  struct real_daemon_view view = {.json = malloc(REAL_DAEMON_JSON)};
   char alive[64];
-  bool seen = view.json && real_cluster_ask(NULL, &view) == CHI_OK;
+  bool seen = view.json && real_daemon_ask(NULL, &view) == CHI_OK;
   snprintf(alive, sizeof(alive), "{\"id\":%u,\"state\":\"alive\"", node);
   seen = seen && (node == s->self || strstr(view.json, alive));
   free(view.json);
@@ -892,6 +878,10 @@ CHI_PRIVATE const struct cluster_kind *real_cluster_local(void)
       .settle = real_cluster_settle,
       .stop = real_cluster_stop,
       .fault = real_cluster_fault,
+#ifndef CHI_OMIT_SIM
+      .plan = real_cluster_plan,
+      .faults = real_cluster_faults,
+#endif
       .fault_count = real_cluster_fault_count,
       .now = real_cluster_now,
       .hash = real_cluster_nothing,
@@ -909,7 +899,6 @@ CHI_PRIVATE const struct cluster_kind *real_cluster_local(void)
 #undef REAL_CLUSTER_ASK_NS
 #undef REAL_CLUSTER_CLIENTS
 #undef REAL_CLUSTER_NODES
-#undef REAL_CLUSTER_JSON
-#undef REAL_CLUSTER_GRACE_MS
+#undef REAL_CLUSTER_BEGIN
 
 #endif

@@ -1,8 +1,7 @@
 /* real_cluster.h - clusters of real nodes behind the handle chi_cluster: "local:" and "hostfile:".
  *
- * local: nodes at loopback addresses. With modules given as pointers they live in this process;
- * else each is a process of the program chimaera ($CHIMAERA, or found on $PATH), whose modules come
- * from $CHI_MODULE_PATH. Time is real, so clients run whenever they like, each as a thread. */
+ * Nodes of a local cluster are processes (real_daemon). Time is real, so clients run whenever they
+ * like, each as a thread of this process. */
 #ifndef CHI_REAL_CLUSTER_H
 #define CHI_REAL_CLUSTER_H
 
@@ -13,7 +12,8 @@
 #include "cluster.h"
 
 /* How nodes differ from the simulated ones: the ports and threads that aren't given are few, and
- * faults are those that a signal can make; of nodes in this process, only to stop and start. */
+ * faults are those that a signal or a relay can make. One that ends by itself fails the check
+ * "crash". */
 CHI_PRIVATE const struct cluster_kind *real_cluster_local(void);
 /* A cluster that runs. Clients are those of the daemon on this host, of the default instance. */
 CHI_PRIVATE const struct cluster_kind *real_cluster_hostfile(void);

@@ -374,13 +374,11 @@ static void real_net_on_tick(struct ev_loop *ev, ev_timer *timer, int events)
     struct real_net_peer *p = &n->peer[i];
     if (p->out || !real_net_callable(n, i))
       continue;
-    if (p->wait > 0 && --p->wait > 0)
-      waiting = true;
-    else if (!real_net_dial(p)) {
+    p->wait -= p->wait > 0;
+    if (p->wait == 0 && !real_net_dial(p))
       real_net_complain(n, &n->undialled,
                         "cannot connect to other nodes: out of descriptors or memory");
-      waiting = true;
-    }
+    waiting |= !p->out; /* it may have failed already, as where a proxy accepts for nobody */
   }
   if (!waiting)
     ev_timer_stop(ev, timer);

@@ -441,6 +441,16 @@ part_sweep()
   sed -n 's/^\(faults\|tasks\|moves\|[0-9]* seeds\)/   \1/p' "$out"
 }
 
+# The stories of clusters on real nodes; what only the simulation can tell says so.
+part_worlds()
+{
+  build all tests sweep build/gcc-amalgam/modules/town.so || return
+  run 'processes on this machine' env CHI_WORLD=local: TEST_JOBS=8 build/gcc-amalgam/test-sim
+  run 'daemons that run' env BUILD="$here/build/gcc-amalgam" tests/worlds/running.sh
+  run 'processes under faults' build/gcc-amalgam/sweep --real --seconds 30 --jobs 3 --counts
+  sed -n 's/^\(faults\|tasks of\|moves\|[0-9]* seeds\)/   \1/p' "$out"
+}
+
 part_hostile()
 {
   build HOSTILE=1 AMALGAM=0 tests && suites gcc-hostile env "$few"
@@ -571,7 +581,7 @@ part_fuzz()
 known='tidy amalgam headers'
 have sources/*.c && known="$known seam"
 have tests/unit/*.c tests/sim/*.c && known="$known modular onefile address thread"
-have tests/sim/*.c && known="$known hashes hostile valgrind"
+have tests/sim/*.c && known="$known hashes hostile valgrind worlds"
 have tests/sweep/*.c && known="$known sweep"
 have tests/interleave/*.c && known="$known races"
 have tests/real/test_*.c tests/real/*.sh && known="$known real"
@@ -606,6 +616,7 @@ part races 'interleavings of the lock-free protocols'
 part hashes 'one seed, one hash, in every build'
 part sweep 'whole clusters under faults drawn from seeds'
 part hostile 'failing allocations, moving stacks, spurious wake-ups'
+part worlds 'stories of clusters, on real nodes'
 part real 'real processes'
 part hosts 'a cluster on hosts of its own, and what may happen to one'
 part containers 'the same in containers'

@@ -17,6 +17,10 @@ void test_register(struct test *t);
 void test_fail(const char *file, int line, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void test_skip(const char *why); /* marks the running test as skipped */
+/* The same, and ends it at once: only where each test is a process of its own. */
+void test_leave(const char *why) __attribute__((noreturn));
+/* Why the tests of a file are skipped; NULL: they are not. NULL: none are. */
+extern const char *(*test_excuse)(const char *file);
 
 #define TEST(id)                                                                                   \
   static void test_body_##id(void);                                                                \

@@ -1,5 +1,5 @@
-/* test_real_cluster.c - clusters of real nodes behind the handle: in this process, and as processes
- * of their own. */
+/* test_real_cluster.c - clusters of real nodes behind the handle: processes with modules of this
+ * one, and of the program. */
 #include "daemon.h"
 #include "modules/calc.h"
 #include "station.h"
@@ -11,7 +11,7 @@
 #define LIMIT_NS (20 * SLOW * SECOND_NS)
 #define TALLY_POOL ((chi_pool_id){700, 0})
 
-/* ---- a module in this process ---------------------------------------------------------------- */
+/* ---- a module of this process ---------------------------------------------------------------- */
 
 struct tally {
   uint64_t count;
@@ -61,7 +61,7 @@ static chi_cluster *tally_open(const char *spec, chi_error *err)
   return NULL;
 }
 
-TEST(nodes_in_this_process_are_a_cluster)
+TEST(nodes_with_a_module_of_this_process_are_a_cluster)
 {
   chi_error err = {0};
   chi_cluster *c = tally_open("local:nodes=3,heartbeat_interval=100ms", &err);
@@ -101,6 +101,27 @@ static void tally_client(chi_cluster *c, chi_client *client, void *arg)
       chi_cluster_sleep(c, MS_NS);
   }
   chi_always(c, "all run", all);
+  chi_queue_close(queue);
+}
+
+/* The same among faults, whatever comes of it. */
+static void tally_walker(chi_cluster *c, chi_client *client, void *arg)
+{
+  chi_queue *queue = NULL;
+  for (uint32_t i = 0; i < *(const uint32_t *)arg; i++) {
+    int rc = queue ? CHI_OK : chi_queue_open(client, &queue, NULL);
+    struct tally_add *t = rc == CHI_OK ? CHI_NEW(queue, tally_add) : NULL;
+    if (t) {
+      t->task.pool = TALLY_POOL;
+      t->task.query = (chi_query){.mode = CHI_QUERY_ID, .a = i % chi_cluster_nodes(c)};
+      rc = chi_run(queue, t);
+      chi_sometimes(c, "a task runs", rc == CHI_OK);
+      chi_task_free(queue, t);
+    }
+    if (!t || rc == CHI_ESHUTDOWN)
+      chi_client_reconnect(client, SECOND_NS, NULL);
+    chi_cluster_sleep(c, 10 * MS_NS);
+  }
   chi_queue_close(queue);
 }
 
@@ -182,7 +203,7 @@ TEST(a_killed_client_ends_and_so_does_one_that_has_not_begun)
   chi_cluster_close(c);
 }
 
-TEST(nodes_stop_and_start_and_other_faults_are_not_for_them)
+TEST(nodes_stop_and_start)
 {
   chi_error err = {0};
   chi_cluster *c = tally_open("local:nodes=2,heartbeat_interval=100ms", &err);
@@ -196,15 +217,189 @@ TEST(nodes_stop_and_start_and_other_faults_are_not_for_them)
   CHECK_INT(chi_cluster_is_up(c, 1), 1);
   CHECK_INT(tally_call(c, 0, 1, &count), CHI_OK);
   CHECK_INT(count, 1); /* it has begun anew */
-  CHECK_INT(chi_cluster_fault(c, CHI_FAULT_CUT, 0, 1, 0), CHI_ENOTSUP);
-  CHECK_INT(chi_cluster_fault(c, CHI_FAULT_KILL, 0, 0, 0), CHI_ENOTSUP);
-  CHECK_INT(chi_cluster_fault(c, CHI_FAULT_PAUSE, 0, 0, 0), CHI_ENOTSUP);
-  CHECK_INT(chi_cluster_plan(c, "1 kill 0", &err), CHI_ENOTSUP);
-  CHECK_INT(chi_cluster_faults(c, "until=1s", &err), CHI_ENOTSUP);
   chi_cluster_close(c);
 }
 
-/* ---- processes ------------------------------------------------------------------------------- */
+TEST(faults_of_the_simulation_alone_are_refused_and_named)
+{
+  static const int kinds[] = {CHI_FAULT_FULL,  CHI_FAULT_LOSE, CHI_FAULT_SNAP,  CHI_FAULT_DRIFT,
+                              CHI_FAULT_JUMP,  CHI_FAULT_DISK, CHI_FAULT_DELAY, CHI_FAULT_MEMORY};
+  chi_error err = {0};
+  chi_cluster *c = tally_open("local:nodes=2,heartbeat_interval=100ms", &err);
+  CHECK_STR(err.text, "");
+  for (size_t i = 0; i < CHI_COUNT(kinds); i++)
+    CHECK_INT(chi_cluster_fault(c, kinds[i], 0, 1, 1), CHI_ENOTSUP);
+  CHECK_INT(chi_cluster_plan(c, "1 crash 1\n2 drift 1 100\n", &err), CHI_ENOTSUP);
+  CHECK_STR(err.text, "drift: only a simulation can");
+  CHECK_INT(chi_cluster_faults(c, "until=1s,kinds=pause+memory", &err), CHI_ENOTSUP);
+  CHECK_STR(err.text, "memory: only a simulation can");
+  chi_cluster_close(c);
+}
+
+/* ---- faults ---------------------------------------------------------------------------------- */
+
+#define QUICK "heartbeat_interval=100ms,wait_for_restart=1s,task_timeout=2s"
+
+TEST(nodes_can_be_killed_and_frozen)
+{
+  chi_error err = {0};
+  chi_cluster *c = tally_open("local:nodes=3," QUICK, &err);
+  uint64_t count = 0;
+  CHECK_STR(err.text, "");
+  CHECK_INT(chi_cluster_fault(c, CHI_FAULT_KILL, 1, 0, 0), CHI_OK);
+  CHECK_INT(chi_cluster_is_up(c, 1), 0);
+  CHECK_INT(tally_call(c, 0, 1, &count), CHI_EUNREACHABLE);
+  CHECK_INT(chi_cluster_settle(c, LIMIT_NS), CHI_OK);
+  CHECK_INT(tally_call(c, 0, 1, &count), CHI_OK);
+  CHECK_INT(chi_cluster_fault(c, CHI_FAULT_PAUSE, 2, 0, 0), CHI_OK);
+  CHECK(tally_call(c, 0, 2, &count) != CHI_OK);
+  CHECK_INT(chi_cluster_fault(c, CHI_FAULT_RESUME, 2, 0, 0), CHI_OK);
+  CHECK_INT(chi_cluster_settle(c, LIMIT_NS), CHI_OK);
+  CHECK_INT(tally_call(c, 0, 2, &count), CHI_OK);
+  CHECK_INT(chi_cluster_fault_count(c, CHI_FAULT_PAUSE), 1);
+  chi_cluster_close(c);
+}
+
+/* Each fault of the network is one while it lasts, and over when it is healed. */
+TEST(a_network_is_cut_and_healed)
+{
+  static const struct {
+    int kind;
+    uint32_t a, b;
+    int64_t value;
+  } faults[] = {{CHI_FAULT_CUT, 0, 1, 0},
+                {CHI_FAULT_CUT, 1, 0, 0},
+                {CHI_FAULT_ISOLATE, 1, 0, 0},
+                {CHI_FAULT_PARTITION, 1, 1, 0},
+                {CHI_FAULT_SPLIT, 0, 0, 2}};
+  chi_error err = {0};
+  chi_cluster *c = tally_open("local:nodes=2," QUICK, &err);
+  uint64_t count = 0;
+  CHECK_STR(err.text, "");
+  for (size_t i = 0; i < CHI_COUNT(faults); i++) {
+    CHECK_INT(chi_cluster_fault(c, faults[i].kind, faults[i].a, faults[i].b, faults[i].value),
+              CHI_OK);
+    CHECK(tally_call(c, 0, 1, &count) != CHI_OK);
+    CHECK_INT(chi_cluster_fault(c, CHI_FAULT_HEAL, 0, 0, 0), CHI_OK);
+    CHECK_INT(chi_cluster_settle(c, LIMIT_NS), CHI_OK);
+    CHECK_INT(tally_call(c, 0, 1, &count), CHI_OK);
+  }
+  chi_cluster_close(c);
+}
+
+static uint64_t tally_time(chi_cluster *c)
+{
+  uint64_t began = now_ns(), count = 0;
+  return tally_call(c, 0, 1, &count) == CHI_OK ? now_ns() - began : 0;
+}
+
+TEST(a_network_is_slow_until_it_is_not)
+{
+  chi_error err = {0};
+  chi_cluster *c = tally_open("local:nodes=2,heartbeat_interval=1s", &err);
+  CHECK_STR(err.text, "");
+  CHECK_INT(chi_cluster_fault(c, CHI_FAULT_CLOG, 0, 1, 300 * MS_NS), CHI_OK);
+  CHECK(tally_time(c) >= 300 * MS_NS);
+  CHECK_INT(chi_cluster_fault(c, CHI_FAULT_CLOG, 0, 1, 0), CHI_OK);
+  CHECK_INT(chi_cluster_fault(c, CHI_FAULT_SLOW, 1, 0, 400000), CHI_OK);
+  CHECK(tally_time(c) >= 199 * MS_NS); /* 50 us, 4000 times */
+  CHECK_INT(chi_cluster_fault(c, CHI_FAULT_SLOW, 1, 0, 100), CHI_OK);
+  CHECK_INT(chi_cluster_settle(c, LIMIT_NS), CHI_OK);
+  CHECK_INT(tally_call(c, 0, 1, &(uint64_t){0}), CHI_OK);
+  chi_cluster_close(c);
+}
+
+TEST(faults_happen_as_planned_and_as_drawn)
+{
+  chi_error err = {0};
+  chi_cluster *c = tally_open("local:nodes=3,seed=5," QUICK, &err);
+  uint32_t each = 300;
+  CHECK_STR(err.text, "");
+  CHECK_INT(chi_cluster_faults(c, "until=3s,outage=300ms,each=2", &err), CHI_OK);
+  for (int i = 0; i < 3; i++)
+    CHECK(chi_cluster_client(c, (uint32_t)i, tally_walker, &each) > 0);
+  CHECK_INT(chi_cluster_settle(c, LIMIT_NS), CHI_OK);
+  CHECK_STR(chi_cluster_failure(c) ? chi_cluster_failure(c)->text : "", "");
+  uint64_t happened = 0;
+  for (int kind = 0; kind < CHI_FAULT_KINDS; kind++)
+    happened += kind == CHI_FAULT_CALM ? 0 : chi_cluster_fault_count(c, kind);
+  CHECK(happened >= 5);
+  chi_cluster_close(c);
+}
+
+/* ---- what methods may say -------------------------------------------------------------------- */
+
+static chi_cluster *here;
+
+#define WITNESS_SAY(X, T) X(T, IN, u32, holds) X(T, IN, u32, ends)
+CHI_TASK(witness_say, 10, WITNESS_SAY)
+
+struct witness {
+  int unused;
+};
+
+static int witness_say_run(chi_ctx *ctx, struct witness *self, struct witness_say *t)
+{
+  (void)ctx, (void)self;
+  chi_cluster_cpu(here, MS_NS);
+  chi_sometimes(here, "a method speaks", 1);
+  chi_always(here, "what it says holds", (int)t->holds);
+  if (t->ends)
+    abort();
+  return chi_cluster_fault(here, CHI_FAULT_HEAL, 0, 0, 0);
+}
+
+#define WITNESS_METHODS(M, S) M(S, witness_say)
+CHI_METHODS(witness, WITNESS_METHODS)
+
+static const chi_module witness_module = {.version = CHI_MODULE_VERSION,
+                                          .name = "witness",
+                                          .state_size = sizeof(struct witness),
+                                          .methods = witness_methods};
+
+static bool witness_open(void)
+{
+  static const chi_module *const modules[] = {&witness_module};
+  chi_pool_id id = TALLY_POOL;
+  return chi_cluster_open("local:nodes=2," QUICK, modules, 1, &here, NULL) == CHI_OK &&
+         chi_cluster_pool_create(here, 0, "witness", "w", NULL, 0, &id, NULL) == CHI_OK;
+}
+
+static int witness_call(uint32_t holds, uint32_t ends)
+{
+  struct witness_say t = {.holds = holds, .ends = ends};
+  t.task.pool = TALLY_POOL;
+  t.task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = 1};
+  return chi_cluster_call(here, 0, &witness_say_type, &t, LIMIT_NS);
+}
+
+/* Nodes have the handle that was opened into a variable, and tell of properties; faults are not
+ * theirs to make. */
+TEST(methods_of_other_processes_tell_properties)
+{
+  uint64_t told = 0, held = 0;
+  CHECK(witness_open());
+  CHECK_INT(witness_call(1, 0), CHI_ENOTSUP);
+  CHECK_INT(chi_cluster_property(here, "a method speaks", &told, &held), CHI_OK);
+  CHECK_INT(held, 1);
+  witness_call(0, 0);
+  CHECK(chi_cluster_failure(here));
+  CHECK_STR(chi_cluster_failure(here)->check, "what it says holds");
+  CHECK_INT(witness_call(1, 0), CHI_ECANCELLED);
+  chi_cluster_close(here);
+}
+
+TEST(a_node_that_ends_by_itself_is_a_failure)
+{
+  CHECK(witness_open());
+  witness_call(1, 1);
+  CHECK_INT(chi_cluster_settle(here, LIMIT_NS), CHI_ECANCELLED);
+  CHECK_STR(chi_cluster_failure(here)->check, "crash");
+  CHECK_STR(chi_cluster_failure(here)->text, "node 1 ends with signal 6");
+  chi_cluster_close(here);
+}
+
+/* ---- processes of the program ---------------------------------------------------------------- */
 
 static int calc_call(chi_cluster *c, uint32_t from, uint32_t to)
 {
@@ -226,7 +421,7 @@ static void calc_find_program(void)
   setenv("ASAN_OPTIONS", "allocator_may_return_null=1", 0);
 }
 
-TEST(nodes_that_are_processes_can_be_killed_and_frozen)
+TEST(nodes_that_are_processes_of_the_program_can_be_killed_and_frozen)
 {
   chi_error err = {0};
   chi_cluster *c = NULL;
@@ -249,7 +444,10 @@ TEST(nodes_that_are_processes_can_be_killed_and_frozen)
   CHECK_INT(chi_cluster_settle(c, LIMIT_NS), CHI_OK);
   CHECK_INT(calc_call(c, 0, 2), CHI_OK);
   CHECK_INT(chi_cluster_fault_count(c, CHI_FAULT_PAUSE), 1);
-  CHECK_INT(chi_cluster_fault(c, CHI_FAULT_CRASH, 2, 0, 0), CHI_ENOTSUP);
+  CHECK_INT(chi_cluster_fault(c, CHI_FAULT_ISOLATE, 2, 0, 0), CHI_OK);
+  CHECK(calc_call(c, 0, 2) != CHI_OK);
+  CHECK_INT(chi_cluster_settle(c, LIMIT_NS), CHI_OK);
+  CHECK_INT(calc_call(c, 0, 2), CHI_OK);
   CHECK_INT(chi_cluster_stop(c, 0, 1000), CHI_OK);
   CHECK_INT(chi_cluster_stop(c, CHI_CLUSTER_ALL, 1000), CHI_OK);
   chi_cluster_close(c);

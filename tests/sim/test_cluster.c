@@ -19,6 +19,7 @@ static int open_spec(const char *spec, char text[400])
 
 TEST(cluster_spec_names_what_is_wrong)
 {
+  TOWN_NEEDS_SIM("opens no cluster");
   static const struct {
     const char *spec;
     int rc;
@@ -60,6 +61,7 @@ TEST(cluster_spec_names_what_is_wrong)
 
 TEST(cluster_spec_word_is_bounded)
 {
+  TOWN_NEEDS_SIM("opens no cluster");
   char spec[1000] = "sim:seed=", text[400];
   memset(spec + strlen(spec), '1', 900);
   CHECK_INT(open_spec(spec, text), CHI_EINVAL);
@@ -70,6 +72,7 @@ TEST(cluster_spec_word_is_bounded)
 
 TEST(cluster_spec_is_obeyed)
 {
+  TOWN_NEEDS_SIM("latency and bandwidth are set");
   struct town t;
   CHECK_STR(town_open(&t, "sim:nodes=4,up=2,seed=77,heartbeat_interval=100ms,queue_depth=32,"
                           "sched_threads=1,latency=50us,bandwidth=1G"),
@@ -145,10 +148,10 @@ TEST(cluster_clients_run_to_their_end_or_are_killed)
   struct town t;
   int first, second, third;
   CHECK_STR(town_open(&t, "sim:nodes=1,seed=3"), "");
-  first = chi_cluster_client(t.cluster, 0, sleeper, &t);
-  second = chi_cluster_client(t.cluster, 0, sleeper, &t);
+  first = town_client(&t, 0, sleeper, &t);
+  second = town_client(&t, 0, sleeper, &t);
   CHECK(first > 0 && second > first);
-  CHECK_INT(chi_cluster_client(t.cluster, 1, sleeper, &t), CHI_ERANGE);
+  CHECK_INT(town_client(&t, 1, sleeper, &t), CHI_ERANGE);
   CHECK_INT(chi_cluster_run_for(t.cluster, TOWN_MS), CHI_OK);
   CHECK(!chi_cluster_client_ended(t.cluster, first));
   chi_cluster_client_kill(t.cluster, second);
@@ -156,10 +159,11 @@ TEST(cluster_clients_run_to_their_end_or_are_killed)
   CHECK(chi_cluster_client_ended(t.cluster, second));
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_OK);
   CHECK(chi_cluster_client_ended(t.cluster, first));
-  CHECK_INT(t.told, 1);
+  /* A thread whose connection is cut comes to its end as well. */
+  CHECK(t.told == 1 || (t.told == 2 && !town_is_simulated()));
   /* One whose node isn't there waits for it. */
   town_fault(&t, CHI_FAULT_KILL, 0, 0, 0);
-  third = chi_cluster_client(t.cluster, 0, sleeper, &t);
+  third = town_client(&t, 0, sleeper, &t);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_ETIMEOUT);
   town_fault(&t, CHI_FAULT_START, 0, 0, 0);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_OK);
@@ -196,6 +200,7 @@ static void meddler(chi_cluster *cluster, chi_client *client, void *arg)
 
 TEST(cluster_time_runs_as_asked)
 {
+  TOWN_NEEDS_SIM("virtual time is exact");
   struct town t;
   uint64_t now, until;
   CHECK_STR(town_open(&t, "sim:nodes=1,seed=4"), "");
@@ -206,7 +211,7 @@ TEST(cluster_time_runs_as_asked)
   until = now + 6 * TOWN_SECOND;
   CHECK_INT(chi_cluster_run_until(t.cluster, after, &until, TOWN_MS), CHI_ETIMEOUT);
   CHECK_INT(chi_cluster_now(t.cluster), now + 5 * TOWN_SECOND + TOWN_MS);
-  chi_cluster_client(t.cluster, 0, meddler, &t);
+  town_client(&t, 0, meddler, &t);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_OK);
   CHECK_INT(t.told, 2);
   CHECK_STR(town_end(&t), "");
@@ -216,6 +221,7 @@ TEST(cluster_time_runs_as_asked)
 
 TEST(cluster_faults_have_the_names_of_a_plan)
 {
+  TOWN_NEEDS_SIM("opens no cluster");
   for (int i = 0; i < CHI_FAULT_KINDS; i++)
     CHECK_STR(chi_fault_name(i), sim_plan_name((enum sim_plan_kind)i));
   CHECK_STR(chi_fault_name(-1), "unknown");
@@ -224,6 +230,7 @@ TEST(cluster_faults_have_the_names_of_a_plan)
 
 TEST(cluster_fault_is_checked)
 {
+  TOWN_NEEDS_SIM("disks fail");
   struct town t;
   CHECK_STR(town_open(&t, "sim:nodes=2,seed=5"), "");
   CHECK_INT(chi_cluster_fault(t.cluster, -1, 0, 0, 0), CHI_EINVAL);
@@ -263,9 +270,10 @@ static void arsonist(chi_cluster *cluster, chi_client *client, void *arg)
 
 TEST(cluster_fault_from_a_body_comes_after_it)
 {
+  TOWN_NEEDS_SIM("a transcript tells of the crash");
   struct town t;
   CHECK_STR(town_begin(&t, "sim:nodes=1,seed=6"), "");
-  chi_cluster_client(t.cluster, 0, arsonist, &t);
+  town_client(&t, 0, arsonist, &t);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_OK);
   CHECK_INT(t.told, 1);
   CHECK(!chi_cluster_is_up(t.cluster, 0));
@@ -284,10 +292,11 @@ static void stormer(chi_cluster *cluster, chi_client *client, void *arg)
 
 TEST(cluster_faults_at_once_are_bounded)
 {
+  TOWN_NEEDS_SIM("faults wait for the end of an event");
   struct town t;
   int rc = 0;
   CHECK_STR(town_open(&t, "sim:nodes=1,seed=7"), "");
-  chi_cluster_client(t.cluster, 0, stormer, &rc);
+  town_client(&t, 0, stormer, &rc);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_OK);
   CHECK_INT(rc, CHI_EBUSY);
   CHECK_STR(town_end(&t), "");
@@ -298,10 +307,14 @@ TEST(cluster_plan_happens)
   struct town t;
   chi_error err;
   CHECK_STR(town_open(&t, "sim:nodes=2,seed=8"), "");
-  CHECK_INT(chi_cluster_plan(t.cluster, "3.5 crash 1\n# calm\n5 start 1\n", &err), CHI_OK);
-  CHECK_INT(sim_cluster_plan(t.cluster)->count, 2);
+  CHECK_INT(town_possible(chi_cluster_plan(t.cluster, "3.5 crash 1\n# calm\n5 start 1\n", &err)),
+            CHI_OK);
+  if (town_is_simulated())
+    CHECK_INT(sim_cluster_plan(t.cluster)->count, 2);
   CHECK_INT(chi_cluster_run_for(t.cluster, 4 * TOWN_SECOND), CHI_OK);
-  CHECK(!chi_cluster_is_up(t.cluster, 1));
+  if (town_is_simulated()) /* elsewhere nodes may have taken long to start */
+    CHECK(!chi_cluster_is_up(t.cluster, 1));
+  CHECK_INT(chi_cluster_fault_count(t.cluster, CHI_FAULT_CRASH), 1);
   CHECK_INT(chi_cluster_run_for(t.cluster, 4 * TOWN_SECOND), CHI_OK);
   CHECK(chi_cluster_is_up(t.cluster, 1));
   CHECK_INT(chi_cluster_plan(t.cluster, "9 crash 0\n10 fly 1\n", &err), CHI_EINVAL);
@@ -330,10 +343,11 @@ TEST(cluster_faults_spec_is_checked)
   chi_error err;
   CHECK_STR(town_open(&t, "sim:nodes=3,seed=9"), "");
   for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-    CHECK_INT(chi_cluster_faults(t.cluster, bad[i][0], &err), CHI_EINVAL);
+    CHECK_INT(town_possible(chi_cluster_faults(t.cluster, bad[i][0], &err)), CHI_EINVAL);
     CHECK_STR(err.text, bad[i][1]);
   }
-  CHECK_INT(sim_cluster_plan(t.cluster)->count, 0);
+  if (town_is_simulated())
+    CHECK_INT(sim_cluster_plan(t.cluster)->count, 0);
   CHECK_INT(chi_cluster_faults(t.cluster, "until=20s,kinds=pause,each=2,outage=1s,down=1", &err),
             CHI_OK);
   CHECK_INT(chi_cluster_run_for(t.cluster, 21 * TOWN_SECOND), CHI_OK);
@@ -362,22 +376,26 @@ TEST(cluster_check_that_fails_ends_the_run)
   CHECK_INT(chi_cluster_check(t.cluster, "enough", CHI_CHECK_EVENT, NULL, &asked), CHI_EINVAL);
   CHECK_INT(chi_cluster_check(t.cluster, "enough", CHI_CHECK_EVENT, never_twice, &asked), CHI_OK);
   CHECK(!chi_cluster_failure(t.cluster));
-  chi_cluster_client(t.cluster, 0, sleeper, &t);
+  town_client(&t, 0, sleeper, &t);
   CHECK_INT(chi_cluster_run_for(t.cluster, TOWN_SECOND), CHI_ECANCELLED);
   failure = chi_cluster_failure(t.cluster);
   CHECK(failure);
   CHECK_STR(failure->check, "enough");
   CHECK_STR(failure->text, "twenty events are enough");
-  CHECK_INT(failure->time, chi_cluster_now(t.cluster));
+  CHECK(failure->time <= chi_cluster_now(t.cluster));
   CHECK_INT(asked, 21);
-  CHECK(town_tells(&t, "check \"enough\" failed at event"));
+  if (town_is_simulated()) {
+    CHECK_INT(failure->time, chi_cluster_now(t.cluster));
+    CHECK(town_tells(&t, "check \"enough\" failed at event"));
+  }
   /* From here on nothing runs. */
   events = chi_cluster_events(t.cluster);
   CHECK_INT(chi_cluster_run_for(t.cluster, TOWN_SECOND), CHI_ECANCELLED);
   CHECK_INT(chi_cluster_settle(t.cluster, TOWN_SECOND), CHI_ECANCELLED);
   CHECK_INT(chi_cluster_stop(t.cluster, 0, 100), CHI_ECANCELLED);
   CHECK_INT(town_find(&t, 0, CHI_QUERY_LOCAL, 0), CHI_ECANCELLED);
-  CHECK_INT(chi_cluster_events(t.cluster) - events, 1 + 1); /* a client that was killed again */
+  if (town_is_simulated())
+    CHECK_INT(chi_cluster_events(t.cluster) - events, 1 + 1); /* a client that was killed again */
   CHECK_STR(town_end(&t), "enough: twenty events are enough");
 }
 
@@ -434,13 +452,15 @@ TEST(cluster_properties_are_counted_and_reported)
   CHECK_INT(chi_cluster_settle(t.cluster, 10 * TOWN_SECOND), CHI_OK);
   CHECK(chi_cluster_now(t.cluster) > 5 * TOWN_SECOND);
   CHECK_INT(chi_cluster_report(t.cluster, collect, report), 1);
-  CHECK(strstr(report, "sim:nodes=1,seed=12: "));
+  CHECK(strstr(report, ":nodes=1,seed="));
   CHECK(strstr(report, "fault calm: 1\n"));
   CHECK(strstr(report, "sometimes \"odd\": held 2 of 5 times\n"));
   CHECK(strstr(report, "sometimes \"huge\": held 0 of 1 times, never held\n"));
-  CHECK(strstr(report, "tasks of clients submitted: 2\n"));
-  CHECK(strstr(report, "tasks of clients completed: 2\n"));
-  CHECK(strstr(report, "tasks of clients completed with CHI_OK: 2\n"));
+  if (town_is_simulated()) {
+    CHECK(strstr(report, "tasks of clients submitted: 2\n"));
+    CHECK(strstr(report, "tasks of clients completed: 2\n"));
+    CHECK(strstr(report, "tasks of clients completed with CHI_OK: 2\n"));
+  }
   CHECK(!strstr(report, "between nodes"));
   CHECK(!strstr(report, "failed"));
   CHECK_INT(chi_always(t.cluster, "small", 0), 0);
@@ -486,7 +506,7 @@ TEST(cluster_client_that_waits_for_ever_is_found)
 {
   struct town t;
   CHECK_STR(town_begin(&t, "sim:nodes=1,seed=15"), "");
-  chi_cluster_client(t.cluster, 0, patient, NULL);
+  town_client(&t, 0, patient, NULL);
   CHECK_STR(town_end(&t), "liveness: 1 clients have not ended");
 }
 
@@ -494,10 +514,10 @@ TEST(cluster_stop_cancels_what_is_left)
 {
   struct town t;
   CHECK_STR(town_begin(&t, "sim:nodes=1,seed=16"), "");
-  chi_cluster_client(t.cluster, 0, patient, NULL);
+  town_client(&t, 0, patient, NULL);
   CHECK_INT(chi_cluster_run_for(t.cluster, TOWN_SECOND), CHI_OK);
   CHECK_INT(chi_cluster_stop(t.cluster, 1, 50), CHI_ERANGE);
-  CHECK_INT(chi_cluster_stop(t.cluster, 0, 50), CHI_OK);
+  CHECK_INT(town_possible(chi_cluster_stop(t.cluster, 0, 50)), CHI_OK);
   CHECK_INT(chi_cluster_stop(t.cluster, 0, 50), CHI_EINVAL);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_OK);
   CHECK(!chi_cluster_failure(t.cluster));
@@ -513,7 +533,7 @@ static uint64_t run_of(const char *spec)
   if (town_begin(&t, spec)[0])
     return 0;
   for (int i = 0; i < 3; i++)
-    chi_cluster_client(t.cluster, 0, sleeper, &t);
+    town_client(&t, 0, sleeper, &t);
   chi_cluster_run_idle(t.cluster, TOWN_SECOND);
   told = t.told;
   town_close(&t);
@@ -522,6 +542,7 @@ static uint64_t run_of(const char *spec)
 
 TEST(cluster_hash_follows_from_the_seed)
 {
+  TOWN_NEEDS_SIM("there is no hash");
   uint64_t first = run_of("sim:nodes=2,seed=17"), again = run_of("sim:seed=17,nodes=2");
   CHECK(first != 0 && first == again);
   CHECK(run_of("sim:nodes=2,seed=18") != first);

@@ -49,7 +49,7 @@ static void executor_crashes(uint64_t seed)
   struct town t;
   struct caller caller = {.whom = 1, .ns = 100 * TOWN_SECOND, .calls = 1};
   CHECK_STR(town_seed(&t, seed, "nodes=3,heartbeat_interval=200ms,task_timeout=5s"), "");
-  chi_cluster_client(t.cluster, 0, calls, &caller);
+  town_client(&t, 0, calls, &caller);
   CHECK_INT(chi_cluster_run_for(t.cluster, TOWN_SECOND), CHI_OK);
   town_fault(&t, seed % 2 ? CHI_FAULT_CRASH : CHI_FAULT_KILL, 1, 0, 0);
   CHECK_INT(chi_cluster_run_idle(t.cluster, 30 * TOWN_SECOND), CHI_OK);
@@ -69,7 +69,7 @@ static void executor_returns(uint64_t seed)
   struct town t;
   struct caller caller = {.whom = 1, .ns = 100 * TOWN_SECOND, .calls = 1};
   CHECK_STR(town_seed(&t, seed, "nodes=3"), "");
-  chi_cluster_client(t.cluster, 0, calls, &caller);
+  town_client(&t, 0, calls, &caller);
   CHECK_INT(chi_cluster_run_for(t.cluster, TOWN_SECOND), CHI_OK);
   town_fault(&t, CHI_FAULT_KILL, 1, 0, 0);
   town_fault(&t, CHI_FAULT_START, 1, 0, 0);
@@ -115,7 +115,7 @@ static void nobody_comes(uint64_t seed)
   began = chi_cluster_now(t.cluster);
   CHECK_INT(town_call(&t, 0, &chi_admin_flush_type, &flush), CHI_EUNREACHABLE);
   took = chi_cluster_now(t.cluster) - began;
-  CHECK(took >= 2 * TOWN_SECOND && took < 5 * TOWN_SECOND);
+  CHECK(took >= 2 * TOWN_SECOND && took < town_within(5 * TOWN_SECOND));
   CHECK_STR(town_end(&t), "");
 }
 
@@ -193,10 +193,10 @@ static void own_node_dies(uint64_t seed)
   struct town t;
   struct caller caller = {.whom = 1, .ns = 100 * TOWN_SECOND, .calls = 1};
   CHECK_STR(town_seed(&t, seed, "nodes=2"), "");
-  chi_cluster_client(t.cluster, 0, calls, &caller);
+  town_client(&t, 0, calls, &caller);
   CHECK_INT(chi_cluster_run_for(t.cluster, TOWN_SECOND), CHI_OK);
   town_fault(&t, CHI_FAULT_KILL, 0, 0, 0);
-  CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_SECOND), CHI_OK);
+  CHECK_INT(chi_cluster_run_idle(t.cluster, town_within(TOWN_SECOND)), CHI_OK);
   CHECK_INT(caller.rc, CHI_ESHUTDOWN);
   CHECK_STR(town_end(&t), ""); /* and node 1 does not keep its task */
 }
@@ -209,16 +209,19 @@ TEST(cluster_killed_daemon_ends_its_clients_waits)
 
 /* ---- connections --------------------------------------------------------------------------- */
 
-/* Whatever breaks, each call completes, and what succeeded ran once: the count says so. */
+/* Whatever breaks, each call completes, and what succeeded ran once: the count says so. Only a
+ * simulation knows of messages, and a connection that is half open takes seconds. */
 static void breaks(uint64_t seed)
 {
   static const int kinds[] = {CHI_FAULT_DROP, CHI_FAULT_HALF, CHI_FAULT_SNAP, CHI_FAULT_LOSE};
+  uint64_t most = town_is_simulated() ? 40 : 8;
   struct town t;
   struct town_where where = {.task = town_task(CHI_QUERY_PHYSICAL, 1, 0)};
   CHECK_STR(town_seed(&t, seed, "nodes=2,heartbeat_interval=5s"), "");
-  for (uint64_t i = 1; i <= 40; i++) {
+  for (uint64_t i = 1; i <= most; i++) {
     uint32_t from = (uint32_t)(i / 4 % 2);
-    town_fault(&t, kinds[i % 4], from, 1 - from, i % 4 < 2 ? 0 : (int64_t)(i % 3));
+    int kind = kinds[i % (town_is_simulated() ? 4 : 2)];
+    town_fault(&t, kind, from, 1 - from, i % 4 < 2 ? 0 : (int64_t)(i % 3));
     CHECK_INT(town_call(&t, 0, &town_where_type, &where), CHI_OK);
     CHECK_INT(where.runs, i);
   }
@@ -239,7 +242,7 @@ static void one_way(uint64_t seed)
   uint32_t from = (uint32_t)(seed % 2);
   CHECK_STR(town_seed(&t, seed, "nodes=3,task_timeout=3s,wait_for_restart=3s"), "");
   town_fault(&t, CHI_FAULT_CUT, from, 1 - from, 0);
-  chi_cluster_client(t.cluster, 0, calls, &caller);
+  town_client(&t, 0, calls, &caller);
   CHECK_INT(chi_cluster_run_idle(t.cluster, 60 * TOWN_SECOND), CHI_OK);
   CHECK(caller.rc == CHI_EUNKNOWN || caller.rc == CHI_EUNREACHABLE);
   town_fault(&t, CHI_FAULT_HEAL, 0, 0, 0);
@@ -260,7 +263,7 @@ static void slow_but_alive(uint64_t seed)
   struct town t;
   struct caller caller = {.whom = 1, .ns = 20 * TOWN_SECOND, .calls = 1};
   CHECK_STR(town_seed(&t, seed, "nodes=2,task_timeout=2s"), "");
-  chi_cluster_client(t.cluster, 0, calls, &caller);
+  town_client(&t, 0, calls, &caller);
   CHECK_INT(chi_cluster_run_idle(t.cluster, 60 * TOWN_SECOND), CHI_OK);
   CHECK_INT(caller.rc, CHI_OK);
   CHECK(caller.took >= 20 * TOWN_SECOND);
@@ -281,10 +284,10 @@ static void pauses(uint64_t seed)
   struct caller caller = {.whom = 1, .ns = 10 * TOWN_MS, .calls = 1};
   CHECK_STR(town_seed(&t, seed, "nodes=2,heartbeat_interval=5s"), "");
   town_fault(&t, CHI_FAULT_PAUSE, 1, 0, 0);
-  chi_cluster_client(t.cluster, 0, calls, &caller);
+  town_client(&t, 0, calls, &caller);
   CHECK_INT(chi_cluster_run_idle(t.cluster, 2 * TOWN_SECOND), CHI_ETIMEOUT);
   town_fault(&t, CHI_FAULT_RESUME, 1, 0, 0);
-  CHECK_INT(chi_cluster_run_idle(t.cluster, 10 * TOWN_SECOND), CHI_OK);
+  CHECK_INT(chi_cluster_run_idle(t.cluster, town_within(10 * TOWN_SECOND)), CHI_OK);
   CHECK_INT(caller.rc, CHI_OK);
   CHECK_STR(town_end(&t), "");
 }
@@ -301,9 +304,9 @@ static void overload(uint64_t seed)
   struct town t;
   CHECK_STR(town_seed(&t, seed, "nodes=3,heartbeat_interval=100ms"), "");
   town_fault(&t, CHI_FAULT_PAUSE, 2, 0, 0);
-  CHECK_INT(chi_cluster_run_for(t.cluster, 30 * TOWN_SECOND), CHI_OK);
+  CHECK_INT(town_pass(&t, 30 * TOWN_SECOND), CHI_OK);
   town_fault(&t, CHI_FAULT_RESUME, 2, 0, 0);
-  CHECK_INT(chi_cluster_run_for(t.cluster, 30 * TOWN_SECOND), CHI_OK);
+  CHECK_INT(town_pass(&t, 30 * TOWN_SECOND), CHI_OK);
   CHECK_INT(town_find(&t, 0, CHI_QUERY_PHYSICAL, 2), 2);
   CHECK_INT(town_find(&t, 2, CHI_QUERY_PHYSICAL, 1), 1);
   CHECK_STR(town_end(&t), "");
@@ -324,18 +327,19 @@ static void news(uint64_t seed)
   CHECK_INT(town_call(&t, 0, &town_news_type, &heard), CHI_OK);
   CHECK(heard.lost == 0);
   town_fault(&t, CHI_FAULT_CRASH, 2, 0, 0);
-  CHECK_INT(chi_cluster_run_for(t.cluster, 30 * TOWN_SECOND), CHI_OK);
+  CHECK_INT(town_pass(&t, 30 * TOWN_SECOND), CHI_OK);
   for (uint32_t node = 0; node < 2; node++) {
     CHECK_INT(town_call(&t, node, &town_news_type, &heard), CHI_OK);
-    CHECK_INT(heard.lost, 1);
-    CHECK_INT(heard.last_lost, 2);
+    /* A busy machine makes nodes look lost that are not. */
+    CHECK(heard.lost == 1 || (heard.lost > 1 && !town_is_simulated()));
+    CHECK(heard.last_lost == 2 || heard.lost > 1);
   }
   uint64_t found = heard.found;
   town_fault(&t, CHI_FAULT_START, 2, 0, 0);
-  CHECK_INT(chi_cluster_run_for(t.cluster, 30 * TOWN_SECOND), CHI_OK);
+  CHECK_INT(town_pass(&t, 30 * TOWN_SECOND), CHI_OK);
   CHECK_INT(town_call(&t, 1, &town_news_type, &heard), CHI_OK);
-  CHECK_INT(heard.found, found + 1);
-  CHECK_INT(heard.last_found, 2);
+  CHECK(heard.found == found + 1 || (heard.found > found && !town_is_simulated()));
+  CHECK(heard.last_found == 2 || !town_is_simulated());
   CHECK_STR(town_end(&t), "");
 }
 
@@ -347,6 +351,17 @@ TEST(cluster_modules_hear_of_failure_and_recovery)
 
 /* ---- stopping ------------------------------------------------------------------------------ */
 
+/* Whether each of the callers has had a success. */
+static int all_are_at_work(chi_cluster *cluster, void *arg)
+{
+  const struct caller *caller = arg;
+  (void)cluster;
+  for (uint32_t i = 0; i < 4; i++)
+    if (*(const volatile uint64_t *)&caller[i].code[0] == 0)
+      return 0;
+  return 1;
+}
+
 /* Stopped under load: every call completes with a code, and the node gives back all it had. */
 static void stops(uint64_t seed)
 {
@@ -355,9 +370,12 @@ static void stops(uint64_t seed)
   CHECK_STR(town_seed(&t, seed, "nodes=3,wait_for_restart=1s"), "");
   for (uint32_t i = 0; i < 4; i++) {
     caller[i] = (struct caller){.whom = 1, .ns = (i + 1) * 10 * TOWN_MS, .calls = 20};
-    chi_cluster_client(t.cluster, i % 2 ? 2 : 0, calls, &caller[i]);
+    town_client(&t, i % 2 ? 2 : 0, calls, &caller[i]);
   }
-  CHECK_INT(chi_cluster_run_for(t.cluster, 100 * TOWN_MS), CHI_OK);
+  if (town_is_simulated())
+    CHECK_INT(chi_cluster_run_for(t.cluster, 100 * TOWN_MS), CHI_OK);
+  else
+    CHECK_INT(chi_cluster_run_until(t.cluster, all_are_at_work, caller, TOWN_LONG), CHI_OK);
   CHECK_INT(chi_cluster_stop(t.cluster, 1, 500), CHI_OK);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_LONG), CHI_OK);
   for (uint32_t i = 0; i < 4; i++) {
@@ -365,7 +383,7 @@ static void stops(uint64_t seed)
     for (uint32_t code = 0; code < 64; code++)
       sum += caller[i].code[code];
     CHECK_INT(sum, 20);
-    CHECK(caller[i].code[0] > 0 && caller[i].code[0] < 20);
+    CHECK(caller[i].code[0] > 0 && (caller[i].code[0] < 20 || !town_is_simulated()));
   }
   CHECK_STR(town_end(&t), "");
 }

@@ -14,7 +14,8 @@ static void each_seed(void (*story)(uint64_t seed))
 static int create(struct town *t, uint32_t node, const char *module, const char *name,
                   chi_pool_id *id)
 {
-  return chi_cluster_pool_create(t->cluster, node, module, name, NULL, 0, id, &t->error);
+  return town_possible(
+      chi_cluster_pool_create(t->cluster, node, module, name, NULL, 0, id, &t->error));
 }
 
 /* The id by which a node knows the name: major, or a code. */
@@ -96,7 +97,7 @@ static void created_by_all(uint64_t seed)
   CHECK_STR(town_seed(&t, seed, "nodes=3"), "");
   memset(creators, 0, sizeof(creators));
   for (uint32_t i = 0; i < 6; i++)
-    chi_cluster_client(t.cluster, i % 3, creates, &creators[i]);
+    town_client(&t, i % 3, creates, &creators[i]);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_LONG), CHI_OK);
   for (uint32_t i = 0; i < 6; i++) {
     CHECK_INT(creators[i].rc, CHI_OK);
@@ -271,7 +272,7 @@ static void moves_back_at_once(uint64_t seed)
   struct chi_admin_migrate move = {.task = {.pool = CHI_ADMIN_POOL}, .pool_id = TOWN_POOL};
   CHECK_STR(town_seed(&t, seed, "nodes=2"), "");
   CHECK_INT(town_call(&t, 1, &town_where_type, &w), CHI_OK);
-  CHECK(chi_cluster_client(t.cluster, 1, sends_back, &back) > 0);
+  CHECK(town_client(&t, 1, sends_back, &back) > 0);
   move.node = 1;
   CHECK_INT(town_call(&t, 0, &chi_admin_migrate_type, &move), CHI_OK);
   CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_LONG), CHI_OK);

@@ -1,179 +1,59 @@
-/* town.c - what the stories of clusters share: a module, its pool, a cluster and its transcript. */
+/* town.c - what the stories of clusters share: a pool, a cluster and its transcript. */
 #include "town.h"
 
 #include <stdlib.h>
 
-chi_cluster *town_cluster;
-
-/* ---- the module --------------------------------------------------------------------------- */
-
-struct town_state {
-  uint64_t runs, lost, found;
-  uint32_t last_lost, last_found;
-};
-
-static int town_where_run(chi_ctx *ctx, struct town_state *self, struct town_where *t)
-{
-  t->node = chi_self_node(ctx);
-  t->container = chi_self_container(ctx);
-  t->runs = ++self->runs;
-  return CHI_OK;
-}
-
-static int town_sum_run(chi_ctx *ctx, struct town_state *self, struct town_sum *t)
-{
-  (void)self;
-  t->sum = chi_self_container(ctx) + 1;
-  t->answers = 1;
-  return t->ns ? chi_sleep(ctx, t->ns) : CHI_OK;
-}
-
-static int town_sleep_run(chi_ctx *ctx, struct town_state *self, struct town_sleep *t)
-{
-  self->runs++;
-  return chi_sleep(ctx, t->ns);
-}
-
-static int town_ask_run(chi_ctx *ctx, struct town_state *self, struct town_ask *t)
-{
-  struct town_where *sub = chi_subtask_new(ctx, &town_where_type);
-  int rc;
-  (void)self;
-  if (!sub)
-    return CHI_ENOMEM;
-  sub->task.pool = chi_self_pool(ctx);
-  sub->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = t->whom};
-  rc = chi_call(ctx, sub);
-  t->node = sub->node;
-  return rc;
-}
-
-static int town_bulk_run(chi_ctx *ctx, struct town_state *self, struct town_bulk *t)
-{
-  const uint8_t *from = t->from.data;
-  uint8_t *to = t->to.data;
-  (void)ctx, (void)self;
-  if (t->to.size < t->from.size)
-    return CHI_ETOOBIG;
-  for (uint64_t i = 0; i < t->from.size; i++)
-    to[i] = (uint8_t)(from[i] + 1);
-  t->to.size = t->from.size;
-  return CHI_OK;
-}
-
-static int town_code_run(chi_ctx *ctx, struct town_state *self, struct town_code *t)
-{
-  (void)self;
-  return chi_self_container(ctx) == t->container ? t->code : CHI_OK;
-}
-
-static int town_news_run(chi_ctx *ctx, struct town_state *self, struct town_news *t)
-{
-  (void)ctx;
-  t->lost = self->lost;
-  t->found = self->found;
-  t->last_lost = self->last_lost;
-  t->last_found = self->last_found;
-  return CHI_OK;
-}
-
-static int town_again_run(chi_ctx *ctx, struct town_state *self, struct town_again *t)
-{
-  (void)self;
-  t->node = chi_self_node(ctx);
-  return CHI_OK;
-}
-
-static int town_work_run(chi_ctx *ctx, struct town_state *self, struct town_work *t)
-{
-  (void)ctx, (void)self;
-  chi_cluster_cpu(town_cluster, t->ns);
-  return CHI_OK;
-}
-
-#define TOWN_METHODS(M, S)                                                                         \
-  M(S, town_where)                                                                                 \
-  M(S, town_sum)                                                                                   \
-  M(S, town_sleep)                                                                                 \
-  M(S, town_ask)                                                                                   \
-  M(S, town_bulk)                                                                                  \
-  M(S, town_code)                                                                                  \
-  M(S, town_news)                                                                                  \
-  M(S, town_again, CHI_METHOD_IDEMPOTENT)                                                          \
-  M(S, town_work)
-CHI_METHODS(town_state, TOWN_METHODS)
-
-static int town_schedule(chi_ctx *ctx, void *self, const void *task, chi_query *query)
-{
-  (void)self, (void)task;
-  *query = (chi_query){.mode = CHI_QUERY_ID, .a = chi_node_count(ctx) - 1};
-  return CHI_OK;
-}
-
-static int town_aggregate(uint32_t method, void *into, const void *from)
-{
-  struct town_sum *all = into;
-  const struct town_sum *one = from;
-  if (method != town_sum_type.id)
-    return CHI_OK;
-  all->sum += one->sum;
-  all->answers += one->answers;
-  return CHI_OK;
-}
-
-static void town_node_failure(chi_ctx *ctx, void *state, uint32_t node)
-{
-  struct town_state *self = state;
-  (void)ctx;
-  self->lost++;
-  self->last_lost = node;
-}
-
-static void town_recover(chi_ctx *ctx, void *state, uint32_t node)
-{
-  struct town_state *self = state;
-  (void)ctx;
-  self->found++;
-  self->last_found = node;
-}
-
-static int64_t town_save(chi_ctx *ctx, void *self, void *data, uint64_t room)
-{
-  (void)ctx;
-  if (room >= sizeof(struct town_state))
-    memcpy(data, self, sizeof(struct town_state));
-  return sizeof(struct town_state);
-}
-
-static int town_load(chi_ctx *ctx, void *self, const void *params, const void *data, uint64_t size)
-{
-  (void)ctx, (void)params;
-  if (size != sizeof(struct town_state))
-    return CHI_ECORRUPT;
-  memcpy(self, data, size);
-  return CHI_OK;
-}
-
-const chi_module town_module = {.version = CHI_MODULE_VERSION,
-                                .name = "town",
-                                .state_size = sizeof(struct town_state),
-                                .methods = town_state_methods,
-                                .schedule = town_schedule,
-                                .aggregate = town_aggregate,
-                                .node_failure = town_node_failure,
-                                .recover = town_recover,
-                                .save = town_save,
-                                .load = town_load};
-const chi_module town_other_module = {.version = CHI_MODULE_VERSION,
-                                      .name = "village",
-                                      .state_size = sizeof(struct town_state),
-                                      .methods = town_state_methods};
+#define TOWN_REAL_SEEDS 2
 
 /* ---- the setting -------------------------------------------------------------------------- */
+
+static const char *town_world(void)
+{
+  const char *world = getenv("CHI_WORLD");
+  return world && *world ? world : "sim:";
+}
+
+/* Why the tests of a file are not told elsewhere; NULL: they are, as far as each can. */
+static const char *town_excuse(const char *file)
+{
+  static const char *const beneath[][2] = {
+      {"/test_sim_", "about the simulation itself"},
+      {"/test_story_", "told of one node event by event, below the handle"},
+      {"/test_bdev", "told of one node and its disk, whose faults are simulated"},
+      {"/test_corner", "one fault at each event of a run"},
+  };
+  for (size_t i = 0; i < sizeof(beneath) / sizeof(beneath[0]); i++)
+    if (!town_is_simulated() && strstr(file, beneath[i][0]))
+      return beneath[i][1];
+  return NULL;
+}
+
+__attribute__((constructor)) static void town_excuse_others(void)
+{
+  test_excuse = town_excuse;
+}
+
+bool town_is_simulated(void)
+{
+  return strcmp(town_world(), "sim:") == 0;
+}
+
+/* Whether it is a cluster that was there before, and stays. */
+static bool town_runs(void)
+{
+  return strncmp(town_world(), "hostfile:", 9) == 0;
+}
+
+uint64_t town_within(uint64_t ns)
+{
+  return town_is_simulated() ? ns : 4 * ns + 4 * TOWN_SECOND;
+}
 
 uint64_t town_seeds(uint64_t usual)
 {
   const char *seeds = getenv("STORY_SEEDS");
+  if (!town_is_simulated() && usual > TOWN_REAL_SEEDS)
+    usual = TOWN_REAL_SEEDS;
   return seeds ? strtoull(seeds, NULL, 10) : usual;
 }
 
@@ -193,15 +73,67 @@ static void town_line(void *arg, const char *text)
   t->length += size;
 }
 
+int town_possible(int rc)
+{
+  if (rc == CHI_ENOTSUP && town_runs())
+    test_leave("it needs faults, or clients on other nodes");
+  return rc;
+}
+
+/* A cluster that runs is as it is: what a story wants of it must be so. */
+static void town_must_fit(const struct town *t, const char *keys)
+{
+  const char *nodes = strstr(keys, "nodes=");
+  for (const char *at = keys; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+    if (*at && strncmp(at, "seed=", 5) != 0 && strncmp(at, "nodes=", 6) != 0)
+      test_leave("it wants settings of its own");
+  if (!nodes || strtoul(nodes + 6, NULL, 10) != chi_cluster_nodes(t->cluster))
+    test_leave("it wants another number of nodes");
+}
+
+/* What the story before has left. */
+static void town_sweep_up(struct town *t)
+{
+  for (uint32_t major = 700; major <= 702; major++)
+    chi_cluster_pool_destroy(t->cluster, 0, (chi_pool_id){major, 0}, &t->error);
+  t->error.text[0] = '\0';
+}
+
+int town_pass(struct town *t, uint64_t ns)
+{
+  if (!town_is_simulated() && ns > 10 * TOWN_SECOND)
+    ns = 10 * TOWN_SECOND;
+  return chi_cluster_run_for(t->cluster, ns);
+}
+
+/* Into the variable itself: nodes that are processes have it as it is while they are made. */
+int town_open_with(struct town *t, const char *spec, const chi_module *const *modules,
+                   uint32_t count)
+{
+  const char *keys = strncmp(spec, "sim:", 4) == 0 ? spec + 4 : NULL;
+  char there[240];
+  memset(t, 0, sizeof(*t));
+  if (keys) {
+    snprintf(there, sizeof(there), "%s%s", town_world(), town_runs() ? "" : keys);
+    spec = there;
+  }
+  if (town_runs() && modules[0] != &town_module)
+    test_leave("the daemons have not loaded its module");
+  int rc = chi_cluster_open(spec, modules, town_runs() ? 0 : count, &town_cluster, &t->error);
+  t->cluster = town_cluster;
+  if (rc == CHI_OK && town_runs() && keys) {
+    town_must_fit(t, keys);
+    town_sweep_up(t);
+  }
+  if (rc == CHI_OK)
+    chi_cluster_story(t->cluster, town_line, t);
+  return rc;
+}
+
 const char *town_open(struct town *t, const char *spec)
 {
   const chi_module *modules[] = {&town_module, &town_other_module};
-  memset(t, 0, sizeof(*t));
-  if (chi_cluster_open(spec, modules, 2, &t->cluster, &t->error) != CHI_OK)
-    return t->error.text;
-  town_cluster = t->cluster;
-  chi_cluster_story(t->cluster, town_line, t);
-  return "";
+  return town_open_with(t, spec, modules, 2) == CHI_OK ? "" : t->error.text;
 }
 
 const char *town_begin(struct town *t, const char *spec)
@@ -239,7 +171,7 @@ const char *town_end(struct town *t)
 {
   const chi_failure *failure;
   int rc = t->cluster ? chi_cluster_settle(t->cluster, 60 * TOWN_SECOND) : CHI_OK;
-  if (t->cluster && rc == CHI_OK)
+  if (t->cluster && rc == CHI_OK && !town_runs())
     rc = chi_cluster_stop(t->cluster, CHI_CLUSTER_ALL, 100);
   failure = t->cluster ? chi_cluster_failure(t->cluster) : NULL;
   if (failure)
@@ -258,7 +190,12 @@ chi_task town_task(uint32_t mode, uint32_t a, uint32_t b)
 
 int town_call(struct town *t, uint32_t from, const chi_type *type, void *task)
 {
-  return chi_cluster_call(t->cluster, from, type, task, TOWN_LONG);
+  return town_possible(chi_cluster_call(t->cluster, from, type, task, TOWN_LONG));
+}
+
+int town_client(struct town *t, uint32_t node, chi_cluster_body *body, void *arg)
+{
+  return town_possible(chi_cluster_client(t->cluster, node, body, arg));
 }
 
 int town_find(struct town *t, uint32_t from, uint32_t mode, uint32_t a)
@@ -271,6 +208,7 @@ int town_find(struct town *t, uint32_t from, uint32_t mode, uint32_t a)
 void town_fault(struct town *t, int kind, uint32_t a, uint32_t b, int64_t value)
 {
   int rc = chi_cluster_fault(t->cluster, kind, a, b, value);
+  town_possible(rc);
   if (rc != CHI_OK)
     chi_cluster_fail(t->cluster, "town", "fault %s: %s", chi_fault_name(kind), chi_status_name(rc));
 }

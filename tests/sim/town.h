@@ -57,6 +57,17 @@ struct town {
   int told;      /* bodies that got to their end count here */
 };
 
+/* The stories are told in the simulation, or in the world that $CHI_WORLD names: "local:", nodes as
+ * processes, for which "sim:" in their specs then stands; "hostfile:PATH", daemons that have loaded
+ * town_module.c, for those that need nothing else. */
+bool town_is_simulated(void);
+/* What is to happen within ns in the simulation; elsewhere the machine may be busy. */
+uint64_t town_within(uint64_t ns);
+/* Lets time pass; where it is real, ten seconds at most. What it returns. */
+int town_pass(struct town *t, uint64_t ns);
+/* Opens a cluster with other modules. What it returns. */
+int town_open_with(struct town *t, const char *spec, const chi_module *const *modules,
+                   uint32_t count);
 /* Opens a cluster with the module, without a pool. The empty text, or what went wrong. */
 const char *town_open(struct town *t, const char *spec);
 /* And creates the pool from node 0. */
@@ -69,6 +80,10 @@ const char *town_end(struct town *t);
 void town_close(struct town *t);
 /* One of the module's tasks for its pool. The query is mode, a, b. */
 chi_task town_task(uint32_t mode, uint32_t a, uint32_t b);
+/* What a world cannot do ends the story there, as skipped. Else it is what it was. */
+int town_possible(int rc);
+/* Starts a client on a node. */
+int town_client(struct town *t, uint32_t node, chi_cluster_body *body, void *arg);
 /* Calls a task of any pool from node `from`; its rc. */
 int town_call(struct town *t, uint32_t from, const chi_type *type, void *task);
 /* Where a query from that node goes: the node, or a code. */
@@ -77,9 +92,17 @@ int town_find(struct town *t, uint32_t from, uint32_t mode, uint32_t a);
 void town_fault(struct town *t, int kind, uint32_t a, uint32_t b, int64_t value);
 /* Whether the transcript has this text. */
 bool town_tells(const struct town *t, const char *text);
-/* How many seeds: `usual`, or STORY_SEEDS. */
+/* How many seeds: `usual`, or STORY_SEEDS; where time is real, a few. */
 uint64_t town_seeds(uint64_t usual);
 
+/* At the beginning of a story that only the simulation can tell. */
+#define TOWN_NEEDS_SIM(why)                                                                        \
+  do {                                                                                             \
+    if (!town_is_simulated()) {                                                                    \
+      test_skip(why);                                                                              \
+      return;                                                                                      \
+    }                                                                                              \
+  } while (0)
 /* At the beginning of a story that needs other nodes. */
 #define TOWN_NEEDS_NET                                                                             \
   do {                                                                                             \

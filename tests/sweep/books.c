@@ -1,37 +1,59 @@
 /* books.c - what a sweep knows of a run from outside, and holds the nodes to. */
 #include "books.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define BOOKS_HEARS 20000000u /* until all of a node knows that it stops */
 
 struct books *books_now;
 
-static void *grown(void *p, uint32_t count, uint32_t *room, size_t size)
+static void *room_for(size_t bytes)
 {
-  if (count < *room)
-    return p;
-  *room = *room ? *room * 2 : 256;
-  p = realloc(p, *room * size);
-  if (!p)
+  void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
+                 -1, 0);
+  if (p == MAP_FAILED)
     abort();
   return p;
 }
 
+/* Who has it may have been killed: then one entry is as it was, or as it is to be. */
+static void enter(struct books *b)
+{
+  if (pthread_mutex_lock(&b->lock) == EOWNERDEAD)
+    pthread_mutex_consistent(&b->lock);
+}
+
+static void leave(struct books *b)
+{
+  pthread_mutex_unlock(&b->lock);
+}
+
 void books_open(struct books *b)
 {
+  pthread_mutexattr_t shared;
   memset(b, 0, sizeof(*b));
+  b->task = room_for(BOOKS_TASKS * sizeof(*b->task));
+  b->life = room_for(BOOKS_LIVES * sizeof(*b->life));
+  b->copy = room_for(BOOKS_LIVES * sizeof(*b->copy));
+  pthread_mutexattr_init(&shared);
+  pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
+  pthread_mutexattr_setrobust(&shared, PTHREAD_MUTEX_ROBUST);
+  pthread_mutex_init(&b->lock, &shared);
+  pthread_mutexattr_destroy(&shared);
   books_now = b;
 }
 
 void books_close(struct books *b)
 {
-  free(b->task);
-  free(b->life);
-  free(b->copy);
+  munmap(b->task, BOOKS_TASKS * sizeof(*b->task));
+  munmap(b->life, BOOKS_LIVES * sizeof(*b->life));
+  munmap(b->copy, BOOKS_LIVES * sizeof(*b->copy));
+  pthread_mutex_destroy(&b->lock);
   books_now = NULL;
 }
 
@@ -50,10 +72,14 @@ void books_fail(const char *check, const char *fmt, ...)
 uint64_t books_submit(bool loose, bool many)
 {
   struct books *b = books_now;
-  b->task = grown(b->task, b->tasks, &b->task_room, sizeof(*b->task));
-  b->task[b->tasks] =
-      (struct books_task){.loose = loose, .many = many, .begun = chi_cluster_now(b->cluster)};
-  return ++b->tasks;
+  uint64_t now = chi_cluster_now(b->cluster);
+  enter(b);
+  if (b->tasks == BOOKS_TASKS)
+    abort();
+  b->task[b->tasks] = (struct books_task){.loose = loose, .many = many, .begun = now};
+  uint64_t token = ++b->tasks;
+  leave(b);
+  return token;
 }
 
 static struct books_task *task_of(uint64_t token)
@@ -67,7 +93,7 @@ static struct books_task *task_of(uint64_t token)
   return &b->task[token - 1];
 }
 
-void books_begin(uint64_t token, uint32_t container, uint32_t node)
+static void begin(uint64_t token, uint32_t container, uint32_t node)
 {
   struct books_task *t = task_of(token);
   uint64_t bit = UINT64_C(1) << container;
@@ -85,7 +111,14 @@ void books_begin(uint64_t token, uint32_t container, uint32_t node)
     books_fail("stop", "a task begins on a node that was asked to stop before it was submitted");
 }
 
-void books_end(uint64_t token, int rc)
+void books_begin(uint64_t token, uint32_t container, uint32_t node)
+{
+  enter(books_now);
+  begin(token, container, node);
+  leave(books_now);
+}
+
+static void end(uint64_t token, int rc)
 {
   struct books_task *t = task_of(token);
   if (!t)
@@ -95,10 +128,21 @@ void books_end(uint64_t token, int rc)
   t->ended = true;
   t->rc = rc;
   if (rc == CHI_OK && !t->ran)
-    books_fail("not run", "task %llu ended well, but never ran", (unsigned long long)token);
+    books_fail("not run", "task %llu%s, submitted at %llu us, ended well, but never ran",
+               (unsigned long long)token, t->many ? " for many" : "",
+               (unsigned long long)t->begun / 1000);
   if ((rc == CHI_EUNREACHABLE || rc == CHI_ENOENT) && t->ran && !t->loose && !t->many)
     books_fail("not run", "task %llu ended with %s, but ran", (unsigned long long)token,
                chi_status_name(rc));
+}
+
+void books_end(uint64_t token, int rc)
+{
+  enter(books_now);
+  end(token, rc);
+  if (rc <= 0 && rc > -BOOKS_CODES)
+    books_now->code[-rc]++;
+  leave(books_now);
 }
 
 /* ---- containers ----------------------------------------------------------------------------- */
@@ -106,14 +150,19 @@ void books_end(uint64_t token, int rc)
 uint32_t books_new_life(void)
 {
   struct books *b = books_now;
-  b->life = grown(b->life, b->lives, &b->life_room, sizeof(*b->life));
+  enter(b);
+  if (b->lives == BOOKS_LIVES)
+    abort();
   b->life[b->lives] = 0;
-  return ++b->lives;
+  uint32_t life = ++b->lives;
+  leave(b);
+  return life;
 }
 
 void books_count(uint32_t life, uint64_t value)
 {
   struct books *b = books_now;
+  enter(b);
   if (life == 0 || life > b->lives)
     books_fail("state", "a container is of the life %u, which nobody began", life);
   else if (value != b->life[life - 1] + 1)
@@ -121,14 +170,19 @@ void books_count(uint32_t life, uint64_t value)
                (unsigned long long)value, (unsigned long long)b->life[life - 1]);
   else
     b->life[life - 1] = value;
+  leave(b);
 }
 
 uint32_t books_new_copy(void)
 {
   struct books *b = books_now;
-  b->copy = grown(b->copy, b->copies, &b->copy_room, sizeof(*b->copy));
+  enter(b);
+  if (b->copies == BOOKS_LIVES)
+    abort();
   b->copy[b->copies] = 1;
-  return ++b->copies;
+  uint32_t copy = ++b->copies;
+  leave(b);
+  return copy;
 }
 
 void books_touch(uint32_t copy)
@@ -152,10 +206,14 @@ void books_end_copy(uint32_t copy)
 struct books_pool *books_new_pool(chi_pool_id id, uint32_t node, const char *name)
 {
   struct books *b = books_now;
-  if (b->pools == BOOKS_POOLS)
-    return NULL;
-  struct books_pool *p = &b->pool[b->pools++];
-  *p = (struct books_pool){.id = id, .node = node, .created = 1, .destroyed = 1};
-  snprintf(p->name, sizeof(p->name), "%s", name);
+  struct books_pool *p = NULL;
+  enter(b);
+  if (b->pools < BOOKS_POOLS)
+    p = &b->pool[b->pools++];
+  if (p) {
+    *p = (struct books_pool){.id = id, .node = node, .created = 1, .destroyed = 1};
+    snprintf(p->name, sizeof(p->name), "%s", name);
+  }
+  leave(b);
   return p;
 }

@@ -10,10 +10,14 @@
 
 #include "base.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 
 #define BOOKS_POOLS 64u
 #define BOOKS_NODES 8u
+#define BOOKS_TASKS (1u << 20) /* most of one run */
+#define BOOKS_LIVES (1u << 18)
+#define BOOKS_CODES 64
 
 struct books_task {
   uint64_t ran;   /* a bit for each container */
@@ -33,20 +37,23 @@ struct books_pool {
   bool fought;            /* others want the name, too */
 };
 
+/* In memory that processes share: nodes may be some. */
 struct books {
   chi_cluster *cluster;
+  pthread_mutex_t lock; /* of all that follows */
   bool quiet;  /* nothing goes wrong in this run: everything succeeds, and in time */
   bool loaded; /* bodies use CPU, and hold others up */
   bool gentle; /* nothing but what is to be overcome: everything succeeds */
   struct books_task *task;
-  uint32_t tasks, task_room;
+  uint32_t tasks;
   uint64_t *life; /* the counter of each life */
-  uint32_t lives, life_room;
+  uint32_t lives;
   uint8_t *copy; /* 1: it is used; 2: it has ended */
-  uint32_t copies, copy_room;
+  uint32_t copies;
   struct books_pool pool[BOOKS_POOLS];
   uint32_t pools;
   uint64_t moves;                 /* containers that have moved */
+  uint64_t code[BOOKS_CODES];     /* tasks that ended with -code */
   uint64_t stopping[BOOKS_NODES]; /* when a node was asked to stop, and runs nothing new; 0 */
 };
 

@@ -221,8 +221,8 @@ static int folk_ask_run(chi_ctx *ctx, struct folk *self, struct folk_ask *t)
   sub->task.query = (chi_query){.mode = CHI_QUERY_ID, .a = t->whom};
   sub->token = t->sub;
   rc = chi_call(ctx, sub);
-  if (chi_subtask_done(ctx, sub))
-    books_end(t->sub, sub->task.rc);
+  if (chi_subtask_done(ctx, sub)) /* or was never begun: then only the call has a code */
+    books_end(t->sub, sub->task.rc == CHI_OK ? rc : sub->task.rc);
   return leave(self, rc == CHI_OK ? CHI_OK : 1); /* this one did run */
 }
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define MS UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
@@ -103,6 +104,20 @@ void run_draw(struct run_case *c, uint64_t seed)
     draw_plan(c, &rng);
 }
 
+/* Nobody promises anything about time there, and some faults cannot be. */
+void run_make_real(struct run_case *c)
+{
+  const uint64_t cannot = UINT64_C(1) << SIM_PLAN_FULL | UINT64_C(1) << SIM_PLAN_LOSE |
+                          UINT64_C(1) << SIM_PLAN_SNAP | UINT64_C(1) << SIM_PLAN_DRIFT |
+                          UINT64_C(1) << SIM_PLAN_JUMP | UINT64_C(1) << SIM_PLAN_DISK |
+                          UINT64_C(1) << SIM_PLAN_DELAY | UINT64_C(1) << SIM_PLAN_MEMORY;
+  for (uint32_t i = c->plan.count; i-- > 0;)
+    if (cannot >> c->plan.entry[i].kind & 1)
+      sim_plan_remove(&c->plan, i);
+  c->real = true;
+  c->quiet = c->gentle = c->device = false;
+}
+
 void run_free(struct run_case *c)
 {
   sim_plan_free(&c->plan);
@@ -131,6 +146,12 @@ uint32_t run_faults(const struct sim_plan *plan)
 static bool is_slow(const struct run_case *c)
 {
   return c->gentle || c->quiet;
+}
+
+/* Bounds of time are for a machine that has nothing else to do. */
+static uint64_t within(const struct run *r, uint64_t ns)
+{
+  return r->c->real ? 5 * ns : ns;
 }
 
 static bool failed(const struct run *r)
@@ -168,13 +189,14 @@ static bool open_run(struct run *r, chi_put_fn *story, void *arg)
   const struct run_case *c = r->c;
   chi_pool_id id = FOLK_POOL;
   char spec[300];
-  snprintf(spec, sizeof(spec), "sim:nodes=%u,seed=%llu,neighborhood_size=%u,%s", c->nodes,
-           (unsigned long long)c->seed, c->neighborhood,
-           is_slow(c) ? "heartbeat_interval=2s,task_timeout=12s,wait_for_restart=12s"
-                      : "heartbeat_interval=100ms,task_timeout=2s,wait_for_restart=1s");
-  if (chi_cluster_open(spec, modules, 1, &r->cluster, &r->err) != CHI_OK)
+  snprintf(spec, sizeof(spec), "%s:nodes=%u,seed=%llu,neighborhood_size=%u,%s",
+           c->real ? "local" : "sim", c->nodes, (unsigned long long)c->seed, c->neighborhood,
+           c->real    ? "heartbeat_interval=500ms,task_timeout=4s,wait_for_restart=2s"
+           : is_slow(c) ? "heartbeat_interval=2s,task_timeout=12s,wait_for_restart=12s"
+                        : "heartbeat_interval=100ms,task_timeout=2s,wait_for_restart=1s");
+  if (chi_cluster_open(spec, modules, 1, &r->books.cluster, &r->err) != CHI_OK)
     return false;
-  r->books.cluster = r->cluster;
+  r->cluster = r->books.cluster;
   r->books.quiet = c->quiet;
   r->books.gentle = c->gentle;
   r->books.loaded = c->loaded;
@@ -206,11 +228,32 @@ static void start_actors(struct run *r, uint32_t kinds)
   }
 }
 
+static void put_text(void *arg, const char *line)
+{
+  fputs(line, arg);
+}
+
+/* Hands the plan over as text, which any world understands. */
+static int schedule_text(struct run *r)
+{
+  char *text = NULL;
+  size_t size = 0;
+  FILE *file = open_memstream(&text, &size);
+  if (!file)
+    return CHI_ENOMEM;
+  sim_plan_print(&r->c->plan, put_text, file);
+  fclose(file);
+  int rc = chi_cluster_plan(r->cluster, text, &r->err);
+  free(text);
+  return rc;
+}
+
 static void storm(struct run *r)
 {
   uint64_t now = chi_cluster_now(r->cluster), begins = SECOND + STORM_BEGINS - 200 * MS;
-  if (sim_cluster_schedule(r->cluster, &r->c->plan) != CHI_OK)
-    books_fail("opening", "no memory for the plan");
+  int rc = r->c->real ? schedule_text(r) : sim_cluster_schedule(r->cluster, &r->c->plan);
+  if (rc != CHI_OK)
+    books_fail("opening", "the plan: %s %s", chi_status_name(rc), r->err.text);
   if (now < begins)
     chi_cluster_run_for(r->cluster, begins - now);
   start_actors(r, r->c->kinds);
@@ -383,7 +426,7 @@ static void compare_news(struct run *r, const struct folk_news *before,
 static void look_for_dead(struct run *r, uint32_t who)
 {
   const struct sim_check *check = sim_cluster_check(r->cluster);
-  for (uint32_t i = 0; i < r->c->nodes; i++)
+  for (uint32_t i = 0; check && i < r->c->nodes; i++)
     if (i != who && check->node[i].state && check->node[i].state[who] != STATE_DEAD)
       books_fail("news", "node %u does not take node %u, which is no more, for dead", i, who);
 }
@@ -400,7 +443,7 @@ static void roll_without(struct run *r, uint32_t who, const struct folk_news *ne
     there += i != who && news[i].task.rc == CHI_OK && news[i].node != who;
   if (rc == CHI_OK && there < r->c->nodes - 1)
     books_fail("news", "a call to all succeeds without node %u", who);
-  if (chi_cluster_now(r->cluster) - began > (is_slow(r->c) ? 30 : 6) * SECOND)
+  if (chi_cluster_now(r->cluster) - began > within(r, (is_slow(r->c) ? 30 : 6) * SECOND))
     books_fail("news", "a call to all takes long without node %u", who);
 }
 
@@ -410,7 +453,7 @@ static void coda(struct run *r)
   uint32_t who = (uint32_t)rng_below(&r->rng, r->c->nodes);
   look_at_news(r, before, who);
   chi_cluster_fault(r->cluster, CHI_FAULT_CRASH, who, 0, 0);
-  chi_cluster_run_for(r->cluster, (is_slow(r->c) ? 90 : 6) * SECOND);
+  chi_cluster_run_for(r->cluster, (is_slow(r->c) ? 90 : r->c->real ? 15 : 6) * SECOND);
   if (failed(r))
     return;
   look_for_dead(r, who);
@@ -431,10 +474,11 @@ static void leave(struct run *r)
   uint32_t who = (uint32_t)rng_below(&r->rng, r->c->nodes);
   start_actors(r, 1u << ACTOR_CALLS | 1u << ACTOR_GATHERS | 1u << ACTOR_CHANGES);
   chi_cluster_run_for(r->cluster, 30 * MS + rng_below(&r->rng, 100 * MS));
-  r->books.stopping[who] = chi_cluster_now(r->cluster);
+  uint64_t began = chi_cluster_now(r->cluster);
+  r->books.stopping[who] = r->c->real ? 0 : began;
   if (chi_cluster_stop(r->cluster, who, 200) == CHI_EBUSY)
     books_fail("stop", "a node does not stop under load");
-  if (chi_cluster_now(r->cluster) - r->books.stopping[who] > 2 * SECOND)
+  if (chi_cluster_now(r->cluster) - began > within(r, 2 * SECOND))
     books_fail("stop", "a node does not stop in time");
   r->books.stopping[who] = 0;
   calm_down(r);
@@ -460,18 +504,20 @@ static void take_result(struct run *r, struct run_result *out)
   out->hash = chi_cluster_hash(r->cluster);
   for (int i = 0; i < CHI_FAULT_KINDS; i++)
     out->fault[i] = chi_cluster_fault_count(r->cluster, i);
-  memcpy(out->net, check->net, sizeof(out->net));
-  memcpy(out->code, check->code, sizeof(out->code));
-  out->submitted = check->submitted;
+  out->submitted = check ? check->submitted : r->books.tasks;
+  if (check)
+    memcpy(out->net, check->net, sizeof(out->net));
+  for (int i = 0; i < SIM_CHECK_CODES; i++)
+    out->code[i] = check ? check->code[i] : i < BOOKS_CODES ? r->books.code[i] : 0;
   out->moves = r->books.moves;
   out->pools = r->books.pools;
 }
 
 void run_do(const struct run_case *c, struct run_result *out, chi_put_fn *story, void *arg)
 {
-  static struct run run;
-  struct run *r = &run;
-  memset(r, 0, sizeof(*r));
+  struct run *r = mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (r == MAP_FAILED)
+    abort();
   memset(out, 0, sizeof(*out));
   r->c = c;
   rng_seed(&r->rng, c->seed, 13, 14);
@@ -493,5 +539,6 @@ void run_do(const struct run_case *c, struct run_result *out, chi_put_fn *story,
     shadow_close(r->shadow);
   chi_cluster_close(r->cluster);
   books_close(&r->books);
+  munmap(r, sizeof(*r));
   out->ended = true;
 }

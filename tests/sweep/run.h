@@ -12,6 +12,7 @@ struct run_case {
   uint32_t nodes, neighborhood, acts;
   uint32_t kinds; /* of clients: bits 1 << enum actor_kind */
   bool quiet, gentle, loaded, device, coda, leave;
+  bool real; /* on processes of this machine */
   struct sim_plan plan;
 };
 
@@ -24,6 +25,8 @@ struct run_result {
 };
 
 void run_draw(struct run_case *c, uint64_t seed);
+/* For processes of this machine. */
+void run_make_real(struct run_case *c);
 void run_free(struct run_case *c);
 /* story: where its lines go; may be NULL. */
 void run_do(const struct run_case *c, struct run_result *r, chi_put_fn *story, void *arg);

@@ -1,11 +1,12 @@
 /* sweep.c - runs whole clusters under faults drawn from one seed after the other.
  *
- * usage: sweep [--from N] [--seeds N] [--seconds N] [--jobs N] [--counts] [--shrink N]
- *        sweep --story N
+ * usage: sweep [--from N] [--seeds N] [--seconds N] [--jobs N] [--counts] [--shrink N] [--real]
+ *        sweep [--real] --story N
  *
  * Ends at the first seed whose run fails, with status 1: the line says which check failed, and with
  * --shrink the smallest run that was found within N seconds follows. With --counts, what happened
- * is counted, and something that never did fails the sweep. */
+ * is counted, and something that never did fails the sweep. With --real nodes are processes: only
+ * some faults are for them, time is real, and a seed says what happens, not what comes of it. */
 #include "shrink.h"
 
 #include <errno.h>
@@ -21,7 +22,7 @@
 
 struct options {
   uint64_t from, seeds, seconds, jobs, shrink, story;
-  bool counts;
+  bool counts, real;
 };
 
 struct job {
@@ -54,6 +55,8 @@ static double now(void)
 static void begin(struct sweep *s, struct job *j)
 {
   run_draw(&j->c, s->next++);
+  if (s->o.real)
+    run_make_real(&j->c);
   j->child = shrink_start(&j->c, j->result, fileno(j->log));
   s->busy++;
 }
@@ -131,12 +134,12 @@ static const int codes[] = {CHI_OK,         CHI_EUNREACHABLE, CHI_EUNKNOWN,
                             CHI_ECANCELLED, CHI_ETIMEOUT,     CHI_ESHUTDOWN};
 
 /* Returns how many never happened. */
-static uint32_t say_counts(const struct run_result *r)
+static uint32_t say_counts(const struct run_result *r, bool real)
 {
   uint32_t zeros = 0;
   printf("faults:");
   for (int i = 0; i < CHI_FAULT_KINDS; i++) {
-    bool drawn = i != CHI_FAULT_HEAL && i != CHI_FAULT_SPLIT;
+    bool drawn = !real && i != CHI_FAULT_HEAL && i != CHI_FAULT_SPLIT;
     printf(" %s %llu", chi_fault_name(i), (unsigned long long)r->fault[i]);
     zeros += drawn && r->fault[i] == 0;
   }
@@ -144,14 +147,14 @@ static uint32_t say_counts(const struct run_result *r)
   for (size_t i = 0; i < CHI_COUNT(net_words); i++) {
     printf(" %s %llu%s", net_words[i], (unsigned long long)r->net[i],
            i + 1 < CHI_COUNT(net_words) ? "," : "");
-    zeros += r->net[i] == 0;
+    zeros += !real && r->net[i] == 0;
   }
   printf("\ntasks of clients: %llu", (unsigned long long)r->submitted);
   for (int i = 0; i < SIM_CHECK_CODES - 1; i++)
     if (r->code[i])
       printf(", %s %llu", chi_status_name(-i), (unsigned long long)r->code[i]);
   for (size_t i = 0; i < CHI_COUNT(codes); i++)
-    zeros += r->code[-codes[i]] == 0;
+    zeros += r->code[-codes[i]] == 0 && (!real || codes[i] == CHI_OK);
   printf("\nmoves %llu, pools %llu\n", (unsigned long long)r->moves, (unsigned long long)r->pools);
   return zeros + (r->moves == 0) + (r->pools == 0);
 }
@@ -200,11 +203,13 @@ static void tell(void *arg, const char *text)
   fputs(text, arg);
 }
 
-static int story(uint64_t seed)
+static int story(uint64_t seed, bool real)
 {
   struct run_case c;
   struct run_result r;
   run_draw(&c, seed);
+  if (real)
+    run_make_real(&c);
   say_case(&c);
   sim_plan_print(&c.plan, put_line, NULL);
   run_do(&c, &r, tell, stdout);
@@ -224,8 +229,8 @@ static bool read_options(struct options *o, int argc, char **argv)
                {"--jobs", &o->jobs}, {"--shrink", &o->shrink}, {"--story", &o->story}};
   for (int i = 1; i < argc; i++) {
     size_t k = 0;
-    if (strcmp(argv[i], "--counts") == 0) {
-      o->counts = true;
+    if (strcmp(argv[i], "--counts") == 0 || strcmp(argv[i], "--real") == 0) {
+      *(argv[i][2] == 'c' ? &o->counts : &o->real) = true;
       continue;
     }
     while (k < CHI_COUNT(table) && strcmp(argv[i], table[k].name) != 0)
@@ -244,18 +249,18 @@ int main(int argc, char **argv)
   s.o = (struct options){.from = 1, .seeds = UINT64_MAX / 2, .seconds = 60, .jobs = 2};
   if (!read_options(&s.o, argc, argv)) {
     fprintf(stderr, "usage: sweep [--from N] [--seeds N] [--seconds N] [--jobs N] [--counts] "
-                    "[--shrink SECONDS] | --story SEED\n");
+                    "[--shrink SECONDS] [--real] | [--real] --story SEED\n");
     return 2;
   }
   if (s.o.story)
-    return story(s.o.story);
+    return story(s.o.story, s.o.real);
   s.began = now();
   s.next = s.o.from;
   sweep_all(&s);
   if (s.failed.check[0])
     say_failure(&s);
   if (s.o.counts)
-    zeros = say_counts(&s.sum);
+    zeros = say_counts(&s.sum, s.o.real);
   double took = now() - s.began;
   printf("%llu seeds, %llu events, %llu virtual seconds, %.1f s: %.0f seeds/s, %.0f events/s\n",
          (unsigned long long)s.done, (unsigned long long)s.sum.events,
