@@ -1,6 +1,7 @@
 /* sim_check.h - what must hold in every simulation of a cluster, checked as things happen.
  *
- *   P1           what a client submits completes once, and by the time all is settled it has
+ *   P1           what a client submits completes once, and by the time all is settled it has; no
+ *                worker sleeps while there is work for it (seen by sim_host)
  *   P2           a method's body begins at most once for each key of a task
  *   membership   when all is settled, every node takes every other for alive, in its present life
  *   pools        and all have the same table of pools

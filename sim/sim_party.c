@@ -111,7 +111,8 @@ static void sim_party_former_free(struct sim_party *party, struct sim_party_bloc
   while (at < block->size && bytes[at] == SIM_PARTY_OLD)
     at++;
   if (at < block->size)
-    sim_world_fail(party->world, party->node, "memory that was given back was written to");
+    sim_world_fail(party->world, party->node, SIM_WORLD_LEAK,
+                   "memory that was given back was written to");
   sim_party_block_free(block);
 }
 
@@ -353,6 +354,12 @@ CHI_PRIVATE bool sim_party_bell_wait(struct sim_party *party, env_bell handle, u
   return rung;
 }
 
+CHI_PRIVATE bool sim_party_bell_sleeps(const struct sim_party *party, env_bell handle)
+{
+  const struct sim_party_bell *bell = sim_party_table_get(&party->bells, handle);
+  return bell && bell->sleeper && !bell->rung;
+}
+
 /* ---- the whole ---------------------------------------------------------------------------- */
 
 CHI_PRIVATE uint64_t sim_party_now(const struct sim_party *party)
@@ -427,7 +434,7 @@ CHI_PRIVATE void sim_party_check(struct sim_party *party, const char *when)
               {"links", sim_party_table_used(&party->links)}};
   for (size_t i = 0; i < CHI_COUNT(held); i++)
     if (held[i].count)
-      sim_world_fail(party->world, party->node,
+      sim_world_fail(party->world, party->node, SIM_WORLD_LEAK,
                      "leak %s, node %u: %llu %s (%llu bytes of memory in all)", when, party->node,
                      (unsigned long long)held[i].count, held[i].what,
                      (unsigned long long)party->block_bytes);

@@ -84,5 +84,7 @@ CHI_PRIVATE void sim_party_bell_drop(struct sim_party_bell *bell);
 /* Of the running thread of the party: parks until the bell is rung, until then, or until somebody
  * wakes the thread. True: it was rung; the ring is consumed. */
 CHI_PRIVATE bool sim_party_bell_wait(struct sim_party *party, env_bell handle, uint64_t until);
+/* Whether somebody sleeps there, and it has not been rung. */
+CHI_PRIVATE bool sim_party_bell_sleeps(const struct sim_party *party, env_bell handle);
 
 #endif

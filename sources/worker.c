@@ -876,13 +876,23 @@ bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *dead
 
 /* ---- sleep */
 
-bool worker_has_work(const struct worker *w)
+bool worker_is_asked(const struct worker *w)
 {
   if (!inbox_empty(&w->inbox) || !ring_empty(&w->urgent) || w->ready.head ||
       mark_get(&w->crew->cancel_epoch) != w->cancel_seen)
     return true;
   bool full = w->spares == 0 && w->fibers > WORKER_FIBERS;
   if (!full && !ring_empty(&w->queue))
+    return true;
+  for (uint32_t i = 0; i < w->lane_count; i++)
+    if (lane_ready(&w->lane[i]->in) && mark_get(&w->lane[i]->home) == w->index)
+      return true;
+  return false;
+}
+
+bool worker_has_work(const struct worker *w)
+{
+  if (worker_is_asked(w))
     return true;
   for (uint32_t i = 0; i < w->lane_count; i++)
     if (lane_ready(&w->lane[i]->in) || mark_get(&w->lane[i]->closed) ||

@@ -132,6 +132,8 @@ CHI_PRIVATE void worker_close(struct worker *w);
 /* See runtime.h. */
 CHI_PRIVATE bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *deadline);
 CHI_PRIVATE bool worker_has_work(const struct worker *w);
+/* Whether somebody waits for it: such work is never left to be found when it next wakes up. */
+CHI_PRIVATE bool worker_is_asked(const struct worker *w);
 CHI_PRIVATE bool worker_may_sleep(struct worker *w);
 CHI_PRIVATE void worker_awake(struct worker *w);
 
