@@ -190,6 +190,7 @@ static void admin_unpark(struct admin_host *host, struct pool *p)
     ring_push(&network->queue, n);
     n = next;
   }
+  worker_unpark(network, p, p->state == POOL_READY ? CHI_OK : CHI_ENOENT);
   host->changed(host->arg);
 }
 

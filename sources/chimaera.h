@@ -478,6 +478,8 @@ int chi_sleep(chi_ctx *ctx, uint64_t ns); /* blocks */
 
 /* Subtasks. A new one is zeroed, private memory of the parent, with the method set. After submit it
  * belongs to the runtime until wait returns something else than CHI_ETIMEOUT of the wait itself.
+ * One for a pool in creation begins when that is ready (CHI_ENOENT if it fails); CHI_EDEADLOCK: it
+ * is the pool's own create that would wait for it. With CHI_TASK_FORGET it may be submitted there.
  * Those still running when the method returns are waited for; all are freed at its end. */
 void *chi_subtask_new(chi_ctx *ctx, const chi_type *type); /* NULL: no memory */
 int chi_subtask_submit(chi_ctx *ctx, void *task);

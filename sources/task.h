@@ -31,14 +31,16 @@ enum node_kind {
   NODE_TABLE_SEEN, /* pool_notice: the worker uses it */
   NODE_LANE,       /* queue_lane: to be served by this worker */
   NODE_CALL,       /* chi_ctx of the node's own: completed, to the network worker */
-  NODE_REMOTE      /* chi_ctx: a task for containers of other nodes, to the network worker */
+  NODE_REMOTE,     /* chi_ctx: a task for containers of other nodes, to the network worker */
+  NODE_EARLY       /* chi_ctx: a subtask whose pool is in creation, to the network worker */
 };
 
 enum task_state {
   TASK_QUEUED,   /* accepted, waiting to be started */
   TASK_RUNNING,  /* its body is on a worker */
   TASK_BLOCKED,  /* its body waits on a fiber of its own */
-  TASK_RESTING   /* periodic, between runs */
+  TASK_RESTING,  /* periodic, between runs */
+  TASK_PARKED    /* a subtask, until its pool is ready: on the network worker */
 };
 
 enum task_wait {
@@ -88,6 +90,7 @@ struct chi_ctx {
   bool brief;        /* so brief that the network worker runs it itself */
   bool shielded;     /* is not cancelled */
   bool resolved;     /* container and method are set: no look-up at submission */
+  bool early;        /* a subtask whose pool was in creation when it was submitted */
   chi_ctx *parent, *child;    /* subtasks, newest first: parent's worker only */
   const chi_ctx *awaited;     /* the subtask waited for; NULL: all */
   const struct pool_map *map; /* NODE_REMOTE: of its pool; the containers it is for, see first */
