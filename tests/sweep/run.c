@@ -51,6 +51,10 @@ static void draw_gentle(struct sim_plan_limits *limits, struct rng *rng)
   for (int i = 0; i < 3; i++)
     limits->kinds |= UINT64_C(1) << kinds[rng_below(rng, CHI_COUNT(kinds))];
   limits->per_kind = 3 + (uint32_t)rng_below(rng, 10);
+  if (rng_below(rng, 2)) { /* so many losses that they hit each other's repairs */
+    limits->kinds = 1u << SIM_PLAN_DROP | 1u << SIM_PLAN_SNAP | 1u << SIM_PLAN_LOSE;
+    limits->per_kind = 48;
+  }
   limits->outage_ns = 700 * MS;
   limits->swarm = false;
 }
