@@ -155,6 +155,15 @@ void *chi_subtask_new(chi_ctx *ctx, const chi_type *type)
   return sub->task;
 }
 
+void *chi_subtask_new_failures(chi_ctx *ctx, const chi_type *type)
+{
+  const chi_type with = task_with_failures(type);
+  chi_task *t = chi_subtask_new(ctx, &with);
+  if (t)
+    t->flags = CHI_TASK_FAILURES;
+  return t;
+}
+
 void ctx_aim(void *subtask, struct container *container, struct method *method, bool slow)
 {
   chi_ctx *sub = task_record(subtask);
@@ -204,7 +213,7 @@ static int ctx_resolve(chi_ctx *ctx, chi_ctx *sub)
   struct method *m = module_method(entry->pool->module, t->method);
   if (!m)
     return CHI_ENOMETHOD;
-  if (TASK_RECORD + m->plan.type->size > sub->size ||
+  if (TASK_RECORD + task_room(m->plan.type, t->flags) > sub->size ||
       ((t->flags & CHI_TASK_PERIODIC) && t->period_us == 0))
     return CHI_EINVAL;
   struct route route;

@@ -180,6 +180,8 @@ CHI_INLINE void task_copy_out(const struct task_plan *plan, const chi_task *copy
 /* What log lines call a task: "task=ID", or "task=NODE/BOOT/SEQUENCE/CONTAINER" of one that is
  * known to several nodes, to all of them alike. Returns buf. */
 CHI_PRIVATE const char *task_label(const chi_ctx *ctx, char *buf, size_t size);
+/* The type with that room. */
+CHI_PRIVATE chi_type task_with_failures(const chi_type *type);
 
 /* A hash of the OUT fields of a copy: of values, not of what lies between them. Of a buffer it is
  * the size. */
@@ -196,6 +198,18 @@ CHI_INLINE void task_zero(chi_ctx *ctx)
   for (; end - at > 64; at += 64)
     memset(at, 0, 64);
   memset(end - 64, 0, 64);
+}
+
+/* Where the list of failures lies behind a task that has room for one: bytes from its beginning. */
+CHI_INLINE uint32_t task_failures_at(const chi_type *type)
+{
+  return (type->size + 7) / 8 * 8;
+}
+
+/* Bytes of a task with these flags. */
+CHI_INLINE uint64_t task_room(const chi_type *type, uint32_t flags)
+{
+  return flags & CHI_TASK_FAILURES ? task_failures_at(type) + sizeof(chi_failures) : type->size;
 }
 
 /* A record is followed by its private copy. */
