@@ -44,7 +44,8 @@ struct sim_party {
   struct rng random, timing;
   struct sim_party_block *blocks; /* private memory, newest first */
   struct sim_party_block *former[SIM_PARTY_FORMER]; /* given back last, and not to be touched */
-  uint32_t former_next;
+  uint32_t former_next, former_count; /* where the next one goes; how many there are */
+  uint64_t former_bytes;
   uint64_t block_count, block_bytes;
   struct sim_party_table stacks, segments, bells, links;
 };
