@@ -87,7 +87,7 @@ struct env_io {
 
 enum env_trace {
   ENV_TRACE_DISPATCH, /* a worker took a task: a worker, b task id, c pool << 16 | method */
-  ENV_TRACE_BEGIN,    /* its body begins: a worker, b task id */
+  ENV_TRACE_BEGIN,    /* its body begins: a worker, b task id, c pool << 16 | method */
   ENV_TRACE_BLOCK,    /* it blocks: a worker, b task id */
   ENV_TRACE_RESUME,   /* it goes on: a worker, b task id */
   ENV_TRACE_COMPLETE, /* a worker, b task id, c rc */

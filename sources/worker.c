@@ -22,7 +22,8 @@ CHI_APART static void worker_trace_cost(const struct worker *w, const chi_ctx *c
 
 CHI_APART static void worker_trace_begin(const struct worker *w, const chi_ctx *ctx)
 {
-  worker_trace(w, ENV_TRACE_BEGIN, ctx, ctx->task->method);
+  worker_trace(w, ENV_TRACE_BEGIN, ctx,
+               (uint64_t)ctx->container->pool->id.major << 16 | ctx->task->method);
   /* The body of a periodic one begins again and again, as it should. */
   if (ctx->key_seq != 0 && !(ctx->task->flags & CHI_TASK_PERIODIC))
     w->crew->env->trace(w->crew->env, ENV_TRACE_KEY,
