@@ -852,7 +852,8 @@ TEST(sim_trace_reads_as_a_story)
   struct sim_trace_event events[5] = {{0}};
   struct sim_trace trace = {.put = append, .arg = text, .sink = collect, .sink_arg = events};
   const uint64_t task = UINT64_C(4) << 32 | 17;
-  const uint64_t begin[3] = {2, task, 700 << 16 | 12}, done[3] = {2, task, (uint64_t)(int64_t)CHI_EIO};
+  const uint64_t begin[3] = {2, task, 700 << 16 | 12};
+  const uint64_t done[3] = {2, task, (uint64_t)(int64_t)CHI_EIO};
   const uint64_t pool[3] = {UINT64_C(300) << 32 | 1, 2, 5}, io[3] = {1, ENV_IO_WRITE, 4096};
   const uint64_t silent[3] = {1, 2, 3};
   tell(&trace, 1000000001, 3, ENV_TRACE_BEGIN, begin, NULL);
