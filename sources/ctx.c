@@ -85,6 +85,13 @@ void chi_free(chi_ctx *ctx, void *p, size_t size)
   alloc_put(ctx->worker->crew->alloc, p, size ? size : 1);
 }
 
+void ctx_trace(chi_ctx *ctx, int what, uint64_t a, uint64_t b, uint64_t c)
+{
+  struct env *env = ctx->worker->crew->env;
+  if (env->trace)
+    env->trace(env, what, a, b, c);
+}
+
 int ctx_data_take(chi_ctx *ctx, uint64_t size, uint64_t *left)
 {
   struct worker_crew *crew = ctx->worker->crew;
