@@ -705,6 +705,8 @@ static int admin_finish_shared(chi_ctx *ctx, struct admin_host *host,
   if (verdict != ADMIN_TAKEN)
     return admin_give_way(ctx, host, what, version, verdict, err);
   const struct accord_entry *e = accord_find(host->accord, what->id);
+  if (rc == CHI_OK && e && e->state == ACCORD_LOST)
+    return admin_give_way(ctx, host, what, version, ADMIN_BEATEN, err);
   if (!e || e->state != ACCORD_CREATING || e->version.counter != version.counter ||
       e->version.node != version.node || e->version.boot != version.boot)
     return rc; /* somebody else has decided since */
