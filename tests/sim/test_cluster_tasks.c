@@ -106,6 +106,15 @@ static void lists(chi_cluster *cluster, chi_client *client, void *arg)
   code->task.query = (chi_query){.mode = CHI_QUERY_RANGE, .a = 0, .b = 3};
   CHECK_INT(chi_run(queue, code), CHI_OK);
   CHECK(f->asked == 3 && f->failed == 0 && f->listed == 0);
+  code->task.query = (chi_query){.mode = CHI_QUERY_DYNAMIC}; /* the last one, as is scheduled */
+  code->container = 4;
+  code->code = 42;
+  CHECK_INT(chi_run(queue, code), 42);
+  CHECK(f->asked == 1 && f->failed == 1 && f->item[0].container == 4 && f->item[0].rc == 42);
+  code->task.query = (chi_query){.mode = CHI_QUERY_BROADCAST};
+  code->task.flags |= CHI_TASK_FORCE_NET;
+  CHECK_INT(chi_run(queue, code), CHI_EUNREACHABLE);
+  CHECK(f->asked == 5 && f->failed == 2);
   chi_task_free(queue, code);
   code = CHI_NEW(queue, town_code);
   CHECK(chi_failures_of(&town_code_type, code) == NULL);
