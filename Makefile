@@ -255,7 +255,7 @@ bench:
 # All pairs of faults of the small run: a quarter of an hour or so.
 corner:
 	@$(MAKE) -s --no-print-directory tests
-	@CORNER_STRIDE=1 $(BUILD)/test-sim corner_of
+	@CORNER_STRIDE=1 CORNER_PROGRESS=1 $(BUILD)/test-sim corner_of
 
 # Writes the figures and plots of docs/scale.md, which are committed.
 scale: $(BUILD)/scale

@@ -617,6 +617,11 @@ CHI_PRIVATE const char *sim_failure(const struct sim *sim)
   return sim->world.failure[0] ? sim->world.failure : NULL;
 }
 
+CHI_PRIVATE const char *sim_failed_check(const struct sim *sim)
+{
+  return sim->world.failed == SIM_WORLD_LEAK ? "leak" : "P1";
+}
+
 CHI_PRIVATE void sim_transcript(struct sim *sim, chi_put_fn *put, void *arg)
 {
   sim->world.trace.put = put;

@@ -29,6 +29,8 @@ CHI_PRIVATE CHI_UNUSED uint64_t sim_hash(const struct sim *sim);
 CHI_PRIVATE CHI_UNUSED uint64_t sim_events(const struct sim *sim);
 /* The first thing that must not happen, in words: a leak, memory of nobody; NULL: nothing. */
 CHI_PRIVATE CHI_UNUSED const char *sim_failure(const struct sim *sim);
+/* The name of the check that it belongs to. */
+CHI_PRIVATE const char *sim_failed_check(const struct sim *sim);
 /* From now on put receives a line for each event that is worth reading; NULL: nobody does. */
 CHI_PRIVATE CHI_UNUSED void sim_transcript(struct sim *sim, chi_put_fn *put, void *arg);
 /* From now on sink receives every event, before anything else happens; NULL: nobody does. It may

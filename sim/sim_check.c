@@ -160,6 +160,13 @@ static void sim_check_on_client(struct sim_check *c, const struct sim_trace_even
     sim_check_forget(&c->open, (uint32_t)e->a + 1);
 }
 
+static void sim_check_on_device(struct sim_check *c, const struct sim_trace_event *e)
+{
+  char why[sizeof(c->why)];
+  if (!sim_device_event(&c->devices, e, sim_node_disk(c->sim, e->node), why, sizeof(why)))
+    sim_check_fail(c, "P5", "%s", why);
+}
+
 CHI_PRIVATE void sim_check_event(void *arg, const struct sim_trace_event *e)
 {
   struct sim_check *c = arg;
@@ -182,6 +189,8 @@ CHI_PRIVATE void sim_check_event(void *arg, const struct sim_trace_event *e)
     sim_check_on_node(c, e);
   else if (e->kind == SIM_TRACE_CLIENT)
     sim_check_on_client(c, e);
+  else if (e->kind == ENV_TRACE_DEVICE && ours)
+    sim_check_on_device(c, e);
   if (c->sink)
     c->sink(c->sink_arg, e);
 }
@@ -205,6 +214,7 @@ CHI_PRIVATE void sim_check_close(struct sim_check *c)
   free(c->keys.key);
   free(c->open.key);
   free(c->client);
+  sim_device_free(&c->devices);
 }
 
 CHI_PRIVATE void sim_check_listen(struct sim_check *c, sim_trace_sink *sink, void *arg)

@@ -1,7 +1,9 @@
 /* sim_check.h - what must hold in every simulation of a cluster, checked as things happen.
  *
- *   P1           what a client submits completes once, and by the time all is settled it has
+ *   P1           what a client submits completes once, and by the time all is settled it has; no
+ *                worker sleeps while there is work for it (seen by sim_host)
  *   P2           a method's body begins at most once for each key of a task
+ *   P5           what a device on a file has acknowledged is there: see sim_device.h
  *   membership   when all is settled, every node takes every other for alive, in its present life
  *   pools        and all have the same table of pools
  *   open         and no node has a task that nobody waits for
@@ -14,6 +16,7 @@
 
 #include "base.h"
 #include "sim.h"
+#include "sim_device.h"
 
 #define SIM_CHECK_CODES 64 /* completions are counted by -rc, those of a method's own as 63 */
 #define SIM_CHECK_NET 32   /* and what happened to tasks between nodes by enum net_trace */
@@ -43,6 +46,7 @@ struct sim_check {
   void *sink_arg;
   uint32_t nodes;
   struct sim_check_node *node;
+  struct sim_device *devices;
   struct sim_check_set keys, open; /* bodies begun; tasks of clients under way */
   uint32_t thread;                 /* that runs */
   uint32_t *client, threads;       /* by thread: client number + 1 */

@@ -61,9 +61,9 @@ static void sim_cluster_apply(struct sim_cluster *s)
 /* After each event: the built-in checks, then those of the user. */
 static bool sim_cluster_holds(struct sim_cluster *s)
 {
-  const char *leak = sim_failure(s->sim);
-  if (leak)
-    chi_cluster_fail(&s->base, "leak", "%s", leak);
+  const char *failure = sim_failure(s->sim);
+  if (failure)
+    chi_cluster_fail(&s->base, sim_failed_check(s->sim), "%s", failure);
   if (s->check.failed)
     chi_cluster_fail(&s->base, s->check.failed, "%s", s->check.why);
   s->check.failed = NULL; /* if it doesn't count, others go on */

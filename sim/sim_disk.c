@@ -1,5 +1,6 @@
 /* sim_disk.c - a disk in memory: what programs see, what is safe, and what a crash leaves. */
 #include "sim_disk.h"
+#include "hash.h"
 #include "rng.h"
 
 #include <stdlib.h>
@@ -695,6 +696,18 @@ CHI_PRIVATE const char *sim_disk_path(const struct sim_disk *d, int64_t handle)
   while (name && name->file != d->handles[handle].file)
     name = name->next;
   return name ? name->path : NULL;
+}
+
+CHI_PRIVATE bool sim_disk_is_safe(const struct sim_disk *d, uint64_t path, uint64_t mark)
+{
+  const uint64_t bits = UINT64_MAX >> ENV_DEVICE_BITS;
+  for (const struct sim_disk_name *name = d->now; name; name = name->next) {
+    if ((hash_bytes(name->path, strlen(name->path), 0) & bits) != path || !name->file)
+      continue;
+    if (name->file->changes && name->file->changes->number <= mark)
+      return false;
+  }
+  return true;
 }
 
 CHI_PRIVATE uint32_t sim_disk_open_count(const struct sim_disk *d)

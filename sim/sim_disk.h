@@ -47,6 +47,10 @@ CHI_PRIVATE const char *sim_disk_path(const struct sim_disk *d, int64_t handle);
 /* Number of open files. */
 CHI_PRIVATE uint32_t sim_disk_open_count(const struct sim_disk *d);
 
+/* Whether nothing that was done up to the mark to the file whose path has that hash, as far as
+ * ENV_TRACE_DEVICE tells it, is still to be lost in a crash. */
+CHI_PRIVATE bool sim_disk_is_safe(const struct sim_disk *d, uint64_t path, uint64_t mark);
+
 /* For tests. Reads as a program would: bytes, or CHI_ENOENT. */
 CHI_PRIVATE CHI_UNUSED int64_t sim_disk_peek(const struct sim_disk *d, const char *path, void *buf,
                                              uint64_t size, uint64_t offset);

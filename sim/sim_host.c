@@ -204,6 +204,17 @@ static void sim_host_rest(struct sim_host_worker *worker, uint64_t deadline)
   runtime_awake(host->runtime, worker->index);
 }
 
+/* Whoever sleeps while there is work for it has been forgotten, unless its bell is rung. */
+static void sim_host_look_for_forgotten(struct sim_host *host)
+{
+  for (uint32_t i = 0; i < host->worker_count; i++)
+    if (sim_party_bell_sleeps(&host->party, runtime_worker_bell(host->runtime, i)) &&
+        runtime_is_asked(host->runtime, i))
+      sim_world_fail(host->world, host->number, SIM_WORLD_FORGOTTEN,
+                     "worker %u of node %u sleeps, though there is work for it, and nobody rings",
+                     i, host->number);
+}
+
 /* The CPU time that messages took since the last step, and the tasks of that one. */
 static uint64_t sim_host_owed(struct sim_host_worker *worker)
 {
@@ -239,6 +250,7 @@ static void sim_host_work(void *arg)
       sim_host_upcalls(host);
     sim_host_spend(host, host->world->profile.step, sim_host_owed(worker));
     more = sim_host_step(worker, &deadline);
+    sim_host_look_for_forgotten(host);
     if (sim_host_is_network(worker) && runtime_state(host->runtime) == RUNTIME_STOPPED)
       host->ended = *host->some_ended = true;
     else if (!more)
@@ -325,15 +337,18 @@ CHI_PRIVATE void sim_host_finish(struct sim_host *host)
   uint32_t files = sim_disk_open_count(host->disk);
   sim_host_tell(host, SIM_TRACE_NODE_STOPS);
   if (host->io.flight)
-    sim_world_fail(host->world, host->number, "a stopped node still has file operations");
+    sim_world_fail(host->world, host->number, SIM_WORLD_LEAK,
+                   "a stopped node still has file operations");
   sim_host_dismiss(host);
   runtime_close(host->runtime);
   sim_link_close_unheard(&host->port);
   sim_party_check(&host->party, "of a stopped node");
   if (files)
-    sim_world_fail(host->world, host->number, "leak of a stopped node: %u open files", files);
+    sim_world_fail(host->world, host->number, SIM_WORLD_LEAK,
+                   "leak of a stopped node: %u open files", files);
   if (host->net->open)
-    sim_world_fail(host->world, host->number, "a stopped node is still in the network");
+    sim_world_fail(host->world, host->number, SIM_WORLD_LEAK,
+                   "a stopped node is still in the network");
   sim_host_clear(host, SIM_DISK_KEEP, false);
 }
 

@@ -6,6 +6,7 @@
 
 #define SIM_PARTY_NEW 0xa5
 #define SIM_PARTY_OLD 0x5a
+#define SIM_PARTY_FORMER_BYTES 32768u /* at most, of a party, that nobody may touch */
 #define SIM_PARTY_LARGE 16384u /* blocks from this on have pages of their own */
 #define SIM_PARTY_MARKED 2048u /* bytes of such a block that are filled with the above */
 #if defined(__SANITIZE_ADDRESS__)
@@ -93,7 +94,7 @@ static void sim_party_block_free(struct sim_party_block *block)
 {
   size_t size = sizeof(*block) + block->size;
   if (block->size < SIM_PARTY_LARGE) {
-    memset(block, SIM_PARTY_OLD, size);
+    block->party = NULL; /* so that it isn't given back again */
     free(block);
   } else {
     munmap(block, size);
@@ -101,39 +102,39 @@ static void sim_party_block_free(struct sim_party_block *block)
 }
 
 /* Nobody may write to what was given back: it is kept for a while, and looked at. */
-static void sim_party_former_free(struct sim_party *party, struct sim_party_block *block)
+static void sim_party_former_free(struct sim_party *party)
 {
-  const unsigned char *bytes;
-  size_t at = 0;
-  if (!block)
-    return;
-  bytes = (const unsigned char *)(block + 1);
-  while (at < block->size && bytes[at] == SIM_PARTY_OLD)
-    at++;
-  if (at < block->size)
-    sim_world_fail(party->world, party->node, "memory that was given back was written to");
+  uint32_t oldest = party->former_next - party->former_count--;
+  struct sim_party_block *block = party->former[oldest % SIM_PARTY_FORMER];
+  const unsigned char *bytes = (const unsigned char *)(block + 1);
+  party->former_bytes -= block->size;
+  if (block->size > 0 &&
+      (bytes[0] != SIM_PARTY_OLD || memcmp(bytes, bytes + 1, block->size - 1) != 0))
+    sim_world_fail(party->world, party->node, SIM_WORLD_LEAK,
+                   "memory that was given back was written to");
   sim_party_block_free(block);
 }
 
 static void sim_party_former_add(struct sim_party *party, struct sim_party_block *block)
 {
-  struct sim_party_block **place = &party->former[party->former_next++ % SIM_PARTY_FORMER];
   if (block->size >= SIM_PARTY_LARGE || SIM_PARTY_WATCHED) {
     sim_party_block_free(block);
     return;
   }
+  while (party->former_count == SIM_PARTY_FORMER ||
+         (party->former_count > 0 && party->former_bytes > SIM_PARTY_FORMER_BYTES))
+    sim_party_former_free(party);
   memset(block + 1, SIM_PARTY_OLD, block->size);
   block->party = NULL;
-  sim_party_former_free(party, *place);
-  *place = block;
+  party->former[party->former_next++ % SIM_PARTY_FORMER] = block;
+  party->former_count++;
+  party->former_bytes += block->size;
 }
 
 static void sim_party_former_clear(struct sim_party *party)
 {
-  for (uint32_t i = 0; i < SIM_PARTY_FORMER; i++) {
-    sim_party_former_free(party, party->former[i]);
-    party->former[i] = NULL;
-  }
+  while (party->former_count > 0)
+    sim_party_former_free(party);
 }
 
 static void *sim_party_env_get(void *arg, size_t size)
@@ -353,6 +354,12 @@ CHI_PRIVATE bool sim_party_bell_wait(struct sim_party *party, env_bell handle, u
   return rung;
 }
 
+CHI_PRIVATE bool sim_party_bell_sleeps(const struct sim_party *party, env_bell handle)
+{
+  const struct sim_party_bell *bell = sim_party_table_get(&party->bells, handle);
+  return bell && bell->sleeper && !bell->rung;
+}
+
 /* ---- the whole ---------------------------------------------------------------------------- */
 
 CHI_PRIVATE uint64_t sim_party_now(const struct sim_party *party)
@@ -427,7 +434,7 @@ CHI_PRIVATE void sim_party_check(struct sim_party *party, const char *when)
               {"links", sim_party_table_used(&party->links)}};
   for (size_t i = 0; i < CHI_COUNT(held); i++)
     if (held[i].count)
-      sim_world_fail(party->world, party->node,
+      sim_world_fail(party->world, party->node, SIM_WORLD_LEAK,
                      "leak %s, node %u: %llu %s (%llu bytes of memory in all)", when, party->node,
                      (unsigned long long)held[i].count, held[i].what,
                      (unsigned long long)party->block_bytes);
@@ -469,6 +476,7 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
 
 #undef SIM_PARTY_NEW
 #undef SIM_PARTY_OLD
+#undef SIM_PARTY_FORMER_BYTES
 #undef SIM_PARTY_LARGE
 #undef SIM_PARTY_MARKED
 #undef SIM_PARTY_WATCHED

@@ -44,7 +44,8 @@ struct sim_party {
   struct rng random, timing;
   struct sim_party_block *blocks; /* private memory, newest first */
   struct sim_party_block *former[SIM_PARTY_FORMER]; /* given back last, and not to be touched */
-  uint32_t former_next;
+  uint32_t former_next, former_count; /* where the next one goes; how many there are */
+  uint64_t former_bytes;
   uint64_t block_count, block_bytes;
   struct sim_party_table stacks, segments, bells, links;
 };
@@ -84,5 +85,7 @@ CHI_PRIVATE void sim_party_bell_drop(struct sim_party_bell *bell);
 /* Of the running thread of the party: parks until the bell is rung, until then, or until somebody
  * wakes the thread. True: it was rung; the ring is consumed. */
 CHI_PRIVATE bool sim_party_bell_wait(struct sim_party *party, env_bell handle, uint64_t until);
+/* Whether somebody sleeps there, and it has not been rung. */
+CHI_PRIVATE bool sim_party_bell_sleeps(const struct sim_party *party, env_bell handle);
 
 #endif

@@ -13,7 +13,7 @@ static const struct {
   const char *format;
 } sim_trace_forms[] = {
     {ENV_TRACE_DISPATCH, "worker %a takes task %k for method %m of pool %o"},
-    {ENV_TRACE_BEGIN, "worker %a begins task %k"},
+    {ENV_TRACE_BEGIN, "worker %a begins task %k, method %m of pool %o"},
     {ENV_TRACE_KEY, "it is task %b of node%x, for container %y"},
     {ENV_TRACE_BLOCK, "worker %a: task %k blocks"},
     {ENV_TRACE_RESUME, "worker %a: task %k goes on"},

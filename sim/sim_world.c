@@ -57,7 +57,8 @@ CHI_PRIVATE void sim_world_trace(struct sim_world *world, uint32_t node, int kin
   sim_trace_event(&world->trace, &event);
 }
 
-CHI_PRIVATE void sim_world_fail(struct sim_world *world, uint32_t node, const char *fmt, ...)
+CHI_PRIVATE void sim_world_fail(struct sim_world *world, uint32_t node,
+                                enum sim_world_failure what, const char *fmt, ...)
 {
   char text[sizeof(world->failure)];
   va_list args;
@@ -65,8 +66,10 @@ CHI_PRIVATE void sim_world_fail(struct sim_world *world, uint32_t node, const ch
   vsnprintf(text, sizeof(text), fmt, args);
   va_end(args);
   sim_trace_text(&world->trace, world->now, node, text);
-  if (!world->failure[0])
-    memcpy(world->failure, text, sizeof(text));
+  if (world->failure[0])
+    return;
+  memcpy(world->failure, text, sizeof(text));
+  world->failed = what;
 }
 
 CHI_PRIVATE uint64_t sim_world_about(struct rng *rng, uint64_t ns)

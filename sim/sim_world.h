@@ -40,6 +40,12 @@ struct sim_world_event {
   void (*run)(struct sim_world_event *event);
 };
 
+/* What must not happen. */
+enum sim_world_failure {
+  SIM_WORLD_LEAK,     /* something is not given back, or used afterwards */
+  SIM_WORLD_FORGOTTEN /* a worker sleeps while there is work for it */
+};
+
 struct sim_world {
   uint64_t seed, now;
   uint64_t sequence;
@@ -53,6 +59,7 @@ struct sim_world {
   struct sim_fault fault;
   struct sim_profile profile;
   char failure[400]; /* the first thing that must not happen; empty: none */
+  enum sim_world_failure failed; /* of which kind it is */
 };
 
 CHI_PRIVATE void sim_world_init(struct sim_world *world, uint64_t seed);
@@ -67,8 +74,9 @@ CHI_PRIVATE void sim_world_stream(const struct sim_world *world, struct rng *rng
 CHI_PRIVATE void sim_world_trace(struct sim_world *world, uint32_t node, int kind, uint64_t a,
                                  uint64_t b, uint64_t c, const char *text);
 /* Notes what must not happen; the first stays. It also reaches the transcript. */
-CHI_PRIVATE void sim_world_fail(struct sim_world *world, uint32_t node, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+CHI_PRIVATE void sim_world_fail(struct sim_world *world, uint32_t node,
+                                enum sim_world_failure what, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 
 /* Lets the event happen at that time (not before now), instead of when it was going to. */
 CHI_PRIVATE void sim_world_at(struct sim_world *world, struct sim_world_event *event,

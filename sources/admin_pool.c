@@ -190,6 +190,7 @@ static void admin_unpark(struct admin_host *host, struct pool *p)
     ring_push(&network->queue, n);
     n = next;
   }
+  worker_unpark(network, p, p->state == POOL_READY ? CHI_OK : CHI_ENOENT);
   host->changed(host->arg);
 }
 
@@ -419,6 +420,7 @@ static int admin_spread(chi_ctx *ctx, struct admin_host *host, chi_pool_id id,
 /* A copy of an entry, which the table may lose while we wait; without its moves. */
 struct admin_entry {
   struct accord_entry entry;
+  int looks; /* at one that is to leave its name to this */
   char name[CHI_PATH_MAX], module[CHI_NAME_MAX], params[ACCORD_PARAMS];
 };
 
@@ -484,6 +486,14 @@ static int admin_build(chi_ctx *ctx, struct admin_host *host, const struct admin
   return rc == CHI_OK ? admin_make_pool(ctx, host, p, err) : rc;
 }
 
+/* Whether the name of an entry is still that of a pool here which, by the table, is no more. */
+static bool admin_is_to_leave(const struct admin_host *host, const struct admin_entry *e)
+{
+  const struct pool *other = directory_find_name(host->directory, e->name);
+  return other && other->shared && !pool_id_equal(other->id, e->entry.pool.id) &&
+         !admin_is_live(accord_find(host->accord, other->id));
+}
+
 /* One step towards what the table says of a pool; true: nothing is left to do, and *rc tells. */
 static bool admin_follow_step(chi_ctx *ctx, struct admin_host *host, chi_pool_id id,
                               struct admin_entry *e, int *rc, chi_error *err)
@@ -498,7 +508,8 @@ static bool admin_follow_step(chi_ctx *ctx, struct admin_host *host, chi_pool_id
     *rc = chi_event_wait(ctx, &p->created, 50000000);
     return *rc != CHI_OK && *rc != CHI_ETIMEOUT;
   }
-  if (known && admin_is_leaving(host, e->name, id)) {
+  if (known && (admin_is_leaving(host, e->name, id) ||
+                (admin_is_to_leave(host, e) && e->looks++ < ADMIN_LOOKS))) {
     *rc = chi_sleep(ctx, 1000000);
     return *rc != CHI_OK;
   }
@@ -531,6 +542,7 @@ static int admin_follow(chi_ctx *ctx, struct admin_host *host, chi_pool_id id, c
     return error_set(err, CHI_ENOMEM, "no memory");
   }
   int rc = CHI_OK;
+  e->looks = 0;
   while (!admin_follow_step(ctx, host, id, e, &rc, err) && chi_cancelled(ctx) == CHI_OK)
     ;
   if (rc != CHI_OK)
@@ -693,6 +705,8 @@ static int admin_finish_shared(chi_ctx *ctx, struct admin_host *host,
   if (verdict != ADMIN_TAKEN)
     return admin_give_way(ctx, host, what, version, verdict, err);
   const struct accord_entry *e = accord_find(host->accord, what->id);
+  if (rc == CHI_OK && e && e->state == ACCORD_LOST)
+    return admin_give_way(ctx, host, what, version, ADMIN_BEATEN, err);
   if (!e || e->state != ACCORD_CREATING || e->version.counter != version.counter ||
       e->version.node != version.node || e->version.boot != version.boot)
     return rc; /* somebody else has decided since */

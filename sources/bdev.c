@@ -2,7 +2,10 @@
 #include "bdev.h"
 #include "bdev_commit.h"
 #include "bdev_io.h"
+#include "ctx.h"
+#include "env.h"
 #include "extent.h"
+#include "hash.h"
 
 #include <stdio.h>
 
@@ -17,7 +20,18 @@ struct bdev {
   struct extent_map map;
   struct bdev_io io;
   struct bdev_commit commit; /* of a file */
+  uint64_t syncs;            /* so far: they number them */
 };
+
+/* For those who compare what a file's device acknowledges with what is there. */
+static void bdev_trace(chi_ctx *ctx, const struct bdev *self, enum env_device what, uint64_t b,
+                       uint64_t c)
+{
+  const char *path = chi_self_pool_name(ctx);
+  if (self->io.file)
+    ctx_trace(ctx, ENV_TRACE_DEVICE,
+              hash_bytes(path, strlen(path), 0) << ENV_DEVICE_BITS | (uint64_t)what, b, c);
+}
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
@@ -75,6 +89,8 @@ static int bdev_allocate(chi_ctx *ctx, void *state, void *task)
     extent_settle(&self->map, &memory, chain);
   if (rc)
     t->block_total = t->blocks_count = 0;
+  for (uint32_t i = 0; i < t->blocks_count; i++)
+    bdev_trace(ctx, self, ENV_DEVICE_ALLOCATED, t->blocks[i].offset, t->blocks[i].size);
   return rc;
 }
 
@@ -114,6 +130,8 @@ static int bdev_free(chi_ctx *ctx, void *state, void *task)
   if (!ranges)
     return CHI_ENOMEM;
   bdev_gather(t, ranges);
+  for (uint64_t i = 0; i < count; i++)
+    bdev_trace(ctx, self, ENV_DEVICE_FREES, ranges[i].offset, ranges[i].size);
   rc = self->io.file ? bdev_commit_free(ctx, &self->commit, ranges, count)
                      : extent_free(&self->map, &memory, ranges, count);
   if (ranges != few)
@@ -174,16 +192,21 @@ static int bdev_sync(chi_ctx *ctx, void *state, void *task)
 {
   struct bdev *self = state;
   struct bdev_io_turn turn;
+  uint64_t number = ++self->syncs;
   int rc;
   (void)task;
   if (!self->io.file)
     return CHI_OK;
+  bdev_trace(ctx, self, ENV_DEVICE_SYNCS, number, 0);
   rc = bdev_io_begin(ctx, &self->io, &turn, BDEV_IO_SYNC, 0, 0);
-  if (rc)
-    return rc;
-  rc = bdev_io_sync(ctx, &self->io, &turn);
-  bdev_io_end(ctx, &self->io, &turn, rc, 0);
-  return rc ? rc : bdev_commit_sync(ctx, &self->commit);
+  if (rc == CHI_OK) {
+    rc = bdev_io_sync(ctx, &self->io, &turn);
+    bdev_io_end(ctx, &self->io, &turn, rc, 0);
+  }
+  if (rc == CHI_OK)
+    rc = bdev_commit_sync(ctx, &self->commit);
+  bdev_trace(ctx, self, ENV_DEVICE_SYNCED, number, (uint64_t)(int64_t)rc);
+  return rc;
 }
 
 /* ---- create and destroy ---------------------------------------------------------------------- */
@@ -259,6 +282,15 @@ static int bdev_open_log(chi_ctx *ctx, struct bdev *self, const char *path, uint
   return bdev_commit_open(ctx, &self->commit, path, &self->map, whole, unit);
 }
 
+static void bdev_trace_found(chi_ctx *ctx, const struct bdev *self)
+{
+  struct extent_range r;
+  bdev_trace(ctx, self, ENV_DEVICE_OPENS, 0, 0);
+  for (uint64_t at = 0; extent_next(&self->map, at, &r); at = r.offset + r.size)
+    bdev_trace(ctx, self, ENV_DEVICE_HAS, r.offset, r.size);
+  bdev_trace(ctx, self, ENV_DEVICE_OPENED, 0, 0);
+}
+
 static int bdev_create_file(chi_ctx *ctx, struct bdev *self)
 {
   const char *path = chi_self_pool_name(ctx);
@@ -272,8 +304,10 @@ static int bdev_create_file(chi_ctx *ctx, struct bdev *self)
     chi_log(ctx, CHI_LOG_WARNING,
             "what is allocated is noted beside the name, in /dev, and lost when the machine "
             "restarts; name it by a symbolic link elsewhere");
-  if (!rc)
+  if (!rc) {
+    bdev_trace_found(ctx, self);
     return CHI_OK;
+  }
   bdev_io_close(ctx, &self->io);
   if (made)
     chi_file_remove(ctx, path);

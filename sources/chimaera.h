@@ -218,7 +218,8 @@ enum chi_query_mode {
 /* Where a task runs. Zeroed: local. */
 typedef struct chi_query {
   uint32_t mode; /* enum chi_query_mode */
-  uint32_t a, b, c;
+  uint32_t a, b;
+  uint32_t c; /* result: how many of several, or remote, containers failed */
 } chi_query;
 
 enum chi_task_flag {
@@ -227,7 +228,8 @@ enum chi_task_flag {
    * its parent, and so must not be given memory that doesn't, such as the parent's own buffers
    * (CHI_EINVAL) or those of the client's task further up (not noticed). */
   CHI_TASK_FORGET = 2,
-  CHI_TASK_FORCE_NET = 4 /* goes through the network code even when the target is local */
+  CHI_TASK_FORCE_NET = 4, /* goes through the network code even when the target is local */
+  CHI_TASK_FAILURES = 8   /* set by chi_task_new_failures and chi_subtask_new_failures alone */
 };
 
 /* The header every task begins with. Set pool, query and what else is needed between allocation
@@ -252,6 +254,17 @@ typedef struct chi_bulk {
   uint64_t size; /* bytes in use: at most what was allocated */
   uint64_t ref;  /* its place in shared memory; 0 in a subtask */
 } chi_bulk;
+
+/* Which containers failed, of a task for several or for another node's: see chi_failures_of. */
+#define CHI_FAILURES_MOST 16
+typedef struct chi_failures {
+  uint32_t asked, failed; /* containers; 0 asked: it ran here alone, or nowhere: rc says all */
+  uint32_t listed;        /* of those that failed, the first by number: */
+  struct chi_failed {
+    uint32_t container;
+    int32_t rc;
+  } item[CHI_FAILURES_MOST];
+} chi_failures;
 
 enum chi_dir { CHI_DIR_IN = 1, CHI_DIR_OUT = 2, CHI_DIR_INOUT = 3 };
 enum chi_kind {
@@ -478,8 +491,12 @@ int chi_sleep(chi_ctx *ctx, uint64_t ns); /* blocks */
 
 /* Subtasks. A new one is zeroed, private memory of the parent, with the method set. After submit it
  * belongs to the runtime until wait returns something else than CHI_ETIMEOUT of the wait itself.
+ * One for a pool in creation begins when that is ready (CHI_ENOENT if it fails); CHI_EDEADLOCK: it
+ * is the pool's own create that would wait for it. With CHI_TASK_FORGET it may be submitted there.
  * Those still running when the method returns are waited for; all are freed at its end. */
 void *chi_subtask_new(chi_ctx *ctx, const chi_type *type); /* NULL: no memory */
+/* The same with room for chi_failures_of. */
+void *chi_subtask_new_failures(chi_ctx *ctx, const chi_type *type);
 int chi_subtask_submit(chi_ctx *ctx, void *task);
 /* Blocks until it has completed; returns its rc, or CHI_ETIMEOUT while it still runs (its rc is
  * then still unset: see chi_subtask_done). timeout_ns 0: as long as it takes. */
@@ -562,6 +579,11 @@ void chi_queue_close(chi_queue *queue);
 /* A zeroed task in shared memory with its method set; NULL when memory or the budget is spent
  * (chi_queue_error tells). Freed by its owner: before submission or after completion. */
 void *chi_task_new(chi_queue *queue, const chi_type *type);
+/* The same with room for chi_failures_of. */
+void *chi_task_new_failures(chi_queue *queue, const chi_type *type);
+/* Which containers failed, of a task or subtask of that type made with such room, when it has
+ * completed; valid as long as the task. NULL: it was made without. */
+const chi_failures *chi_failures_of(const chi_type *type, const void *task);
 int chi_task_free(chi_queue *queue, void *task); /* CHI_EBUSY while it is in flight */
 #define CHI_NEW(queue, type) ((struct type *)chi_task_new((queue), &type##_type))
 /* A buffer of shared memory, aligned to 64 bytes, to 4096 from 4096 bytes on. Not zeroed. */

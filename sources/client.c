@@ -470,6 +470,15 @@ void *chi_task_new(chi_queue *q, const chi_type *type)
   return p;
 }
 
+void *chi_task_new_failures(chi_queue *q, const chi_type *type)
+{
+  const chi_type with = task_with_failures(type);
+  chi_task *t = chi_task_new(q, &with);
+  if (t)
+    t->flags = CHI_TASK_FAILURES;
+  return t;
+}
+
 int chi_bulk_alloc(chi_queue *q, uint64_t size, chi_bulk *out)
 {
   int rc = client_queue_check(q);

@@ -85,6 +85,13 @@ void chi_free(chi_ctx *ctx, void *p, size_t size)
   alloc_put(ctx->worker->crew->alloc, p, size ? size : 1);
 }
 
+void ctx_trace(chi_ctx *ctx, int what, uint64_t a, uint64_t b, uint64_t c)
+{
+  struct env *env = ctx->worker->crew->env;
+  if (env->trace)
+    env->trace(env, what, a, b, c);
+}
+
 int ctx_data_take(chi_ctx *ctx, uint64_t size, uint64_t *left)
 {
   struct worker_crew *crew = ctx->worker->crew;
@@ -155,6 +162,15 @@ void *chi_subtask_new(chi_ctx *ctx, const chi_type *type)
   return sub->task;
 }
 
+void *chi_subtask_new_failures(chi_ctx *ctx, const chi_type *type)
+{
+  const chi_type with = task_with_failures(type);
+  chi_task *t = chi_subtask_new(ctx, &with);
+  if (t)
+    t->flags = CHI_TASK_FAILURES;
+  return t;
+}
+
 void ctx_aim(void *subtask, struct container *container, struct method *method, bool slow)
 {
   chi_ctx *sub = task_record(subtask);
@@ -174,22 +190,41 @@ static void ctx_unlink(chi_ctx *ctx, chi_ctx *sub)
   *at = sub->sibling;
 }
 
+/* Whether the pool waits for this task: it is called, over however many others, by its create. */
+static bool ctx_is_awaited_by(const chi_ctx *ctx, const struct pool *p)
+{
+  while (ctx && ctx->container->pool != p)
+    ctx = ctx->parent;
+  return ctx != NULL;
+}
+
+/* Whether a subtask may wait for its pool, which is in creation. */
+static int ctx_may_wait(const chi_ctx *ctx, const struct pool_entry *entry, const chi_task *t)
+{
+  if (entry->state != POOL_CREATING)
+    return CHI_ENOENT;
+  bool alone = (t->flags & CHI_TASK_FORGET) != 0;
+  return alone || !ctx_is_awaited_by(ctx, entry->pool) ? CHI_OK : CHI_EDEADLOCK;
+}
+
 /* Finds container and method of a subtask in this worker's snapshot. */
 static int ctx_resolve(chi_ctx *ctx, chi_ctx *sub)
 {
   struct worker *w = ctx->worker;
   const chi_task *t = sub->task;
   const struct pool_entry *entry = pool_table_find(w->table, t->pool);
-  if (!entry || entry->state != POOL_READY)
-    return CHI_ENOENT;
+  int rc = !entry ? CHI_ENOENT : entry->state == POOL_READY ? CHI_OK : ctx_may_wait(ctx, entry, t);
+  if (rc != CHI_OK)
+    return rc;
+  sub->early = entry->state == POOL_CREATING;
   struct method *m = module_method(entry->pool->module, t->method);
   if (!m)
     return CHI_ENOMETHOD;
-  if (TASK_RECORD + m->plan.type->size > sub->size ||
+  if (TASK_RECORD + task_room(m->plan.type, t->flags) > sub->size ||
       ((t->flags & CHI_TASK_PERIODIC) && t->period_us == 0))
     return CHI_EINVAL;
   struct route route;
-  int rc = route_resolve(&t->query, entry->map, w->crew->node, &route);
+  rc = route_resolve(&t->query, entry->map, w->crew->node, &route);
   if (rc != CHI_OK)
     return rc;
   sub->container = route.here ? route.here : &entry->pool->container;
@@ -264,7 +299,10 @@ int chi_subtask_submit(chi_ctx *ctx, void *task)
   }
   tally_add(&w->accepted, 1);
   tally_add(&sub->container->tally[w->index].active, 1);
-  worker_submit(w, sub);
+  if (CHI_UNLIKELY(sub->early))
+    worker_submit_early(w, sub);
+  else
+    worker_submit(w, sub);
   return CHI_OK;
 }
 

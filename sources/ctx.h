@@ -12,6 +12,8 @@ CHI_PRIVATE void ctx_pause(chi_ctx *ctx, uint64_t ns);
 /* A subtask for a given container and method instead of those that its pool and method id name. */
 CHI_PRIVATE void ctx_aim(void *subtask, struct container *container, struct method *method,
                          bool slow);
+/* A typed event (enum env_trace), if anybody listens. */
+CHI_PRIVATE void ctx_trace(chi_ctx *ctx, int what, uint64_t a, uint64_t b, uint64_t c);
 /* Counts so many bytes against the node's budget for the data of its modules, which the
  * configuration calls memory.runtime_data_segment_size. CHI_ENOMEM: only *left of it are left. */
 CHI_PRIVATE int ctx_data_take(chi_ctx *ctx, uint64_t size, uint64_t *left);

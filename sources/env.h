@@ -87,7 +87,7 @@ struct env_io {
 
 enum env_trace {
   ENV_TRACE_DISPATCH, /* a worker took a task: a worker, b task id, c pool << 16 | method */
-  ENV_TRACE_BEGIN,    /* its body begins: a worker, b task id */
+  ENV_TRACE_BEGIN,    /* its body begins: a worker, b task id, c pool << 16 | method */
   ENV_TRACE_BLOCK,    /* it blocks: a worker, b task id */
   ENV_TRACE_RESUME,   /* it goes on: a worker, b task id */
   ENV_TRACE_COMPLETE, /* a worker, b task id, c rc */
@@ -105,7 +105,20 @@ enum env_trace {
   ENV_TRACE_DONE,     /* and has completed, as the client sees it: a and b as above, c rc */
   ENV_TRACE_COST,     /* the method of the body that begins declares what it costs: a worker, b task
                        * id, c ns of CPU; a simulation lets them pass before it returns */
-  ENV_TRACE_RESULT    /* to who records inputs alone: a worker, b task id, c hash of OUT fields */
+  ENV_TRACE_RESULT,   /* to who records inputs alone: a worker, b task id, c hash of OUT fields */
+  ENV_TRACE_DEVICE    /* a device on a file: a hash of its path << ENV_DEVICE_BITS | what it says */
+};
+
+/* What a device on a file says of itself; b and c are offset and size unless it is said here. */
+#define ENV_DEVICE_BITS 4
+enum env_device {
+  ENV_DEVICE_OPENS,     /* what it finds allocated follows */
+  ENV_DEVICE_HAS,
+  ENV_DEVICE_OPENED,    /* that was all */
+  ENV_DEVICE_ALLOCATED, /* and about to be acknowledged: it must outlive a crash */
+  ENV_DEVICE_FREES,     /* or tries to */
+  ENV_DEVICE_SYNCS,     /* b its number: whatever was acknowledged before is to be made durable */
+  ENV_DEVICE_SYNCED     /* b its number, c rc */
 };
 
 /* What travels between nodes: frames of bytes that belong together. The first is small and is

@@ -24,7 +24,7 @@
 #define NET_BYTE_NS 120ull           /* what a byte of bulk may take: 8 MiB/s and more are borne */
 #define NET_ASK_NS 250000000ull      /* without news, after which a request is asked for */
 #define NET_ACK_NS 250000000ull      /* an answer is acknowledged by then, if no request does it */
-#define NET_FAILED 16u               /* failed containers that a result names */
+#define NET_FAILED ((uint32_t)CHI_FAILURES_MOST) /* failed containers that a result names */
 #define NET_HOPS 8u                  /* times that "moved" is followed at once; then slower */
 #define NET_TRIES 8u                 /* times an idempotent part is lost and begun again */
 #define NET_WAITING 65536u           /* parts that wait for one peer; beyond: CHI_EBUSY */

@@ -376,6 +376,19 @@ static void net_call_time(const struct net_call *call)
   f->call_time[pool_bucket(ns)]++;
 }
 
+/* In the task of whoever asked. */
+static void net_call_tell(const chi_ctx *ctx, const struct net_failures *f)
+{
+  chi_task *t = ctx->origin == TASK_FROM_CLIENT ? ctx->shared : ctx->task;
+  chi_failures out = {.asked = f->asked, .failed = f->failed, .listed = f->listed};
+  t->query.c = ctx->task->query.c = f->failed;
+  if (!(ctx->task->flags & CHI_TASK_FAILURES))
+    return;
+  for (uint32_t i = 0; i < f->listed; i++)
+    out.item[i] = (struct chi_failed){f->item[i].container, f->item[i].rc};
+  memcpy((char *)t + task_failures_at(ctx->method->def->type), &out, sizeof out);
+}
+
 void net_call_end(struct net_call *call)
 {
   struct net *n = call->net;
@@ -398,7 +411,7 @@ void net_call_end(struct net_call *call)
   if (run) {
     net_run_end(run, rc, &failures, gathered);
   } else {
-    ctx->task->query.c = failures.failed;
+    net_call_tell(ctx, &failures);
     net_let_go(n, ctx, rc);
   }
 }

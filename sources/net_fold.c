@@ -155,6 +155,7 @@ chi_ctx *net_replica(struct net_call *call, struct net_store *store)
   if (!copy)
     return NULL;
   memcpy(copy->task, ctx->task, type->size);
+  copy->task->flags &= ~(uint32_t)CHI_TASK_FAILURES; /* whose room is behind the task itself */
   copy->method = ctx->method;
   if (call->several && !net_replica_buffers(n, type, copy->task, store)) {
     net_store_free(n, store);

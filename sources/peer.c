@@ -497,6 +497,7 @@ static void peer_welcome(struct peer *p, uint64_t boot, const struct peer_hello 
 {
   uint64_t former = p->boot;
   bool pinned = false;
+  CHI_ASSERT(boot > former || (boot == former && (p->life == 0 || p->life == hello->life)));
   if (boot != former) {
     p->met = p->confirmed = false;
     pinned = p->flying > 0;

@@ -522,6 +522,11 @@ bool runtime_has_work(const struct runtime *rt, uint32_t worker)
   return worker_has_work(w);
 }
 
+bool runtime_is_asked(const struct runtime *rt, uint32_t worker)
+{
+  return worker_is_asked(&rt->crew.worker[worker]);
+}
+
 bool runtime_may_sleep(struct runtime *rt, uint32_t worker)
 {
   struct worker *w = &rt->crew.worker[worker];

@@ -50,6 +50,8 @@ CHI_PRIVATE bool runtime_step(struct runtime *rt, uint32_t worker, uint64_t now,
 CHI_PRIVATE uint64_t runtime_worker_done(const struct runtime *rt, uint32_t worker);
 /* A cheap look at all sources of work, for a spin between steps. Thread of that worker. */
 CHI_PRIVATE bool runtime_has_work(const struct runtime *rt, uint32_t worker);
+/* For a simulation, between steps: whether there is work for which a sleeping worker is rung. */
+CHI_PRIVATE CHI_UNUSED bool runtime_is_asked(const struct runtime *rt, uint32_t worker);
 /* Before a worker parks: announces the sleep and looks once more. True: park until the bell, the
  * deadline of the last step or an I/O completion; false: step again. After either, call
  * runtime_awake before the next step. */

@@ -326,6 +326,21 @@ uint64_t task_hash_out(const chi_type *type, const chi_task *copy)
   return hash_stream_finish(&hash);
 }
 
+chi_type task_with_failures(const chi_type *type)
+{
+  chi_type with = *type;
+  if (type->size <= UINT32_MAX - 8 - sizeof(chi_failures))
+    with.size = task_failures_at(type) + (uint32_t)sizeof(chi_failures);
+  return with;
+}
+
+const chi_failures *chi_failures_of(const chi_type *type, const void *task)
+{
+  const chi_task *t = task;
+  const char *at = (const char *)task + task_failures_at(type);
+  return t->flags & CHI_TASK_FAILURES ? (const chi_failures *)(const void *)at : NULL;
+}
+
 void task_list_push(struct task_list *l, chi_ctx *ctx)
 {
   ctx->node.next = NULL;

@@ -31,14 +31,16 @@ enum node_kind {
   NODE_TABLE_SEEN, /* pool_notice: the worker uses it */
   NODE_LANE,       /* queue_lane: to be served by this worker */
   NODE_CALL,       /* chi_ctx of the node's own: completed, to the network worker */
-  NODE_REMOTE      /* chi_ctx: a task for containers of other nodes, to the network worker */
+  NODE_REMOTE,     /* chi_ctx: a task for containers of other nodes, to the network worker */
+  NODE_EARLY       /* chi_ctx: a subtask whose pool is in creation, to the network worker */
 };
 
 enum task_state {
   TASK_QUEUED,   /* accepted, waiting to be started */
   TASK_RUNNING,  /* its body is on a worker */
   TASK_BLOCKED,  /* its body waits on a fiber of its own */
-  TASK_RESTING   /* periodic, between runs */
+  TASK_RESTING,  /* periodic, between runs */
+  TASK_PARKED    /* a subtask, until its pool is ready: on the network worker */
 };
 
 enum task_wait {
@@ -88,6 +90,7 @@ struct chi_ctx {
   bool brief;        /* so brief that the network worker runs it itself */
   bool shielded;     /* is not cancelled */
   bool resolved;     /* container and method are set: no look-up at submission */
+  bool early;        /* a subtask whose pool was in creation when it was submitted */
   chi_ctx *parent, *child;    /* subtasks, newest first: parent's worker only */
   const chi_ctx *awaited;     /* the subtask waited for; NULL: all */
   const struct pool_map *map; /* NODE_REMOTE: of its pool; the containers it is for, see first */
@@ -177,6 +180,8 @@ CHI_INLINE void task_copy_out(const struct task_plan *plan, const chi_task *copy
 /* What log lines call a task: "task=ID", or "task=NODE/BOOT/SEQUENCE/CONTAINER" of one that is
  * known to several nodes, to all of them alike. Returns buf. */
 CHI_PRIVATE const char *task_label(const chi_ctx *ctx, char *buf, size_t size);
+/* The type with that room. */
+CHI_PRIVATE chi_type task_with_failures(const chi_type *type);
 
 /* A hash of the OUT fields of a copy: of values, not of what lies between them. Of a buffer it is
  * the size. */
@@ -193,6 +198,18 @@ CHI_INLINE void task_zero(chi_ctx *ctx)
   for (; end - at > 64; at += 64)
     memset(at, 0, 64);
   memset(end - 64, 0, 64);
+}
+
+/* Where the list of failures lies behind a task that has room for one: bytes from its beginning. */
+CHI_INLINE uint32_t task_failures_at(const chi_type *type)
+{
+  return (type->size + 7) / 8 * 8;
+}
+
+/* Bytes of a task with these flags. */
+CHI_INLINE uint64_t task_room(const chi_type *type, uint32_t flags)
+{
+  return flags & CHI_TASK_FAILURES ? task_failures_at(type) + sizeof(chi_failures) : type->size;
 }
 
 /* A record is followed by its private copy. */

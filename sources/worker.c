@@ -22,7 +22,8 @@ CHI_APART static void worker_trace_cost(const struct worker *w, const chi_ctx *c
 
 CHI_APART static void worker_trace_begin(const struct worker *w, const chi_ctx *ctx)
 {
-  worker_trace(w, ENV_TRACE_BEGIN, ctx, ctx->task->method);
+  worker_trace(w, ENV_TRACE_BEGIN, ctx,
+               (uint64_t)ctx->container->pool->id.major << 16 | ctx->task->method);
   /* The body of a periodic one begins again and again, as it should. */
   if (ctx->key_seq != 0 && !(ctx->task->flags & CHI_TASK_PERIODIC))
     w->crew->env->trace(w->crew->env, ENV_TRACE_KEY,
@@ -509,6 +510,12 @@ static bool worker_is_doomed(const struct worker *w, const chi_ctx *ctx)
          mark_get(&ctx->container->leaving);
 }
 
+/* Room for one more that waits without a body. */
+static int worker_timer_room(struct worker *w)
+{
+  return heap_reserve(&w->timer, (w->timer.count / 1024 + 1) * 1024 + WORKER_FIBERS * 2 + 1);
+}
+
 /* A periodic task rests until its next run; else the code that it ends with. */
 CHI_APART static int worker_rest(struct worker *w, chi_ctx *ctx)
 {
@@ -516,7 +523,7 @@ CHI_APART static int worker_rest(struct worker *w, chi_ctx *ctx)
   if (rc == CHI_OK && worker_is_doomed(w, ctx))
     rc = CHI_ECANCELLED;
   if (rc == CHI_OK)
-    rc = heap_reserve(&w->timer, (w->timer.count / 1024 + 1) * 1024 + WORKER_FIBERS * 2 + 1);
+    rc = worker_timer_room(w);
   if (rc != CHI_OK)
     return rc;
   worker_free_children(w, ctx);
@@ -698,6 +705,54 @@ static void worker_end_rest(struct worker *w, chi_ctx *ctx, int rc)
   }
 }
 
+/* ---- subtasks for pools in creation */
+
+void worker_submit_early(struct worker *w, chi_ctx *ctx)
+{
+  struct worker *network = &w->crew->worker[w->crew->count - 1];
+  ctx->state = TASK_PARKED;
+  ctx->worker = network;
+  ctx->node.kind = NODE_EARLY;
+  ring_push(&network->urgent, &ctx->node);
+  worker_ring(w, network);
+}
+
+static void worker_park(struct worker *w, chi_ctx *ctx)
+{
+  const struct pool *p = ctx->container->pool;
+  int rc = p->state == POOL_CREATING ? worker_timer_room(w) : CHI_OK;
+  if (rc != CHI_OK || (p->state != POOL_CREATING && p->state != POOL_READY)) {
+    worker_finish(w, ctx, rc != CHI_OK ? rc : CHI_ENOENT, false);
+  } else if (p->state == POOL_READY) {
+    worker_submit(w, ctx);
+  } else {
+    worker_blocked_add(w, ctx);
+    worker_timer_set(w, ctx, ctx->deadline);
+  }
+}
+
+static void worker_end_park(struct worker *w, chi_ctx *ctx, int rc)
+{
+  worker_blocked_drop(w, ctx);
+  worker_timer_clear(w, ctx);
+  if (rc == CHI_OK)
+    worker_submit(w, ctx);
+  else
+    worker_finish(w, ctx, rc, false);
+}
+
+void worker_unpark(struct worker *network, const struct pool *p, int rc)
+{
+  chi_ctx *next = NULL;
+  for (chi_ctx *ctx = network->blocked; ctx; ctx = next) {
+    next = ctx->blocked_next;
+    if (ctx->state == TASK_PARKED && ctx->container->pool == p)
+      worker_end_park(network, ctx, rc);
+  }
+}
+
+/* ---- cancellation and time */
+
 /* Somebody asked for a cancellation: those that wait here are looked through. */
 static void worker_look_for_cancelled(struct worker *w)
 {
@@ -713,6 +768,8 @@ static void worker_look_for_cancelled(struct worker *w)
       continue;
     if (rests)
       worker_end_rest(w, ctx, rc);
+    else if (ctx->state == TASK_PARKED)
+      worker_end_park(w, ctx, rc);
     else if (worker_interruptible(ctx))
       worker_interrupt(w, ctx, rc);
   }
@@ -727,6 +784,8 @@ static void worker_timer_due(struct worker *w)
   int rc = worker_cancelled(ctx);
   if (ctx->state == TASK_RESTING)
     worker_end_rest(w, ctx, rc);
+  else if (ctx->state == TASK_PARKED)
+    worker_end_park(w, ctx, CHI_ETIMEOUT);
   else if (ctx->wait == TASK_WAIT_PAUSE)
     worker_interrupt(w, ctx, CHI_OK);
   else
@@ -748,6 +807,9 @@ static void worker_take_node(struct worker *w, struct ring_node *n)
     break;
   case NODE_REMOTE:
     w->crew->on_remote(w->crew->arg, ctx);
+    break;
+  case NODE_EARLY:
+    worker_park(w, ctx);
     break;
   case NODE_GRANTED:
     if (worker_may_begin(w, ctx->depth)) {
@@ -872,44 +934,6 @@ bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *dead
   if (CHI_UNLIKELY(w->adopt != NULL) && *deadline > w->now + WORKER_RETRY_NS)
     *deadline = w->now + WORKER_RETRY_NS;
   return w->more;
-}
-
-/* ---- sleep */
-
-bool worker_has_work(const struct worker *w)
-{
-  if (!inbox_empty(&w->inbox) || !ring_empty(&w->urgent) || w->ready.head ||
-      mark_get(&w->crew->cancel_epoch) != w->cancel_seen)
-    return true;
-  bool full = w->spares == 0 && w->fibers > WORKER_FIBERS;
-  if (!full && !ring_empty(&w->queue))
-    return true;
-  for (uint32_t i = 0; i < w->lane_count; i++)
-    if (lane_ready(&w->lane[i]->in) || mark_get(&w->lane[i]->closed) ||
-        mark_get(&w->lane[i]->home) != w->index)
-      return true;
-  return false;
-}
-
-bool worker_may_sleep(struct worker *w)
-{
-  bell_announce(w->word);
-  if (worker_has_work(w))
-    return false;
-  mark_set(&w->awake, 0);
-  return true;
-}
-
-void worker_awake(struct worker *w)
-{
-  struct worker_crew *crew = w->crew;
-  if (mark_get(&w->word->word) & 1)
-    bell_withdraw(w->word);
-  mark_set_fenced(&w->awake, 1);
-  if (w->kind == WORKER_NETWORK || mark_get(&crew->watching))
-    return;
-  mark_set(&crew->watching, 1);
-  worker_ring(w, &crew->worker[crew->count - 1]);
 }
 
 const chi_ctx *worker_fault(const struct worker *w, const void *address)

@@ -131,9 +131,6 @@ CHI_PRIVATE void worker_close(struct worker *w);
 
 /* See runtime.h. */
 CHI_PRIVATE bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *deadline);
-CHI_PRIVATE bool worker_has_work(const struct worker *w);
-CHI_PRIVATE bool worker_may_sleep(struct worker *w);
-CHI_PRIVATE void worker_awake(struct worker *w);
 
 /* Sends n to another worker's inbox and wakes it; `from` is the sender. Any worker. */
 CHI_PRIVATE void worker_send(struct worker *from, struct worker *to, struct ring_node *n);
@@ -171,6 +168,10 @@ CHI_INLINE void worker_aim(chi_ctx *ctx, const struct pool_map *map, uint32_t fi
 /* Submits a record whose container and method are set, from the worker w: starts it there or on
  * a slow worker, or hands it to on_remote if it was aimed elsewhere. */
 CHI_PRIVATE void worker_submit(struct worker *w, chi_ctx *ctx);
+/* The same, for a pool that is in creation: it begins when that is ready, as worker_unpark says. */
+CHI_PRIVATE void worker_submit_early(struct worker *w, chi_ctx *ctx);
+/* Subtasks that wait for the pool begin, or end with rc. Network worker. */
+CHI_PRIVATE void worker_unpark(struct worker *network, const struct pool *p, int rc);
 
 /* Ends a task that on_remote was given: its OUT fields are in ctx->task. Network worker. */
 CHI_PRIVATE CHI_UNUSED void worker_end(struct worker *network, chi_ctx *ctx, int rc);
@@ -186,6 +187,13 @@ CHI_PRIVATE void worker_wake_all(struct worker *from, chi_ctx *woken);
 CHI_PRIVATE int64_t worker_io_run(chi_ctx *ctx, struct env_io *io);
 /* CHI_OK, CHI_ECANCELLED or CHI_ETIMEOUT. */
 CHI_PRIVATE int worker_cancelled(const chi_ctx *ctx);
+
+/* ---- worker_sleep.c; see runtime.h */
+CHI_PRIVATE bool worker_has_work(const struct worker *w);
+/* Whether somebody waits for it: such work is never left to be found when it next wakes up. */
+CHI_PRIVATE bool worker_is_asked(const struct worker *w);
+CHI_PRIVATE bool worker_may_sleep(struct worker *w);
+CHI_PRIVATE void worker_awake(struct worker *w);
 
 /* ---- worker_look.c */
 /* Network worker: looks which of the others are stuck: in a method, or without a stack to begin one

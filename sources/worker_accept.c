@@ -192,6 +192,8 @@ static int worker_prepare(struct worker *w, const struct worker_offer *offer, st
   ctx->container = route.here ? route.here : &w->last->pool->container;
   if (!route.here || (header->flags & CHI_TASK_FORCE_NET))
     worker_aim(ctx, map, route.first, route.count);
+  if (CHI_UNLIKELY(task_room(m->plan.type, header->flags) > offer->room))
+    ctx->task->flags &= ~(uint32_t)CHI_TASK_FAILURES; /* there is no room for the list */
   ctx->shared = offer->shared;
   if (header->deadline_ms)
     ctx->deadline = w->now + header->deadline_ms * 1000000ull;

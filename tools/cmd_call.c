@@ -370,13 +370,40 @@ static int call_prepare(struct call *c)
   return status;
 }
 
+static const char *call_status(int rc)
+{
+  return rc > 0 ? "module" : chi_status_name(rc);
+}
+
+/* The containers that failed, as JSON. */
+static void call_print_failures(const chi_failures *f)
+{
+  printf(",\"asked\":%u,\"failed\":%u,\"failures\":[", f->asked, f->failed);
+  for (uint32_t i = 0; i < f->listed; i++)
+    printf("%s{\"container\":%u,\"rc\":%d,\"status\":\"%s\"}", i ? "," : "",
+           f->item[i].container, f->item[i].rc, call_status(f->item[i].rc));
+  putchar(']');
+}
+
 static void call_print(const struct call *c, int rc)
 {
-  if (cli_value(c->cli, "json"))
-    printf("{\"rc\":%d,\"status\":\"%s\",\"text\":\"%s\",\"out\":", rc,
-           rc > 0 ? "module" : chi_status_name(rc), rc > 0 ? "" : chi_status_text(rc));
+  const chi_failures *f = chi_failures_of(c->type, c->task);
+  bool json = cli_value(c->cli, "json") != NULL;
+  if (json)
+    printf("{\"rc\":%d,\"status\":\"%s\",\"text\":\"%s\"", rc, call_status(rc),
+           rc > 0 ? "" : chi_status_text(rc));
+  if (json && f && f->asked > 0)
+    call_print_failures(f);
+  if (json)
+    printf(",\"out\":");
   chi_type_print(c->type, c->task, CHI_DIR_OUT, cli_put, stdout);
-  puts(cli_value(c->cli, "json") ? "}" : "");
+  puts(json ? "}" : "");
+  if (json || !f || f->failed == 0 || f->asked < 2)
+    return;
+  cli_warn(c->cli, "%u of %u containers failed:", f->failed, f->asked);
+  for (uint32_t i = 0; i < f->listed; i++)
+    cli_warn(c->cli, "  container %u: %s (%d)", f->item[i].container, call_status(f->item[i].rc),
+             f->item[i].rc);
 }
 
 static int call_submit(struct call *c, uint64_t timeout_ns)
@@ -414,7 +441,7 @@ static int call_method(struct call *c, chi_pool_id pool)
     return cli_usage(c->cli, "%s", err.text);
   if (!cli_duration(c->cli, "timeout", 1000000000, &timeout_ns))
     return CLI_USAGE;
-  c->task = chi_task_new(c->link.queue, c->type);
+  c->task = chi_task_new_failures(c->link.queue, c->type);
   if (!c->task) {
     chi_queue_error(c->link.queue, &err);
     return cli_fail(c->cli, "%s", err.text);

@@ -113,6 +113,8 @@ struct simulate_show {
   const struct cli *cli;
   struct trace_log log;
   bool keeps;
+  const struct scenario *s;
+  struct trial crashes; /* how it ended in another process, if it did not come to its end */
 };
 
 static void simulate_story(void *arg, const char *text)
@@ -120,13 +122,6 @@ static void simulate_story(void *arg, const char *text)
   (void)arg;
   fputs(text, stdout);
   fflush(stdout); /* a method may end the process */
-}
-
-static void simulate_keep(void *arg, const struct sim_trace_event *e)
-{
-  struct simulate_show *show = arg;
-  if (show->keeps)
-    trace_log_sink(&show->log, e);
 }
 
 static int simulate_write(const struct cli *cli, const char *path, const struct trace_page *page,
@@ -173,15 +168,48 @@ static int simulate_write_pages(const struct simulate_show *show, const struct s
   return status;
 }
 
+/* All that there is to show before the process would be lost. */
+static void simulate_keep(void *arg, const struct sim_trace_event *e)
+{
+  struct simulate_show *show = arg;
+  if (!show->keeps)
+    return;
+  trace_log_sink(&show->log, e);
+  if (!show->crashes.failed || show->log.seen < show->crashes.events)
+    return;
+  guard_end();
+  simulate_write_pages(show, show->s, &show->crashes);
+  simulate_say_failure(stderr, &show->crashes);
+  exit(CLI_FAILED);
+}
+
+/* A method that takes its process along leaves nobody to write pages: whether there is one is tried
+ * in another process. False: a message was given. */
+static bool simulate_foresee(struct simulate_show *show)
+{
+  struct job job = {.to = -1, .from = -1};
+  bool ran = job_run(show->cli, &job, show->s, &show->crashes);
+  const char *check = show->crashes.failure.check;
+  job_close(&job);
+  free(job.text);
+  free(show->crashes.digest);
+  show->crashes.digest = NULL;
+  if (strcmp(check, "crash") != 0 && strcmp(check, "loop") != 0)
+    show->crashes.failed = false;
+  return ran;
+}
+
 /* Runs it in this process. */
 static int simulate_show_run(const struct cli *cli, const struct scenario *s)
 {
   bool keeps = cli_value(cli, "trace") || cli_value(cli, "html");
-  struct simulate_show show = {.cli = cli, .keeps = keeps};
+  struct simulate_show show = {.cli = cli, .keeps = keeps, .s = s};
   chi_put_fn *story = cli_value(cli, "story") ? simulate_story : NULL;
   const struct trial_watch watch = {story, simulate_keep, &show};
   struct trial t;
   int status = CLI_OK;
+  if (keeps && !simulate_foresee(&show))
+    return CLI_FAILED;
   trace_log_open(&show.log, SIMULATE_RECORDS);
   guard_begin(STDERR_FILENO, SIMULATE_STUCK_NS);
   trial_run(s, &watch, &t);

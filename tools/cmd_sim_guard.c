@@ -94,7 +94,7 @@ void guard_event(const struct sim_trace_event *e)
   h->events++;
   h->time = e->time;
   h->node = e->node;
-  if (e->kind == ENV_TRACE_DISPATCH)
+  if (e->kind == ENV_TRACE_BEGIN)
     *guard_task_of(e->node, e->b) = (struct guard_task){e->b, e->c, e->node};
   if (e->kind == ENV_TRACE_BEGIN || e->kind == ENV_TRACE_RESUME) {
     h->task = e->b;

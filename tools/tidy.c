@@ -74,6 +74,7 @@ static const struct {
     {"worker_accept", "worker"},
     {"worker_io", "worker"},
     {"worker_look", "worker"},
+    {"worker_sleep", "worker"},
     {"net_call", "net"},
     {"net_link", "net"},
     {"net_seat", "net"},

@@ -135,6 +135,7 @@ static void trace_on_task(struct trace_maker *m, uint32_t at, const struct sim_t
     break;
   case ENV_TRACE_BEGIN:
     m->node[e->node].begun = task;
+    t->pool = (uint32_t)(e->c >> 16);
     t->method = (uint32_t)(e->c & 0xffff);
     trace_task_turn(model, task, at, TRACE_RUNS);
     break;

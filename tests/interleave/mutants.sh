@@ -62,6 +62,7 @@ inside()
 
 bell=sources/bell.c ring=sources/ring.c lane=sources/lane.c client=sources/client_task.c
 worker=sources/worker.c accept=sources/worker_accept.c look=sources/worker_look.c
+rest=sources/worker_sleep.c
 sleeps=interleave_bell_two moves=interleave_node_new_home sleepy=interleave_node_round
 
 mutant announce-fence $bell $sleeps "$(inside 'void bell_announce' '{/atomic_fence/d}')" \
@@ -147,12 +148,12 @@ mutant pay-late $accept $sleepy "$(inside 'static inline bool worker_take(' '{
 mutant keep-forever $worker interleave_node_pool "$(inside 'static inline void worker_settle' '{
     s/if (w->kept)/if (false)/}')" \
   'a container that was kept is never left'
-mutant no-last-look $worker interleave_node_round "$(inside 'bool worker_may_sleep' '{
+mutant no-last-look $rest interleave_node_round "$(inside 'bool worker_may_sleep' '{
     s/worker_has_work(w)/false/}')" \
   'a worker sleeps without a last look'
 mutant no-ring-at-home $look $moves "$(inside 'void worker_home' '{/worker_ring/d}')" \
   'the new home of a lane is not woken'
-mutant awake-fence $worker interleave_node_watching "$(inside 'void worker_awake' '{
+mutant awake-fence $rest interleave_node_watching "$(inside 'void worker_awake' '{
     s/mark_set_fenced(&w->awake/mark_set(\&w->awake/}')" \
   'no fence between waking up and looking who watches'
 mutant watch-fence sources/runtime.c interleave_node_watching \

@@ -6,7 +6,7 @@
 # BUILD is where `sweep` and libchimaera-modular.a were built. Each mutant is a patch beside this
 # script, whose first line says what it breaks. Two processes run seeds from 1 on until a run fails:
 # that is a kill. A name is a part of a patch's name; "none" is the core as it is, which must stand
-# as many seconds as the slowest kill took. MUTANT_SECONDS=120 for each, MUTANT_SHRINK=30 more to
+# as many seconds as the slowest kill took. MUTANT_SECONDS=120 for each, MUTANT_SHRINK=10 more to
 # make the run small. Prints "N passed, M failed"; the exit status is 0 only if M is.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -18,7 +18,7 @@ shift
 wanted=${*:-}
 cc=${CC:-gcc}
 seconds=${MUTANT_SECONDS:-120}
-shrink=${MUTANT_SHRINK:-30}
+shrink=${MUTANT_SHRINK:-10}
 dir=$build/mutants
 libraries=$(make -s print-libraries)
 passed=0 failed=0 slowest=30

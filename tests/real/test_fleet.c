@@ -33,6 +33,22 @@ TEST(every_kind_of_query_is_answered_from_every_node)
   town_free(&t);
 }
 
+/* A method that all of them refuse: how many did, and which. */
+TEST(failed_containers_are_told)
+{
+  static struct town t;
+  char said[2048];
+  CHECK_STR(town_open(&t, 3), "");
+  CHECK_INT(town_call(&t, 1, "--json --query broadcast test add a=1 b=1", said, sizeof(said)), 0);
+  CHECK(strstr(said, "\"asked\":3,\"failed\":0,\"failures\":[]"));
+  CHECK_INT(town_call(&t, 1, "--json --query local test add a=1 b=1", said, sizeof(said)), 0);
+  CHECK(!strstr(said, "\"asked\""));
+  town_kill(&t, 2);
+  CHECK_INT(town_call(&t, 1, "--json --query range:1:2 test add a=1 b=1", said, sizeof(said)), 1);
+  CHECK(strstr(said, "\"asked\":2,\"failed\":1,\"failures\":[{\"container\":2,\"rc\":-1"));
+  town_free(&t);
+}
+
 /* A pool that is made on one node is there on all, and each container counts for itself. */
 TEST(a_broadcast_runs_once_on_each_node)
 {

@@ -171,8 +171,17 @@ sim --shrink crash-1.chi-replay
 want 0 '1 nodes, 0 faults, 0 kills, 5 operations'
 sim crash.yaml --story
 want 1 'seed 1: check "crash" failed: SIGSEGV'
+sim crash.yaml --html crash.html --trace crash.json
+want 1 'seed 1: check "crash" failed.*SIGSEGV after event [0-9]* of seed 1, in method 10'
+ok grep -q '<html' crash.html
+ok grep -q 'SIGSEGV after event' crash.html
+ok grep -q 'traceEvents' crash.json
 sim crash.yaml --verify
 want 1 'both end alike'
+sed 's/^nodes: 1/nodes: 2/; s/method: crash/query: "physical:1", &/; s/clients: 2/clients: 1/' \
+  crash.yaml >far.yaml
+sim far.yaml # its only client is on node 0
+want 1 'in method 10 (stray_crash) of pool 800, task [^,]*, worker [0-9]* of node 1'
 stray abort ', fields: {at: 3}' ''
 sim abort.yaml --runs 3 --jobs 2
 want 1 'SIGABRT after event [0-9]* of seed 1, in method 11 (stray_abort)' ' 3 failed'

@@ -218,6 +218,49 @@ TEST(cluster_name_given_twice_has_one_winner)
   each_seed(conflict);
 }
 
+/* Each makes it under an id of its own. */
+struct rival {
+  uint64_t after;
+  chi_pool_id id;
+  int rc;
+};
+
+static void contends(chi_cluster *cluster, chi_client *client, void *arg)
+{
+  struct rival *rival = arg;
+  chi_queue *queue;
+  CHECK_INT(chi_queue_open(client, &queue, NULL), CHI_OK);
+  chi_cluster_sleep(cluster, rival->after);
+  rival->rc = chi_pool_create(queue, "town", "prize", NULL, 0, &rival->id, NULL);
+  chi_queue_close(queue);
+}
+
+/* However close they are to each other: one stays, and whoever was told so has it. */
+static void rivals(uint64_t seed)
+{
+  struct town t;
+  struct rival a = {.after = TOWN_MS, .id = {801, 0}}, b = {.id = {802, 0}};
+  b.after = TOWN_MS - 50000 + seed * 5000;
+  CHECK_STR(town_seed(&t, seed, "nodes=2"), "");
+  chi_cluster_client(t.cluster, 0, contends, &a);
+  chi_cluster_client(t.cluster, 1, contends, &b);
+  CHECK_INT(chi_cluster_settle(t.cluster, 60 * TOWN_SECOND), CHI_OK);
+  int known = known_as(&t, 0, "prize");
+  CHECK(known == 801 || known == 802);
+  CHECK_INT(known_as(&t, 1, "prize"), known);
+  CHECK(a.rc == CHI_OK || b.rc == CHI_OK);
+  CHECK(a.rc != CHI_OK || (int)a.id.major == known);
+  CHECK(b.rc != CHI_OK || (int)b.id.major == known);
+  CHECK_STR(town_end(&t), "");
+}
+
+TEST(cluster_pools_made_at_once_under_one_name_are_one)
+{
+  TOWN_NEEDS_NET;
+  for (uint64_t seed = 1; seed <= 24; seed++)
+    rivals(seed);
+}
+
 /* ---- moved --------------------------------------------------------------------------------- */
 
 static void moves(uint64_t seed)

@@ -82,6 +82,63 @@ TEST(cluster_code_of_a_replica_propagates)
     one_says_no(seed);
 }
 
+/* ---- who failed */
+
+/* Asks all, of whom one returns a code and one is gone, as a client and in a subtask. */
+static void lists(chi_cluster *cluster, chi_client *client, void *arg)
+{
+  struct town *t = arg;
+  chi_queue *queue;
+  (void)cluster;
+  CHECK_INT(chi_queue_open(client, &queue, NULL), CHI_OK);
+  struct town_code *code = chi_task_new_failures(queue, &town_code_type);
+  code->task.pool = TOWN_POOL;
+  code->task.query.mode = CHI_QUERY_BROADCAST;
+  code->container = 1;
+  code->code = 41;
+  CHECK_INT(chi_run(queue, code), 41);
+  const chi_failures *f = chi_failures_of(&town_code_type, code);
+  CHECK_INT(code->task.query.c, 2);
+  CHECK(f && f->asked == 5 && f->failed == 2 && f->listed == 2);
+  CHECK(f->item[0].container == 1 && f->item[0].rc == 41);
+  CHECK(f->item[1].container == 3 && f->item[1].rc == CHI_EUNREACHABLE);
+  code->code = 0; /* the list is that of the last time */
+  code->task.query = (chi_query){.mode = CHI_QUERY_RANGE, .a = 0, .b = 3};
+  CHECK_INT(chi_run(queue, code), CHI_OK);
+  CHECK(f->asked == 3 && f->failed == 0 && f->listed == 0);
+  code->task.query = (chi_query){.mode = CHI_QUERY_DYNAMIC}; /* the last one, as is scheduled */
+  code->container = 4;
+  code->code = 42;
+  CHECK_INT(chi_run(queue, code), 42);
+  CHECK(f->asked == 1 && f->failed == 1 && f->item[0].container == 4 && f->item[0].rc == 42);
+  code->task.query = (chi_query){.mode = CHI_QUERY_BROADCAST};
+  code->task.flags |= CHI_TASK_FORCE_NET;
+  CHECK_INT(chi_run(queue, code), CHI_EUNREACHABLE);
+  CHECK(f->asked == 5 && f->failed == 2);
+  chi_task_free(queue, code);
+  code = CHI_NEW(queue, town_code);
+  CHECK(chi_failures_of(&town_code_type, code) == NULL);
+  struct town_list *list = CHI_NEW(queue, town_list);
+  list->task.pool = TOWN_POOL;
+  CHECK_INT(chi_run(queue, list), CHI_EUNREACHABLE);
+  CHECK(list->asked == 5 && list->failed == 1 && list->first == 3);
+  t->told++;
+  chi_queue_close(queue);
+}
+
+TEST(cluster_failed_containers_are_listed)
+{
+  struct town t;
+  TOWN_NEEDS_NET;
+  CHECK_STR(town_seed(&t, 1, "nodes=5,neighborhood_size=8,wait_for_restart=1s"), "");
+  town_fault(&t, CHI_FAULT_KILL, 3, 0, 0);
+  chi_cluster_run_for(t.cluster, 30 * TOWN_SECOND);
+  chi_cluster_client(t.cluster, 0, lists, &t);
+  chi_cluster_run_for(t.cluster, 60 * TOWN_SECOND);
+  CHECK_INT(t.told, 1);
+  CHECK_STR(town_end(&t), "");
+}
+
 /* Regression 3: what cannot be found completes, and never with 0. */
 TEST(cluster_task_for_nobody_completes_with_a_code)
 {

@@ -6,7 +6,8 @@
  * later. Of a pair, the second one comes at the same moment as the first, or at any later one.
  *
  * CORNER_STRIDE=n tries every n-th pair: with 1 all of them (`make corner`); with more than usual,
- * fewer single faults, too. The runs are shared out among a process for each core. */
+ * fewer single faults, too. CORNER_PROGRESS=1 tells how far that is. The runs are shared out among
+ * a process for each core. */
 #include "town.h"
 
 #include <stdlib.h>
@@ -352,9 +353,20 @@ struct share {
   uint64_t length, stride, job, jobs;
 };
 
+/* How far the first process is, for whoever waits for all of them (CORNER_PROGRESS). */
+static void corner_progress(const struct share *share, const struct tally *tally)
+{
+  uint64_t pairs = share->length * (share->length + 1) / 2 * FAULTS * FAULTS;
+  if (share->job == 0 && !share->every && getenv("CORNER_PROGRESS") && tally->number % 500 == 0)
+    fprintf(stderr, "\rcorner: %4.1f %% of %llu pairs, %llu failed so far",
+            100.0 * (double)tally->number / (double)pairs, (unsigned long long)pairs,
+            (unsigned long long)tally->failed);
+}
+
 static void corner_try(const struct share *share, struct tally *tally, const struct trial *trial)
 {
   uint64_t number = tally->number++;
+  corner_progress(share, tally);
   if (number % share->stride == 0 && number / share->stride % share->jobs == share->job)
     corner_run(tally, trial);
 }
@@ -433,6 +445,8 @@ static void corner_all(corner_fn *fn, bool every, uint64_t stride, struct tally 
     corner_gather(from[i], all);
   while (wait(NULL) > 0)
     continue;
+  if (!every && getenv("CORNER_PROGRESS"))
+    fputc('\n', stderr);
   printf("corner: %llu of %llu runs with %s at each of %llu moments, %llu failed\n",
          (unsigned long long)all->runs, (unsigned long long)all->number,
          every ? "a fault" : "two faults", (unsigned long long)share.length,

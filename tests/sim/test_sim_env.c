@@ -852,7 +852,8 @@ TEST(sim_trace_reads_as_a_story)
   struct sim_trace_event events[5] = {{0}};
   struct sim_trace trace = {.put = append, .arg = text, .sink = collect, .sink_arg = events};
   const uint64_t task = UINT64_C(4) << 32 | 17;
-  const uint64_t begin[3] = {2, task, 0}, done[3] = {2, task, (uint64_t)(int64_t)CHI_EIO};
+  const uint64_t begin[3] = {2, task, 700 << 16 | 12};
+  const uint64_t done[3] = {2, task, (uint64_t)(int64_t)CHI_EIO};
   const uint64_t pool[3] = {UINT64_C(300) << 32 | 1, 2, 5}, io[3] = {1, ENV_IO_WRITE, 4096};
   const uint64_t silent[3] = {1, 2, 3};
   tell(&trace, 1000000001, 3, ENV_TRACE_BEGIN, begin, NULL);
@@ -861,7 +862,7 @@ TEST(sim_trace_reads_as_a_story)
   tell(&trace, 2500000000, 0, SIM_TRACE_IO_BEGIN, io, "/data/a");
   tell(&trace, 2500000000, 0, SIM_TRACE_THREAD, silent, NULL);
   sim_trace_text(&trace, 3000000000, UINT32_MAX, "the end");
-  CHECK_STR(text, "1.000000001 node3: worker 2 begins task 4:17\n"
+  CHECK_STR(text, "1.000000001 node3: worker 2 begins task 4:17, method 12 of pool 700\n"
                   "1.000000002 node3: worker 2 completes task 4:17: CHI_EIO\n"
                   "2.500000000 node0: pool 300.1 is 2, generation 5\n"
                   "2.500000000 node0: worker 1: write /data/a, 4096 bytes\n"

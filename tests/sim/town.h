@@ -44,6 +44,10 @@ CHI_TASK(town_again, 17, TOWN_AGAIN)
 #define TOWN_WORK(X, T) X(T, IN, u64, ns)
 CHI_TASK(town_work, 18, TOWN_WORK)
 
+/* Has a subtask for all containers, and tells what became of it. */
+#define TOWN_LIST(X, T) X(T, OUT, u32, asked) X(T, OUT, u32, failed) X(T, OUT, u32, first)
+CHI_TASK(town_list, 19, TOWN_LIST)
+
 extern const chi_module town_module, town_other_module;
 /* The cluster that methods use CPU of: the last that was opened. */
 extern chi_cluster *town_cluster;

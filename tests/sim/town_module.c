@@ -63,6 +63,22 @@ static int town_code_run(chi_ctx *ctx, struct town_state *self, struct town_code
   return chi_self_container(ctx) == t->container ? t->code : CHI_OK;
 }
 
+static int town_list_run(chi_ctx *ctx, struct town_state *self, struct town_list *t)
+{
+  struct town_sum *sub = chi_subtask_new_failures(ctx, &town_sum_type);
+  (void)self;
+  if (!sub)
+    return CHI_ENOMEM;
+  sub->task.pool = chi_self_pool(ctx);
+  sub->task.query.mode = CHI_QUERY_BROADCAST;
+  int rc = chi_call(ctx, sub);
+  const chi_failures *f = chi_failures_of(&town_sum_type, sub);
+  t->asked = f->asked;
+  t->failed = f->failed;
+  t->first = f->item[0].container;
+  return rc;
+}
+
 static int town_news_run(chi_ctx *ctx, struct town_state *self, struct town_news *t)
 {
   (void)ctx;
@@ -96,7 +112,8 @@ static int town_work_run(chi_ctx *ctx, struct town_state *self, struct town_work
   M(S, town_code)                                                                                  \
   M(S, town_news)                                                                                  \
   M(S, town_again, CHI_METHOD_IDEMPOTENT)                                                          \
-  M(S, town_work)
+  M(S, town_work)                                                                                  \
+  M(S, town_list)
 CHI_METHODS(town_state, TOWN_METHODS)
 
 static int town_schedule(chi_ctx *ctx, void *self, const void *task, chi_query *query)

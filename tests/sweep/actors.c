@@ -294,8 +294,24 @@ static void dies(struct actor *a)
 
 /* ---- pools ---------------------------------------------------------------------------------- */
 
+/* One that this client has made and destroyed: it makes it again, under the same id. */
+static struct books_pool *choose_former(struct actor *a)
+{
+  for (uint32_t i = 0; i < a->books->pools; i++) {
+    struct books_pool *p = &a->books->pool[i];
+    if (p->node == a->node && !p->fought && p->destroyed == CHI_OK && draw(a, 2)) {
+      p->created = p->destroyed = 1;
+      return p;
+    }
+  }
+  return NULL;
+}
+
 static struct books_pool *choose_pool(struct actor *a)
 {
+  struct books_pool *former = choose_former(a);
+  if (former)
+    return former;
   uint32_t number = (uint32_t)draw(a, 1000);
   chi_pool_id id = {800 + a->node, a->books->pools};
   char name[32];

@@ -2,6 +2,7 @@
 #include "run.h"
 #include "sim/bdev_shadow.h"
 #include "folk.h"
+#include "rift.h"
 #include "sim_cluster.h"
 
 #include <stdio.h>
@@ -51,6 +52,10 @@ static void draw_gentle(struct sim_plan_limits *limits, struct rng *rng)
   for (int i = 0; i < 3; i++)
     limits->kinds |= UINT64_C(1) << kinds[rng_below(rng, CHI_COUNT(kinds))];
   limits->per_kind = 3 + (uint32_t)rng_below(rng, 10);
+  if (rng_below(rng, 2)) { /* so many losses that they hit each other's repairs */
+    limits->kinds = 1u << SIM_PLAN_DROP | 1u << SIM_PLAN_SNAP | 1u << SIM_PLAN_LOSE;
+    limits->per_kind = 48;
+  }
   limits->outage_ns = 700 * MS;
   limits->swarm = false;
 }
@@ -102,6 +107,8 @@ void run_draw(struct run_case *c, uint64_t seed)
     c->kinds &= ~(1u << ACTOR_MOVES);
   if (!c->quiet)
     draw_plan(c, &rng);
+  c->rift = rng_below(&rng, 4) == 0;
+  c->rebirth = c->nodes > 2 && rng_below(&rng, 5) == 0;
 }
 
 /* Nobody promises anything about time there, and some faults cannot be. */
@@ -484,6 +491,22 @@ static void leave(struct run *r)
   calm_down(r);
 }
 
+/* ---- two halves, and a life that is too young ----------------------------------------------- */
+
+static void rift(struct run *r)
+{
+  rift_split(r->cluster, r->c, &r->rng);
+  calm_down(r);
+  audit(r);
+}
+
+static void rebirth(struct run *r)
+{
+  rift_rebirth(r->cluster, r->c, &r->rng);
+  calm_down(r);
+  audit(r);
+}
+
 /* ---- all of it ------------------------------------------------------------------------------ */
 
 static void take_result(struct run *r, struct run_result *out)
@@ -531,6 +554,10 @@ void run_do(const struct run_case *c, struct run_result *out, chi_put_fn *story,
       coda(r);
     if (c->leave && !failed(r))
       leave(r);
+    if (c->rift && !failed(r))
+      rift(r);
+    if (c->rebirth && !failed(r))
+      rebirth(r);
     if (!failed(r) && chi_cluster_stop(r->cluster, CHI_CLUSTER_ALL, 100) == CHI_EBUSY)
       books_fail("stop", "a node does not stop");
   }

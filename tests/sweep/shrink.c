@@ -1,5 +1,6 @@
 /* shrink.c - makes a run that fails smaller while the same check fails. */
 #include "shrink.h"
+#include "rng.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -75,24 +76,32 @@ void shrink_try(const struct run_case *c, struct run_result *r)
 
 /* ---- smaller -------------------------------------------------------------------------------- */
 
+#define SMALL_NODES 3u
+#define SMALL_FAULTS 5u
+
 struct shrink {
   struct run_case *best;
   struct run_result *result;
   char check[64];
   uint32_t runs;
-  time_t until;
+  double until;
 };
+
+static double now(void)
+{
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
 
 /* Takes what fails in the same way; frees what doesn't. */
 static bool take(struct shrink *s, struct run_case *c)
 {
-  struct run_result r;
-  if (time(NULL) >= s->until) {
-    run_free(c);
-    return false;
+  struct run_result r = {0};
+  if (now() < s->until) {
+    s->runs++;
+    shrink_try(c, &r);
   }
-  s->runs++;
-  shrink_try(c, &r);
   if (strcmp(r.check, s->check) != 0) {
     run_free(c);
     return false;
@@ -113,16 +122,23 @@ static struct run_case copy_of(const struct shrink *s)
 }
 
 /* What speaks of nodes that aren't there any more goes. */
+static void set_nodes(struct run_case *c, uint32_t nodes)
+{
+  c->nodes = nodes;
+  c->rebirth = c->rebirth && nodes > 2;
+  for (uint32_t i = c->plan.count; i-- > 0;) {
+    const struct sim_plan_entry *e = &c->plan.entry[i];
+    bool file = e->kind == SIM_PLAN_DISK || e->kind == SIM_PLAN_DELAY;
+    if (e->a >= nodes || (e->b >= nodes && !file))
+      sim_plan_remove(&c->plan, i);
+  }
+}
+
 static void fewer_nodes(struct shrink *s)
 {
   for (uint32_t nodes = 2; nodes < s->best->nodes; nodes++) {
     struct run_case c = copy_of(s);
-    c.nodes = nodes;
-    for (uint32_t i = c.plan.count; i-- > 0;)
-      if (c.plan.entry[i].a >= nodes ||
-          (c.plan.entry[i].b >= nodes && c.plan.entry[i].kind != SIM_PLAN_DISK &&
-           c.plan.entry[i].kind != SIM_PLAN_DELAY))
-        sim_plan_remove(&c.plan, i);
+    set_nodes(&c, nodes);
     if (take(s, &c))
       return;
   }
@@ -143,30 +159,29 @@ static void fewer_faults(struct shrink *s)
   }
 }
 
-static void fewer_clients(struct shrink *s)
+/* Whole parts of the run, and kinds of clients. */
+static void fewer_parts(struct shrink *s)
 {
-  struct run_case c;
-  if (s->best->coda) {
-    c = copy_of(s);
-    c.coda = false;
-    take(s, &c);
-  }
-  if (s->best->leave) {
-    c = copy_of(s);
-    c.leave = false;
-    take(s, &c);
+  static const size_t parts[] = {
+      offsetof(struct run_case, coda), offsetof(struct run_case, leave),
+      offsetof(struct run_case, rift), offsetof(struct run_case, rebirth),
+      offsetof(struct run_case, device)};
+  for (size_t i = 0; i < CHI_COUNT(parts); i++) {
+    struct run_case c = copy_of(s);
+    bool *part = (bool *)(void *)((char *)&c + parts[i]), was = *part;
+    *part = false;
+    if (was)
+      take(s, &c);
+    else
+      run_free(&c);
   }
   for (uint32_t kind = 0; kind < ACTOR_KINDS; kind++) {
-    if (!(s->best->kinds >> kind & 1))
-      continue;
-    c = copy_of(s);
+    struct run_case c = copy_of(s);
     c.kinds &= ~(1u << kind);
-    take(s, &c);
-  }
-  if (s->best->device) {
-    c = copy_of(s);
-    c.device = false;
-    take(s, &c);
+    if (c.kinds != s->best->kinds)
+      take(s, &c);
+    else
+      run_free(&c);
   }
 }
 
@@ -179,17 +194,49 @@ static void fewer_acts(struct shrink *s)
   }
 }
 
+/* Until nothing more can go. */
+static void smaller(struct shrink *s)
+{
+  uint32_t before;
+  do {
+    before = s->best->plan.count + s->best->nodes * 1000;
+    fewer_parts(s);
+    fewer_nodes(s);
+    fewer_faults(s);
+    fewer_acts(s);
+  } while (s->best->plan.count + s->best->nodes * 1000 < before && now() < s->until);
+}
+
+static bool is_small(const struct run_case *c)
+{
+  return c->nodes <= SMALL_NODES && run_faults(&c->plan) <= SMALL_FAULTS;
+}
+
+/* Another run of the kind, that is small from the beginning: a part of the faults, few nodes. */
+static bool other_seed(struct shrink *s, uint64_t seed)
+{
+  struct run_case c = copy_of(s);
+  struct rng rng;
+  rng_seed(&rng, seed, 15, 16);
+  c.seed = seed;
+  if (c.nodes > SMALL_NODES)
+    set_nodes(&c, SMALL_NODES);
+  while (run_faults(&c.plan) > SMALL_FAULTS)
+    sim_plan_remove(&c.plan, (uint32_t)rng_below(&rng, c.plan.count));
+  return take(s, &c);
+}
+
 uint32_t shrink_case(struct run_case *c, struct run_result *r, uint32_t seconds)
 {
-  struct shrink s = {.best = c, .result = r, .until = time(NULL) + (time_t)seconds};
-  uint32_t before;
+  struct shrink s = {.best = c, .result = r, .until = now() + seconds};
   snprintf(s.check, sizeof(s.check), "%s", r->check);
-  do {
-    before = s.best->plan.count + s.best->nodes * 1000;
-    fewer_faults(&s);
-    fewer_nodes(&s);
-    fewer_clients(&s);
-    fewer_acts(&s);
-  } while (s.best->plan.count + s.best->nodes * 1000 < before && time(NULL) < s.until);
+  smaller(&s);
+  for (uint64_t seed = c->seed + 1; !is_small(c) && now() < s.until; seed++)
+    if (other_seed(&s, seed))
+      smaller(&s);
   return s.runs;
 }
+
+#undef HANGS
+#undef SMALL_NODES
+#undef SMALL_FAULTS

@@ -113,7 +113,7 @@ TEST(trace_tasks_have_phases)
 {
   struct notes n = {.page.nodes = 1};
   uint32_t taken = note(&n, 0, ENV_TRACE_DISPATCH, 2, 55, 700ull << 16 | 12);
-  uint32_t begun = note(&n, 0, ENV_TRACE_BEGIN, 1, 55, 12);
+  uint32_t begun = note(&n, 0, ENV_TRACE_BEGIN, 1, 55, 700ull << 16 | 12);
   note(&n, 0, ENV_TRACE_KEY, 3ull << 32 | 4, 17, 99);
   uint32_t blocks = note(&n, 0, ENV_TRACE_BLOCK, 1, 55, 0);
   uint32_t goes_on = note(&n, 0, ENV_TRACE_RESUME, 1, 55, 0);

@@ -12,7 +12,7 @@ static const struct trace_record run[] = {
     {4, {2000, 0, SIM_TRACE_NET_SEND, 1, 41, 88, NULL}},
     {5, {2000, 0, SIM_TRACE_NET_SEND, 1, 42, 88, NULL}},
     {7, {27500, 1, SIM_TRACE_NET_DELIVER, 0, 41, 88, NULL}},
-    {8, {28000, 1, ENV_TRACE_BEGIN, 0, 9, 12, NULL}},
+    {8, {28000, 1, ENV_TRACE_BEGIN, 0, 9, 700u << 16 | 12, NULL}},
     {9, {28000, 1, ENV_TRACE_KEY, 1, 6, 123456789012345678u, NULL}},
     {10, {29000, 1, ENV_TRACE_BLOCK, 0, 9, 0, NULL}},
     {11, {30000, 1, SIM_TRACE_IO_BEGIN, 0, 2, 4096, "/data/007 <&>\x01"}},
