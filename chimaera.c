@@ -278,7 +278,7 @@ struct env_io {
 
 enum env_trace {
   ENV_TRACE_DISPATCH, /* a worker took a task: a worker, b task id, c pool << 16 | method */
-  ENV_TRACE_BEGIN,    /* its body begins: a worker, b task id */
+  ENV_TRACE_BEGIN,    /* its body begins: a worker, b task id, c pool << 16 | method */
   ENV_TRACE_BLOCK,    /* it blocks: a worker, b task id */
   ENV_TRACE_RESUME,   /* it goes on: a worker, b task id */
   ENV_TRACE_COMPLETE, /* a worker, b task id, c rc */
@@ -296,7 +296,20 @@ enum env_trace {
   ENV_TRACE_DONE,     /* and has completed, as the client sees it: a and b as above, c rc */
   ENV_TRACE_COST,     /* the method of the body that begins declares what it costs: a worker, b task
                        * id, c ns of CPU; a simulation lets them pass before it returns */
-  ENV_TRACE_RESULT    /* to who records inputs alone: a worker, b task id, c hash of OUT fields */
+  ENV_TRACE_RESULT,   /* to who records inputs alone: a worker, b task id, c hash of OUT fields */
+  ENV_TRACE_DEVICE    /* a device on a file: a hash of its path << ENV_DEVICE_BITS | what it says */
+};
+
+/* What a device on a file says of itself; b and c are offset and size unless it is said here. */
+#define ENV_DEVICE_BITS 4
+enum env_device {
+  ENV_DEVICE_OPENS,     /* what it finds allocated follows */
+  ENV_DEVICE_HAS,
+  ENV_DEVICE_OPENED,    /* that was all */
+  ENV_DEVICE_ALLOCATED, /* and about to be acknowledged: it must outlive a crash */
+  ENV_DEVICE_FREES,     /* or tries to */
+  ENV_DEVICE_SYNCS,     /* b its number: whatever was acknowledged before is to be made durable */
+  ENV_DEVICE_SYNCED     /* b its number, c rc */
 };
 
 /* What travels between nodes: frames of bytes that belong together. The first is small and is
@@ -625,6 +638,8 @@ CHI_PRIVATE bool runtime_step(struct runtime *rt, uint32_t worker, uint64_t now,
 CHI_PRIVATE uint64_t runtime_worker_done(const struct runtime *rt, uint32_t worker);
 /* A cheap look at all sources of work, for a spin between steps. Thread of that worker. */
 CHI_PRIVATE bool runtime_has_work(const struct runtime *rt, uint32_t worker);
+/* For a simulation, between steps: whether there is work for which a sleeping worker is rung. */
+CHI_PRIVATE CHI_UNUSED bool runtime_is_asked(const struct runtime *rt, uint32_t worker);
 /* Before a worker parks: announces the sleep and looks once more. True: park until the bell, the
  * deadline of the last step or an I/O completion; false: step again. After either, call
  * runtime_awake before the next step. */
@@ -1538,14 +1553,16 @@ enum node_kind {
   NODE_TABLE_SEEN, /* pool_notice: the worker uses it */
   NODE_LANE,       /* queue_lane: to be served by this worker */
   NODE_CALL,       /* chi_ctx of the node's own: completed, to the network worker */
-  NODE_REMOTE      /* chi_ctx: a task for containers of other nodes, to the network worker */
+  NODE_REMOTE,     /* chi_ctx: a task for containers of other nodes, to the network worker */
+  NODE_EARLY       /* chi_ctx: a subtask whose pool is in creation, to the network worker */
 };
 
 enum task_state {
   TASK_QUEUED,   /* accepted, waiting to be started */
   TASK_RUNNING,  /* its body is on a worker */
   TASK_BLOCKED,  /* its body waits on a fiber of its own */
-  TASK_RESTING   /* periodic, between runs */
+  TASK_RESTING,  /* periodic, between runs */
+  TASK_PARKED    /* a subtask, until its pool is ready: on the network worker */
 };
 
 enum task_wait {
@@ -1595,6 +1612,7 @@ struct chi_ctx {
   bool brief;        /* so brief that the network worker runs it itself */
   bool shielded;     /* is not cancelled */
   bool resolved;     /* container and method are set: no look-up at submission */
+  bool early;        /* a subtask whose pool was in creation when it was submitted */
   chi_ctx *parent, *child;    /* subtasks, newest first: parent's worker only */
   const chi_ctx *awaited;     /* the subtask waited for; NULL: all */
   const struct pool_map *map; /* NODE_REMOTE: of its pool; the containers it is for, see first */
@@ -1684,6 +1702,8 @@ CHI_INLINE void task_copy_out(const struct task_plan *plan, const chi_task *copy
 /* What log lines call a task: "task=ID", or "task=NODE/BOOT/SEQUENCE/CONTAINER" of one that is
  * known to several nodes, to all of them alike. Returns buf. */
 CHI_PRIVATE const char *task_label(const chi_ctx *ctx, char *buf, size_t size);
+/* The type with that room. */
+CHI_PRIVATE chi_type task_with_failures(const chi_type *type);
 
 /* A hash of the OUT fields of a copy: of values, not of what lies between them. Of a buffer it is
  * the size. */
@@ -1700,6 +1720,18 @@ CHI_INLINE void task_zero(chi_ctx *ctx)
   for (; end - at > 64; at += 64)
     memset(at, 0, 64);
   memset(end - 64, 0, 64);
+}
+
+/* Where the list of failures lies behind a task that has room for one: bytes from its beginning. */
+CHI_INLINE uint32_t task_failures_at(const chi_type *type)
+{
+  return (type->size + 7) / 8 * 8;
+}
+
+/* Bytes of a task with these flags. */
+CHI_INLINE uint64_t task_room(const chi_type *type, uint32_t flags)
+{
+  return flags & CHI_TASK_FAILURES ? task_failures_at(type) + sizeof(chi_failures) : type->size;
 }
 
 /* A record is followed by its private copy. */
@@ -2506,9 +2538,6 @@ CHI_PRIVATE void worker_close(struct worker *w);
 
 /* See runtime.h. */
 CHI_PRIVATE bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *deadline);
-CHI_PRIVATE bool worker_has_work(const struct worker *w);
-CHI_PRIVATE bool worker_may_sleep(struct worker *w);
-CHI_PRIVATE void worker_awake(struct worker *w);
 
 /* Sends n to another worker's inbox and wakes it; `from` is the sender. Any worker. */
 CHI_PRIVATE void worker_send(struct worker *from, struct worker *to, struct ring_node *n);
@@ -2546,6 +2575,10 @@ CHI_INLINE void worker_aim(chi_ctx *ctx, const struct pool_map *map, uint32_t fi
 /* Submits a record whose container and method are set, from the worker w: starts it there or on
  * a slow worker, or hands it to on_remote if it was aimed elsewhere. */
 CHI_PRIVATE void worker_submit(struct worker *w, chi_ctx *ctx);
+/* The same, for a pool that is in creation: it begins when that is ready, as worker_unpark says. */
+CHI_PRIVATE void worker_submit_early(struct worker *w, chi_ctx *ctx);
+/* Subtasks that wait for the pool begin, or end with rc. Network worker. */
+CHI_PRIVATE void worker_unpark(struct worker *network, const struct pool *p, int rc);
 
 /* Ends a task that on_remote was given: its OUT fields are in ctx->task. Network worker. */
 CHI_PRIVATE CHI_UNUSED void worker_end(struct worker *network, chi_ctx *ctx, int rc);
@@ -2561,6 +2594,13 @@ CHI_PRIVATE void worker_wake_all(struct worker *from, chi_ctx *woken);
 CHI_PRIVATE int64_t worker_io_run(chi_ctx *ctx, struct env_io *io);
 /* CHI_OK, CHI_ECANCELLED or CHI_ETIMEOUT. */
 CHI_PRIVATE int worker_cancelled(const chi_ctx *ctx);
+
+/* ---- worker_sleep.c; see runtime.h */
+CHI_PRIVATE bool worker_has_work(const struct worker *w);
+/* Whether somebody waits for it: such work is never left to be found when it next wakes up. */
+CHI_PRIVATE bool worker_is_asked(const struct worker *w);
+CHI_PRIVATE bool worker_may_sleep(struct worker *w);
+CHI_PRIVATE void worker_awake(struct worker *w);
 
 /* ---- worker_look.c */
 /* Network worker: looks which of the others are stuck: in a method, or without a stack to begin one
@@ -2884,7 +2924,7 @@ CHI_PRIVATE void peer_on_sent(struct peer_set *s, void *batch);
 #define NET_BYTE_NS 120ull           /* what a byte of bulk may take: 8 MiB/s and more are borne */
 #define NET_ASK_NS 250000000ull      /* without news, after which a request is asked for */
 #define NET_ACK_NS 250000000ull      /* an answer is acknowledged by then, if no request does it */
-#define NET_FAILED 16u               /* failed containers that a result names */
+#define NET_FAILED ((uint32_t)CHI_FAILURES_MOST) /* failed containers that a result names */
 #define NET_HOPS 8u                  /* times that "moved" is followed at once; then slower */
 #define NET_TRIES 8u                 /* times an idempotent part is lost and begun again */
 #define NET_WAITING 65536u           /* parts that wait for one peer; beyond: CHI_EBUSY */
@@ -3946,6 +3986,8 @@ CHI_PRIVATE void ctx_pause(chi_ctx *ctx, uint64_t ns);
 /* A subtask for a given container and method instead of those that its pool and method id name. */
 CHI_PRIVATE void ctx_aim(void *subtask, struct container *container, struct method *method,
                          bool slow);
+/* A typed event (enum env_trace), if anybody listens. */
+CHI_PRIVATE void ctx_trace(chi_ctx *ctx, int what, uint64_t a, uint64_t b, uint64_t c);
 /* Counts so many bytes against the node's budget for the data of its modules, which the
  * configuration calls memory.runtime_data_segment_size. CHI_ENOMEM: only *left of it are left. */
 CHI_PRIVATE int ctx_data_take(chi_ctx *ctx, uint64_t size, uint64_t *left);
@@ -5135,6 +5177,10 @@ CHI_PRIVATE const char *sim_disk_path(const struct sim_disk *d, int64_t handle);
 /* Number of open files. */
 CHI_PRIVATE uint32_t sim_disk_open_count(const struct sim_disk *d);
 
+/* Whether nothing that was done up to the mark to the file whose path has that hash, as far as
+ * ENV_TRACE_DEVICE tells it, is still to be lost in a crash. */
+CHI_PRIVATE bool sim_disk_is_safe(const struct sim_disk *d, uint64_t path, uint64_t mark);
+
 /* For tests. Reads as a program would: bytes, or CHI_ENOENT. */
 CHI_PRIVATE CHI_UNUSED int64_t sim_disk_peek(const struct sim_disk *d, const char *path, void *buf,
                                              uint64_t size, uint64_t offset);
@@ -5423,6 +5469,12 @@ struct sim_world_event {
   void (*run)(struct sim_world_event *event);
 };
 
+/* What must not happen. */
+enum sim_world_failure {
+  SIM_WORLD_LEAK,     /* something is not given back, or used afterwards */
+  SIM_WORLD_FORGOTTEN /* a worker sleeps while there is work for it */
+};
+
 struct sim_world {
   uint64_t seed, now;
   uint64_t sequence;
@@ -5436,6 +5488,7 @@ struct sim_world {
   struct sim_fault fault;
   struct sim_profile profile;
   char failure[400]; /* the first thing that must not happen; empty: none */
+  enum sim_world_failure failed; /* of which kind it is */
 };
 
 CHI_PRIVATE void sim_world_init(struct sim_world *world, uint64_t seed);
@@ -5450,8 +5503,9 @@ CHI_PRIVATE void sim_world_stream(const struct sim_world *world, struct rng *rng
 CHI_PRIVATE void sim_world_trace(struct sim_world *world, uint32_t node, int kind, uint64_t a,
                                  uint64_t b, uint64_t c, const char *text);
 /* Notes what must not happen; the first stays. It also reaches the transcript. */
-CHI_PRIVATE void sim_world_fail(struct sim_world *world, uint32_t node, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+CHI_PRIVATE void sim_world_fail(struct sim_world *world, uint32_t node,
+                                enum sim_world_failure what, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 
 /* Lets the event happen at that time (not before now), instead of when it was going to. */
 CHI_PRIVATE void sim_world_at(struct sim_world *world, struct sim_world_event *event,
@@ -5801,6 +5855,8 @@ CHI_PRIVATE CHI_UNUSED uint64_t sim_hash(const struct sim *sim);
 CHI_PRIVATE CHI_UNUSED uint64_t sim_events(const struct sim *sim);
 /* The first thing that must not happen, in words: a leak, memory of nobody; NULL: nothing. */
 CHI_PRIVATE CHI_UNUSED const char *sim_failure(const struct sim *sim);
+/* The name of the check that it belongs to. */
+CHI_PRIVATE const char *sim_failed_check(const struct sim *sim);
 /* From now on put receives a line for each event that is worth reading; NULL: nobody does. */
 CHI_PRIVATE CHI_UNUSED void sim_transcript(struct sim *sim, chi_put_fn *put, void *arg);
 /* From now on sink receives every event, before anything else happens; NULL: nobody does. It may
@@ -5900,12 +5956,34 @@ CHI_PRIVATE CHI_UNUSED struct sim *sim_client_sim(struct sim_client *client);
 #endif
 #endif /* CHI_OMIT_SIM */
 
+/* ---- sim/sim_device.h ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_device.h - P5: what file devices have acknowledged, and whether it is there.
+ *
+ * A shadow of every file device of a simulation, fed by ENV_TRACE_DEVICE. What was allocated must
+ * be allocated when the device is opened again, whatever happened in between; and when a sync is
+ * acknowledged, nothing that was done to the file before it began may still be unsafe. */
+#ifndef CHI_SIM_DEVICE_H
+#define CHI_SIM_DEVICE_H
+
+struct sim_device;
+
+/* Takes an event of that kind in. False, and `why`: an acknowledgement was wrong. */
+CHI_PRIVATE bool sim_device_event(struct sim_device **devices, const struct sim_trace_event *e,
+                                  const struct sim_disk *disk, char *why, size_t size);
+CHI_PRIVATE void sim_device_free(struct sim_device **devices);
+
+#endif
+#endif /* CHI_OMIT_SIM */
+
 /* ---- sim/sim_check.h ---- */
 #ifndef CHI_OMIT_SIM
 /* sim_check.h - what must hold in every simulation of a cluster, checked as things happen.
  *
- *   P1           what a client submits completes once, and by the time all is settled it has
+ *   P1           what a client submits completes once, and by the time all is settled it has; no
+ *                worker sleeps while there is work for it (seen by sim_host)
  *   P2           a method's body begins at most once for each key of a task
+ *   P5           what a device on a file has acknowledged is there: see sim_device.h
  *   membership   when all is settled, every node takes every other for alive, in its present life
  *   pools        and all have the same table of pools
  *   open         and no node has a task that nobody waits for
@@ -5944,6 +6022,7 @@ struct sim_check {
   void *sink_arg;
   uint32_t nodes;
   struct sim_check_node *node;
+  struct sim_device *devices;
   struct sim_check_set keys, open; /* bodies begun; tasks of clients under way */
   uint32_t thread;                 /* that runs */
   uint32_t *client, threads;       /* by thread: client number + 1 */
@@ -6144,7 +6223,8 @@ struct sim_party {
   struct rng random, timing;
   struct sim_party_block *blocks; /* private memory, newest first */
   struct sim_party_block *former[SIM_PARTY_FORMER]; /* given back last, and not to be touched */
-  uint32_t former_next;
+  uint32_t former_next, former_count; /* where the next one goes; how many there are */
+  uint64_t former_bytes;
   uint64_t block_count, block_bytes;
   struct sim_party_table stacks, segments, bells, links;
 };
@@ -6184,6 +6264,8 @@ CHI_PRIVATE void sim_party_bell_drop(struct sim_party_bell *bell);
 /* Of the running thread of the party: parks until the bell is rung, until then, or until somebody
  * wakes the thread. True: it was rung; the ring is consumed. */
 CHI_PRIVATE bool sim_party_bell_wait(struct sim_party *party, env_bell handle, uint64_t until);
+/* Whether somebody sleeps there, and it has not been rung. */
+CHI_PRIVATE bool sim_party_bell_sleeps(const struct sim_party *party, env_bell handle);
 
 #endif
 #endif /* CHI_OMIT_SIM */
@@ -8070,6 +8152,11 @@ bool runtime_has_work(const struct runtime *rt, uint32_t worker)
   return worker_has_work(w);
 }
 
+bool runtime_is_asked(const struct runtime *rt, uint32_t worker)
+{
+  return worker_is_asked(&rt->crew.worker[worker]);
+}
+
 bool runtime_may_sleep(struct runtime *rt, uint32_t worker)
 {
   struct worker *w = &rt->crew.worker[worker];
@@ -8638,6 +8725,15 @@ void *chi_task_new(chi_queue *q, const chi_type *type)
     memset((char *)p + at, 0, CHI_CACHE_LINE);
   ((chi_task *)p)->method = type->id;
   return p;
+}
+
+void *chi_task_new_failures(chi_queue *q, const chi_type *type)
+{
+  const chi_type with = task_with_failures(type);
+  chi_task *t = chi_task_new(q, &with);
+  if (t)
+    t->flags = CHI_TASK_FAILURES;
+  return t;
 }
 
 int chi_bulk_alloc(chi_queue *q, uint64_t size, chi_bulk *out)
@@ -10726,6 +10822,7 @@ static void admin_unpark(struct admin_host *host, struct pool *p)
     ring_push(&network->queue, n);
     n = next;
   }
+  worker_unpark(network, p, p->state == POOL_READY ? CHI_OK : CHI_ENOENT);
   host->changed(host->arg);
 }
 
@@ -10955,6 +11052,7 @@ static int admin_spread(chi_ctx *ctx, struct admin_host *host, chi_pool_id id,
 /* A copy of an entry, which the table may lose while we wait; without its moves. */
 struct admin_entry {
   struct accord_entry entry;
+  int looks; /* at one that is to leave its name to this */
   char name[CHI_PATH_MAX], module[CHI_NAME_MAX], params[ACCORD_PARAMS];
 };
 
@@ -11020,6 +11118,14 @@ static int admin_build(chi_ctx *ctx, struct admin_host *host, const struct admin
   return rc == CHI_OK ? admin_make_pool(ctx, host, p, err) : rc;
 }
 
+/* Whether the name of an entry is still that of a pool here which, by the table, is no more. */
+static bool admin_is_to_leave(const struct admin_host *host, const struct admin_entry *e)
+{
+  const struct pool *other = directory_find_name(host->directory, e->name);
+  return other && other->shared && !pool_id_equal(other->id, e->entry.pool.id) &&
+         !admin_is_live(accord_find(host->accord, other->id));
+}
+
 /* One step towards what the table says of a pool; true: nothing is left to do, and *rc tells. */
 static bool admin_follow_step(chi_ctx *ctx, struct admin_host *host, chi_pool_id id,
                               struct admin_entry *e, int *rc, chi_error *err)
@@ -11034,7 +11140,8 @@ static bool admin_follow_step(chi_ctx *ctx, struct admin_host *host, chi_pool_id
     *rc = chi_event_wait(ctx, &p->created, 50000000);
     return *rc != CHI_OK && *rc != CHI_ETIMEOUT;
   }
-  if (known && admin_is_leaving(host, e->name, id)) {
+  if (known && (admin_is_leaving(host, e->name, id) ||
+                (admin_is_to_leave(host, e) && e->looks++ < ADMIN_LOOKS))) {
     *rc = chi_sleep(ctx, 1000000);
     return *rc != CHI_OK;
   }
@@ -11067,6 +11174,7 @@ static int admin_follow(chi_ctx *ctx, struct admin_host *host, chi_pool_id id, c
     return error_set(err, CHI_ENOMEM, "no memory");
   }
   int rc = CHI_OK;
+  e->looks = 0;
   while (!admin_follow_step(ctx, host, id, e, &rc, err) && chi_cancelled(ctx) == CHI_OK)
     ;
   if (rc != CHI_OK)
@@ -11229,6 +11337,8 @@ static int admin_finish_shared(chi_ctx *ctx, struct admin_host *host,
   if (verdict != ADMIN_TAKEN)
     return admin_give_way(ctx, host, what, version, verdict, err);
   const struct accord_entry *e = accord_find(host->accord, what->id);
+  if (rc == CHI_OK && e && e->state == ACCORD_LOST)
+    return admin_give_way(ctx, host, what, version, ADMIN_BEATEN, err);
   if (!e || e->state != ACCORD_CREATING || e->version.counter != version.counter ||
       e->version.node != version.node || e->version.boot != version.boot)
     return rc; /* somebody else has decided since */
@@ -12314,7 +12424,18 @@ struct bdev {
   struct extent_map map;
   struct bdev_io io;
   struct bdev_commit commit; /* of a file */
+  uint64_t syncs;            /* so far: they number them */
 };
+
+/* For those who compare what a file's device acknowledges with what is there. */
+static void bdev_trace(chi_ctx *ctx, const struct bdev *self, enum env_device what, uint64_t b,
+                       uint64_t c)
+{
+  const char *path = chi_self_pool_name(ctx);
+  if (self->io.file)
+    ctx_trace(ctx, ENV_TRACE_DEVICE,
+              hash_bytes(path, strlen(path), 0) << ENV_DEVICE_BITS | (uint64_t)what, b, c);
+}
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
@@ -12372,6 +12493,8 @@ static int bdev_allocate(chi_ctx *ctx, void *state, void *task)
     extent_settle(&self->map, &memory, chain);
   if (rc)
     t->block_total = t->blocks_count = 0;
+  for (uint32_t i = 0; i < t->blocks_count; i++)
+    bdev_trace(ctx, self, ENV_DEVICE_ALLOCATED, t->blocks[i].offset, t->blocks[i].size);
   return rc;
 }
 
@@ -12411,6 +12534,8 @@ static int bdev_free(chi_ctx *ctx, void *state, void *task)
   if (!ranges)
     return CHI_ENOMEM;
   bdev_gather(t, ranges);
+  for (uint64_t i = 0; i < count; i++)
+    bdev_trace(ctx, self, ENV_DEVICE_FREES, ranges[i].offset, ranges[i].size);
   rc = self->io.file ? bdev_commit_free(ctx, &self->commit, ranges, count)
                      : extent_free(&self->map, &memory, ranges, count);
   if (ranges != few)
@@ -12471,16 +12596,21 @@ static int bdev_sync(chi_ctx *ctx, void *state, void *task)
 {
   struct bdev *self = state;
   struct bdev_io_turn turn;
+  uint64_t number = ++self->syncs;
   int rc;
   (void)task;
   if (!self->io.file)
     return CHI_OK;
+  bdev_trace(ctx, self, ENV_DEVICE_SYNCS, number, 0);
   rc = bdev_io_begin(ctx, &self->io, &turn, BDEV_IO_SYNC, 0, 0);
-  if (rc)
-    return rc;
-  rc = bdev_io_sync(ctx, &self->io, &turn);
-  bdev_io_end(ctx, &self->io, &turn, rc, 0);
-  return rc ? rc : bdev_commit_sync(ctx, &self->commit);
+  if (rc == CHI_OK) {
+    rc = bdev_io_sync(ctx, &self->io, &turn);
+    bdev_io_end(ctx, &self->io, &turn, rc, 0);
+  }
+  if (rc == CHI_OK)
+    rc = bdev_commit_sync(ctx, &self->commit);
+  bdev_trace(ctx, self, ENV_DEVICE_SYNCED, number, (uint64_t)(int64_t)rc);
+  return rc;
 }
 
 /* ---- create and destroy ---------------------------------------------------------------------- */
@@ -12556,6 +12686,15 @@ static int bdev_open_log(chi_ctx *ctx, struct bdev *self, const char *path, uint
   return bdev_commit_open(ctx, &self->commit, path, &self->map, whole, unit);
 }
 
+static void bdev_trace_found(chi_ctx *ctx, const struct bdev *self)
+{
+  struct extent_range r;
+  bdev_trace(ctx, self, ENV_DEVICE_OPENS, 0, 0);
+  for (uint64_t at = 0; extent_next(&self->map, at, &r); at = r.offset + r.size)
+    bdev_trace(ctx, self, ENV_DEVICE_HAS, r.offset, r.size);
+  bdev_trace(ctx, self, ENV_DEVICE_OPENED, 0, 0);
+}
+
 static int bdev_create_file(chi_ctx *ctx, struct bdev *self)
 {
   const char *path = chi_self_pool_name(ctx);
@@ -12569,8 +12708,10 @@ static int bdev_create_file(chi_ctx *ctx, struct bdev *self)
     chi_log(ctx, CHI_LOG_WARNING,
             "what is allocated is noted beside the name, in /dev, and lost when the machine "
             "restarts; name it by a symbolic link elsewhere");
-  if (!rc)
+  if (!rc) {
+    bdev_trace_found(ctx, self);
     return CHI_OK;
+  }
   bdev_io_close(ctx, &self->io);
   if (made)
     chi_file_remove(ctx, path);
@@ -14499,6 +14640,13 @@ void chi_free(chi_ctx *ctx, void *p, size_t size)
   alloc_put(ctx->worker->crew->alloc, p, size ? size : 1);
 }
 
+void ctx_trace(chi_ctx *ctx, int what, uint64_t a, uint64_t b, uint64_t c)
+{
+  struct env *env = ctx->worker->crew->env;
+  if (env->trace)
+    env->trace(env, what, a, b, c);
+}
+
 int ctx_data_take(chi_ctx *ctx, uint64_t size, uint64_t *left)
 {
   struct worker_crew *crew = ctx->worker->crew;
@@ -14569,6 +14717,15 @@ void *chi_subtask_new(chi_ctx *ctx, const chi_type *type)
   return sub->task;
 }
 
+void *chi_subtask_new_failures(chi_ctx *ctx, const chi_type *type)
+{
+  const chi_type with = task_with_failures(type);
+  chi_task *t = chi_subtask_new(ctx, &with);
+  if (t)
+    t->flags = CHI_TASK_FAILURES;
+  return t;
+}
+
 void ctx_aim(void *subtask, struct container *container, struct method *method, bool slow)
 {
   chi_ctx *sub = task_record(subtask);
@@ -14588,22 +14745,41 @@ static void ctx_unlink(chi_ctx *ctx, chi_ctx *sub)
   *at = sub->sibling;
 }
 
+/* Whether the pool waits for this task: it is called, over however many others, by its create. */
+static bool ctx_is_awaited_by(const chi_ctx *ctx, const struct pool *p)
+{
+  while (ctx && ctx->container->pool != p)
+    ctx = ctx->parent;
+  return ctx != NULL;
+}
+
+/* Whether a subtask may wait for its pool, which is in creation. */
+static int ctx_may_wait(const chi_ctx *ctx, const struct pool_entry *entry, const chi_task *t)
+{
+  if (entry->state != POOL_CREATING)
+    return CHI_ENOENT;
+  bool alone = (t->flags & CHI_TASK_FORGET) != 0;
+  return alone || !ctx_is_awaited_by(ctx, entry->pool) ? CHI_OK : CHI_EDEADLOCK;
+}
+
 /* Finds container and method of a subtask in this worker's snapshot. */
 static int ctx_resolve(chi_ctx *ctx, chi_ctx *sub)
 {
   struct worker *w = ctx->worker;
   const chi_task *t = sub->task;
   const struct pool_entry *entry = pool_table_find(w->table, t->pool);
-  if (!entry || entry->state != POOL_READY)
-    return CHI_ENOENT;
+  int rc = !entry ? CHI_ENOENT : entry->state == POOL_READY ? CHI_OK : ctx_may_wait(ctx, entry, t);
+  if (rc != CHI_OK)
+    return rc;
+  sub->early = entry->state == POOL_CREATING;
   struct method *m = module_method(entry->pool->module, t->method);
   if (!m)
     return CHI_ENOMETHOD;
-  if (TASK_RECORD + m->plan.type->size > sub->size ||
+  if (TASK_RECORD + task_room(m->plan.type, t->flags) > sub->size ||
       ((t->flags & CHI_TASK_PERIODIC) && t->period_us == 0))
     return CHI_EINVAL;
   struct route route;
-  int rc = route_resolve(&t->query, entry->map, w->crew->node, &route);
+  rc = route_resolve(&t->query, entry->map, w->crew->node, &route);
   if (rc != CHI_OK)
     return rc;
   sub->container = route.here ? route.here : &entry->pool->container;
@@ -14678,7 +14854,10 @@ int chi_subtask_submit(chi_ctx *ctx, void *task)
   }
   tally_add(&w->accepted, 1);
   tally_add(&sub->container->tally[w->index].active, 1);
-  worker_submit(w, sub);
+  if (CHI_UNLIKELY(sub->early))
+    worker_submit_early(w, sub);
+  else
+    worker_submit(w, sub);
   return CHI_OK;
 }
 
@@ -16647,6 +16826,19 @@ static void net_call_time(const struct net_call *call)
   f->call_time[pool_bucket(ns)]++;
 }
 
+/* In the task of whoever asked. */
+static void net_call_tell(const chi_ctx *ctx, const struct net_failures *f)
+{
+  chi_task *t = ctx->origin == TASK_FROM_CLIENT ? ctx->shared : ctx->task;
+  chi_failures out = {.asked = f->asked, .failed = f->failed, .listed = f->listed};
+  t->query.c = ctx->task->query.c = f->failed;
+  if (!(ctx->task->flags & CHI_TASK_FAILURES))
+    return;
+  for (uint32_t i = 0; i < f->listed; i++)
+    out.item[i] = (struct chi_failed){f->item[i].container, f->item[i].rc};
+  memcpy((char *)t + task_failures_at(ctx->method->def->type), &out, sizeof out);
+}
+
 void net_call_end(struct net_call *call)
 {
   struct net *n = call->net;
@@ -16669,7 +16861,7 @@ void net_call_end(struct net_call *call)
   if (run) {
     net_run_end(run, rc, &failures, gathered);
   } else {
-    ctx->task->query.c = failures.failed;
+    net_call_tell(ctx, &failures);
     net_let_go(n, ctx, rc);
   }
 }
@@ -18409,6 +18601,7 @@ chi_ctx *net_replica(struct net_call *call, struct net_store *store)
   if (!copy)
     return NULL;
   memcpy(copy->task, ctx->task, type->size);
+  copy->task->flags &= ~(uint32_t)CHI_TASK_FAILURES; /* whose room is behind the task itself */
   copy->method = ctx->method;
   if (call->several && !net_replica_buffers(n, type, copy->task, store)) {
     net_store_free(n, store);
@@ -18837,7 +19030,8 @@ CHI_APART static void worker_trace_cost(const struct worker *w, const chi_ctx *c
 
 CHI_APART static void worker_trace_begin(const struct worker *w, const chi_ctx *ctx)
 {
-  worker_trace(w, ENV_TRACE_BEGIN, ctx, ctx->task->method);
+  worker_trace(w, ENV_TRACE_BEGIN, ctx,
+               (uint64_t)ctx->container->pool->id.major << 16 | ctx->task->method);
   /* The body of a periodic one begins again and again, as it should. */
   if (ctx->key_seq != 0 && !(ctx->task->flags & CHI_TASK_PERIODIC))
     w->crew->env->trace(w->crew->env, ENV_TRACE_KEY,
@@ -19324,6 +19518,12 @@ static bool worker_is_doomed(const struct worker *w, const chi_ctx *ctx)
          mark_get(&ctx->container->leaving);
 }
 
+/* Room for one more that waits without a body. */
+static int worker_timer_room(struct worker *w)
+{
+  return heap_reserve(&w->timer, (w->timer.count / 1024 + 1) * 1024 + WORKER_FIBERS * 2 + 1);
+}
+
 /* A periodic task rests until its next run; else the code that it ends with. */
 CHI_APART static int worker_rest(struct worker *w, chi_ctx *ctx)
 {
@@ -19331,7 +19531,7 @@ CHI_APART static int worker_rest(struct worker *w, chi_ctx *ctx)
   if (rc == CHI_OK && worker_is_doomed(w, ctx))
     rc = CHI_ECANCELLED;
   if (rc == CHI_OK)
-    rc = heap_reserve(&w->timer, (w->timer.count / 1024 + 1) * 1024 + WORKER_FIBERS * 2 + 1);
+    rc = worker_timer_room(w);
   if (rc != CHI_OK)
     return rc;
   worker_free_children(w, ctx);
@@ -19513,6 +19713,54 @@ static void worker_end_rest(struct worker *w, chi_ctx *ctx, int rc)
   }
 }
 
+/* ---- subtasks for pools in creation */
+
+void worker_submit_early(struct worker *w, chi_ctx *ctx)
+{
+  struct worker *network = &w->crew->worker[w->crew->count - 1];
+  ctx->state = TASK_PARKED;
+  ctx->worker = network;
+  ctx->node.kind = NODE_EARLY;
+  ring_push(&network->urgent, &ctx->node);
+  worker_ring(w, network);
+}
+
+static void worker_park(struct worker *w, chi_ctx *ctx)
+{
+  const struct pool *p = ctx->container->pool;
+  int rc = p->state == POOL_CREATING ? worker_timer_room(w) : CHI_OK;
+  if (rc != CHI_OK || (p->state != POOL_CREATING && p->state != POOL_READY)) {
+    worker_finish(w, ctx, rc != CHI_OK ? rc : CHI_ENOENT, false);
+  } else if (p->state == POOL_READY) {
+    worker_submit(w, ctx);
+  } else {
+    worker_blocked_add(w, ctx);
+    worker_timer_set(w, ctx, ctx->deadline);
+  }
+}
+
+static void worker_end_park(struct worker *w, chi_ctx *ctx, int rc)
+{
+  worker_blocked_drop(w, ctx);
+  worker_timer_clear(w, ctx);
+  if (rc == CHI_OK)
+    worker_submit(w, ctx);
+  else
+    worker_finish(w, ctx, rc, false);
+}
+
+void worker_unpark(struct worker *network, const struct pool *p, int rc)
+{
+  chi_ctx *next = NULL;
+  for (chi_ctx *ctx = network->blocked; ctx; ctx = next) {
+    next = ctx->blocked_next;
+    if (ctx->state == TASK_PARKED && ctx->container->pool == p)
+      worker_end_park(network, ctx, rc);
+  }
+}
+
+/* ---- cancellation and time */
+
 /* Somebody asked for a cancellation: those that wait here are looked through. */
 static void worker_look_for_cancelled(struct worker *w)
 {
@@ -19528,6 +19776,8 @@ static void worker_look_for_cancelled(struct worker *w)
       continue;
     if (rests)
       worker_end_rest(w, ctx, rc);
+    else if (ctx->state == TASK_PARKED)
+      worker_end_park(w, ctx, rc);
     else if (worker_interruptible(ctx))
       worker_interrupt(w, ctx, rc);
   }
@@ -19542,6 +19792,8 @@ static void worker_timer_due(struct worker *w)
   int rc = worker_cancelled(ctx);
   if (ctx->state == TASK_RESTING)
     worker_end_rest(w, ctx, rc);
+  else if (ctx->state == TASK_PARKED)
+    worker_end_park(w, ctx, CHI_ETIMEOUT);
   else if (ctx->wait == TASK_WAIT_PAUSE)
     worker_interrupt(w, ctx, CHI_OK);
   else
@@ -19563,6 +19815,9 @@ static void worker_take_node(struct worker *w, struct ring_node *n)
     break;
   case NODE_REMOTE:
     w->crew->on_remote(w->crew->arg, ctx);
+    break;
+  case NODE_EARLY:
+    worker_park(w, ctx);
     break;
   case NODE_GRANTED:
     if (worker_may_begin(w, ctx->depth)) {
@@ -19687,44 +19942,6 @@ bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *dead
   if (CHI_UNLIKELY(w->adopt != NULL) && *deadline > w->now + WORKER_RETRY_NS)
     *deadline = w->now + WORKER_RETRY_NS;
   return w->more;
-}
-
-/* ---- sleep */
-
-bool worker_has_work(const struct worker *w)
-{
-  if (!inbox_empty(&w->inbox) || !ring_empty(&w->urgent) || w->ready.head ||
-      mark_get(&w->crew->cancel_epoch) != w->cancel_seen)
-    return true;
-  bool full = w->spares == 0 && w->fibers > WORKER_FIBERS;
-  if (!full && !ring_empty(&w->queue))
-    return true;
-  for (uint32_t i = 0; i < w->lane_count; i++)
-    if (lane_ready(&w->lane[i]->in) || mark_get(&w->lane[i]->closed) ||
-        mark_get(&w->lane[i]->home) != w->index)
-      return true;
-  return false;
-}
-
-bool worker_may_sleep(struct worker *w)
-{
-  bell_announce(w->word);
-  if (worker_has_work(w))
-    return false;
-  mark_set(&w->awake, 0);
-  return true;
-}
-
-void worker_awake(struct worker *w)
-{
-  struct worker_crew *crew = w->crew;
-  if (mark_get(&w->word->word) & 1)
-    bell_withdraw(w->word);
-  mark_set_fenced(&w->awake, 1);
-  if (w->kind == WORKER_NETWORK || mark_get(&crew->watching))
-    return;
-  mark_set(&crew->watching, 1);
-  worker_ring(w, &crew->worker[crew->count - 1]);
 }
 
 const chi_ctx *worker_fault(const struct worker *w, const void *address)
@@ -19975,6 +20192,8 @@ static int worker_prepare(struct worker *w, const struct worker_offer *offer, st
   ctx->container = route.here ? route.here : &w->last->pool->container;
   if (!route.here || (header->flags & CHI_TASK_FORCE_NET))
     worker_aim(ctx, map, route.first, route.count);
+  if (CHI_UNLIKELY(task_room(m->plan.type, header->flags) > offer->room))
+    ctx->task->flags &= ~(uint32_t)CHI_TASK_FAILURES; /* there is no room for the list */
   ctx->shared = offer->shared;
   if (header->deadline_ms)
     ctx->deadline = w->now + header->deadline_ms * 1000000ull;
@@ -20426,6 +20645,55 @@ bool worker_lopsided(struct worker *network, uint32_t *from, uint32_t *to)
 }
 
 #undef WORKER_TASK_NS
+
+/* ---- sources/worker_sleep.c ---- */
+/* worker_sleep.c - when a worker may sleep, and what it is woken for. */
+
+bool worker_is_asked(const struct worker *w)
+{
+  if (!inbox_empty(&w->inbox) || !ring_empty(&w->urgent) || w->ready.head ||
+      mark_get(&w->crew->cancel_epoch) != w->cancel_seen)
+    return true;
+  bool full = w->spares == 0 && w->fibers > WORKER_FIBERS;
+  if (!full && !ring_empty(&w->queue))
+    return true;
+  for (uint32_t i = 0; i < w->lane_count; i++)
+    if (lane_ready(&w->lane[i]->in) && mark_get(&w->lane[i]->home) == w->index)
+      return true;
+  return false;
+}
+
+bool worker_has_work(const struct worker *w)
+{
+  if (worker_is_asked(w))
+    return true;
+  for (uint32_t i = 0; i < w->lane_count; i++)
+    if (lane_ready(&w->lane[i]->in) || mark_get(&w->lane[i]->closed) ||
+        mark_get(&w->lane[i]->home) != w->index)
+      return true;
+  return false;
+}
+
+bool worker_may_sleep(struct worker *w)
+{
+  bell_announce(w->word);
+  if (worker_has_work(w))
+    return false;
+  mark_set(&w->awake, 0);
+  return true;
+}
+
+void worker_awake(struct worker *w)
+{
+  struct worker_crew *crew = w->crew;
+  if (mark_get(&w->word->word) & 1)
+    bell_withdraw(w->word);
+  mark_set_fenced(&w->awake, 1);
+  if (w->kind == WORKER_NETWORK || mark_get(&crew->watching))
+    return;
+  mark_set(&crew->watching, 1);
+  worker_ring(w, &crew->worker[crew->count - 1]);
+}
 
 /* ---- sources/route.c ---- */
 /* route.c - query -> where: which containers of a pool a task is for. */
@@ -23850,6 +24118,7 @@ static void peer_welcome(struct peer *p, uint64_t boot, const struct peer_hello 
 {
   uint64_t former = p->boot;
   bool pinned = false;
+  CHI_ASSERT(boot > former || (boot == former && (p->life == 0 || p->life == hello->life)));
   if (boot != former) {
     p->met = p->confirmed = false;
     pinned = p->flying > 0;
@@ -25104,6 +25373,21 @@ uint64_t task_hash_out(const chi_type *type, const chi_task *copy)
       task_hash_value(&hash, f, (const char *)copy + f->offset + (size_t)k * f->size);
   }
   return hash_stream_finish(&hash);
+}
+
+chi_type task_with_failures(const chi_type *type)
+{
+  chi_type with = *type;
+  if (type->size <= UINT32_MAX - 8 - sizeof(chi_failures))
+    with.size = task_failures_at(type) + (uint32_t)sizeof(chi_failures);
+  return with;
+}
+
+const chi_failures *chi_failures_of(const chi_type *type, const void *task)
+{
+  const chi_task *t = task;
+  const char *at = (const char *)task + task_failures_at(type);
+  return t->flags & CHI_TASK_FAILURES ? (const chi_failures *)(const void *)at : NULL;
 }
 
 void task_list_push(struct task_list *l, chi_ctx *ctx)
@@ -36921,9 +37205,9 @@ static void sim_cluster_apply(struct sim_cluster *s)
 /* After each event: the built-in checks, then those of the user. */
 static bool sim_cluster_holds(struct sim_cluster *s)
 {
-  const char *leak = sim_failure(s->sim);
-  if (leak)
-    chi_cluster_fail(&s->base, "leak", "%s", leak);
+  const char *failure = sim_failure(s->sim);
+  if (failure)
+    chi_cluster_fail(&s->base, sim_failed_check(s->sim), "%s", failure);
   if (s->check.failed)
     chi_cluster_fail(&s->base, s->check.failed, "%s", s->check.why);
   s->check.failed = NULL; /* if it doesn't count, others go on */
@@ -37749,6 +38033,13 @@ static void sim_check_on_client(struct sim_check *c, const struct sim_trace_even
     sim_check_forget(&c->open, (uint32_t)e->a + 1);
 }
 
+static void sim_check_on_device(struct sim_check *c, const struct sim_trace_event *e)
+{
+  char why[sizeof(c->why)];
+  if (!sim_device_event(&c->devices, e, sim_node_disk(c->sim, e->node), why, sizeof(why)))
+    sim_check_fail(c, "P5", "%s", why);
+}
+
 CHI_PRIVATE void sim_check_event(void *arg, const struct sim_trace_event *e)
 {
   struct sim_check *c = arg;
@@ -37771,6 +38062,8 @@ CHI_PRIVATE void sim_check_event(void *arg, const struct sim_trace_event *e)
     sim_check_on_node(c, e);
   else if (e->kind == SIM_TRACE_CLIENT)
     sim_check_on_client(c, e);
+  else if (e->kind == ENV_TRACE_DEVICE && ours)
+    sim_check_on_device(c, e);
   if (c->sink)
     c->sink(c->sink_arg, e);
 }
@@ -37794,6 +38087,7 @@ CHI_PRIVATE void sim_check_close(struct sim_check *c)
   free(c->keys.key);
   free(c->open.key);
   free(c->client);
+  sim_device_free(&c->devices);
 }
 
 CHI_PRIVATE void sim_check_listen(struct sim_check *c, sim_trace_sink *sink, void *arg)
@@ -37876,6 +38170,188 @@ CHI_PRIVATE bool sim_check_settled(const struct sim_check *c, char *why, size_t 
 
 #undef SIM_CHECK_FIRST
 #undef SIM_CHECK_ALIVE
+#endif /* CHI_OMIT_SIM */
+
+/* ---- sim/sim_device.c ---- */
+#ifndef CHI_OMIT_SIM
+/* sim_device.c - P5: what file devices have acknowledged, and whether it is there. */
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Disjoint pieces, in order. */
+struct sim_device_set {
+  struct sim_device_piece {
+    uint64_t from, to;
+  } *piece;
+  uint32_t count, room;
+};
+
+/* A sync under way: what it has to cover. */
+struct sim_device_sync {
+  uint64_t number, mark;
+};
+
+struct sim_device {
+  struct sim_device *next;
+  uint32_t node;
+  uint64_t id;                     /* hash of its path */
+  struct sim_device_set must, has; /* acknowledged; found when it was opened */
+  struct sim_device_sync *sync;
+  uint32_t syncs, sync_room;
+};
+
+/* ---- sets --------------------------------------------------------------------------------- */
+
+static void sim_device_insert(struct sim_device_set *s, uint32_t at, uint64_t from, uint64_t to)
+{
+  if (s->count == s->room) {
+    s->room = s->room ? s->room * 2 : 16;
+    s->piece = realloc(s->piece, s->room * sizeof(*s->piece));
+    CHI_ASSERT(s->piece);
+  }
+  memmove(&s->piece[at + 1], &s->piece[at], (s->count - at) * sizeof(*s->piece));
+  s->piece[at] = (struct sim_device_piece){from, to};
+  s->count++;
+}
+
+/* The first piece that ends behind `from`. */
+static uint32_t sim_device_find(const struct sim_device_set *s, uint64_t from)
+{
+  uint32_t at = 0;
+  while (at < s->count && s->piece[at].to <= from)
+    at++;
+  return at;
+}
+
+static void sim_device_drop(struct sim_device_set *s, uint64_t from, uint64_t to)
+{
+  uint32_t at = sim_device_find(s, from);
+  while (at < s->count && s->piece[at].from < to) {
+    const struct sim_device_piece was = s->piece[at];
+    s->count--;
+    memmove(&s->piece[at], &s->piece[at + 1], (s->count - at) * sizeof(*s->piece));
+    if (was.from < from)
+      sim_device_insert(s, at++, was.from, from);
+    if (was.to > to)
+      sim_device_insert(s, at++, to, was.to);
+  }
+}
+
+static void sim_device_add(struct sim_device_set *s, uint64_t from, uint64_t to)
+{
+  sim_device_drop(s, from, to);
+  sim_device_insert(s, sim_device_find(s, from), from, to);
+}
+
+/* The first place of `part` that is not in `all`; UINT64_MAX: there is none. */
+static uint64_t sim_device_missing(const struct sim_device_set *all,
+                                   const struct sim_device_set *part)
+{
+  for (uint32_t i = 0; i < part->count; i++) {
+    uint64_t from = part->piece[i].from;
+    uint32_t at = sim_device_find(all, from);
+    for (; at < all->count && all->piece[at].from <= from && from < part->piece[i].to; at++)
+      from = all->piece[at].to;
+    if (from < part->piece[i].to)
+      return from;
+  }
+  return UINT64_MAX;
+}
+
+/* ---- events ------------------------------------------------------------------------------- */
+
+static struct sim_device *sim_device_of(struct sim_device **devices, uint32_t node, uint64_t id)
+{
+  struct sim_device *d = *devices;
+  while (d && (d->node != node || d->id != id))
+    d = d->next;
+  if (d)
+    return d;
+  d = sim_world_new(sizeof(*d));
+  d->node = node;
+  d->id = id;
+  d->next = *devices;
+  *devices = d;
+  return d;
+}
+
+static void sim_device_sync_begins(struct sim_device *d, uint64_t number, uint64_t mark)
+{
+  if (d->syncs == d->sync_room) {
+    d->sync_room = d->sync_room ? d->sync_room * 2 : 8;
+    d->sync = realloc(d->sync, d->sync_room * sizeof(*d->sync));
+    CHI_ASSERT(d->sync);
+  }
+  d->sync[d->syncs++] = (struct sim_device_sync){number, mark};
+}
+
+static bool sim_device_sync_ends(struct sim_device *d, uint64_t number, bool good,
+                                 const struct sim_disk *disk, char *why, size_t size)
+{
+  uint32_t at = 0;
+  while (at < d->syncs && d->sync[at].number != number)
+    at++;
+  if (at == d->syncs)
+    return true;
+  uint64_t mark = d->sync[at].mark;
+  d->sync[at] = d->sync[--d->syncs];
+  if (!good || sim_disk_is_safe(disk, d->id, mark))
+    return true;
+  snprintf(why, size, "a device of node %u acknowledges a sync, and what was written is not safe",
+           d->node);
+  return false;
+}
+
+/* All that it has found is known. */
+static bool sim_device_opened(struct sim_device *d, char *why, size_t size)
+{
+  uint64_t missing = sim_device_missing(&d->has, &d->must);
+  if (missing == UINT64_MAX)
+    return true;
+  snprintf(why, size, "a device of node %u is opened, and what it allocated at %llu is not there",
+           d->node, (unsigned long long)missing);
+  return false;
+}
+
+CHI_PRIVATE bool sim_device_event(struct sim_device **devices, const struct sim_trace_event *e,
+                                  const struct sim_disk *disk, char *why, size_t size)
+{
+  struct sim_device *d = sim_device_of(devices, e->node, e->a >> ENV_DEVICE_BITS);
+  switch (e->a & ((1u << ENV_DEVICE_BITS) - 1)) {
+  case ENV_DEVICE_OPENS: /* nothing of an earlier life is under way any more */
+    d->has.count = d->syncs = 0;
+    return true;
+  case ENV_DEVICE_HAS:
+    sim_device_add(&d->has, e->b, e->b + e->c);
+    return true;
+  case ENV_DEVICE_OPENED:
+    return sim_device_opened(d, why, size);
+  case ENV_DEVICE_ALLOCATED:
+    sim_device_add(&d->must, e->b, e->b + e->c);
+    return true;
+  case ENV_DEVICE_FREES:
+    sim_device_drop(&d->must, e->b, e->b + e->c);
+    return true;
+  case ENV_DEVICE_SYNCS:
+    sim_device_sync_begins(d, e->b, sim_disk_mark(disk));
+    return true;
+  default:
+    return sim_device_sync_ends(d, e->b, e->c == 0, disk, why, size);
+  }
+}
+
+CHI_PRIVATE void sim_device_free(struct sim_device **devices)
+{
+  while (*devices) {
+    struct sim_device *d = *devices;
+    *devices = d->next;
+    free(d->must.piece);
+    free(d->has.piece);
+    free(d->sync);
+    free(d);
+  }
+}
 #endif /* CHI_OMIT_SIM */
 
 /* ---- sim/sim.c ---- */
@@ -38495,6 +38971,11 @@ CHI_PRIVATE const char *sim_failure(const struct sim *sim)
   return sim->world.failure[0] ? sim->world.failure : NULL;
 }
 
+CHI_PRIVATE const char *sim_failed_check(const struct sim *sim)
+{
+  return sim->world.failed == SIM_WORLD_LEAK ? "leak" : "P1";
+}
+
 CHI_PRIVATE void sim_transcript(struct sim *sim, chi_put_fn *put, void *arg)
 {
   sim->world.trace.put = put;
@@ -38790,6 +39271,17 @@ static void sim_host_rest(struct sim_host_worker *worker, uint64_t deadline)
   runtime_awake(host->runtime, worker->index);
 }
 
+/* Whoever sleeps while there is work for it has been forgotten, unless its bell is rung. */
+static void sim_host_look_for_forgotten(struct sim_host *host)
+{
+  for (uint32_t i = 0; i < host->worker_count; i++)
+    if (sim_party_bell_sleeps(&host->party, runtime_worker_bell(host->runtime, i)) &&
+        runtime_is_asked(host->runtime, i))
+      sim_world_fail(host->world, host->number, SIM_WORLD_FORGOTTEN,
+                     "worker %u of node %u sleeps, though there is work for it, and nobody rings",
+                     i, host->number);
+}
+
 /* The CPU time that messages took since the last step, and the tasks of that one. */
 static uint64_t sim_host_owed(struct sim_host_worker *worker)
 {
@@ -38825,6 +39317,7 @@ static void sim_host_work(void *arg)
       sim_host_upcalls(host);
     sim_host_spend(host, host->world->profile.step, sim_host_owed(worker));
     more = sim_host_step(worker, &deadline);
+    sim_host_look_for_forgotten(host);
     if (sim_host_is_network(worker) && runtime_state(host->runtime) == RUNTIME_STOPPED)
       host->ended = *host->some_ended = true;
     else if (!more)
@@ -38911,15 +39404,18 @@ CHI_PRIVATE void sim_host_finish(struct sim_host *host)
   uint32_t files = sim_disk_open_count(host->disk);
   sim_host_tell(host, SIM_TRACE_NODE_STOPS);
   if (host->io.flight)
-    sim_world_fail(host->world, host->number, "a stopped node still has file operations");
+    sim_world_fail(host->world, host->number, SIM_WORLD_LEAK,
+                   "a stopped node still has file operations");
   sim_host_dismiss(host);
   runtime_close(host->runtime);
   sim_link_close_unheard(&host->port);
   sim_party_check(&host->party, "of a stopped node");
   if (files)
-    sim_world_fail(host->world, host->number, "leak of a stopped node: %u open files", files);
+    sim_world_fail(host->world, host->number, SIM_WORLD_LEAK,
+                   "leak of a stopped node: %u open files", files);
   if (host->net->open)
-    sim_world_fail(host->world, host->number, "a stopped node is still in the network");
+    sim_world_fail(host->world, host->number, SIM_WORLD_LEAK,
+                   "a stopped node is still in the network");
   sim_host_clear(host, SIM_DISK_KEEP, false);
 }
 
@@ -40854,6 +41350,7 @@ CHI_PRIVATE void sim_io_fini(struct sim_io *io)
 
 #define SIM_PARTY_NEW 0xa5
 #define SIM_PARTY_OLD 0x5a
+#define SIM_PARTY_FORMER_BYTES 32768u /* at most, of a party, that nobody may touch */
 #define SIM_PARTY_LARGE 16384u /* blocks from this on have pages of their own */
 #define SIM_PARTY_MARKED 2048u /* bytes of such a block that are filled with the above */
 #if defined(__SANITIZE_ADDRESS__)
@@ -40941,7 +41438,7 @@ static void sim_party_block_free(struct sim_party_block *block)
 {
   size_t size = sizeof(*block) + block->size;
   if (block->size < SIM_PARTY_LARGE) {
-    memset(block, SIM_PARTY_OLD, size);
+    block->party = NULL; /* so that it isn't given back again */
     free(block);
   } else {
     munmap(block, size);
@@ -40949,39 +41446,39 @@ static void sim_party_block_free(struct sim_party_block *block)
 }
 
 /* Nobody may write to what was given back: it is kept for a while, and looked at. */
-static void sim_party_former_free(struct sim_party *party, struct sim_party_block *block)
+static void sim_party_former_free(struct sim_party *party)
 {
-  const unsigned char *bytes;
-  size_t at = 0;
-  if (!block)
-    return;
-  bytes = (const unsigned char *)(block + 1);
-  while (at < block->size && bytes[at] == SIM_PARTY_OLD)
-    at++;
-  if (at < block->size)
-    sim_world_fail(party->world, party->node, "memory that was given back was written to");
+  uint32_t oldest = party->former_next - party->former_count--;
+  struct sim_party_block *block = party->former[oldest % SIM_PARTY_FORMER];
+  const unsigned char *bytes = (const unsigned char *)(block + 1);
+  party->former_bytes -= block->size;
+  if (block->size > 0 &&
+      (bytes[0] != SIM_PARTY_OLD || memcmp(bytes, bytes + 1, block->size - 1) != 0))
+    sim_world_fail(party->world, party->node, SIM_WORLD_LEAK,
+                   "memory that was given back was written to");
   sim_party_block_free(block);
 }
 
 static void sim_party_former_add(struct sim_party *party, struct sim_party_block *block)
 {
-  struct sim_party_block **place = &party->former[party->former_next++ % SIM_PARTY_FORMER];
   if (block->size >= SIM_PARTY_LARGE || SIM_PARTY_WATCHED) {
     sim_party_block_free(block);
     return;
   }
+  while (party->former_count == SIM_PARTY_FORMER ||
+         (party->former_count > 0 && party->former_bytes > SIM_PARTY_FORMER_BYTES))
+    sim_party_former_free(party);
   memset(block + 1, SIM_PARTY_OLD, block->size);
   block->party = NULL;
-  sim_party_former_free(party, *place);
-  *place = block;
+  party->former[party->former_next++ % SIM_PARTY_FORMER] = block;
+  party->former_count++;
+  party->former_bytes += block->size;
 }
 
 static void sim_party_former_clear(struct sim_party *party)
 {
-  for (uint32_t i = 0; i < SIM_PARTY_FORMER; i++) {
-    sim_party_former_free(party, party->former[i]);
-    party->former[i] = NULL;
-  }
+  while (party->former_count > 0)
+    sim_party_former_free(party);
 }
 
 static void *sim_party_env_get(void *arg, size_t size)
@@ -41201,6 +41698,12 @@ CHI_PRIVATE bool sim_party_bell_wait(struct sim_party *party, env_bell handle, u
   return rung;
 }
 
+CHI_PRIVATE bool sim_party_bell_sleeps(const struct sim_party *party, env_bell handle)
+{
+  const struct sim_party_bell *bell = sim_party_table_get(&party->bells, handle);
+  return bell && bell->sleeper && !bell->rung;
+}
+
 /* ---- the whole ---------------------------------------------------------------------------- */
 
 CHI_PRIVATE uint64_t sim_party_now(const struct sim_party *party)
@@ -41275,7 +41778,7 @@ CHI_PRIVATE void sim_party_check(struct sim_party *party, const char *when)
               {"links", sim_party_table_used(&party->links)}};
   for (size_t i = 0; i < CHI_COUNT(held); i++)
     if (held[i].count)
-      sim_world_fail(party->world, party->node,
+      sim_world_fail(party->world, party->node, SIM_WORLD_LEAK,
                      "leak %s, node %u: %llu %s (%llu bytes of memory in all)", when, party->node,
                      (unsigned long long)held[i].count, held[i].what,
                      (unsigned long long)party->block_bytes);
@@ -41317,6 +41820,7 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
 
 #undef SIM_PARTY_NEW
 #undef SIM_PARTY_OLD
+#undef SIM_PARTY_FORMER_BYTES
 #undef SIM_PARTY_LARGE
 #undef SIM_PARTY_MARKED
 #undef SIM_PARTY_WATCHED
@@ -41529,7 +42033,8 @@ CHI_PRIVATE void sim_world_trace(struct sim_world *world, uint32_t node, int kin
   sim_trace_event(&world->trace, &event);
 }
 
-CHI_PRIVATE void sim_world_fail(struct sim_world *world, uint32_t node, const char *fmt, ...)
+CHI_PRIVATE void sim_world_fail(struct sim_world *world, uint32_t node,
+                                enum sim_world_failure what, const char *fmt, ...)
 {
   char text[sizeof(world->failure)];
   va_list args;
@@ -41537,8 +42042,10 @@ CHI_PRIVATE void sim_world_fail(struct sim_world *world, uint32_t node, const ch
   vsnprintf(text, sizeof(text), fmt, args);
   va_end(args);
   sim_trace_text(&world->trace, world->now, node, text);
-  if (!world->failure[0])
-    memcpy(world->failure, text, sizeof(text));
+  if (world->failure[0])
+    return;
+  memcpy(world->failure, text, sizeof(text));
+  world->failed = what;
 }
 
 CHI_PRIVATE uint64_t sim_world_about(struct rng *rng, uint64_t ns)
@@ -42403,6 +42910,18 @@ CHI_PRIVATE const char *sim_disk_path(const struct sim_disk *d, int64_t handle)
   return name ? name->path : NULL;
 }
 
+CHI_PRIVATE bool sim_disk_is_safe(const struct sim_disk *d, uint64_t path, uint64_t mark)
+{
+  const uint64_t bits = UINT64_MAX >> ENV_DEVICE_BITS;
+  for (const struct sim_disk_name *name = d->now; name; name = name->next) {
+    if ((hash_bytes(name->path, strlen(name->path), 0) & bits) != path || !name->file)
+      continue;
+    if (name->file->changes && name->file->changes->number <= mark)
+      return false;
+  }
+  return true;
+}
+
 CHI_PRIVATE uint32_t sim_disk_open_count(const struct sim_disk *d)
 {
   uint32_t count = 0;
@@ -42571,7 +43090,7 @@ static const struct {
   const char *format;
 } sim_trace_forms[] = {
     {ENV_TRACE_DISPATCH, "worker %a takes task %k for method %m of pool %o"},
-    {ENV_TRACE_BEGIN, "worker %a begins task %k"},
+    {ENV_TRACE_BEGIN, "worker %a begins task %k, method %m of pool %o"},
     {ENV_TRACE_KEY, "it is task %b of node%x, for container %y"},
     {ENV_TRACE_BLOCK, "worker %a: task %k blocks"},
     {ENV_TRACE_RESUME, "worker %a: task %k goes on"},
