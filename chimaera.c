@@ -33994,7 +33994,8 @@ static int real_net_open(struct env *env, const chi_host *hosts, uint32_t count,
   CHI_ASSERT(!n->context && self < count);
   *n = (struct real_net){.env = n->env, .owner = n->owner, .ev = n->ev, .config = n->config,
                          .hosts = hosts, .count = count, .self = self, .port = port, .sent_fd = -1,
-                         .heard = true, .log = {real_net_sink, env, n->config->log_level}};
+                         .heard = true,
+                         .log = {.sink = real_net_sink, .arg = env, .level = n->config->log_level}};
   ev_timer_init(&n->tick, real_net_on_tick, 0., REAL_NET_TICK_S);
   n->tick.data = n;
   rc = real_net_open_keys(n, err);
