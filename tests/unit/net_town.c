@@ -336,7 +336,9 @@ static void town_start_workers(struct town_node *node)
   struct worker_crew *crew = &node->crew;
   *crew = (struct worker_crew){.env = &node->env,
                                .alloc = &node->alloc,
-                               .log = {town_sink, &node->env, CHI_LOG_DEBUG},
+                               .log = {.sink = town_sink,
+                                       .arg = &node->env,
+                                       .level = CHI_LOG_DEBUG},
                                .worker = node->worker,
                                .count = 3,
                                .fast = 1,
