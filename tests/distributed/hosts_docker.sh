@@ -120,7 +120,7 @@ host_run()
 {
   at=$1
   shift
-  "$docker" exec "chimaera-node$at" "$@"
+  "$docker" exec "chimaera-test-node$at" "$@"
 }
 
 host_begin()
@@ -130,51 +130,51 @@ host_begin()
 
 host_start()
 {
-  "$docker" start "chimaera-node$1" >/dev/null || return
+  "$docker" start "chimaera-test-node$1" >/dev/null || return
   wait_for 60 host_run "$1" chimaera status >/dev/null 2>&1 || {
-    "$docker" logs --tail 20 "chimaera-node$1"
+    "$docker" logs --tail 20 "chimaera-test-node$1"
     return 1
   }
 }
 
 host_kill()
 {
-  "$docker" kill "chimaera-node$1" >/dev/null && host_ended "$1" 137
+  "$docker" kill "chimaera-test-node$1" >/dev/null && host_ended "$1" 137
 }
 
 # SIGTERM: its exit status is to be 0.
 host_stop()
 {
-  "$docker" stop -t 60 "chimaera-node$1" >/dev/null && host_ended "$1" 0
+  "$docker" stop -t 60 "chimaera-test-node$1" >/dev/null && host_ended "$1" 0
 }
 
 # The container of host $1 ends with status $2.
 host_ended()
 {
-  status=$("$docker" wait "chimaera-node$1")
+  status=$("$docker" wait "chimaera-test-node$1")
   [ "$status" = "$2" ] || {
     echo "node$1 ended with status $status, not $2"
-    "$docker" logs --tail 20 "chimaera-node$1"
+    "$docker" logs --tail 20 "chimaera-test-node$1"
     return 1
   }
 }
 
 host_freeze()
 {
-  "$docker" pause "chimaera-node$1"
+  "$docker" pause "chimaera-test-node$1"
 }
 
 host_thaw()
 {
-  "$docker" unpause "chimaera-node$1"
+  "$docker" unpause "chimaera-test-node$1"
 }
 
 host_cut()
 {
-  "$docker" network disconnect $network "chimaera-node$1"
+  "$docker" network disconnect $network "chimaera-test-node$1"
 }
 
 host_heal()
 {
-  "$docker" network connect --ip "172.28.0.$(($1 + 1))" $network "chimaera-node$1"
+  "$docker" network connect --ip "172.28.0.$(($1 + 1))" $network "chimaera-test-node$1"
 }
