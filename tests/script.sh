@@ -15,7 +15,7 @@ wrong()
   failed=$((failed + 1))
   echo "FAIL line ${BASH_LINENO[1]}: $*"
   # shellcheck disable=SC2154
-  sed 's/^/  | /' "$temp/out" "$temp/err" 2>/dev/null | tail -n 20
+  sed 's/^/  | /' "$temp/out" "$temp/err" "$temp/out.ok" 2>/dev/null | tail -n 20
 }
 
 # A command that must succeed, or with "not" must fail.

@@ -1,28 +1,16 @@
 # shell.sh - what the scripts that run the program share: running it, and judging what it says.
 #
-# To be sourced by a script that has set CHIMAERA and temp, a directory of its own. It counts in
-# passed and failed.
-# shellcheck shell=bash
-: "${temp:?}" "${CHIMAERA:?}"
-passed=0 failed=0 status=0
+# To be sourced by a script that has set CHIMAERA and temp, a directory of its own.
+# shellcheck shell=bash source=tests/script.sh
+. "${BASH_SOURCE[0]%/*}/../script.sh"
+: "${temp:?}" "${CHIMAERA:?}" "${chi_seconds:=60}"
+status=0
 
 # Runs the program: its status in $status, what it prints in $temp/out and $temp/err.
 chi()
 {
-  timeout 60 "$CHIMAERA" "$@" >"$temp/out" 2>"$temp/err" </dev/null
+  timeout "$chi_seconds" "$CHIMAERA" "$@" >"$temp/out" 2>"$temp/err" </dev/null
   status=$?
-}
-
-wrong()
-{
-  failed=$((failed + 1))
-  echo "FAIL line ${BASH_LINENO[1]}: $*"
-  sed 's/^/  | /' "$temp/out" "$temp/err" "$temp/ok" 2>/dev/null | head -n 20
-}
-
-right()
-{
-  passed=$((passed + 1))
 }
 
 # $1: the status that the last run should have had; the rest: patterns of lines in either output.
@@ -43,23 +31,12 @@ want()
   right
 }
 
-# The rest is a command that must succeed, or with "not" must fail.
-ok()
-{
-  if "$@" >"$temp/ok" 2>&1; then right; else wrong "$*"; fi
-}
-
-not()
-{
-  ! "$@"
-}
-
 # $1: seconds; the rest: a command that is repeated until it succeeds, or the time is over.
 within()
 {
   local end=$((SECONDS + $1))
   shift
-  until "$@" >"$temp/ok" 2>&1; do
+  until "$@" >"$temp/out.ok" 2>&1; do
     if [ $SECONDS -ge $end ]; then
       wrong "$*"
       return 1
