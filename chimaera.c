@@ -1034,7 +1034,7 @@ CHI_INLINE bool record_reads(const struct record *r)
 #ifndef CHI_ATTACH_H
 #define CHI_ATTACH_H
 
-#define ATTACH_VERSION 1u
+#define ATTACH_VERSION 2u
 
 enum attach_op {
   ATTACH_HELLO,  /* -> page (read); figures of the node */
@@ -2636,6 +2636,8 @@ CHI_PRIVATE void worker_begin(struct worker *w, chi_ctx *ctx);
 /* The same for a task that has just been taken, for which nobody can have asked anything yet: it is
  * counted among the container's active ones, too. */
 CHI_PRIVATE void worker_begin_fresh(struct worker *w, chi_ctx *ctx);
+/* For who records: what a client is given. */
+CHI_PRIVATE void worker_tell_result(const struct worker *w, const chi_ctx *ctx);
 /* Wakes the client that is owed that; after a fence. */
 CHI_INLINE void worker_pay_after_fence(struct worker *w)
 {
@@ -4689,6 +4691,8 @@ CHI_PRIVATE struct timespec *real_env_left(uint64_t now, uint64_t deadline, stru
 /* real_spin.h - how long a thread looks for work before it parks: as long as that pays. */
 #ifndef CHI_REAL_SPIN_H
 #define CHI_REAL_SPIN_H
+
+#define REAL_SPIN_CROWDED_NS 300000u /* others keep the CPU for longer than those who spin do */
 
 #ifndef CHI_OMIT_REAL
 
@@ -17261,7 +17265,7 @@ static void net_slot_ack(struct net_link *l, uint32_t slot, bool now)
     if (l->acks++ == 0)
       l->ack_at = n->now + NET_ACK_NS;
   }
-  if (now || l->acks >= NET_LINK_ACKS)
+  if (now || l->departing || l->acks >= NET_LINK_ACKS)
     l->ack_at = n->now;
   net_link_wake(l, l->ack_at);
 }
@@ -17607,6 +17611,10 @@ void net_link_on_boot(struct net_link *l)
 void net_link_departs(struct net_link *l)
 {
   l->departing = true;
+  if (l->acks > 0) { /* it waits for them, and no request will carry them */
+    l->ack_at = l->net->now;
+    net_link_wake(l, l->ack_at);
+  }
   net_link_pump(l);
   if (l->net->draining)
     net_link_forsake(l);
@@ -18144,7 +18152,9 @@ static void net_run_context(struct net_run *run, struct container *c)
   ctx->call_arg = run;
   uint64_t ns = method_estimate(ctx->method, ctx->task->compute_us, ctx->task->io_size);
   ctx->slow = ns >= METHOD_SLOW_NS;
-  ctx->brief = ns < WORKER_BRIEF_NS;
+  /* Not where many have blocked after all: its stacks are for others, too. */
+  ctx->brief = ns < WORKER_BRIEF_NS &&
+               tally_get(&n->worker->blocked_count) < WORKER_FIBERS / 4;
   if (r->remaining != 0 && r->remaining < UINT64_MAX - run->arrived)
     ctx->deadline = run->arrived + r->remaining;
 }
@@ -19289,19 +19299,26 @@ static void worker_send_away(struct worker *w, chi_ctx *ctx)
   worker_ring(w, network);
 }
 
-void worker_submit(struct worker *w, chi_ctx *ctx)
+/* The worker that is to begin a task which w has in its hands. */
+static struct worker *worker_for(struct worker *w, const chi_ctx *ctx)
 {
   struct worker_crew *crew = w->crew;
-  struct worker *to = w;
+  if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL))
+    return &crew->worker[crew->count - 1];
+  if ((w->kind != WORKER_NETWORK || ctx->brief) && (w->kind == WORKER_SLOW || !ctx->slow))
+    return w;
+  if (ctx->slow || crew->fast == 0)
+    return worker_of_slow(crew);
+  return &crew->worker[count_add(&crew->turn, 1) % crew->fast];
+}
+
+void worker_submit(struct worker *w, chi_ctx *ctx)
+{
   if (ctx->map) {
     worker_send_away(w, ctx);
     return;
   }
-  if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL))
-    to = &crew->worker[crew->count - 1];
-  else if ((w->kind == WORKER_NETWORK && !ctx->brief) || (ctx->slow && w->kind != WORKER_SLOW))
-    to = ctx->slow || crew->fast == 0 ? worker_of_slow(crew)
-                                      : &crew->worker[count_add(&crew->turn, 1) % crew->fast];
+  struct worker *to = worker_for(w, ctx);
   ctx->state = TASK_QUEUED;
   ctx->node.kind = NODE_TASK;
   ring_push(ctx->depth > 0 ? &to->urgent : &to->queue, &ctx->node);
@@ -19311,7 +19328,7 @@ void worker_submit(struct worker *w, chi_ctx *ctx)
 /* ---- the container's gate */
 
 /* Somebody has been let in: a blocked task goes on where its fiber is, a new one begins here, or
- * on a slow worker if it belongs there. */
+ * on the worker that it belongs to. */
 static void worker_granted(struct worker *w, struct ring_node *n)
 {
   chi_ctx *ctx = task_of(n);
@@ -19323,7 +19340,7 @@ static void worker_granted(struct worker *w, struct ring_node *n)
       worker_send(w, ctx->worker, &ctx->node);
     return;
   }
-  struct worker *to = ctx->slow && w->kind == WORKER_FAST ? worker_of_slow(w->crew) : w;
+  struct worker *to = worker_for(w, ctx);
   ctx->node.kind = NODE_GRANTED;
   ring_push(&to->urgent, &ctx->node);
   worker_ring(w, to);
@@ -19733,20 +19750,6 @@ CHI_APART void worker_count_failure(struct worker *w, int rc)
   tally_add(&w->failed[code < WORKER_CODES ? code : 0], 1);
 }
 
-/* For who records: what a client is given. */
-CHI_APART static void worker_tell_result(const struct worker *w, const chi_ctx *ctx)
-{
-  struct env *env = w->crew->env;
-  const chi_type *type = ctx->method->plan.type;
-  worker_trace(w, ENV_TRACE_RESULT, ctx, task_hash_out(type, ctx->task));
-  for (uint32_t i = 0; i < type->field_count; i++) {
-    const chi_field *f = &type->fields[i];
-    const chi_bulk *bulk = (const void *)((const char *)ctx->task + f->offset);
-    if (f->kind == CHI_KIND_bulk && (f->dir & CHI_DIR_OUT) && bulk->data && bulk->size)
-      env->memory(env, ENV_MEMORY_RETURN, bulk->data, bulk->size);
-  }
-}
-
 /* kept: its place in the container is kept for another. */
 static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc, bool kept)
 {
@@ -19878,14 +19881,16 @@ void worker_submit_early(struct worker *w, chi_ctx *ctx)
 static void worker_park(struct worker *w, chi_ctx *ctx)
 {
   const struct pool *p = ctx->container->pool;
-  int rc = p->state == POOL_CREATING ? worker_timer_room(w) : CHI_OK;
+  int rc = worker_cancelled(ctx); /* perhaps it was asked for on the way here */
+  if (rc == CHI_OK && p->state == POOL_CREATING)
+    rc = worker_timer_room(w);
   if (rc != CHI_OK || (p->state != POOL_CREATING && p->state != POOL_READY)) {
     worker_finish(w, ctx, rc != CHI_OK ? rc : CHI_ENOENT, false);
   } else if (p->state == POOL_READY) {
     worker_submit(w, ctx);
   } else {
     worker_blocked_add(w, ctx);
-    worker_timer_set(w, ctx, ctx->deadline);
+    worker_timer_set(w, ctx, ctx->shielded ? UINT64_MAX : ctx->deadline);
   }
 }
 
@@ -20309,6 +20314,20 @@ CHI_APART static int worker_copy_told(const struct worker *w, const struct task_
   return rc;
 }
 
+CHI_APART void worker_tell_result(const struct worker *w, const chi_ctx *ctx)
+{
+  struct env *env = w->crew->env;
+  const chi_type *type = ctx->method->plan.type;
+  if (env->trace)
+    env->trace(env, ENV_TRACE_RESULT, w->index, ctx->id, task_hash_out(type, ctx->task));
+  for (uint32_t i = 0; i < type->field_count; i++) {
+    const chi_field *f = &type->fields[i];
+    const chi_bulk *bulk = (const void *)((const char *)ctx->task + f->offset);
+    if (f->kind == CHI_KIND_bulk && (f->dir & CHI_DIR_OUT) && bulk->data && bulk->size)
+      env->memory(env, ENV_MEMORY_RETURN, bulk->data, bulk->size);
+  }
+}
+
 /* Makes the record of a task whose pool is ready; it is the one found last. */
 static int worker_prepare(struct worker *w, const struct worker_offer *offer, struct method *m,
                           chi_ctx **out)
@@ -20344,6 +20363,8 @@ static int worker_prepare(struct worker *w, const struct worker_offer *offer, st
     worker_aim(ctx, map, route.first, route.count);
   if (CHI_UNLIKELY(task_room(m->plan.type, header->flags) > offer->room))
     ctx->task->flags &= ~(uint32_t)CHI_TASK_FAILURES; /* there is no room for the list */
+  if (CHI_UNLIKELY(ctx->task->flags & CHI_TASK_FAILURES)) /* perhaps one of a former run is there */
+    memset((char *)offer->shared + task_failures_at(m->plan.type), 0, sizeof(chi_failures));
   ctx->shared = offer->shared;
   if (header->deadline_ms)
     ctx->deadline = w->now + header->deadline_ms * 1000000ull;
@@ -20428,6 +20449,8 @@ static bool worker_accept_brief(struct worker *w, struct queue *q, const struct 
   const chi_task header = {.pool = {(uint32_t)(e->pool >> 32), (uint32_t)e->pool},
                            .method = e->method};
   const struct pool_entry *p = worker_pool(w, header.pool);
+  if (pool_id_equal(header.pool, CHI_ADMIN_POOL)) /* its bodies are the network worker's */
+    return false;
   if (!p || p->state != POOL_READY || !w->local.here || w->kind != WORKER_FAST ||
       mark_get(&w->crew->draining) || mark_get(&q->gone) || w->crew->env->memory)
     return false;
@@ -32703,12 +32726,19 @@ static bool real_single_spin(struct real_thread *t, uint64_t deadline)
   if (found || t->spin.window == 0 || t->crew->spinners == 0)
     return found;
   uint64_t end = t->now + t->spin.window;
-  for (int n = 0; !found && t->now < deadline && (t->now < end || n < REAL_SINGLE_TURNS); n++) {
+  bool crowded = false;
+  for (int n = 0; !found && !crowded && t->now < deadline &&
+                  (t->now < end || n < REAL_SINGLE_TURNS);
+       n++) {
+    uint64_t before = t->now;
     sched_yield();
     found = real_single_look(t) || real_net_ready(t->crew->env);
     t->now = real_single_now(t);
+    crowded = t->now - before > REAL_SPIN_CROWDED_NS;
   }
   real_spin_ended(&t->spin, found);
+  if (crowded)
+    real_spin_crowded(&t->spin);
   return found;
 }
 
@@ -32809,7 +32839,6 @@ static void real_single_work(struct real_thread *t)
 #define REAL_THREAD_TURNS 64          /* the least that a window gives way before it closes */
 #define REAL_THREAD_GATHER 64         /* pauses in which they do */
 #define REAL_THREAD_FEW 4u            /* in a step, that are worth them */
-#define REAL_THREAD_CROWDED_NS 300000u /* others keep the CPU for longer than those who spin do */
 #define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
 #define REAL_THREAD_ALT_SIZE 65536u   /* of the stack on which a memory fault is handled */
 
@@ -32929,7 +32958,7 @@ static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
       sched_yield();
       found = real_thread_listen(t);
       t->now = real_thread_now(t);
-      crowded = t->now - before > REAL_THREAD_CROWDED_NS;
+      crowded = t->now - before > REAL_SPIN_CROWDED_NS;
     }
     real_spin_ended(&t->spin, found);
     if (crowded)
@@ -33171,7 +33200,6 @@ bool real_thread_inside(const struct real_thread_crew *crew)
 #undef REAL_THREAD_FEW
 #undef REAL_THREAD_TURNS
 #undef REAL_THREAD_GATHER
-#undef REAL_THREAD_CROWDED_NS
 #undef REAL_THREAD_POLL_NS
 #undef REAL_THREAD_ALT_SIZE
 
@@ -33243,6 +33271,7 @@ void real_spin_slept(struct real_spin *s, uint64_t took)
 #include <zmq.h>
 
 #define REAL_NET_MESSAGES 64u  /* received in a turn, before others get theirs */
+#define REAL_NET_UNLOOKED 1024u /* turns full of messages until strangers are looked at */
 #define REAL_NET_TICK_S 0.1    /* what could not be done is tried again */
 #define REAL_NET_TICKS_MAX 10u /* until a connection that broke is tried again, at most */
 #define REAL_NET_LOOKUP_NS 2000000000u /* names are tried at the start for so long */
@@ -33304,6 +33333,7 @@ struct real_net {
   int sent_fd;
   struct real_guest_book *guests; /* those connected to us */
   bool stirred;                   /* they came or went, in this turn */
+  uint32_t unlooked;              /* turns full of messages since they were looked at */
   const chi_config *config;
   struct real_keys keys; /* zero: messages are plain text */
   struct real_zap *zap;
@@ -33722,8 +33752,10 @@ bool real_net_turn(struct real_env *r)
     n->heard = real_net_receive(n);
     taken += n->heard;
   }
-  if (taken < REAL_NET_MESSAGES)
+  if (taken < REAL_NET_MESSAGES || ++n->unlooked == REAL_NET_UNLOOKED) {
+    n->unlooked = 0;
     real_guest_look(n->guests);
+  }
   return n->heard || n->changed;
 }
 
@@ -34040,6 +34072,7 @@ void real_net_unbind(struct real_env *r)
 }
 
 #undef REAL_NET_MESSAGES
+#undef REAL_NET_UNLOOKED
 #undef REAL_NET_TICK_S
 #undef REAL_NET_TICKS_MAX
 #undef REAL_NET_LOOKUP_NS
@@ -34544,8 +34577,8 @@ static void real_zap_on_key(void *arg, uint32_t node)
 /* The watch is put up again, for the name may mean another directory now. */
 static void real_zap_on_calm(struct ev_loop *ev, ev_timer *timer, int events)
 {
-  const uint32_t what = IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB |
-                        IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
+  const uint32_t what = IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE |
+                        IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
   struct real_zap *z = timer->data;
   chi_error err = {0, ""};
   (void)ev;

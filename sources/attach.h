@@ -5,7 +5,7 @@
 #include "base.h"
 #include "bell.h"
 
-#define ATTACH_VERSION 1u
+#define ATTACH_VERSION 2u
 
 enum attach_op {
   ATTACH_HELLO,  /* -> page (read); figures of the node */

@@ -582,7 +582,8 @@ void *chi_task_new(chi_queue *queue, const chi_type *type);
 /* The same with room for chi_failures_of. */
 void *chi_task_new_failures(chi_queue *queue, const chi_type *type);
 /* Which containers failed, of a task or subtask of that type made with such room, when it has
- * completed; valid as long as the task. NULL: it was made without. */
+ * completed; valid as long as the task. NULL: it was made without. One that is submitted again and
+ * refused before it could run still has the list of the run before. */
 const chi_failures *chi_failures_of(const chi_type *type, const void *task);
 int chi_task_free(chi_queue *queue, void *task); /* CHI_EBUSY while it is in flight */
 #define CHI_NEW(queue, type) ((struct type *)chi_task_new((queue), &type##_type))

@@ -243,7 +243,7 @@ static void net_slot_ack(struct net_link *l, uint32_t slot, bool now)
     if (l->acks++ == 0)
       l->ack_at = n->now + NET_ACK_NS;
   }
-  if (now || l->acks >= NET_LINK_ACKS)
+  if (now || l->departing || l->acks >= NET_LINK_ACKS)
     l->ack_at = n->now;
   net_link_wake(l, l->ack_at);
 }
@@ -589,6 +589,10 @@ void net_link_on_boot(struct net_link *l)
 void net_link_departs(struct net_link *l)
 {
   l->departing = true;
+  if (l->acks > 0) { /* it waits for them, and no request will carry them */
+    l->ack_at = l->net->now;
+    net_link_wake(l, l->ack_at);
+  }
   net_link_pump(l);
   if (l->net->draining)
     net_link_forsake(l);

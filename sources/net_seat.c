@@ -311,7 +311,9 @@ static void net_run_context(struct net_run *run, struct container *c)
   ctx->call_arg = run;
   uint64_t ns = method_estimate(ctx->method, ctx->task->compute_us, ctx->task->io_size);
   ctx->slow = ns >= METHOD_SLOW_NS;
-  ctx->brief = ns < WORKER_BRIEF_NS;
+  /* Not where many have blocked after all: its stacks are for others, too. */
+  ctx->brief = ns < WORKER_BRIEF_NS &&
+               tally_get(&n->worker->blocked_count) < WORKER_FIBERS / 4;
   if (r->remaining != 0 && r->remaining < UINT64_MAX - run->arrived)
     ctx->deadline = run->arrived + r->remaining;
 }

@@ -28,6 +28,7 @@
 #include <zmq.h>
 
 #define REAL_NET_MESSAGES 64u  /* received in a turn, before others get theirs */
+#define REAL_NET_UNLOOKED 1024u /* turns full of messages until strangers are looked at */
 #define REAL_NET_TICK_S 0.1    /* what could not be done is tried again */
 #define REAL_NET_TICKS_MAX 10u /* until a connection that broke is tried again, at most */
 #define REAL_NET_LOOKUP_NS 2000000000u /* names are tried at the start for so long */
@@ -89,6 +90,7 @@ struct real_net {
   int sent_fd;
   struct real_guest_book *guests; /* those connected to us */
   bool stirred;                   /* they came or went, in this turn */
+  uint32_t unlooked;              /* turns full of messages since they were looked at */
   const chi_config *config;
   struct real_keys keys; /* zero: messages are plain text */
   struct real_zap *zap;
@@ -507,8 +509,10 @@ bool real_net_turn(struct real_env *r)
     n->heard = real_net_receive(n);
     taken += n->heard;
   }
-  if (taken < REAL_NET_MESSAGES)
+  if (taken < REAL_NET_MESSAGES || ++n->unlooked == REAL_NET_UNLOOKED) {
+    n->unlooked = 0;
     real_guest_look(n->guests);
+  }
   return n->heard || n->changed;
 }
 
@@ -825,6 +829,7 @@ void real_net_unbind(struct real_env *r)
 }
 
 #undef REAL_NET_MESSAGES
+#undef REAL_NET_UNLOOKED
 #undef REAL_NET_TICK_S
 #undef REAL_NET_TICKS_MAX
 #undef REAL_NET_LOOKUP_NS

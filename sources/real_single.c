@@ -135,12 +135,19 @@ static bool real_single_spin(struct real_thread *t, uint64_t deadline)
   if (found || t->spin.window == 0 || t->crew->spinners == 0)
     return found;
   uint64_t end = t->now + t->spin.window;
-  for (int n = 0; !found && t->now < deadline && (t->now < end || n < REAL_SINGLE_TURNS); n++) {
+  bool crowded = false;
+  for (int n = 0; !found && !crowded && t->now < deadline &&
+                  (t->now < end || n < REAL_SINGLE_TURNS);
+       n++) {
+    uint64_t before = t->now;
     sched_yield();
     found = real_single_look(t) || real_net_ready(t->crew->env);
     t->now = real_single_now(t);
+    crowded = t->now - before > REAL_SPIN_CROWDED_NS;
   }
   real_spin_ended(&t->spin, found);
+  if (crowded)
+    real_spin_crowded(&t->spin);
   return found;
 }
 

@@ -4,6 +4,8 @@
 
 #include "base.h"
 
+#define REAL_SPIN_CROWDED_NS 300000u /* others keep the CPU for longer than those who spin do */
+
 #ifndef CHI_OMIT_REAL
 
 /* Parking costs a wake-up of some 50 us; looking on costs a CPU. A window that passed twice in a

@@ -26,7 +26,6 @@
 #define REAL_THREAD_TURNS 64          /* the least that a window gives way before it closes */
 #define REAL_THREAD_GATHER 64         /* pauses in which they do */
 #define REAL_THREAD_FEW 4u            /* in a step, that are worth them */
-#define REAL_THREAD_CROWDED_NS 300000u /* others keep the CPU for longer than those who spin do */
 #define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
 #define REAL_THREAD_ALT_SIZE 65536u   /* of the stack on which a memory fault is handled */
 
@@ -146,7 +145,7 @@ static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
       sched_yield();
       found = real_thread_listen(t);
       t->now = real_thread_now(t);
-      crowded = t->now - before > REAL_THREAD_CROWDED_NS;
+      crowded = t->now - before > REAL_SPIN_CROWDED_NS;
     }
     real_spin_ended(&t->spin, found);
     if (crowded)
@@ -388,7 +387,6 @@ bool real_thread_inside(const struct real_thread_crew *crew)
 #undef REAL_THREAD_FEW
 #undef REAL_THREAD_TURNS
 #undef REAL_THREAD_GATHER
-#undef REAL_THREAD_CROWDED_NS
 #undef REAL_THREAD_POLL_NS
 #undef REAL_THREAD_ALT_SIZE
 

@@ -135,8 +135,8 @@ static void real_zap_on_key(void *arg, uint32_t node)
 /* The watch is put up again, for the name may mean another directory now. */
 static void real_zap_on_calm(struct ev_loop *ev, ev_timer *timer, int events)
 {
-  const uint32_t what = IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB |
-                        IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
+  const uint32_t what = IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE |
+                        IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
   struct real_zap *z = timer->data;
   chi_error err = {0, ""};
   (void)ev;

@@ -131,19 +131,26 @@ static void worker_send_away(struct worker *w, chi_ctx *ctx)
   worker_ring(w, network);
 }
 
-void worker_submit(struct worker *w, chi_ctx *ctx)
+/* The worker that is to begin a task which w has in its hands. */
+static struct worker *worker_for(struct worker *w, const chi_ctx *ctx)
 {
   struct worker_crew *crew = w->crew;
-  struct worker *to = w;
+  if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL))
+    return &crew->worker[crew->count - 1];
+  if ((w->kind != WORKER_NETWORK || ctx->brief) && (w->kind == WORKER_SLOW || !ctx->slow))
+    return w;
+  if (ctx->slow || crew->fast == 0)
+    return worker_of_slow(crew);
+  return &crew->worker[count_add(&crew->turn, 1) % crew->fast];
+}
+
+void worker_submit(struct worker *w, chi_ctx *ctx)
+{
   if (ctx->map) {
     worker_send_away(w, ctx);
     return;
   }
-  if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL))
-    to = &crew->worker[crew->count - 1];
-  else if ((w->kind == WORKER_NETWORK && !ctx->brief) || (ctx->slow && w->kind != WORKER_SLOW))
-    to = ctx->slow || crew->fast == 0 ? worker_of_slow(crew)
-                                      : &crew->worker[count_add(&crew->turn, 1) % crew->fast];
+  struct worker *to = worker_for(w, ctx);
   ctx->state = TASK_QUEUED;
   ctx->node.kind = NODE_TASK;
   ring_push(ctx->depth > 0 ? &to->urgent : &to->queue, &ctx->node);
@@ -153,7 +160,7 @@ void worker_submit(struct worker *w, chi_ctx *ctx)
 /* ---- the container's gate */
 
 /* Somebody has been let in: a blocked task goes on where its fiber is, a new one begins here, or
- * on a slow worker if it belongs there. */
+ * on the worker that it belongs to. */
 static void worker_granted(struct worker *w, struct ring_node *n)
 {
   chi_ctx *ctx = task_of(n);
@@ -165,7 +172,7 @@ static void worker_granted(struct worker *w, struct ring_node *n)
       worker_send(w, ctx->worker, &ctx->node);
     return;
   }
-  struct worker *to = ctx->slow && w->kind == WORKER_FAST ? worker_of_slow(w->crew) : w;
+  struct worker *to = worker_for(w, ctx);
   ctx->node.kind = NODE_GRANTED;
   ring_push(&to->urgent, &ctx->node);
   worker_ring(w, to);
@@ -575,20 +582,6 @@ CHI_APART void worker_count_failure(struct worker *w, int rc)
   tally_add(&w->failed[code < WORKER_CODES ? code : 0], 1);
 }
 
-/* For who records: what a client is given. */
-CHI_APART static void worker_tell_result(const struct worker *w, const chi_ctx *ctx)
-{
-  struct env *env = w->crew->env;
-  const chi_type *type = ctx->method->plan.type;
-  worker_trace(w, ENV_TRACE_RESULT, ctx, task_hash_out(type, ctx->task));
-  for (uint32_t i = 0; i < type->field_count; i++) {
-    const chi_field *f = &type->fields[i];
-    const chi_bulk *bulk = (const void *)((const char *)ctx->task + f->offset);
-    if (f->kind == CHI_KIND_bulk && (f->dir & CHI_DIR_OUT) && bulk->data && bulk->size)
-      env->memory(env, ENV_MEMORY_RETURN, bulk->data, bulk->size);
-  }
-}
-
 /* kept: its place in the container is kept for another. */
 static inline void worker_complete(struct worker *w, chi_ctx *ctx, int rc, bool kept)
 {
@@ -720,14 +713,16 @@ void worker_submit_early(struct worker *w, chi_ctx *ctx)
 static void worker_park(struct worker *w, chi_ctx *ctx)
 {
   const struct pool *p = ctx->container->pool;
-  int rc = p->state == POOL_CREATING ? worker_timer_room(w) : CHI_OK;
+  int rc = worker_cancelled(ctx); /* perhaps it was asked for on the way here */
+  if (rc == CHI_OK && p->state == POOL_CREATING)
+    rc = worker_timer_room(w);
   if (rc != CHI_OK || (p->state != POOL_CREATING && p->state != POOL_READY)) {
     worker_finish(w, ctx, rc != CHI_OK ? rc : CHI_ENOENT, false);
   } else if (p->state == POOL_READY) {
     worker_submit(w, ctx);
   } else {
     worker_blocked_add(w, ctx);
-    worker_timer_set(w, ctx, ctx->deadline);
+    worker_timer_set(w, ctx, ctx->shielded ? UINT64_MAX : ctx->deadline);
   }
 }
 

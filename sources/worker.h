@@ -229,6 +229,8 @@ CHI_PRIVATE void worker_begin(struct worker *w, chi_ctx *ctx);
 /* The same for a task that has just been taken, for which nobody can have asked anything yet: it is
  * counted among the container's active ones, too. */
 CHI_PRIVATE void worker_begin_fresh(struct worker *w, chi_ctx *ctx);
+/* For who records: what a client is given. */
+CHI_PRIVATE void worker_tell_result(const struct worker *w, const chi_ctx *ctx);
 /* Wakes the client that is owed that; after a fence. */
 CHI_INLINE void worker_pay_after_fence(struct worker *w)
 {

@@ -159,6 +159,20 @@ CHI_APART static int worker_copy_told(const struct worker *w, const struct task_
   return rc;
 }
 
+CHI_APART void worker_tell_result(const struct worker *w, const chi_ctx *ctx)
+{
+  struct env *env = w->crew->env;
+  const chi_type *type = ctx->method->plan.type;
+  if (env->trace)
+    env->trace(env, ENV_TRACE_RESULT, w->index, ctx->id, task_hash_out(type, ctx->task));
+  for (uint32_t i = 0; i < type->field_count; i++) {
+    const chi_field *f = &type->fields[i];
+    const chi_bulk *bulk = (const void *)((const char *)ctx->task + f->offset);
+    if (f->kind == CHI_KIND_bulk && (f->dir & CHI_DIR_OUT) && bulk->data && bulk->size)
+      env->memory(env, ENV_MEMORY_RETURN, bulk->data, bulk->size);
+  }
+}
+
 /* Makes the record of a task whose pool is ready; it is the one found last. */
 static int worker_prepare(struct worker *w, const struct worker_offer *offer, struct method *m,
                           chi_ctx **out)
@@ -194,6 +208,8 @@ static int worker_prepare(struct worker *w, const struct worker_offer *offer, st
     worker_aim(ctx, map, route.first, route.count);
   if (CHI_UNLIKELY(task_room(m->plan.type, header->flags) > offer->room))
     ctx->task->flags &= ~(uint32_t)CHI_TASK_FAILURES; /* there is no room for the list */
+  if (CHI_UNLIKELY(ctx->task->flags & CHI_TASK_FAILURES)) /* perhaps one of a former run is there */
+    memset((char *)offer->shared + task_failures_at(m->plan.type), 0, sizeof(chi_failures));
   ctx->shared = offer->shared;
   if (header->deadline_ms)
     ctx->deadline = w->now + header->deadline_ms * 1000000ull;
@@ -278,6 +294,8 @@ static bool worker_accept_brief(struct worker *w, struct queue *q, const struct 
   const chi_task header = {.pool = {(uint32_t)(e->pool >> 32), (uint32_t)e->pool},
                            .method = e->method};
   const struct pool_entry *p = worker_pool(w, header.pool);
+  if (pool_id_equal(header.pool, CHI_ADMIN_POOL)) /* its bodies are the network worker's */
+    return false;
   if (!p || p->state != POOL_READY || !w->local.here || w->kind != WORKER_FAST ||
       mark_get(&w->crew->draining) || mark_get(&q->gone) || w->crew->env->memory)
     return false;

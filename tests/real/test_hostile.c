@@ -152,6 +152,33 @@ TEST(lane_entries_of_any_content)
   CHECK_STR(stage_close(&st), "");
 }
 
+/* What an entry says of its header is not what the header says: pools and methods that are not for
+ * this worker, or for no client, among them. */
+TEST(brief_entries_of_any_content)
+{
+  static const chi_pool_id pools[] = {{1, 0}, {0, 0}, {300, 0}, {500, 0}, {UINT32_MAX, 7}};
+  struct stage st;
+  struct wild_queue q;
+  struct figures f;
+  CHECK_STR(stage_open(&st), "");
+  CHECK_INT(wild_open(&st.w, &q), CHI_OK);
+  int chunk = wild_lease(&st.w, SHM_MAIN, SHM_CHUNK_SIZE);
+  CHECK(chunk >= 0);
+  for (int round = 0; round < 20; round++) {
+    for (int i = 0; i < 500; i++) {
+      chi_pool_id pool = pools[wild_below(&st.w, CHI_COUNT(pools))];
+      CHECK(wild_push_brief(&st.w, &q, (enum lane_kind)wild_below(&st.w, LANE_KINDS),
+                            any_ref(&st.w, chunk), (uint32_t)wild_below(&st.w, q.depth + 2), pool,
+                            (uint32_t)wild_below(&st.w, 24)));
+      wild_reap(&q);
+    }
+    CHECK_STR(stage_look(&st), "");
+  }
+  CHECK(EVENTUALLY(5000, figures_ask(&st.s, &f) == CHI_OK && f.in_flight == 1));
+  wild_drop(&st.w, &q);
+  CHECK_STR(stage_close(&st), "");
+}
+
 /* The sum of the numbers that stand before a text in a log, and how often it is there. */
 static uint64_t logged_sum(const char *log, const char *text, uint64_t *times)
 {
@@ -179,6 +206,7 @@ TEST(a_flood_of_the_same_refusal_is_bounded_and_counted)
     CHECK(wild_push(&st.w, &q, LANE_FAST, LANE_RUN, 1, i % q.depth));
     wild_reap(&q);
   }
+  CHECK(EVENTUALLY(10000, (wild_reap(&q), q.answers == 20000)));
   CHECK_STR(stage_look(&st), "");
   uint64_t seconds = (now_ns() - st.began) / SECOND_NS + 1;
   wild_drop(&st.w, &q);

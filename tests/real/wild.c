@@ -147,17 +147,23 @@ void wild_ring(struct wild *w)
     env->bell_ring(env, w->bell[i]);
 }
 
-bool wild_put(struct wild *w, struct wild_queue *q, enum lane_kind kind, enum lane_op op,
-              uint64_t ref, uint32_t slot)
+/* Rings whoever serves the lane, if it sleeps. */
+static void wild_wake(struct wild *w, const struct wild_queue *q, enum lane_kind kind)
 {
   struct env *env = &w->real.env;
-  if (!lane_put(&q->out[kind], op, ref, slot))
-    return false;
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
   uint32_t home = q->board->home[kind];
   const struct attach_page *page = w->page.base;
   if (home < w->bells && (page->worker[home].word & 1))
     env->bell_ring(env, w->bell[home]);
+}
+
+bool wild_put(struct wild *w, struct wild_queue *q, enum lane_kind kind, enum lane_op op,
+              uint64_t ref, uint32_t slot)
+{
+  if (!lane_put(&q->out[kind], op, ref, slot))
+    return false;
+  wild_wake(w, q, kind);
   return true;
 }
 
@@ -171,6 +177,20 @@ bool wild_push(struct wild *w, struct wild_queue *q, enum lane_kind kind, enum l
     if (now_ns() > end)
       return false;
   }
+  return true;
+}
+
+bool wild_push_brief(struct wild *w, struct wild_queue *q, enum lane_kind kind, uint64_t ref,
+                     uint32_t slot, chi_pool_id pool, uint32_t method)
+{
+  uint64_t end = now_ns() + SECOND_NS;
+  while (!lane_put_brief(&q->out[kind], ref, slot, lane_pool(pool), method)) {
+    wild_reap(q);
+    wild_ring(w);
+    if (now_ns() > end)
+      return false;
+  }
+  wild_wake(w, q, kind);
   return true;
 }
 

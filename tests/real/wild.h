@@ -56,6 +56,9 @@ bool wild_push(struct wild *w, struct wild_queue *q, enum lane_kind kind, enum l
 /* Rings every worker, asleep or not. */
 void wild_ring(struct wild *w);
 /* Takes the answers that there are: how many. */
+/* The same for an entry that claims to say all there is in the header. */
+bool wild_push_brief(struct wild *w, struct wild_queue *q, enum lane_kind kind, uint64_t ref,
+                     uint32_t slot, chi_pool_id pool, uint32_t method);
 uint32_t wild_reap(struct wild_queue *q);
 
 /* Random numbers: a new one, one below `most`, and bytes. */
