@@ -383,7 +383,7 @@ part_address()
 part_thread()
 {
   # The sanitizer's shadow memory doesn't fit every random address layout.
-  set -- env "$few" TSAN_OPTIONS=halt_on_error=1
+  set -- env "$few" TSAN_OPTIONS=halt_on_error=1 TEST_JOBS="$jobs"
   ! setarch -R true 2>/dev/null || set -- setarch -R "$@"
   build CC=clang SAN=thread AMALGAM=0 tests && suites clang-thread "$@"
 }
@@ -392,7 +392,9 @@ part_valgrind()
 {
   build tests || return
   limit=900
-  set -- valgrind -q --error-exitcode=9 --leak-check=full build/gcc-amalgam/test-sim
+  # Each test is a process of its own, and valgrind looks at each as it ends.
+  set -- env TEST_JOBS="$jobs" TEST_SECONDS=$limit valgrind -q --error-exitcode=9 \
+    --leak-check=full build/gcc-amalgam/test-sim
   run 'stories of one node' "$@" story
   run 'stories of devices' "$@" bdev
   run 'stories of clusters' env "$few" STORY_SEEDS=1 "$@" cluster
