@@ -123,6 +123,7 @@ void run_make_real(struct run_case *c)
       sim_plan_remove(&c->plan, i);
   c->real = true;
   c->quiet = c->gentle = c->device = false;
+  c->rift = c->rebirth = false; /* they look into the nodes */
 }
 
 void run_free(struct run_case *c)
