@@ -1,7 +1,9 @@
 # script.sh - for scripts of tests to source: what has passed and failed, and the closing line.
 #
 # What the last command printed is in $temp/out and $temp/err; a failure shows it.
+# Nothing reads what the script was started with; a check reads what is handed to it alone.
 # shellcheck shell=bash
+exec </dev/null
 passed=0 failed=0 skipped=0
 
 right()
@@ -21,7 +23,7 @@ wrong()
 # A command that must succeed, or with "not" must fail.
 ok()
 {
-  if "$@" >"$temp/out.ok" 2>&1 </dev/null; then right; else wrong "$*"; fi
+  if "$@" >"$temp/out.ok" 2>&1; then right; else wrong "$*"; fi
 }
 
 not()
