@@ -1,8 +1,7 @@
 #!/bin/bash
 # test_html.sh - the page of a simulated run, opened in a browser, where it tries itself.
 #
-# Needs CHIMAERA, the program, and chromium, which is not worth its size for this alone: without it
-# the test is skipped. Closes with the counts.
+# Needs CHIMAERA, the program, and chromium: without it the test is skipped. Closes with the counts.
 set -u
 LC_ALL=C
 export LC_ALL
@@ -32,7 +31,7 @@ sed 's/^"failure":null,/"failure":{"check":"P0","why":"planted","event":2000,"ti
 
 passed=0 failed=0
 for page in run failed; do
-  timeout 60 "$browser" --headless --no-sandbox --disable-gpu --user-data-dir="$temp/profile" \
+  timeout 120 "$browser" --headless --no-sandbox --disable-gpu --user-data-dir="$temp/profile" \
     --window-size=1600,1000 --dump-dom "file://$temp/$page.html?selftest" 2>/dev/null </dev/null |
     sed -n '/id="selftest"/,/<\/pre>/p' | sed 's/<[^>]*>//g' >"$temp/$page.said"
   grep -e '^FAIL' -e '^draws' "$temp/$page.said"
