@@ -586,6 +586,14 @@ void town_submit(struct town *t, struct town_task *task, uint32_t first, uint32_
   net_submit(node->net, ctx, first, count);
 }
 
+void town_submit_wait(struct town *t, struct town_task *task, uint32_t node, const chi_type *type,
+                      uint64_t ns, uint32_t first, uint32_t count)
+{
+  town_new(t, task, node, type);
+  ((struct town_wait *)task->task)->ns = ns;
+  town_submit(t, task, first, count);
+}
+
 void town_free(struct town_task *task)
 {
   if (task->ends > 0)
