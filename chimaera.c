@@ -9103,7 +9103,6 @@ static void client_set_rc(chi_task *task, int32_t rc)
     task->rc = rc;
 }
 
-/* Takes in all completions that have arrived. */
 /* Wakes the workers that serve these lanes, if they sleep. */
 static void client_ring(chi_queue *q, uint32_t lanes)
 {
@@ -9135,6 +9134,7 @@ CHI_APART static void client_send_quits(chi_queue *q)
     client_ring(q, lanes);
 }
 
+/* Takes in all completions that have arrived. */
 static void client_pump(chi_queue *q)
 {
   struct lane_done d;
