@@ -1,59 +1,58 @@
-/* sim_clock.c - the clocks of a simulated machine, which drift and jump against virtual time. */
-#include "sim_clock.h"
+/* skew.c - the clocks of a machine that goes wrong: they drift and jump against one that doesn't.
+ */
+#include "skew.h"
 
-#define SIM_CLOCK_MILLION 1000000
-#define SIM_CLOCK_EPOCH UINT64_C(1700000000000000000) /* wall time at virtual time 0 */
+#define SKEW_MILLION 1000000
 
 /* What is gained in that time; in two parts, so that nothing overflows in a century. */
-static int64_t sim_clock_gain(uint64_t ns, int64_t ppm)
+static int64_t skew_gain(uint64_t ns, int64_t ppm)
 {
-  int64_t millions = (int64_t)(ns / SIM_CLOCK_MILLION), rest = (int64_t)(ns % SIM_CLOCK_MILLION);
-  return millions * ppm + rest * ppm / SIM_CLOCK_MILLION;
+  int64_t millions = (int64_t)(ns / SKEW_MILLION), rest = (int64_t)(ns % SKEW_MILLION);
+  return millions * ppm + rest * ppm / SKEW_MILLION;
 }
 
-CHI_PRIVATE uint64_t sim_clock_at(const struct sim_clock *clock, uint64_t now)
+CHI_PRIVATE uint64_t skew_at(const struct skew *skew, uint64_t now)
 {
-  uint64_t ns = now - clock->since;
-  CHI_ASSERT(now >= clock->since);
-  return clock->local + ns + (uint64_t)sim_clock_gain(ns, clock->ppm);
+  uint64_t ns = now - skew->since;
+  CHI_ASSERT(now >= skew->since);
+  return skew->local + ns + (uint64_t)skew_gain(ns, skew->ppm);
 }
 
-CHI_PRIVATE uint64_t sim_clock_until(const struct sim_clock *clock, uint64_t local)
+CHI_PRIVATE uint64_t skew_until(const struct skew *skew, uint64_t local)
 {
-  uint64_t rate = (uint64_t)(SIM_CLOCK_MILLION + clock->ppm), ahead, ns;
-  if (local <= clock->local)
-    return clock->since;
-  ahead = local - clock->local;
+  uint64_t rate = (uint64_t)(SKEW_MILLION + skew->ppm), ahead, ns;
+  if (local <= skew->local)
+    return skew->since;
+  ahead = local - skew->local;
   if (ahead >= UINT64_MAX / 4)
     return UINT64_MAX;
-  if (clock->ppm == 0)
-    return clock->since + ahead;
-  ns = ahead / rate * SIM_CLOCK_MILLION + ahead % rate * SIM_CLOCK_MILLION / rate;
+  if (skew->ppm == 0)
+    return skew->since + ahead;
+  ns = ahead / rate * SKEW_MILLION + ahead % rate * SKEW_MILLION / rate;
   ns -= ns < 2 ? ns : 2;
-  while (sim_clock_at(clock, clock->since + ns) < local)
+  while (skew_at(skew, skew->since + ns) < local)
     ns++; /* a few times at most, for what the divisions left out */
-  return clock->since + ns;
+  return skew->since + ns;
 }
 
-CHI_PRIVATE uint64_t sim_clock_wall(const struct sim_clock *clock, uint64_t now)
+CHI_PRIVATE int64_t skew_wall(const struct skew *skew, uint64_t now)
 {
-  return SIM_CLOCK_EPOCH + sim_clock_at(clock, now) + (uint64_t)clock->wall;
+  return (int64_t)(skew_at(skew, now) - now) + skew->wall;
 }
 
-CHI_PRIVATE void sim_clock_drift(struct sim_clock *clock, uint64_t now, int64_t ppm)
+CHI_PRIVATE void skew_drift(struct skew *skew, uint64_t now, int64_t ppm)
 {
-  CHI_ASSERT(ppm >= -SIM_CLOCK_PPM_MAX && ppm <= SIM_CLOCK_PPM_MAX);
-  clock->local = sim_clock_at(clock, now);
-  clock->since = now;
-  clock->ppm = ppm;
+  CHI_ASSERT(ppm >= -SKEW_PPM_MAX && ppm <= SKEW_PPM_MAX);
+  skew->local = skew_at(skew, now);
+  skew->since = now;
+  skew->ppm = ppm;
 }
 
-CHI_PRIVATE void sim_clock_jump(struct sim_clock *clock, uint64_t now, int64_t ns)
+CHI_PRIVATE void skew_jump(struct skew *skew, uint64_t now, int64_t ns)
 {
-  clock->local = sim_clock_at(clock, now) + (ns > 0 ? (uint64_t)ns : 0);
-  clock->since = now;
-  clock->wall += ns < 0 ? ns : 0;
+  skew->local = skew_at(skew, now) + (ns > 0 ? (uint64_t)ns : 0);
+  skew->since = now;
+  skew->wall += ns < 0 ? ns : 0;
 }
 
-#undef SIM_CLOCK_MILLION
-#undef SIM_CLOCK_EPOCH
+#undef SKEW_MILLION
