@@ -60,7 +60,8 @@ CHI_PRIVATE void chi_assert_failed(const char *cond, const char *file, int line)
 #endif
 
 /* ---- sources/atomic.h ---- */
-/* atomic.h - the only door to atomic operations. Used by lane, ring, shm and bell alone.
+/* atomic.h - the only door to atomic operations. Those named atomic_ are for lane, ring, shm and
+ * bell alone; marks, counts and tallies are for all.
  *
  * With CHI_INTERLEAVE every operation is a scheduling point: the interleaving test build runs
  * the parties of a protocol as co-operative threads and explores the orders in which they pass
@@ -610,7 +611,7 @@ enum runtime_state {
 };
 
 struct runtime_options {
-  const chi_config *config; /* copied where needed; thread counts must be resolved (not 0) */
+  const chi_config *config; /* its lists stay valid; thread counts must be resolved (not 0) */
   const char *instance;     /* "NAME:PORT", for logs and replies */
   uint32_t node;            /* own position in config->hosts */
   const chi_module *const *modules; /* linked in, beside admin and bdev */
@@ -2071,6 +2072,22 @@ CHI_PRIVATE void log_close(const struct log *log);
 
 #endif
 
+/* ---- sources/cost.h ---- */
+/* cost.h - what a task is taken to cost by what it declares. */
+#ifndef CHI_COST_H
+#define CHI_COST_H
+
+#define COST_SLOW_NS 50000u /* so much or more belongs on slow workers */
+
+/* Nanoseconds of its method, and of the way to it. */
+CHI_INLINE uint64_t cost_declared(uint64_t compute_us, uint64_t io_size)
+{
+  uint64_t size = io_size < (1ull << 40) ? io_size : 1ull << 40;
+  return size / 4 + compute_us * 1000 + 5000;
+}
+
+#endif
+
 /* ---- sources/module.h ---- */
 /* module.h - the registry of modules: method tables, checked and indexed once. */
 #ifndef CHI_MODULE_H
@@ -2078,7 +2095,6 @@ CHI_PRIVATE void log_close(const struct log *log);
 
 #define MODULE_METHOD_IDS 256u /* method ids are below this */
 #define MODULE_OWN_METHODS 10u /* ids below are the system's */
-#define METHOD_SLOW_NS 50000u  /* tasks estimated at this or more belong on slow workers */
 #define METHOD_OF_NODES 0x100u /* flag of a method that clients may not call */
 #define METHOD_UNCOUNTED UINT32_MAX /* index of a method that is in no module's table */
 
@@ -2118,13 +2134,12 @@ CHI_INLINE struct method *module_method(struct module *m, uint32_t id)
 /* Declared cost in nanoseconds, corrected by measurement: good to tell 5 us from 50. */
 CHI_INLINE uint64_t method_estimate(const struct method *m, uint64_t compute_us, uint64_t io_size)
 {
-  uint64_t us = compute_us ? compute_us : m->def->compute_us;
-  uint64_t size = io_size < (1ull << 40) ? io_size : 1ull << 40;
-  return (size / 4 + us * 1000 + 5000) * (tally_get(&m->weight) >> 3) >> 7;
+  uint64_t declared = cost_declared(compute_us ? compute_us : m->def->compute_us, io_size);
+  return declared * (tally_get(&m->weight) >> 3) >> 7;
 }
 CHI_INLINE bool method_is_slow(const struct method *m, uint64_t compute_us, uint64_t io_size)
 {
-  return method_estimate(m, compute_us, io_size) >= METHOD_SLOW_NS;
+  return method_estimate(m, compute_us, io_size) >= COST_SLOW_NS;
 }
 
 #endif
@@ -2966,7 +2981,8 @@ CHI_PRIVATE void net_on_pools(struct net *n);
 
 CHI_PRIVATE void net_on_record(struct net *n, struct peer *from, enum wire_kind kind,
                                struct wire_in *record);
-CHI_PRIVATE void net_on_boot(struct net *n, struct peer *peer, uint64_t former);
+/* News of a peer: see peer.h. */
+CHI_PRIVATE void net_on_boot(struct net *n, const struct peer *peer);
 CHI_PRIVATE void net_on_reborn(struct net *n);
 CHI_PRIVATE void net_on_dead(struct net *n, uint32_t node);
 CHI_PRIVATE void net_on_sent(struct net *n, void *parcel);
@@ -8037,7 +8053,7 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
 {
   const chi_config *config = o->config;
   rt->env = env;
-  rt->config = *config; /* its arrays stay the caller's; used while composing only */
+  rt->config = *config; /* its arrays stay the caller's */
   rt->on_state = o->on_state;
   rt->on_state_arg = o->arg;
   rt->look_at = rt->drain_look = UINT64_MAX;
@@ -9049,7 +9065,6 @@ int chi_pool_destroy(chi_queue *q, chi_pool_id id, chi_error *err)
 /* ---- sources/client_task.c ---- */
 /* client_task.c - tasks under way: submit, reap, wait, cancel, abandon. */
 
-#define CLIENT_SLOW_NS 50000u /* an estimate of this much goes to the slow workers */
 #define CLIENT_PAUSES 72u     /* 1 to 5 us: a pause takes 10 to 70 ns, depending on the processor */
 #define CLIENT_WAKE_NS 50000u /* of a sleep that is spent on waking up */
 #define CLIENT_TURNS 64u      /* the least that a window gives way before it closes */
@@ -9263,11 +9278,10 @@ static enum lane_kind client_choose_lane(const chi_queue *q, const chi_task *t)
 {
   uint32_t mode = t->query.mode;
   bool here = mode == CHI_QUERY_LOCAL || mode == CHI_QUERY_DYNAMIC || q->memory->link->nodes == 1;
-  if ((t->pool.major == 1 && t->pool.minor == 0) || !here || (t->flags & CHI_TASK_FORCE_NET))
+  bool admins = t->pool.major == CHI_ADMIN_POOL.major && t->pool.minor == CHI_ADMIN_POOL.minor;
+  if (admins || !here || (t->flags & CHI_TASK_FORCE_NET))
     return LANE_NETWORK;
-  uint64_t size = t->io_size < (1ull << 40) ? t->io_size : 1ull << 40;
-  uint64_t ns = size / 4 + t->compute_us * 1000ull + 5000;
-  return ns >= CLIENT_SLOW_NS ? LANE_SLOW : LANE_FAST;
+  return cost_declared(t->compute_us, t->io_size) >= COST_SLOW_NS ? LANE_SLOW : LANE_FAST;
 }
 
 static int client_put(chi_queue *q, void *task, chi_done_fn *done, void *arg, uint32_t *lanes)
@@ -9637,8 +9651,8 @@ int chi_abandon(chi_queue *q, void *task)
   int rc = chi_cancel(q, task);
   if (rc != CHI_EBUSY)
     return rc;
-  q->slot[i].quit = true; /* to be asked to end by one of the next calls */
-  q->quits++;
+  q->quits += !q->slot[i].quit; /* to be asked to end by one of the next calls */
+  q->slot[i].quit = true;
   return CHI_OK;
 }
 
@@ -9689,7 +9703,6 @@ int chi_queue_arm(chi_queue *q)
   return 1;
 }
 
-#undef CLIENT_SLOW_NS
 #undef CLIENT_PAUSES
 #undef CLIENT_TURNS
 #undef CLIENT_STREAM
@@ -15010,8 +15023,7 @@ static int ctx_resolve(chi_ctx *ctx, chi_ctx *sub)
     worker_aim(sub, entry->map, route.first, route.count);
   sub->method = m;
   uint64_t us = t->compute_us ? t->compute_us : m->def->compute_us;
-  uint64_t size = t->io_size < (1ull << 40) ? t->io_size : 1ull << 40;
-  sub->slow = size / 4 + us * 1000 + 5000 >= METHOD_SLOW_NS;
+  sub->slow = cost_declared(us, t->io_size) >= COST_SLOW_NS;
   return CHI_OK;
 }
 
@@ -15367,11 +15379,12 @@ static void fleet_on_record(void *arg, struct peer *from, enum wire_kind kind,
 static void fleet_on_boot(void *arg, struct peer *peer, uint64_t former)
 {
   struct fleet *f = arg;
+  (void)former;
   if (peer->met) {
     member_on_boot(f->member, peer->node, peer->boot);
     accord_on_digest(f->accord, f->now, peer->node, 0); /* not known yet: to be compared at once */
   }
-  net_on_boot(f->net, peer, former);
+  net_on_boot(f->net, peer);
 }
 
 static void fleet_trace_boot(const struct fleet *f)
@@ -16460,9 +16473,8 @@ void net_on_record(struct net *n, struct peer *from, enum wire_kind kind, struct
   net_leave(n);
 }
 
-void net_on_boot(struct net *n, struct peer *peer, uint64_t former)
+void net_on_boot(struct net *n, const struct peer *peer)
 {
-  (void)former;
   net_enter(n);
   if (n->link[peer->node])
     net_link_on_boot(n->link[peer->node]);
@@ -18219,7 +18231,7 @@ static void net_run_context(struct net_run *run, struct container *c)
   ctx->call_done = net_run_on_done;
   ctx->call_arg = run;
   uint64_t ns = method_estimate(ctx->method, ctx->task->compute_us, ctx->task->io_size);
-  ctx->slow = ns >= METHOD_SLOW_NS;
+  ctx->slow = ns >= COST_SLOW_NS;
   /* Not where many have blocked after all: its stacks are for others, too. */
   ctx->brief = ns < WORKER_BRIEF_NS &&
                tally_get(&n->worker->blocked_count) < WORKER_FIBERS / 4;
@@ -19237,7 +19249,7 @@ void directory_on_notice(struct directory *d, struct pool_notice *n)
 }
 
 /* ---- sources/worker.c ---- */
-/* worker.c - the step: tasks, ready fibers, blocked tasks, timers and sleep. */
+/* worker.c - the step: tasks, ready fibers, blocked tasks, timers. */
 
 #define WORKER_RETRY_NS 10000000u /* until a lane for which there was no memory is tried again */
 
@@ -19598,7 +19610,7 @@ CHI_APART static void worker_learn(struct worker *w, chi_ctx *ctx, uint64_t ns)
   struct method *m = (struct method *)(uintptr_t)ctx->method;
   const chi_task *t = ctx->task;
   uint64_t us = t->compute_us ? t->compute_us : m->def->compute_us;
-  uint64_t estimate = (t->io_size < (1ull << 40) ? t->io_size / 4 : 1ull << 38) + us * 1000 + 5000;
+  uint64_t estimate = cost_declared(us, t->io_size);
   uint64_t measured = ns < (1ull << 40) ? ns * 1024 / estimate : 1ull << 30;
   uint64_t weight = tally_get(&m->weight);
   weight = weight - weight / 8 + measured / 8;

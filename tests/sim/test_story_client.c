@@ -43,6 +43,8 @@ static void abandons_in_a_jam(struct tale *s, chi_queue *queue)
     rc = chi_cancel(queue, w);
   CHECK_INT(rc, CHI_EBUSY);
   CHECK_INT(chi_abandon(queue, t), CHI_OK);
+  CHECK_INT(chi_abandon(queue, t), CHI_OK); /* which says nothing new */
+  CHECK_INT(queue->quits, 1);
   CHECK_INT(chi_wait(queue, w, UINT64_MAX), CHI_OK);
   tale_sleep(s, 100 * STORY_MS);
   void *none;

@@ -298,7 +298,8 @@ static void town_on_record(void *arg, struct peer *from, enum wire_kind kind, st
 
 static void town_on_boot(void *arg, struct peer *peer, uint64_t former)
 {
-  net_on_boot(((struct town_node *)arg)->net, peer, former);
+  (void)former;
+  net_on_boot(((struct town_node *)arg)->net, peer);
 }
 
 static void town_on_reborn(void *arg)
