@@ -60,7 +60,8 @@ CHI_PRIVATE void chi_assert_failed(const char *cond, const char *file, int line)
 #endif
 
 /* ---- sources/atomic.h ---- */
-/* atomic.h - the only door to atomic operations. Used by lane, ring, shm and bell alone.
+/* atomic.h - the only door to atomic operations. Those named atomic_ are for lane, ring, shm and
+ * bell alone; marks, counts and tallies are for all.
  *
  * With CHI_INTERLEAVE every operation is a scheduling point: the interleaving test build runs
  * the parties of a protocol as co-operative threads and explores the orders in which they pass
@@ -610,7 +611,7 @@ enum runtime_state {
 };
 
 struct runtime_options {
-  const chi_config *config; /* copied where needed; thread counts must be resolved (not 0) */
+  const chi_config *config; /* its lists stay valid; thread counts must be resolved (not 0) */
   const char *instance;     /* "NAME:PORT", for logs and replies */
   uint32_t node;            /* own position in config->hosts */
   const chi_module *const *modules; /* linked in, beside admin and bdev */
@@ -2071,6 +2072,22 @@ CHI_PRIVATE void log_close(const struct log *log);
 
 #endif
 
+/* ---- sources/cost.h ---- */
+/* cost.h - what a task is taken to cost by what it declares. */
+#ifndef CHI_COST_H
+#define CHI_COST_H
+
+#define COST_SLOW_NS 50000u /* so much or more belongs on slow workers */
+
+/* Nanoseconds of its method, and of the way to it. */
+CHI_INLINE uint64_t cost_declared(uint64_t compute_us, uint64_t io_size)
+{
+  uint64_t size = io_size < (1ull << 40) ? io_size : 1ull << 40;
+  return size / 4 + compute_us * 1000 + 5000;
+}
+
+#endif
+
 /* ---- sources/module.h ---- */
 /* module.h - the registry of modules: method tables, checked and indexed once. */
 #ifndef CHI_MODULE_H
@@ -2078,7 +2095,6 @@ CHI_PRIVATE void log_close(const struct log *log);
 
 #define MODULE_METHOD_IDS 256u /* method ids are below this */
 #define MODULE_OWN_METHODS 10u /* ids below are the system's */
-#define METHOD_SLOW_NS 50000u  /* tasks estimated at this or more belong on slow workers */
 #define METHOD_OF_NODES 0x100u /* flag of a method that clients may not call */
 #define METHOD_UNCOUNTED UINT32_MAX /* index of a method that is in no module's table */
 
@@ -2118,13 +2134,12 @@ CHI_INLINE struct method *module_method(struct module *m, uint32_t id)
 /* Declared cost in nanoseconds, corrected by measurement: good to tell 5 us from 50. */
 CHI_INLINE uint64_t method_estimate(const struct method *m, uint64_t compute_us, uint64_t io_size)
 {
-  uint64_t us = compute_us ? compute_us : m->def->compute_us;
-  uint64_t size = io_size < (1ull << 40) ? io_size : 1ull << 40;
-  return (size / 4 + us * 1000 + 5000) * (tally_get(&m->weight) >> 3) >> 7;
+  uint64_t declared = cost_declared(compute_us ? compute_us : m->def->compute_us, io_size);
+  return declared * (tally_get(&m->weight) >> 3) >> 7;
 }
 CHI_INLINE bool method_is_slow(const struct method *m, uint64_t compute_us, uint64_t io_size)
 {
-  return method_estimate(m, compute_us, io_size) >= METHOD_SLOW_NS;
+  return method_estimate(m, compute_us, io_size) >= COST_SLOW_NS;
 }
 
 #endif
@@ -2966,7 +2981,8 @@ CHI_PRIVATE void net_on_pools(struct net *n);
 
 CHI_PRIVATE void net_on_record(struct net *n, struct peer *from, enum wire_kind kind,
                                struct wire_in *record);
-CHI_PRIVATE void net_on_boot(struct net *n, struct peer *peer, uint64_t former);
+/* News of a peer: see peer.h. */
+CHI_PRIVATE void net_on_boot(struct net *n, const struct peer *peer);
 CHI_PRIVATE void net_on_reborn(struct net *n);
 CHI_PRIVATE void net_on_dead(struct net *n, uint32_t node);
 CHI_PRIVATE void net_on_sent(struct net *n, void *parcel);
@@ -4349,6 +4365,34 @@ CHI_PRIVATE bool rng_chance(struct rng *rng, uint32_t ppm);
 
 #endif
 
+/* ---- sources/skew.h ---- */
+/* skew.h - the clocks of a machine that goes wrong: they drift and jump against one that doesn't.
+ */
+#ifndef CHI_SKEW_H
+#define CHI_SKEW_H
+
+#define SKEW_PPM_MAX 100000
+
+/* All zero: both clocks go right. */
+struct skew {
+  uint64_t since, local; /* when it was `since`, the monotonic clock said `local` */
+  int64_t ppm;           /* it gains since then */
+  int64_t wall;          /* ns that the wall clock has jumped ahead of the monotonic one */
+};
+
+/* What the monotonic clock says when it is `now`, not before the last change. */
+CHI_PRIVATE uint64_t skew_at(const struct skew *skew, uint64_t now);
+/* When it will say so or more, for the first time; may be past. UINT64_MAX stays so. */
+CHI_PRIVATE CHI_UNUSED uint64_t skew_until(const struct skew *skew, uint64_t local);
+/* ns that the wall clock is ahead of one that goes right. */
+CHI_PRIVATE int64_t skew_wall(const struct skew *skew, uint64_t now);
+/* From now on the clocks gain ppm, at most SKEW_PPM_MAX either way. */
+CHI_PRIVATE void skew_drift(struct skew *skew, uint64_t now, int64_t ppm);
+/* The wall clock jumps, and the monotonic one with it if that is ahead. */
+CHI_PRIVATE void skew_jump(struct skew *skew, uint64_t now, int64_t ns);
+
+#endif
+
 /* ---- sources/real_cluster.h ---- */
 #ifndef CHI_OMIT_REAL
 /* real_cluster.h - clusters of real nodes behind the handle chi_cluster: "local:" and "hostfile:".
@@ -4366,6 +4410,214 @@ CHI_PRIVATE bool rng_chance(struct rng *rng, uint32_t ppm);
 CHI_PRIVATE const struct cluster_kind *real_cluster_local(void);
 /* A cluster that runs. Clients are those of the daemon on this host, of the default instance. */
 CHI_PRIVATE const struct cluster_kind *real_cluster_hostfile(void);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_limit.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_limit.h - what this process may use: memory and CPUs, as cgroups and the machine say. */
+#ifndef CHI_REAL_LIMIT_H
+#define CHI_REAL_LIMIT_H
+
+#ifndef CHI_OMIT_REAL
+
+/* Where to look; a test looks elsewhere. */
+struct real_limit {
+  const char *cgroup;  /* the cgroups of this process: /proc/self/cgroup */
+  const char *root;    /* where they are mounted: /sys/fs/cgroup */
+  const char *meminfo; /* the machine: /proc/meminfo */
+};
+
+CHI_PRIVATE struct real_limit real_limit_system(void);
+
+/* Bytes of memory that can still be taken while a reserve stays free: the least that the machine,
+ * the own cgroup and those above it have left, page cache that can be dropped counted as free.
+ * UINT64_MAX: nothing limits it. Any thread; reads files. */
+CHI_PRIVATE uint64_t real_limit_memory(const struct real_limit *limit);
+
+/* CPUs that the calling thread may run on, at most as many as the quota of its cgroups amounts to,
+ * rounded up; at least 1. */
+CHI_PRIVATE uint32_t real_limit_cpus(const struct real_limit *limit);
+
+/* Threads of a process that may look for work in a loop at a time: as many as there are CPUs, for
+ * each gives way between two looks. Under a quota one less than it amounts to: what looking uses
+ * up of it is lost to work. */
+CHI_PRIVATE uint32_t real_limit_spinners(const struct real_limit *limit);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_log.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_log.h - where log lines go: a file, or standard error. */
+#ifndef CHI_REAL_LOG_H
+#define CHI_REAL_LOG_H
+
+#ifndef CHI_OMIT_REAL
+
+#include <pthread.h>
+
+#define REAL_LOG_RATE 500u /* lines a second; further ones are left out and counted */
+
+struct real_log {
+  int fd; /* -1: lines are dropped without being counted */
+  bool owned, stalled, torn;
+  uint32_t node;   /* whose log it is; UINT32_MAX: it isn't known yet */
+  uint64_t lost;   /* lines since the last one that was written */
+  uint64_t excess; /* of these, those that were too many in their second */
+  uint64_t second;
+  uint32_t passed; /* lines in that second */
+  pthread_mutex_t mutex;
+};
+
+/* Opens the file for appending, making it if it isn't there; an empty path is standard error. If
+ * that fails, lines go to standard error, the first of which says so. NULL: drops everything. */
+CHI_PRIVATE void real_log_open(struct real_log *log, const char *path);
+CHI_PRIVATE void real_log_close(struct real_log *log);
+
+/* From now on lines name this node. Before there are other threads. */
+CHI_PRIVATE void real_log_name(struct real_log *log, uint32_t node);
+
+/* Writes "2026-01-02T03:04:05.678Z level node=3 line", or "node=-". A line that the sink does not
+ * take, or that is one too many in its second, is dropped and counted; the next one that is written
+ * is preceded by the count. A sink that does not move, such as a full pipe, holds a thread up for a
+ * moment once, and then not again until it moves. Any thread; not a signal handler. */
+CHI_PRIVATE void real_log_write(struct real_log *log, int level, const char *line);
+
+/* The last line of a process, at level error, to the log and to standard error. Safe in a signal
+ * handler. */
+CHI_PRIVATE void real_log_cry(const struct real_log *log, const char *line);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_env.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_env.h - the real environment: clock, random, memory, log, stacks, bells, the mark of a fork.
+ *
+ * This file makes an environment with these in it; the other real_* files add what is theirs, each
+ * by a function real_<file>_bind. */
+#ifndef CHI_REAL_ENV_H
+#define CHI_REAL_ENV_H
+
+#ifndef CHI_OMIT_REAL
+
+struct real_fault_seat;
+struct real_loop;
+struct real_file;
+struct real_module;
+struct real_net;
+
+struct real_env {
+  struct env env; /* what the core sees; its self is this struct */
+  uint32_t *mark; /* env.alive */
+  struct real_log log;
+  const char *directory;   /* of sockets; NULL: that of this user */
+  struct real_limit limit; /* asked before memory is taken */
+  struct log_limit complaints; /* of real_shm: that memory is short */
+  struct real_loop *loop;  /* of a node */
+  struct real_file *files; /* of a node: one for each worker */
+  uint32_t file_count;
+  struct real_module *modules; /* those loaded */
+  struct real_net *net;        /* of a node */
+  struct real_fault_seat *faults; /* of a node that something may go wrong with */
+  /* For tests: as if the kernel had no io_uring, no MADV_POPULATE_WRITE. */
+  bool no_ring, no_populate;
+};
+
+CHI_INLINE struct real_env *real_env_of(struct env *env)
+{
+  return (struct real_env *)env->self;
+}
+
+/* A bell: an eventfd, which does not block, and the descriptor that a client's own event loop
+ * waits on. env_bell is the address of one. */
+struct real_env_bell {
+  int fd;
+  int set; /* epoll of real_link_descriptor; -1: not asked for yet */
+};
+
+CHI_INLINE struct real_env_bell *real_env_bell_of(env_bell bell)
+{
+  return (struct real_env_bell *)(intptr_t)bell;
+}
+
+/* log_file: as real_log_open. The struct must stay where it is until real_env_close. CHI_ENOMEM. */
+CHI_PRIVATE int real_env_open(struct real_env *r, const char *log_file);
+/* What other files have added must be closed before. Fine in a forked child. */
+CHI_PRIVATE void real_env_close(struct real_env *r);
+
+/* False in a child that was forked from the process that opened the environment. */
+CHI_PRIVATE bool real_env_alive(const struct real_env *r);
+
+/* What the clock says, whatever goes wrong with that of the environment. */
+CHI_PRIVATE uint64_t real_env_now(void);
+
+/* A bell of a descriptor, which it then owns; closed if that fails. */
+CHI_PRIVATE int real_env_adopt_bell(int fd, env_bell *out);
+/* Consumes what was rung. */
+CHI_PRIVATE void real_env_drain(int fd);
+
+/* Logs something that may happen again and again, at most once a second. */
+CHI_PRIVATE void real_env_complain(struct real_env *r, struct log_limit *limit, int level,
+                                   const char *text);
+
+/* The chi_status that says best what errno says. */
+CHI_PRIVATE int real_env_code(int error);
+
+/* The time left until a deadline of the clock, for ppoll; NULL if there is none. */
+CHI_PRIVATE struct timespec *real_env_left(uint64_t now, uint64_t deadline, struct timespec *out);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_fault.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_fault.h - what goes wrong inside a node on this host, for tests that forked it: its clocks,
+ * its memory, its files, and what it sends.
+ *
+ * Whoever forked it tells by way of memory that both processes have. In the node, operations of the
+ * seam stand behind others that forward, unless something is to go wrong. */
+#ifndef CHI_REAL_FAULT_H
+#define CHI_REAL_FAULT_H
+
+#ifndef CHI_OMIT_REAL
+
+#define REAL_FAULT_NODES 250u                   /* of a cluster, at most */
+#define REAL_FAULT_ANY ((uint32_t)ENV_IO_SPACE + 1) /* any operation on files */
+
+/* Of one node; zero: nothing is wrong. All is atomic: one tells, and the node's threads look. */
+struct real_fault {
+  uint32_t turn;    /* of the skew: odd while it is changed; 0: it never was */
+  uint64_t skew[4]; /* a struct skew, word by word */
+  uint32_t refused; /* askings for memory, in a million, while the node serves */
+  uint32_t asked;   /* for memory, while some were refused */
+  uint32_t file[REAL_FAULT_ANY + 1][2]; /* so many next operations fail: CHI_EIO, CHI_ENOSPC */
+  struct {
+    uint32_t full; /* no room in the queue to that node */
+    uint32_t left; /* messages to it until one is lost, with REAL_FAULT_SNAP; 0: none is */
+  } to[REAL_FAULT_NODES];
+};
+
+/* Whether it is one of these. */
+CHI_PRIVATE bool real_fault_can(chi_fault kind);
+/* Tells the node of a fault that happens to it: b and value as in chimaera.h. One at a time.
+ * CHI_ERANGE: there is no such value. */
+CHI_PRIVATE int real_fault_tell(struct real_fault *f, chi_fault kind, uint32_t b, int64_t value);
+/* Ends what is wrong with what it sends; or all that lasts. */
+CHI_PRIVATE void real_fault_heal(struct real_fault *f);
+CHI_PRIVATE void real_fault_calm(struct real_fault *f);
+
+/* In the node, when all else is bound, and before its threads run. CHI_ENOMEM. */
+CHI_PRIVATE int real_fault_bind(struct real_env *r, struct real_fault *f);
+CHI_PRIVATE void real_fault_unbind(struct real_env *r);
+/* It serves: from now on it may be refused memory. */
+CHI_PRIVATE void real_fault_serves(struct real_env *r);
 
 #endif
 #endif
@@ -4470,6 +4722,7 @@ struct real_daemon {
   bool ended;  /* by itself, and not because it was asked to */
   int status;  /* as of waitpid, of the last that ended */
   chi_error failure; /* why one that was forked did not start */
+  struct real_fault fault; /* of its machine: stays as it is when another starts there */
 };
 
 struct real_daemon_set {
@@ -4497,6 +4750,9 @@ CHI_PRIVATE bool real_daemon_is_there(struct real_daemon_set *d, uint32_t node);
 CHI_PRIVATE bool real_daemon_is_up(struct real_daemon_set *d, uint32_t node);
 CHI_PRIVATE void real_daemon_kill(struct real_daemon_set *d, uint32_t node);
 CHI_PRIVATE void real_daemon_pause(struct real_daemon_set *d, uint32_t node, bool pause);
+/* What real_fault.h can do, to a node or, of memory, to all. */
+CHI_PRIVATE int real_daemon_fault(struct real_daemon_set *d, chi_fault kind, uint32_t a, uint32_t b,
+                                  int64_t value);
 /* Asks it to stop; its process ends some time later. */
 CHI_PRIVATE int real_daemon_ask_to_stop(struct real_daemon_set *d, uint32_t node,
                                         uint32_t grace_ms);
@@ -4527,162 +4783,15 @@ CHI_PRIVATE int real_daemon_ask(const char *instance, struct real_daemon_view *v
 #ifndef CHI_REAL_NODE_H
 #define CHI_REAL_NODE_H
 
-#endif
-#endif /* CHI_OMIT_REAL */
-
-/* ---- sources/real_limit.h ---- */
-#ifndef CHI_OMIT_REAL
-/* real_limit.h - what this process may use: memory and CPUs, as cgroups and the machine say. */
-#ifndef CHI_REAL_LIMIT_H
-#define CHI_REAL_LIMIT_H
-
 #ifndef CHI_OMIT_REAL
 
-/* Where to look; a test looks elsewhere. */
-struct real_limit {
-  const char *cgroup;  /* the cgroups of this process: /proc/self/cgroup */
-  const char *root;    /* where they are mounted: /sys/fs/cgroup */
-  const char *meminfo; /* the machine: /proc/meminfo */
-};
-
-CHI_PRIVATE struct real_limit real_limit_system(void);
-
-/* Bytes of memory that can still be taken while a reserve stays free: the least that the machine,
- * the own cgroup and those above it have left, page cache that can be dropped counted as free.
- * UINT64_MAX: nothing limits it. Any thread; reads files. */
-CHI_PRIVATE uint64_t real_limit_memory(const struct real_limit *limit);
-
-/* CPUs that the calling thread may run on, at most as many as the quota of its cgroups amounts to,
- * rounded up; at least 1. */
-CHI_PRIVATE uint32_t real_limit_cpus(const struct real_limit *limit);
-
-/* Threads of a process that may look for work in a loop at a time: as many as there are CPUs, for
- * each gives way between two looks. Under a quota one less than it amounts to: what looking uses
- * up of it is lost to work. */
-CHI_PRIVATE uint32_t real_limit_spinners(const struct real_limit *limit);
+/* As chi_node_open, for a node that something may go wrong with; fault may be NULL. */
+CHI_PRIVATE int real_node_open(const chi_config *config, const chi_module *const *modules,
+                               uint32_t count, struct real_fault *fault, chi_node **out,
+                               chi_error *err);
 
 #endif
-#endif
-#endif /* CHI_OMIT_REAL */
 
-/* ---- sources/real_log.h ---- */
-#ifndef CHI_OMIT_REAL
-/* real_log.h - where log lines go: a file, or standard error. */
-#ifndef CHI_REAL_LOG_H
-#define CHI_REAL_LOG_H
-
-#ifndef CHI_OMIT_REAL
-
-#include <pthread.h>
-
-#define REAL_LOG_RATE 500u /* lines a second; further ones are left out and counted */
-
-struct real_log {
-  int fd; /* -1: lines are dropped without being counted */
-  bool owned, stalled, torn;
-  uint32_t node;   /* whose log it is; UINT32_MAX: it isn't known yet */
-  uint64_t lost;   /* lines since the last one that was written */
-  uint64_t excess; /* of these, those that were too many in their second */
-  uint64_t second;
-  uint32_t passed; /* lines in that second */
-  pthread_mutex_t mutex;
-};
-
-/* Opens the file for appending, making it if it isn't there; an empty path is standard error. If
- * that fails, lines go to standard error, the first of which says so. NULL: drops everything. */
-CHI_PRIVATE void real_log_open(struct real_log *log, const char *path);
-CHI_PRIVATE void real_log_close(struct real_log *log);
-
-/* From now on lines name this node. Before there are other threads. */
-CHI_PRIVATE void real_log_name(struct real_log *log, uint32_t node);
-
-/* Writes "2026-01-02T03:04:05.678Z level node=3 line", or "node=-". A line that the sink does not
- * take, or that is one too many in its second, is dropped and counted; the next one that is written
- * is preceded by the count. A sink that does not move, such as a full pipe, holds a thread up for a
- * moment once, and then not again until it moves. Any thread; not a signal handler. */
-CHI_PRIVATE void real_log_write(struct real_log *log, int level, const char *line);
-
-/* The last line of a process, at level error, to the log and to standard error. Safe in a signal
- * handler. */
-CHI_PRIVATE void real_log_cry(const struct real_log *log, const char *line);
-
-#endif
-#endif
-#endif /* CHI_OMIT_REAL */
-
-/* ---- sources/real_env.h ---- */
-#ifndef CHI_OMIT_REAL
-/* real_env.h - the real environment: clock, random, memory, log, stacks, bells, the mark of a fork.
- *
- * This file makes an environment with these in it; the other real_* files add what is theirs, each
- * by a function real_<file>_bind. */
-#ifndef CHI_REAL_ENV_H
-#define CHI_REAL_ENV_H
-
-#ifndef CHI_OMIT_REAL
-
-struct real_loop;
-struct real_file;
-struct real_module;
-struct real_net;
-
-struct real_env {
-  struct env env; /* what the core sees; its self is this struct */
-  uint32_t *mark; /* env.alive */
-  struct real_log log;
-  const char *directory;   /* of sockets; NULL: that of this user */
-  struct real_limit limit; /* asked before memory is taken */
-  struct log_limit complaints; /* of real_shm: that memory is short */
-  struct real_loop *loop;  /* of a node */
-  struct real_file *files; /* of a node: one for each worker */
-  uint32_t file_count;
-  struct real_module *modules; /* those loaded */
-  struct real_net *net;        /* of a node */
-  /* For tests: as if the kernel had no io_uring, no MADV_POPULATE_WRITE. */
-  bool no_ring, no_populate;
-};
-
-CHI_INLINE struct real_env *real_env_of(struct env *env)
-{
-  return (struct real_env *)env->self;
-}
-
-/* A bell: an eventfd, which does not block, and the descriptor that a client's own event loop
- * waits on. env_bell is the address of one. */
-struct real_env_bell {
-  int fd;
-  int set; /* epoll of real_link_descriptor; -1: not asked for yet */
-};
-
-CHI_INLINE struct real_env_bell *real_env_bell_of(env_bell bell)
-{
-  return (struct real_env_bell *)(intptr_t)bell;
-}
-
-/* log_file: as real_log_open. The struct must stay where it is until real_env_close. CHI_ENOMEM. */
-CHI_PRIVATE int real_env_open(struct real_env *r, const char *log_file);
-/* What other files have added must be closed before. Fine in a forked child. */
-CHI_PRIVATE void real_env_close(struct real_env *r);
-
-/* False in a child that was forked from the process that opened the environment. */
-CHI_PRIVATE bool real_env_alive(const struct real_env *r);
-
-/* A bell of a descriptor, which it then owns; closed if that fails. */
-CHI_PRIVATE int real_env_adopt_bell(int fd, env_bell *out);
-/* Consumes what was rung. */
-CHI_PRIVATE void real_env_drain(int fd);
-
-/* Logs something that may happen again and again, at most once a second. */
-CHI_PRIVATE void real_env_complain(struct real_env *r, struct log_limit *limit, int level,
-                                   const char *text);
-
-/* The chi_status that says best what errno says. */
-CHI_PRIVATE int real_env_code(int error);
-
-/* The time left until a deadline of the clock, for ppoll; NULL if there is none. */
-CHI_PRIVATE struct timespec *real_env_left(uint64_t now, uint64_t deadline, struct timespec *out);
-
-#endif
 #endif
 #endif /* CHI_OMIT_REAL */
 
@@ -4847,6 +4956,10 @@ CHI_PRIVATE int real_net_bind(struct real_env *r, const struct real_net_owner *o
                               const chi_config *config);
 /* Frees what real_net_bind made; after net_close. */
 CHI_PRIVATE void real_net_unbind(struct real_env *r);
+
+/* As net_send of the environment; but the message is lost on its way, and nobody hears of it. */
+CHI_PRIVATE int real_net_lose(struct env *env, uint32_t peer, const struct env_frame *frame,
+                              uint32_t count, void *parcel);
 
 /* Between steps: tells the owner what has happened. True: there is more, so don't sleep. */
 CHI_PRIVATE bool real_net_turn(struct real_env *r);
@@ -6264,35 +6377,6 @@ CHI_PRIVATE CHI_UNUSED void sim_replay_run(const struct sim_replay_options *opti
 #endif
 #endif /* CHI_OMIT_SIM */
 
-/* ---- sim/sim_clock.h ---- */
-#ifndef CHI_OMIT_SIM
-/* sim_clock.h - the clocks of a simulated machine, which drift and jump against virtual time. */
-#ifndef CHI_SIM_CLOCK_H
-#define CHI_SIM_CLOCK_H
-
-#define SIM_CLOCK_PPM_MAX 100000
-
-/* All zero: both clocks go with virtual time. */
-struct sim_clock {
-  uint64_t since, local; /* at that virtual time the monotonic clock said `local` */
-  int64_t ppm;           /* it gains since then */
-  int64_t wall;          /* ns that the wall clock is ahead of the monotonic one */
-};
-
-/* What the monotonic clock says at a virtual time, not before the last change. */
-CHI_PRIVATE uint64_t sim_clock_at(const struct sim_clock *clock, uint64_t now);
-/* The first virtual time at which it will say so or more; may be past. UINT64_MAX stays so. */
-CHI_PRIVATE uint64_t sim_clock_until(const struct sim_clock *clock, uint64_t local);
-/* Nanoseconds since 1970. */
-CHI_PRIVATE uint64_t sim_clock_wall(const struct sim_clock *clock, uint64_t now);
-/* From now on the clocks gain ppm, at most SIM_CLOCK_PPM_MAX either way. */
-CHI_PRIVATE void sim_clock_drift(struct sim_clock *clock, uint64_t now, int64_t ppm);
-/* The wall clock jumps, and the monotonic one with it if that is ahead. */
-CHI_PRIVATE void sim_clock_jump(struct sim_clock *clock, uint64_t now, int64_t ns);
-
-#endif
-#endif /* CHI_OMIT_SIM */
-
 /* ---- sim/sim_io.h ---- */
 #ifndef CHI_OMIT_SIM
 /* sim_io.h - a node's operations on files: the time they take and the faults that hit them. */
@@ -6371,7 +6455,7 @@ struct sim_party_block;
 struct sim_party {
   struct env env; /* env.self is this party */
   struct sim_world *world;
-  const struct sim_clock *clock; /* of its machine; NULL: virtual time itself */
+  const struct skew *clock; /* of its machine; NULL: virtual time itself */
   uint32_t node;                 /* it belongs to */
   uint32_t number;               /* of the client; 0: the node itself */
   struct rng random, timing;
@@ -6509,7 +6593,7 @@ struct sim_host {
   uint32_t number;
   char instance[32];
   struct sim_disk *disk;
-  struct sim_clock clock;
+  struct skew clock;
   uint32_t lives; /* begun so far: each draws other numbers */
   struct sim_net_port *net;
   struct sim_host_setting setting; /* the last */
@@ -7969,7 +8053,7 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
 {
   const chi_config *config = o->config;
   rt->env = env;
-  rt->config = *config; /* its arrays stay the caller's; used while composing only */
+  rt->config = *config; /* its arrays stay the caller's */
   rt->on_state = o->on_state;
   rt->on_state_arg = o->arg;
   rt->look_at = rt->drain_look = UINT64_MAX;
@@ -8981,7 +9065,6 @@ int chi_pool_destroy(chi_queue *q, chi_pool_id id, chi_error *err)
 /* ---- sources/client_task.c ---- */
 /* client_task.c - tasks under way: submit, reap, wait, cancel, abandon. */
 
-#define CLIENT_SLOW_NS 50000u /* an estimate of this much goes to the slow workers */
 #define CLIENT_PAUSES 72u     /* 1 to 5 us: a pause takes 10 to 70 ns, depending on the processor */
 #define CLIENT_WAKE_NS 50000u /* of a sleep that is spent on waking up */
 #define CLIENT_TURNS 64u      /* the least that a window gives way before it closes */
@@ -9103,7 +9186,6 @@ static void client_set_rc(chi_task *task, int32_t rc)
     task->rc = rc;
 }
 
-/* Takes in all completions that have arrived. */
 /* Wakes the workers that serve these lanes, if they sleep. */
 static void client_ring(chi_queue *q, uint32_t lanes)
 {
@@ -9135,6 +9217,7 @@ CHI_APART static void client_send_quits(chi_queue *q)
     client_ring(q, lanes);
 }
 
+/* Takes in all completions that have arrived. */
 static void client_pump(chi_queue *q)
 {
   struct lane_done d;
@@ -9195,11 +9278,10 @@ static enum lane_kind client_choose_lane(const chi_queue *q, const chi_task *t)
 {
   uint32_t mode = t->query.mode;
   bool here = mode == CHI_QUERY_LOCAL || mode == CHI_QUERY_DYNAMIC || q->memory->link->nodes == 1;
-  if ((t->pool.major == 1 && t->pool.minor == 0) || !here || (t->flags & CHI_TASK_FORCE_NET))
+  bool admins = t->pool.major == CHI_ADMIN_POOL.major && t->pool.minor == CHI_ADMIN_POOL.minor;
+  if (admins || !here || (t->flags & CHI_TASK_FORCE_NET))
     return LANE_NETWORK;
-  uint64_t size = t->io_size < (1ull << 40) ? t->io_size : 1ull << 40;
-  uint64_t ns = size / 4 + t->compute_us * 1000ull + 5000;
-  return ns >= CLIENT_SLOW_NS ? LANE_SLOW : LANE_FAST;
+  return cost_declared(t->compute_us, t->io_size) >= COST_SLOW_NS ? LANE_SLOW : LANE_FAST;
 }
 
 static int client_put(chi_queue *q, void *task, chi_done_fn *done, void *arg, uint32_t *lanes)
@@ -9569,8 +9651,8 @@ int chi_abandon(chi_queue *q, void *task)
   int rc = chi_cancel(q, task);
   if (rc != CHI_EBUSY)
     return rc;
-  q->slot[i].quit = true; /* to be asked to end by one of the next calls */
-  q->quits++;
+  q->quits += !q->slot[i].quit; /* to be asked to end by one of the next calls */
+  q->slot[i].quit = true;
   return CHI_OK;
 }
 
@@ -9621,7 +9703,6 @@ int chi_queue_arm(chi_queue *q)
   return 1;
 }
 
-#undef CLIENT_SLOW_NS
 #undef CLIENT_PAUSES
 #undef CLIENT_TURNS
 #undef CLIENT_STREAM
@@ -14942,8 +15023,7 @@ static int ctx_resolve(chi_ctx *ctx, chi_ctx *sub)
     worker_aim(sub, entry->map, route.first, route.count);
   sub->method = m;
   uint64_t us = t->compute_us ? t->compute_us : m->def->compute_us;
-  uint64_t size = t->io_size < (1ull << 40) ? t->io_size : 1ull << 40;
-  sub->slow = size / 4 + us * 1000 + 5000 >= METHOD_SLOW_NS;
+  sub->slow = cost_declared(us, t->io_size) >= COST_SLOW_NS;
   return CHI_OK;
 }
 
@@ -15299,11 +15379,12 @@ static void fleet_on_record(void *arg, struct peer *from, enum wire_kind kind,
 static void fleet_on_boot(void *arg, struct peer *peer, uint64_t former)
 {
   struct fleet *f = arg;
+  (void)former;
   if (peer->met) {
     member_on_boot(f->member, peer->node, peer->boot);
     accord_on_digest(f->accord, f->now, peer->node, 0); /* not known yet: to be compared at once */
   }
-  net_on_boot(f->net, peer, former);
+  net_on_boot(f->net, peer);
 }
 
 static void fleet_trace_boot(const struct fleet *f)
@@ -16392,9 +16473,8 @@ void net_on_record(struct net *n, struct peer *from, enum wire_kind kind, struct
   net_leave(n);
 }
 
-void net_on_boot(struct net *n, struct peer *peer, uint64_t former)
+void net_on_boot(struct net *n, const struct peer *peer)
 {
-  (void)former;
   net_enter(n);
   if (n->link[peer->node])
     net_link_on_boot(n->link[peer->node]);
@@ -18151,7 +18231,7 @@ static void net_run_context(struct net_run *run, struct container *c)
   ctx->call_done = net_run_on_done;
   ctx->call_arg = run;
   uint64_t ns = method_estimate(ctx->method, ctx->task->compute_us, ctx->task->io_size);
-  ctx->slow = ns >= METHOD_SLOW_NS;
+  ctx->slow = ns >= COST_SLOW_NS;
   /* Not where many have blocked after all: its stacks are for others, too. */
   ctx->brief = ns < WORKER_BRIEF_NS &&
                tally_get(&n->worker->blocked_count) < WORKER_FIBERS / 4;
@@ -19169,7 +19249,7 @@ void directory_on_notice(struct directory *d, struct pool_notice *n)
 }
 
 /* ---- sources/worker.c ---- */
-/* worker.c - the step: tasks, ready fibers, blocked tasks, timers and sleep. */
+/* worker.c - the step: tasks, ready fibers, blocked tasks, timers. */
 
 #define WORKER_RETRY_NS 10000000u /* until a lane for which there was no memory is tried again */
 
@@ -19530,7 +19610,7 @@ CHI_APART static void worker_learn(struct worker *w, chi_ctx *ctx, uint64_t ns)
   struct method *m = (struct method *)(uintptr_t)ctx->method;
   const chi_task *t = ctx->task;
   uint64_t us = t->compute_us ? t->compute_us : m->def->compute_us;
-  uint64_t estimate = (t->io_size < (1ull << 40) ? t->io_size / 4 : 1ull << 38) + us * 1000 + 5000;
+  uint64_t estimate = cost_declared(us, t->io_size);
   uint64_t measured = ns < (1ull << 40) ? ns * 1024 / estimate : 1ull << 30;
   uint64_t weight = tally_get(&m->weight);
   weight = weight - weight / 8 + measured / 8;
@@ -29634,6 +29714,65 @@ CHI_PRIVATE bool rng_chance(struct rng *rng, uint32_t ppm)
 
 #undef RNG_STEP
 
+/* ---- sources/skew.c ---- */
+/* skew.c - the clocks of a machine that goes wrong: they drift and jump against one that doesn't.
+ */
+
+#define SKEW_MILLION 1000000
+
+/* What is gained in that time; in two parts, so that nothing overflows in a century. */
+static int64_t skew_gain(uint64_t ns, int64_t ppm)
+{
+  int64_t millions = (int64_t)(ns / SKEW_MILLION), rest = (int64_t)(ns % SKEW_MILLION);
+  return millions * ppm + rest * ppm / SKEW_MILLION;
+}
+
+CHI_PRIVATE uint64_t skew_at(const struct skew *skew, uint64_t now)
+{
+  uint64_t ns = now - skew->since;
+  CHI_ASSERT(now >= skew->since);
+  return skew->local + ns + (uint64_t)skew_gain(ns, skew->ppm);
+}
+
+CHI_PRIVATE uint64_t skew_until(const struct skew *skew, uint64_t local)
+{
+  uint64_t rate = (uint64_t)(SKEW_MILLION + skew->ppm), ahead, ns;
+  if (local <= skew->local)
+    return skew->since;
+  ahead = local - skew->local;
+  if (ahead >= UINT64_MAX / 4)
+    return UINT64_MAX;
+  if (skew->ppm == 0)
+    return skew->since + ahead;
+  ns = ahead / rate * SKEW_MILLION + ahead % rate * SKEW_MILLION / rate;
+  ns -= ns < 2 ? ns : 2;
+  while (skew_at(skew, skew->since + ns) < local)
+    ns++; /* a few times at most, for what the divisions left out */
+  return skew->since + ns;
+}
+
+CHI_PRIVATE int64_t skew_wall(const struct skew *skew, uint64_t now)
+{
+  return (int64_t)(skew_at(skew, now) - now) + skew->wall;
+}
+
+CHI_PRIVATE void skew_drift(struct skew *skew, uint64_t now, int64_t ppm)
+{
+  CHI_ASSERT(ppm >= -SKEW_PPM_MAX && ppm <= SKEW_PPM_MAX);
+  skew->local = skew_at(skew, now);
+  skew->since = now;
+  skew->ppm = ppm;
+}
+
+CHI_PRIVATE void skew_jump(struct skew *skew, uint64_t now, int64_t ns)
+{
+  skew->local = skew_at(skew, now) + (ns > 0 ? (uint64_t)ns : 0);
+  skew->since = now;
+  skew->wall += ns < 0 ? ns : 0;
+}
+
+#undef SKEW_MILLION
+
 /* ---- sources/hash.c ---- */
 /* hash.c - XXH64, CRC-32C eight bytes at a time, and the hash of a stream. */
 
@@ -30108,6 +30247,8 @@ struct ring_node *gate_leave(struct gate *g)
 #define REAL_CLUSTER_NODES 250u       /* loopback addresses that are used */
 #define REAL_CLUSTER_BEGIN UINT64_C(1000000000) /* what the clock says at the beginning */
 
+_Static_assert(REAL_CLUSTER_NODES <= REAL_FAULT_NODES, "each can be told of each");
+
 enum real_cluster_state { REAL_CLUSTER_WAITS, REAL_CLUSTER_RUNS, REAL_CLUSTER_ENDED };
 
 struct real_cluster_client {
@@ -30162,21 +30303,14 @@ static void real_cluster_unlock(struct real_cluster *s)
 
 /* ---- time ------------------------------------------------------------------------------------ */
 
-static uint64_t real_cluster_clock(void)
-{
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static uint64_t real_cluster_now(const chi_cluster *c)
 {
-  return real_cluster_clock() - real_cluster_of(c)->from + REAL_CLUSTER_BEGIN;
+  return real_env_now() - real_cluster_of(c)->from + REAL_CLUSTER_BEGIN;
 }
 
 static struct timespec real_cluster_end(uint64_t ns)
 {
-  uint64_t now = real_cluster_clock(), end = ns < UINT64_MAX / 2 ? now + ns : UINT64_MAX / 2;
+  uint64_t now = real_env_now(), end = ns < UINT64_MAX / 2 ? now + ns : UINT64_MAX / 2;
   return (struct timespec){(time_t)(end / 1000000000u), (long)(end % 1000000000u)};
 }
 
@@ -30215,9 +30349,9 @@ static void real_cluster_look(struct real_cluster *s);
 static int real_cluster_run(chi_cluster *c, chi_cluster_fn *pred, void *arg, uint64_t limit_ns)
 {
   struct real_cluster *s = real_cluster_of(c);
-  uint64_t begun = real_cluster_clock();
+  uint64_t begun = real_env_now();
   for (;;) {
-    bool over = real_cluster_clock() - begun >= limit_ns;
+    bool over = real_env_now() - begun >= limit_ns;
     real_cluster_storm(s);
     real_cluster_lock(s);
     real_cluster_look(s);
@@ -30316,13 +30450,13 @@ static int real_cluster_has_met(chi_cluster *c, void *arg)
   struct real_cluster_wait *wait = arg;
   struct real_cluster *s = real_cluster_of(c);
   struct real_daemon_view view = {0};
-  uint64_t now = real_cluster_clock();
+  uint64_t now = real_env_now();
   if (now < wait->look_at)
     return 0;
   view.json = malloc(REAL_DAEMON_JSON);
   bool met = view.json && real_cluster_agrees(s, wait, &view);
   free(view.json);
-  wait->look_at = real_cluster_clock() + REAL_CLUSTER_ASK_NS;
+  wait->look_at = real_env_now() + REAL_CLUSTER_ASK_NS;
   return met;
 }
 
@@ -30352,7 +30486,7 @@ static struct real_cluster *real_cluster_new(const struct cluster_spec *spec,
   if (s == MAP_FAILED)
     return NULL;
   s->owner = getpid();
-  s->from = real_cluster_clock();
+  s->from = real_env_now();
   real_cluster_init_lock(s);
   cluster_init(&s->base, kind, spec);
   return s;
@@ -30456,14 +30590,14 @@ static int real_cluster_open(struct cluster_spec *spec, const chi_module *const 
 static int real_cluster_await_end(struct real_cluster *s, uint32_t node, uint32_t grace_ms)
 {
   const struct real_daemon *n = &s->daemons.node[node];
-  uint64_t end = real_cluster_clock() +
+  uint64_t end = real_env_now() +
                  REAL_CLUSTER_PHASES * (grace_ms * UINT64_C(1000000) + REAL_CLUSTER_STOP_NS);
   bool there = true;
   while (there) {
     real_cluster_lock(s);
     there = real_daemon_is_there(&s->daemons, node);
     real_cluster_unlock(s);
-    if (there && real_cluster_clock() > end)
+    if (there && real_env_now() > end)
       return CHI_EBUSY;
     if (there)
       nanosleep(&(struct timespec){0, REAL_CLUSTER_LOOK_NS}, NULL);
@@ -30596,13 +30730,13 @@ static bool real_cluster_cut(struct real_cluster_client *k)
 static void real_cluster_client_kill(chi_cluster *c, uint32_t number)
 {
   struct real_cluster *s = real_cluster_of(c);
-  uint64_t end = real_cluster_clock() + REAL_CLUSTER_START_NS;
+  uint64_t end = real_env_now() + REAL_CLUSTER_START_NS;
   if (number == 0 || number > s->clients)
     return;
   while (!real_cluster_cut(s->client[number - 1])) {
     if (c->running) /* who asks holds what it needs to end */
       return;
-    if (real_cluster_clock() > end) {
+    if (real_env_now() > end) {
       chi_cluster_fail(c, "kill", "client %u does not end though its connection is cut", number);
       return;
     }
@@ -30623,14 +30757,20 @@ static bool real_cluster_client_ended(const chi_cluster *c, uint32_t number)
 
 /* ---- faults ---------------------------------------------------------------------------------- */
 
-/* What signals, starts and the relay can do. */
-static bool real_cluster_can(const struct real_cluster *s, chi_fault kind)
+/* Why there can be no such fault; NULL: there can. */
+static const char *real_cluster_excuse(const struct real_cluster *s, chi_fault kind)
 {
-  const uint64_t can = UINT64_C(1) << CHI_FAULT_PAUSE | UINT64_C(1) << CHI_FAULT_RESUME |
-                       UINT64_C(1) << CHI_FAULT_CRASH | UINT64_C(1) << CHI_FAULT_KILL |
-                       UINT64_C(1) << CHI_FAULT_STOP | UINT64_C(1) << CHI_FAULT_START |
-                       UINT64_C(1) << CHI_FAULT_CALM;
-  return (can >> kind & 1) || (s->daemons.relay && real_relay_can(kind));
+  const uint64_t signals = UINT64_C(1) << CHI_FAULT_PAUSE | UINT64_C(1) << CHI_FAULT_RESUME |
+                           UINT64_C(1) << CHI_FAULT_CRASH | UINT64_C(1) << CHI_FAULT_KILL |
+                           UINT64_C(1) << CHI_FAULT_STOP | UINT64_C(1) << CHI_FAULT_START |
+                           UINT64_C(1) << CHI_FAULT_HEAL | UINT64_C(1) << CHI_FAULT_CALM;
+  if (signals >> kind & 1)
+    return NULL;
+  if (real_relay_can(kind))
+    return s->daemons.relay ? NULL : "so many nodes have no relay between them";
+  if (real_fault_can(kind))
+    return s->daemons.modules ? NULL : "nodes that are not forked from the test are not told";
+  return "only a simulation can";
 }
 
 /* To a node. A crash is a power failure after which everything written is there. */
@@ -30660,14 +30800,20 @@ static int real_cluster_do(struct real_cluster *s, chi_fault kind, uint32_t a, i
   }
 }
 
+static int real_cluster_heal(struct real_cluster *s)
+{
+  for (uint32_t i = 0; i < s->base.nodes; i++)
+    real_fault_heal(&s->daemons.node[i].fault);
+  return s->daemons.relay ? real_relay_fault(s->daemons.relay, CHI_FAULT_HEAL, 0, 0, 0) : CHI_OK;
+}
+
 /* Starts what is down; who is about to stop is started when it has. */
 static int real_cluster_calm(struct real_cluster *s)
 {
   bool done;
-  int rc = CHI_OK;
-  if (s->daemons.relay)
-    rc = real_relay_fault(s->daemons.relay, CHI_FAULT_HEAL, 0, 0, 0);
+  int rc = real_cluster_heal(s);
   for (uint32_t i = 0; i < s->base.nodes && rc == CHI_OK; i++) {
+    real_fault_calm(&s->daemons.node[i].fault);
     real_cluster_do(s, CHI_FAULT_RESUME, i, 0, &done);
     rc = real_cluster_do(s, CHI_FAULT_START, i, 0, &done);
   }
@@ -30680,11 +30826,15 @@ static int real_cluster_fault(chi_cluster *c, chi_fault kind, uint32_t a, uint32
   struct real_cluster *s = real_cluster_of(c);
   bool done = true;
   int rc;
-  if (!real_cluster_can(s, kind) || getpid() != s->owner)
+  if (real_cluster_excuse(s, kind) || getpid() != s->owner)
     return CHI_ENOTSUP;
   real_cluster_lock(s);
   if (kind == CHI_FAULT_CALM)
     rc = real_cluster_calm(s);
+  else if (kind == CHI_FAULT_HEAL)
+    rc = real_cluster_heal(s);
+  else if (real_fault_can(kind))
+    rc = real_daemon_fault(&s->daemons, kind, a, b, value);
   else if (real_relay_can(kind))
     rc = real_relay_fault(s->daemons.relay, kind, a, b, value);
   else
@@ -30751,10 +30901,11 @@ static int real_cluster_plan(chi_cluster *c, const char *text, chi_error *err)
   int rc = sim_plan_parse(&plan, text, err);
   for (uint32_t i = 0; i < plan.count && rc == CHI_OK; i++) {
     const struct sim_plan_entry *e = &plan.entry[i];
+    const char *excuse = real_cluster_excuse(s, (chi_fault)e->kind);
     if (!cluster_fault_fits(c, (chi_fault)e->kind, e->a, e->b))
       rc = error_set(err, CHI_EINVAL, "%s: no such node", sim_plan_name(e->kind));
-    else if (!real_cluster_can(s, (chi_fault)e->kind))
-      rc = error_set(err, CHI_ENOTSUP, "%s: only a simulation can", sim_plan_name(e->kind));
+    else if (excuse)
+      rc = error_set(err, CHI_ENOTSUP, "%s: %s", sim_plan_name(e->kind), excuse);
   }
   if (rc == CHI_OK)
     rc = real_cluster_schedule(s, &plan, err);
@@ -30769,16 +30920,16 @@ static int real_cluster_faults(chi_cluster *c, const struct cluster_limits *l, c
   struct sim_plan_limits limits;
   uint64_t from = real_cluster_now(c) - REAL_CLUSTER_BEGIN, can = 0;
   for (int kind = 0; kind < CHI_FAULT_KINDS; kind++) {
-    bool possible = real_cluster_can(s, (chi_fault)kind);
-    can |= (uint64_t)possible << kind;
-    if ((l->kinds >> kind & 1) && !possible)
-      return error_set(err, CHI_ENOTSUP, "%s: only a simulation can", chi_fault_name(kind));
+    const char *excuse = real_cluster_excuse(s, (chi_fault)kind);
+    can |= (uint64_t)!excuse << kind;
+    if ((l->kinds >> kind & 1) && excuse)
+      return error_set(err, CHI_ENOTSUP, "%s: %s", chi_fault_name(kind), excuse);
   }
   sim_plan_limits(&limits, c->nodes, from, from + l->until_ns);
   limits.outage_ns = l->outage_ns ? l->outage_ns : limits.outage_ns;
   limits.per_kind = l->each ? (uint32_t)l->each : limits.per_kind;
   limits.down = l->down ? (uint32_t)l->down : limits.down;
-  limits.kinds = l->kinds ? l->kinds : can;
+  limits.kinds = l->kinds ? l->kinds : can & ~(UINT64_C(1) << CHI_FAULT_MEMORY);
   limits.swarm = l->swarm != 0;
   int rc = sim_plan_generate(&plan, c->seed, &limits);
   rc = rc ? error_set(err, rc, "no memory for the faults") : real_cluster_schedule(s, &plan, err);
@@ -31105,7 +31256,7 @@ static int real_daemon_serve(void *arg, uint32_t node)
   if (rc == CHI_OK && chdir(dir) != 0)
     rc = error_set(&own->failure, CHI_EIO, "cannot go to %s: %m", dir);
   if (rc == CHI_OK)
-    rc = chi_node_open(&config, d->modules, d->module_count, &here, &own->failure);
+    rc = real_node_open(&config, d->modules, d->module_count, &own->fault, &here, &own->failure);
   chi_config_free(&config);
   if (rc != CHI_OK)
     return EXIT_FAILURE;
@@ -31141,7 +31292,10 @@ static int real_daemon_spawn(struct real_daemon_set *d, uint32_t node, chi_error
 int real_daemon_start(struct real_daemon_set *d, uint32_t node, chi_error *err)
 {
   struct real_daemon *n = &d->node[node];
-  *n = (struct real_daemon){0};
+  n->pid = 0;
+  n->paused = n->stopping = n->serves = n->ended = false;
+  n->status = 0;
+  n->failure = (chi_error){0};
   if (!d->modules)
     return real_daemon_spawn(d, node, err);
   int rc = real_nest_hatch(&d->nest, node, &n->pid);
@@ -31193,6 +31347,16 @@ void real_daemon_pause(struct real_daemon_set *d, uint32_t node, bool pause)
   n->paused = pause;
   if (n->pid > 0)
     kill(n->pid, pause ? SIGSTOP : SIGCONT);
+}
+
+int real_daemon_fault(struct real_daemon_set *d, chi_fault kind, uint32_t a, uint32_t b,
+                      int64_t value)
+{
+  int rc = CHI_OK;
+  for (uint32_t i = 0; i < d->count && rc == CHI_OK; i++)
+    if (i == a || kind == CHI_FAULT_MEMORY)
+      rc = real_fault_tell(&d->node[i].fault, kind, b, value);
+  return rc;
 }
 
 int real_daemon_ask_to_stop(struct real_daemon_set *d, uint32_t node, uint32_t grace_ms)
@@ -32136,6 +32300,7 @@ struct chi_node {
   struct record *record; /* NULL: it isn't recorded */
   struct real_record file;
   struct real_thread_crew crew;
+  struct real_fault *fault; /* NULL: nothing goes wrong but by itself */
   int stop_fd;          /* readable as soon as the node was asked to stop */
   int start_fd;         /* readable once the node is no longer starting; -1 after that */
   uint32_t stop_wanted; /* atomic: the network worker shall begin to stop */
@@ -32165,6 +32330,8 @@ static void real_node_on_state(void *arg, enum runtime_state state)
   pthread_mutex_lock(&n->lock);
   if (n->state == RUNTIME_STARTING)
     real_node_tell(n->start_fd);
+  if (state == RUNTIME_SERVING)
+    real_fault_serves(&n->real);
   n->state = state;
   if (state >= RUNTIME_DRAINING)
     n->stop_grace = runtime_grace(n->runtime);
@@ -32184,9 +32351,9 @@ static void real_node_turn(void *arg)
   record_stop(n->record, n->runtime, n->grace_ns);
 }
 
-static void real_node_deadline(struct chi_node *n, uint64_t patience, struct timespec *out)
+static void real_node_deadline(uint64_t patience, struct timespec *out)
 {
-  uint64_t now = n->real.env.clock(&n->real.env);
+  uint64_t now = real_env_now();
   uint64_t end = patience < UINT64_MAX / 2 - now ? now + patience : UINT64_MAX / 2;
   out->tv_sec = (time_t)(end / 1000000000u);
   out->tv_nsec = (long)(end % 1000000000u);
@@ -32197,7 +32364,7 @@ static enum runtime_state real_node_await(struct chi_node *n, uint32_t set, uint
 {
   struct timespec end;
   int rc = 0;
-  real_node_deadline(n, patience, &end);
+  real_node_deadline(patience, &end);
   pthread_mutex_lock(&n->lock);
   while (!(set >> n->state & 1) && rc == 0)
     rc = pthread_cond_timedwait(&n->changed, &n->lock, &end);
@@ -32335,6 +32502,8 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
     rc = real_file_bind(&n->real, n->config.sched_threads + n->config.slow_threads + 1);
   real_shm_bind(&n->real);
   real_module_bind(&n->real);
+  if (rc == CHI_OK && n->fault)
+    rc = real_fault_bind(&n->real, n->fault);
   return rc == CHI_OK ? CHI_OK : error_set(err, rc, "cannot make an event loop");
 }
 
@@ -32428,6 +32597,7 @@ static void real_node_free(struct chi_node *n)
     real_net_unbind(&n->real);
   if (n->real.loop)
     real_loop_close(&n->real);
+  real_fault_unbind(&n->real);
   real_link_leave(&n->place, &n->desk);
   real_module_close(&n->real);
   real_env_close(&n->real);
@@ -32487,13 +32657,14 @@ static int real_node_stop(struct chi_node *n, uint64_t grace_ns)
   return CHI_OK;
 }
 
-int chi_node_open(const chi_config *config, const chi_module *const *modules, uint32_t count,
-                  chi_node **out, chi_error *err)
+int real_node_open(const chi_config *config, const chi_module *const *modules, uint32_t count,
+                   struct real_fault *fault, chi_node **out, chi_error *err)
 {
   struct chi_node *n = real_node_new(config);
   *out = NULL;
   if (!n)
     return error_set(err, CHI_ENOMEM, "out of memory or descriptors");
+  n->fault = fault;
   *out = n; /* from now on a signal handler can stop it */
   int rc = real_node_prepare(n, config, modules, count, err);
   if (rc != CHI_OK) {
@@ -32510,6 +32681,12 @@ int chi_node_open(const chi_config *config, const chi_module *const *modules, ui
   if (real_node_stop(n, REAL_NODE_FAILED_GRACE_NS) == CHI_OK) /* else its threads still use it */
     real_node_free(n);
   return rc;
+}
+
+int chi_node_open(const chi_config *config, const chi_module *const *modules, uint32_t count,
+                  chi_node **out, chi_error *err)
+{
+  return real_node_open(config, modules, count, NULL, out, err);
 }
 
 /* ---- while it runs --------------------------------------------------------------------------- */
@@ -32590,6 +32767,323 @@ int chi_client_open(const char *instance, chi_client **out, chi_error *err)
 #undef REAL_NODE_THREADS
 #undef REAL_NODE_MARGIN_NS
 #undef REAL_NODE_FAILED_GRACE_NS
+
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_fault.c ---- */
+#ifndef CHI_OMIT_REAL
+/* real_fault.c - what goes wrong inside a node on this host, for tests that forked it. */
+
+#ifndef CHI_OMIT_REAL
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#define REAL_FAULT_SNAP UINT32_C(0x80000000) /* with the message the connection breaks */
+#define REAL_FAULT_MILLION 1000000
+#define REAL_FAULT_HOUR INT64_C(3600000000000)
+
+/* A node's own side. */
+struct real_fault_seat {
+  struct real_fault *fault;
+  struct env base; /* the operations behind ours */
+  struct alloc alloc;
+  uint32_t serves; /* atomic */
+};
+
+/* ---- who tells ------------------------------------------------------------------------------- */
+
+/* Whoever looks in between sees neither the old nor the new, and looks again. */
+static struct skew real_fault_skew(struct real_fault *f)
+{
+  uint64_t word[4];
+  uint32_t turn;
+  do {
+    turn = mark_get(&f->turn);
+    for (uint32_t i = 0; i < CHI_COUNT(word); i++)
+      word[i] = tally_get(&f->skew[i]);
+  } while (turn % 2 || count_add(&f->turn, 0) != turn); /* which no look above comes after */
+  return (struct skew){word[0], word[1], (int64_t)word[2], (int64_t)word[3]};
+}
+
+static void real_fault_set_skew(struct real_fault *f, const struct skew *s)
+{
+  const uint64_t word[] = {s->since, s->local, (uint64_t)s->ppm, (uint64_t)s->wall};
+  mark_set_fenced(&f->turn, mark_get(&f->turn) + 1);
+  for (uint32_t i = 0; i < CHI_COUNT(word); i++)
+    tally_set(&f->skew[i], word[i]);
+  mark_set(&f->turn, mark_get(&f->turn) + 1);
+}
+
+static void real_fault_drift(struct real_fault *f, int64_t ppm)
+{
+  struct skew s = real_fault_skew(f);
+  skew_drift(&s, real_env_now(), ppm);
+  real_fault_set_skew(f, &s);
+}
+
+static void real_fault_jump(struct real_fault *f, int64_t ns)
+{
+  struct skew s = real_fault_skew(f);
+  skew_jump(&s, real_env_now(), ns);
+  real_fault_set_skew(f, &s);
+}
+
+bool real_fault_can(chi_fault kind)
+{
+  const uint64_t can = UINT64_C(1) << CHI_FAULT_FULL | UINT64_C(1) << CHI_FAULT_LOSE |
+                       UINT64_C(1) << CHI_FAULT_SNAP | UINT64_C(1) << CHI_FAULT_DRIFT |
+                       UINT64_C(1) << CHI_FAULT_JUMP | UINT64_C(1) << CHI_FAULT_DISK |
+                       UINT64_C(1) << CHI_FAULT_MEMORY;
+  return can >> kind & 1;
+}
+
+/* Whether there is such a value of a kind, as in a plan. */
+static bool real_fault_fits(chi_fault kind, int64_t value)
+{
+  switch (kind) {
+  case CHI_FAULT_FULL:
+  case CHI_FAULT_DISK:
+    return value == 0 || value == 1;
+  case CHI_FAULT_LOSE:
+  case CHI_FAULT_SNAP:
+    return value >= 0 && value <= INT32_MAX;
+  case CHI_FAULT_DRIFT:
+    return value >= -SKEW_PPM_MAX && value <= SKEW_PPM_MAX;
+  case CHI_FAULT_JUMP:
+    return value >= -REAL_FAULT_HOUR && value <= REAL_FAULT_HOUR;
+  default:
+    return value >= 0 && value <= REAL_FAULT_MILLION;
+  }
+}
+
+int real_fault_tell(struct real_fault *f, chi_fault kind, uint32_t b, int64_t value)
+{
+  if (!real_fault_fits(kind, value))
+    return CHI_ERANGE;
+  switch (kind) {
+  case CHI_FAULT_FULL:
+    mark_set(&f->to[b].full, value != 0);
+    break;
+  case CHI_FAULT_LOSE:
+    mark_set(&f->to[b].left, (uint32_t)value);
+    break;
+  case CHI_FAULT_SNAP:
+    mark_set(&f->to[b].left, value ? (uint32_t)value | REAL_FAULT_SNAP : 0);
+    break;
+  case CHI_FAULT_DRIFT:
+    real_fault_drift(f, value);
+    break;
+  case CHI_FAULT_JUMP:
+    real_fault_jump(f, value);
+    break;
+  case CHI_FAULT_DISK:
+    count_add(&f->file[b < REAL_FAULT_ANY ? b : REAL_FAULT_ANY][value != 0], 1);
+    break;
+  default:
+    CHI_ASSERT(kind == CHI_FAULT_MEMORY);
+    mark_set(&f->refused, (uint32_t)value);
+  }
+  return CHI_OK;
+}
+
+void real_fault_heal(struct real_fault *f)
+{
+  for (uint32_t i = 0; i < REAL_FAULT_NODES; i++) {
+    mark_set(&f->to[i].full, 0);
+    mark_set(&f->to[i].left, 0);
+  }
+}
+
+void real_fault_calm(struct real_fault *f)
+{
+  real_fault_heal(f);
+  mark_set(&f->refused, 0);
+  for (uint32_t i = 0; i <= REAL_FAULT_ANY; i++) {
+    mark_set(&f->file[i][0], 0);
+    mark_set(&f->file[i][1], 0);
+  }
+  if (mark_get(&f->turn))
+    real_fault_drift(f, 0);
+}
+
+/* ---- the node: clocks ------------------------------------------------------------------------ */
+
+static struct real_fault_seat *real_fault_seat_of(struct env *env)
+{
+  return real_env_of(env)->faults;
+}
+
+static uint64_t real_fault_clock(struct env *env)
+{
+  struct real_fault *f = real_fault_seat_of(env)->fault;
+  if (!mark_get(&f->turn))
+    return real_env_now();
+  struct skew s = real_fault_skew(f);
+  uint64_t now = real_env_now(); /* after the look: not before the last change */
+  return skew_at(&s, now);
+}
+
+static uint64_t real_fault_wall(struct env *env)
+{
+  const struct real_fault_seat *seat = real_fault_seat_of(env);
+  struct skew s = real_fault_skew(seat->fault);
+  return seat->base.wall(env) + (uint64_t)skew_wall(&s, real_env_now());
+}
+
+/* ---- the node: memory ------------------------------------------------------------------------ */
+
+/* A node that starts is spared: it would only be down, which other faults do. */
+static bool real_fault_refuses(struct real_fault_seat *seat)
+{
+  struct real_fault *f = seat->fault;
+  uint32_t refused = mark_get(&f->refused);
+  if (!refused || !mark_get(&seat->serves))
+    return false;
+  return hash_mix64(count_add(&f->asked, 1) ^ (uint64_t)getpid() << 32) % REAL_FAULT_MILLION <
+         refused;
+}
+
+static void *real_fault_get(void *arg, size_t size)
+{
+  struct real_fault_seat *seat = arg;
+  return real_fault_refuses(seat) ? NULL : seat->alloc.get(seat->alloc.arg, size);
+}
+
+static void real_fault_put(void *arg, void *p, size_t size)
+{
+  const struct real_fault_seat *seat = arg;
+  seat->alloc.put(seat->alloc.arg, p, size);
+}
+
+static int real_fault_stack_open(struct env *env, size_t size, struct env_stack *out)
+{
+  struct real_fault_seat *seat = real_fault_seat_of(env);
+  return real_fault_refuses(seat) ? CHI_ENOMEM : seat->base.stack_open(env, size, out);
+}
+
+static int real_fault_segment_open(struct env *env, const char *name, uint64_t size, int access,
+                                   struct env_segment *out)
+{
+  struct real_fault_seat *seat = real_fault_seat_of(env);
+  return real_fault_refuses(seat) ? CHI_ENOMEM
+                                  : seat->base.segment_open(env, name, size, access, out);
+}
+
+static int real_fault_segment_restore(struct env *env, struct env_segment *segment)
+{
+  struct real_fault_seat *seat = real_fault_seat_of(env);
+  return real_fault_refuses(seat) ? CHI_ENOMEM : seat->base.segment_restore(env, segment);
+}
+
+static int real_fault_bell_open(struct env *env, env_bell *out)
+{
+  struct real_fault_seat *seat = real_fault_seat_of(env);
+  return real_fault_refuses(seat) ? CHI_ENOMEM : seat->base.bell_open(env, out);
+}
+
+/* ---- the node: files ------------------------------------------------------------------------- */
+
+static bool real_fault_take(uint32_t *left)
+{
+  for (uint32_t n = mark_get(left); n > 0; n = mark_get(left))
+    if (mark_change(left, n, n - 1))
+      return true;
+  return false;
+}
+
+/* The code with which an operation is to fail, or CHI_OK. */
+static int real_fault_of_file(struct real_fault *f, int op)
+{
+  uint32_t(*file)[2] = f->file;
+  if (real_fault_take(&file[op][0]) || real_fault_take(&file[REAL_FAULT_ANY][0]))
+    return CHI_EIO;
+  if (real_fault_take(&file[op][1]) || real_fault_take(&file[REAL_FAULT_ANY][1]))
+    return CHI_ENOSPC;
+  return CHI_OK;
+}
+
+/* What fails does nothing; but what is closed is closed. */
+static int real_fault_io_submit(struct env *env, uint32_t worker, struct env_io *io)
+{
+  struct real_fault_seat *seat = real_fault_seat_of(env);
+  int code = real_fault_of_file(seat->fault, io->op);
+  if (code == CHI_OK || io->op == ENV_IO_CLOSE) {
+    int rc = seat->base.io_submit(env, worker, io);
+    if (code == CHI_OK || rc != 1)
+      return rc;
+  }
+  io->result = code;
+  return 1;
+}
+
+/* ---- the node: messages ---------------------------------------------------------------------- */
+
+/* The last message that is counted, sent as it is to fare. */
+static int real_fault_send_last(struct env *env, uint32_t peer, const struct env_frame *frame,
+                                uint32_t count, void *parcel, bool snap)
+{
+  const struct env *base = &real_fault_seat_of(env)->base;
+  if (!snap)
+    return real_net_lose(env, peer, frame, count, parcel);
+  int rc = base->net_send(env, peer, frame, count, parcel);
+  if (rc == CHI_OK)
+    base->net_reset(env, peer);
+  return rc;
+}
+
+static int real_fault_net_send(struct env *env, uint32_t peer, const struct env_frame *frame,
+                               uint32_t count, void *parcel)
+{
+  struct real_fault_seat *seat = real_fault_seat_of(env);
+  uint32_t *left = &seat->fault->to[peer].left, n = mark_get(left);
+  bool snap = n & REAL_FAULT_SNAP, last = (n & ~REAL_FAULT_SNAP) == 1;
+  if (mark_get(&seat->fault->to[peer].full))
+    return CHI_EBUSY;
+  int rc = last ? real_fault_send_last(env, peer, frame, count, parcel, snap)
+                : seat->base.net_send(env, peer, frame, count, parcel);
+  if (rc == CHI_OK && n)
+    mark_change(left, n, last ? 0 : n - 1); /* unless another was told of just now */
+  return rc;
+}
+
+/* ---- the whole ------------------------------------------------------------------------------- */
+
+int real_fault_bind(struct real_env *r, struct real_fault *f)
+{
+  struct real_fault_seat *seat = malloc(sizeof(*seat));
+  if (!seat)
+    return CHI_ENOMEM;
+  *seat = (struct real_fault_seat){.fault = f, .base = r->env, .alloc = r->env.alloc};
+  r->faults = seat;
+  r->env.alloc = (struct alloc){real_fault_get, real_fault_put, seat};
+  r->env.clock = real_fault_clock;
+  r->env.wall = real_fault_wall;
+  r->env.stack_open = real_fault_stack_open;
+  r->env.segment_open = real_fault_segment_open;
+  r->env.segment_restore = real_fault_segment_restore;
+  r->env.bell_open = real_fault_bell_open;
+  r->env.io_submit = real_fault_io_submit;
+  r->env.net_send = real_fault_net_send;
+  return CHI_OK;
+}
+
+void real_fault_unbind(struct real_env *r)
+{
+  free(r->faults);
+  r->faults = NULL;
+}
+
+void real_fault_serves(struct real_env *r)
+{
+  if (r->faults)
+    mark_set(&r->faults->serves, 1);
+}
+
+#undef REAL_FAULT_SNAP
+#undef REAL_FAULT_MILLION
+#undef REAL_FAULT_HOUR
 
 #endif
 #endif /* CHI_OMIT_REAL */
@@ -33856,6 +34350,25 @@ static int real_net_send(struct env *env, uint32_t peer, const struct env_frame 
   else if (pack)
     real_net_let_go(pack);
   return taken ? CHI_OK : CHI_EBUSY;
+}
+
+int real_net_lose(struct env *env, uint32_t peer, const struct env_frame *frame, uint32_t count,
+                  void *parcel)
+{
+  struct real_net *n = real_env_of(env)->net;
+  zmq_msg_t part[ENV_FRAMES_MAX];
+  struct real_net_parcel *pack = NULL;
+  if (!n->peer[peer].up)
+    return CHI_EUNREACHABLE;
+  if (parcel && !(pack = real_net_pack(n, peer, frame, count, parcel, part)))
+    return CHI_EBUSY;
+  if (pack)
+    n->peer[peer].pinned += pack->bytes;
+  for (uint32_t i = 1; i < count; i++)
+    zmq_msg_close(&part[i]);
+  if (pack)
+    real_net_let_go(pack);
+  return CHI_OK;
 }
 
 static void real_net_reset(struct env *env, uint32_t peer)
@@ -37163,12 +37676,17 @@ int real_shm_adopt(int fd, enum env_access access, struct env_segment *out)
 
 /* ---- clock, random, memory, log -------------------------------------------------------------- */
 
-static uint64_t real_env_clock(struct env *env)
+uint64_t real_env_now(void)
 {
   struct timespec now;
-  (void)env;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec + 1;
+}
+
+static uint64_t real_env_clock(struct env *env)
+{
+  (void)env;
+  return real_env_now();
 }
 
 static uint64_t real_env_wall(struct env *env)
@@ -39808,14 +40326,14 @@ CHI_PRIVATE void sim_node_resume(struct sim *sim, uint32_t number)
 CHI_PRIVATE void sim_node_drift(struct sim *sim, uint32_t number, int32_t ppm)
 {
   struct sim_host *host = sim_machine(sim, number);
-  sim_clock_drift(&host->clock, sim->world.now, ppm);
+  skew_drift(&host->clock, sim->world.now, ppm);
   sim_host_clocks_changed(host);
 }
 
 CHI_PRIVATE void sim_node_jump(struct sim *sim, uint32_t number, int64_t ns)
 {
   struct sim_host *host = sim_machine(sim, number);
-  sim_clock_jump(&host->clock, sim->world.now, ns);
+  skew_jump(&host->clock, sim->world.now, ns);
   sim_host_clocks_changed(host);
 }
 
@@ -40539,7 +41057,7 @@ static uint64_t sim_host_until(const struct sim_host_worker *worker, uint64_t de
   bool network = sim_host_is_network(worker);
   if (sim_io_ready(&host->io, worker->index) || (network && host->stop_asked))
     return now;
-  deadline = sim_clock_until(&host->clock, deadline);
+  deadline = skew_until(&host->clock, deadline);
   if (network && link < deadline)
     deadline = link;
   if (network && net < deadline)
@@ -42644,6 +43162,7 @@ CHI_PRIVATE void sim_io_fini(struct sim_io *io)
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#define SIM_PARTY_EPOCH UINT64_C(1700000000000000000) /* wall time at virtual time 0 */
 #define SIM_PARTY_NEW 0xa5
 #define SIM_PARTY_OLD 0x5a
 #define SIM_PARTY_FORMER_BYTES 32768u /* at most, of a party, that nobody may touch */
@@ -43005,12 +43524,12 @@ CHI_PRIVATE bool sim_party_bell_sleeps(const struct sim_party *party, env_bell h
 CHI_PRIVATE uint64_t sim_party_now(const struct sim_party *party)
 {
   uint64_t now = party->world->now;
-  return party->clock ? sim_clock_at(party->clock, now) : now;
+  return party->clock ? skew_at(party->clock, now) : now;
 }
 
 CHI_PRIVATE uint64_t sim_party_until(const struct sim_party *party, uint64_t local)
 {
-  return party->clock ? sim_clock_until(party->clock, local) : local;
+  return party->clock ? skew_until(party->clock, local) : local;
 }
 
 static uint64_t sim_party_env_clock(struct env *env)
@@ -43021,8 +43540,9 @@ static uint64_t sim_party_env_clock(struct env *env)
 static uint64_t sim_party_env_wall(struct env *env)
 {
   const struct sim_party *party = sim_party_of(env);
-  const struct sim_clock plain = {0, 0, 0, 0};
-  return sim_clock_wall(party->clock ? party->clock : &plain, party->world->now);
+  uint64_t now = party->world->now;
+  int64_t ahead = party->clock ? skew_wall(party->clock, now) : 0;
+  return SIM_PARTY_EPOCH + now + (uint64_t)ahead;
 }
 
 static uint64_t sim_party_env_random(struct env *env)
@@ -43114,6 +43634,7 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
   memset(party, 0, sizeof(*party));
 }
 
+#undef SIM_PARTY_EPOCH
 #undef SIM_PARTY_NEW
 #undef SIM_PARTY_OLD
 #undef SIM_PARTY_FORMER_BYTES
@@ -43383,68 +43904,6 @@ CHI_PRIVATE bool sim_world_next(struct sim_world *world, uint64_t limit)
   event->run(event);
   return true;
 }
-#endif /* CHI_OMIT_SIM */
-
-/* ---- sim/sim_clock.c ---- */
-#ifndef CHI_OMIT_SIM
-/* sim_clock.c - the clocks of a simulated machine, which drift and jump against virtual time. */
-
-#define SIM_CLOCK_MILLION 1000000
-#define SIM_CLOCK_EPOCH UINT64_C(1700000000000000000) /* wall time at virtual time 0 */
-
-/* What is gained in that time; in two parts, so that nothing overflows in a century. */
-static int64_t sim_clock_gain(uint64_t ns, int64_t ppm)
-{
-  int64_t millions = (int64_t)(ns / SIM_CLOCK_MILLION), rest = (int64_t)(ns % SIM_CLOCK_MILLION);
-  return millions * ppm + rest * ppm / SIM_CLOCK_MILLION;
-}
-
-CHI_PRIVATE uint64_t sim_clock_at(const struct sim_clock *clock, uint64_t now)
-{
-  uint64_t ns = now - clock->since;
-  CHI_ASSERT(now >= clock->since);
-  return clock->local + ns + (uint64_t)sim_clock_gain(ns, clock->ppm);
-}
-
-CHI_PRIVATE uint64_t sim_clock_until(const struct sim_clock *clock, uint64_t local)
-{
-  uint64_t rate = (uint64_t)(SIM_CLOCK_MILLION + clock->ppm), ahead, ns;
-  if (local <= clock->local)
-    return clock->since;
-  ahead = local - clock->local;
-  if (ahead >= UINT64_MAX / 4)
-    return UINT64_MAX;
-  if (clock->ppm == 0)
-    return clock->since + ahead;
-  ns = ahead / rate * SIM_CLOCK_MILLION + ahead % rate * SIM_CLOCK_MILLION / rate;
-  ns -= ns < 2 ? ns : 2;
-  while (sim_clock_at(clock, clock->since + ns) < local)
-    ns++; /* a few times at most, for what the divisions left out */
-  return clock->since + ns;
-}
-
-CHI_PRIVATE uint64_t sim_clock_wall(const struct sim_clock *clock, uint64_t now)
-{
-  return SIM_CLOCK_EPOCH + sim_clock_at(clock, now) + (uint64_t)clock->wall;
-}
-
-CHI_PRIVATE void sim_clock_drift(struct sim_clock *clock, uint64_t now, int64_t ppm)
-{
-  CHI_ASSERT(ppm >= -SIM_CLOCK_PPM_MAX && ppm <= SIM_CLOCK_PPM_MAX);
-  clock->local = sim_clock_at(clock, now);
-  clock->since = now;
-  clock->ppm = ppm;
-}
-
-CHI_PRIVATE void sim_clock_jump(struct sim_clock *clock, uint64_t now, int64_t ns)
-{
-  clock->local = sim_clock_at(clock, now) + (ns > 0 ? (uint64_t)ns : 0);
-  clock->since = now;
-  clock->wall += ns < 0 ? ns : 0;
-}
-
-#undef SIM_CLOCK_MILLION
-#undef SIM_CLOCK_EPOCH
 #endif /* CHI_OMIT_SIM */
 
 /* ---- sim/sim_profile.c ---- */

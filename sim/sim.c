@@ -158,14 +158,14 @@ CHI_PRIVATE void sim_node_resume(struct sim *sim, uint32_t number)
 CHI_PRIVATE void sim_node_drift(struct sim *sim, uint32_t number, int32_t ppm)
 {
   struct sim_host *host = sim_machine(sim, number);
-  sim_clock_drift(&host->clock, sim->world.now, ppm);
+  skew_drift(&host->clock, sim->world.now, ppm);
   sim_host_clocks_changed(host);
 }
 
 CHI_PRIVATE void sim_node_jump(struct sim *sim, uint32_t number, int64_t ns)
 {
   struct sim_host *host = sim_machine(sim, number);
-  sim_clock_jump(&host->clock, sim->world.now, ns);
+  skew_jump(&host->clock, sim->world.now, ns);
   sim_host_clocks_changed(host);
 }
 

@@ -176,7 +176,7 @@ static uint64_t sim_host_until(const struct sim_host_worker *worker, uint64_t de
   bool network = sim_host_is_network(worker);
   if (sim_io_ready(&host->io, worker->index) || (network && host->stop_asked))
     return now;
-  deadline = sim_clock_until(&host->clock, deadline);
+  deadline = skew_until(&host->clock, deadline);
   if (network && link < deadline)
     deadline = link;
   if (network && net < deadline)

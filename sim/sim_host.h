@@ -4,7 +4,7 @@
 
 #include "base.h"
 #include "runtime.h"
-#include "sim_clock.h"
+#include "skew.h"
 #include "sim_io.h"
 #include "sim_link.h"
 #include "sim_net.h"
@@ -23,7 +23,7 @@ struct sim_host {
   uint32_t number;
   char instance[32];
   struct sim_disk *disk;
-  struct sim_clock clock;
+  struct skew clock;
   uint32_t lives; /* begun so far: each draws other numbers */
   struct sim_net_port *net;
   struct sim_host_setting setting; /* the last */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#define SIM_PARTY_EPOCH UINT64_C(1700000000000000000) /* wall time at virtual time 0 */
 #define SIM_PARTY_NEW 0xa5
 #define SIM_PARTY_OLD 0x5a
 #define SIM_PARTY_FORMER_BYTES 32768u /* at most, of a party, that nobody may touch */
@@ -365,12 +366,12 @@ CHI_PRIVATE bool sim_party_bell_sleeps(const struct sim_party *party, env_bell h
 CHI_PRIVATE uint64_t sim_party_now(const struct sim_party *party)
 {
   uint64_t now = party->world->now;
-  return party->clock ? sim_clock_at(party->clock, now) : now;
+  return party->clock ? skew_at(party->clock, now) : now;
 }
 
 CHI_PRIVATE uint64_t sim_party_until(const struct sim_party *party, uint64_t local)
 {
-  return party->clock ? sim_clock_until(party->clock, local) : local;
+  return party->clock ? skew_until(party->clock, local) : local;
 }
 
 static uint64_t sim_party_env_clock(struct env *env)
@@ -381,8 +382,9 @@ static uint64_t sim_party_env_clock(struct env *env)
 static uint64_t sim_party_env_wall(struct env *env)
 {
   const struct sim_party *party = sim_party_of(env);
-  const struct sim_clock plain = {0, 0, 0, 0};
-  return sim_clock_wall(party->clock ? party->clock : &plain, party->world->now);
+  uint64_t now = party->world->now;
+  int64_t ahead = party->clock ? skew_wall(party->clock, now) : 0;
+  return SIM_PARTY_EPOCH + now + (uint64_t)ahead;
 }
 
 static uint64_t sim_party_env_random(struct env *env)
@@ -474,6 +476,7 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
   memset(party, 0, sizeof(*party));
 }
 
+#undef SIM_PARTY_EPOCH
 #undef SIM_PARTY_NEW
 #undef SIM_PARTY_OLD
 #undef SIM_PARTY_FORMER_BYTES

@@ -7,7 +7,7 @@
 
 #include "base.h"
 #include "env.h"
-#include "sim_clock.h"
+#include "skew.h"
 #include "sim_thread.h"
 
 /* Handles: positions in a table that grows and never uses a position again. */
@@ -38,7 +38,7 @@ struct sim_party_block;
 struct sim_party {
   struct env env; /* env.self is this party */
   struct sim_world *world;
-  const struct sim_clock *clock; /* of its machine; NULL: virtual time itself */
+  const struct skew *clock; /* of its machine; NULL: virtual time itself */
   uint32_t node;                 /* it belongs to */
   uint32_t number;               /* of the client; 0: the node itself */
   struct rng random, timing;

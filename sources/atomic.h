@@ -1,4 +1,5 @@
-/* atomic.h - the only door to atomic operations. Used by lane, ring, shm and bell alone.
+/* atomic.h - the only door to atomic operations. Those named atomic_ are for lane, ring, shm and
+ * bell alone; marks, counts and tallies are for all.
  *
  * With CHI_INTERLEAVE every operation is a scheduling point: the interleaving test build runs
  * the parties of a protocol as co-operative threads and explores the orders in which they pass

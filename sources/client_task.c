@@ -1,8 +1,8 @@
 /* client_task.c - tasks under way: submit, reap, wait, cancel, abandon. */
 #include "client.h"
+#include "cost.h"
 #include "error.h"
 
-#define CLIENT_SLOW_NS 50000u /* an estimate of this much goes to the slow workers */
 #define CLIENT_PAUSES 72u     /* 1 to 5 us: a pause takes 10 to 70 ns, depending on the processor */
 #define CLIENT_WAKE_NS 50000u /* of a sleep that is spent on waking up */
 #define CLIENT_TURNS 64u      /* the least that a window gives way before it closes */
@@ -124,7 +124,6 @@ static void client_set_rc(chi_task *task, int32_t rc)
     task->rc = rc;
 }
 
-/* Takes in all completions that have arrived. */
 /* Wakes the workers that serve these lanes, if they sleep. */
 static void client_ring(chi_queue *q, uint32_t lanes)
 {
@@ -156,6 +155,7 @@ CHI_APART static void client_send_quits(chi_queue *q)
     client_ring(q, lanes);
 }
 
+/* Takes in all completions that have arrived. */
 static void client_pump(chi_queue *q)
 {
   struct lane_done d;
@@ -216,11 +216,10 @@ static enum lane_kind client_choose_lane(const chi_queue *q, const chi_task *t)
 {
   uint32_t mode = t->query.mode;
   bool here = mode == CHI_QUERY_LOCAL || mode == CHI_QUERY_DYNAMIC || q->memory->link->nodes == 1;
-  if ((t->pool.major == 1 && t->pool.minor == 0) || !here || (t->flags & CHI_TASK_FORCE_NET))
+  bool admins = t->pool.major == CHI_ADMIN_POOL.major && t->pool.minor == CHI_ADMIN_POOL.minor;
+  if (admins || !here || (t->flags & CHI_TASK_FORCE_NET))
     return LANE_NETWORK;
-  uint64_t size = t->io_size < (1ull << 40) ? t->io_size : 1ull << 40;
-  uint64_t ns = size / 4 + t->compute_us * 1000ull + 5000;
-  return ns >= CLIENT_SLOW_NS ? LANE_SLOW : LANE_FAST;
+  return cost_declared(t->compute_us, t->io_size) >= COST_SLOW_NS ? LANE_SLOW : LANE_FAST;
 }
 
 static int client_put(chi_queue *q, void *task, chi_done_fn *done, void *arg, uint32_t *lanes)
@@ -590,8 +589,8 @@ int chi_abandon(chi_queue *q, void *task)
   int rc = chi_cancel(q, task);
   if (rc != CHI_EBUSY)
     return rc;
-  q->slot[i].quit = true; /* to be asked to end by one of the next calls */
-  q->quits++;
+  q->quits += !q->slot[i].quit; /* to be asked to end by one of the next calls */
+  q->slot[i].quit = true;
   return CHI_OK;
 }
 
@@ -642,7 +641,6 @@ int chi_queue_arm(chi_queue *q)
   return 1;
 }
 
-#undef CLIENT_SLOW_NS
 #undef CLIENT_PAUSES
 #undef CLIENT_TURNS
 #undef CLIENT_STREAM

@@ -233,8 +233,7 @@ static int ctx_resolve(chi_ctx *ctx, chi_ctx *sub)
     worker_aim(sub, entry->map, route.first, route.count);
   sub->method = m;
   uint64_t us = t->compute_us ? t->compute_us : m->def->compute_us;
-  uint64_t size = t->io_size < (1ull << 40) ? t->io_size : 1ull << 40;
-  sub->slow = size / 4 + us * 1000 + 5000 >= METHOD_SLOW_NS;
+  sub->slow = cost_declared(us, t->io_size) >= COST_SLOW_NS;
   return CHI_OK;
 }
 

@@ -31,11 +31,12 @@ static void fleet_on_record(void *arg, struct peer *from, enum wire_kind kind,
 static void fleet_on_boot(void *arg, struct peer *peer, uint64_t former)
 {
   struct fleet *f = arg;
+  (void)former;
   if (peer->met) {
     member_on_boot(f->member, peer->node, peer->boot);
     accord_on_digest(f->accord, f->now, peer->node, 0); /* not known yet: to be compared at once */
   }
-  net_on_boot(f->net, peer, former);
+  net_on_boot(f->net, peer);
 }
 
 static void fleet_trace_boot(const struct fleet *f)

@@ -4,12 +4,12 @@
 
 #include "base.h"
 #include "alloc.h"
+#include "cost.h"
 #include "env.h"
 #include "task.h"
 
 #define MODULE_METHOD_IDS 256u /* method ids are below this */
 #define MODULE_OWN_METHODS 10u /* ids below are the system's */
-#define METHOD_SLOW_NS 50000u  /* tasks estimated at this or more belong on slow workers */
 #define METHOD_OF_NODES 0x100u /* flag of a method that clients may not call */
 #define METHOD_UNCOUNTED UINT32_MAX /* index of a method that is in no module's table */
 
@@ -49,13 +49,12 @@ CHI_INLINE struct method *module_method(struct module *m, uint32_t id)
 /* Declared cost in nanoseconds, corrected by measurement: good to tell 5 us from 50. */
 CHI_INLINE uint64_t method_estimate(const struct method *m, uint64_t compute_us, uint64_t io_size)
 {
-  uint64_t us = compute_us ? compute_us : m->def->compute_us;
-  uint64_t size = io_size < (1ull << 40) ? io_size : 1ull << 40;
-  return (size / 4 + us * 1000 + 5000) * (tally_get(&m->weight) >> 3) >> 7;
+  uint64_t declared = cost_declared(compute_us ? compute_us : m->def->compute_us, io_size);
+  return declared * (tally_get(&m->weight) >> 3) >> 7;
 }
 CHI_INLINE bool method_is_slow(const struct method *m, uint64_t compute_us, uint64_t io_size)
 {
-  return method_estimate(m, compute_us, io_size) >= METHOD_SLOW_NS;
+  return method_estimate(m, compute_us, io_size) >= COST_SLOW_NS;
 }
 
 #endif

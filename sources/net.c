@@ -180,9 +180,8 @@ void net_on_record(struct net *n, struct peer *from, enum wire_kind kind, struct
   net_leave(n);
 }
 
-void net_on_boot(struct net *n, struct peer *peer, uint64_t former)
+void net_on_boot(struct net *n, const struct peer *peer)
 {
-  (void)former;
   net_enter(n);
   if (n->link[peer->node])
     net_link_on_boot(n->link[peer->node]);

@@ -64,7 +64,8 @@ CHI_PRIVATE void net_on_pools(struct net *n);
 
 CHI_PRIVATE void net_on_record(struct net *n, struct peer *from, enum wire_kind kind,
                                struct wire_in *record);
-CHI_PRIVATE void net_on_boot(struct net *n, struct peer *peer, uint64_t former);
+/* News of a peer: see peer.h. */
+CHI_PRIVATE void net_on_boot(struct net *n, const struct peer *peer);
 CHI_PRIVATE void net_on_reborn(struct net *n);
 CHI_PRIVATE void net_on_dead(struct net *n, uint32_t node);
 CHI_PRIVATE void net_on_sent(struct net *n, void *parcel);

@@ -310,7 +310,7 @@ static void net_run_context(struct net_run *run, struct container *c)
   ctx->call_done = net_run_on_done;
   ctx->call_arg = run;
   uint64_t ns = method_estimate(ctx->method, ctx->task->compute_us, ctx->task->io_size);
-  ctx->slow = ns >= METHOD_SLOW_NS;
+  ctx->slow = ns >= COST_SLOW_NS;
   /* Not where many have blocked after all: its stacks are for others, too. */
   ctx->brief = ns < WORKER_BRIEF_NS &&
                tally_get(&n->worker->blocked_count) < WORKER_FIBERS / 4;

@@ -30,6 +30,8 @@
 #define REAL_CLUSTER_NODES 250u       /* loopback addresses that are used */
 #define REAL_CLUSTER_BEGIN UINT64_C(1000000000) /* what the clock says at the beginning */
 
+_Static_assert(REAL_CLUSTER_NODES <= REAL_FAULT_NODES, "each can be told of each");
+
 enum real_cluster_state { REAL_CLUSTER_WAITS, REAL_CLUSTER_RUNS, REAL_CLUSTER_ENDED };
 
 struct real_cluster_client {
@@ -84,21 +86,14 @@ static void real_cluster_unlock(struct real_cluster *s)
 
 /* ---- time ------------------------------------------------------------------------------------ */
 
-static uint64_t real_cluster_clock(void)
-{
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static uint64_t real_cluster_now(const chi_cluster *c)
 {
-  return real_cluster_clock() - real_cluster_of(c)->from + REAL_CLUSTER_BEGIN;
+  return real_env_now() - real_cluster_of(c)->from + REAL_CLUSTER_BEGIN;
 }
 
 static struct timespec real_cluster_end(uint64_t ns)
 {
-  uint64_t now = real_cluster_clock(), end = ns < UINT64_MAX / 2 ? now + ns : UINT64_MAX / 2;
+  uint64_t now = real_env_now(), end = ns < UINT64_MAX / 2 ? now + ns : UINT64_MAX / 2;
   return (struct timespec){(time_t)(end / 1000000000u), (long)(end % 1000000000u)};
 }
 
@@ -137,9 +132,9 @@ static void real_cluster_look(struct real_cluster *s);
 static int real_cluster_run(chi_cluster *c, chi_cluster_fn *pred, void *arg, uint64_t limit_ns)
 {
   struct real_cluster *s = real_cluster_of(c);
-  uint64_t begun = real_cluster_clock();
+  uint64_t begun = real_env_now();
   for (;;) {
-    bool over = real_cluster_clock() - begun >= limit_ns;
+    bool over = real_env_now() - begun >= limit_ns;
     real_cluster_storm(s);
     real_cluster_lock(s);
     real_cluster_look(s);
@@ -238,13 +233,13 @@ static int real_cluster_has_met(chi_cluster *c, void *arg)
   struct real_cluster_wait *wait = arg;
   struct real_cluster *s = real_cluster_of(c);
   struct real_daemon_view view = {0};
-  uint64_t now = real_cluster_clock();
+  uint64_t now = real_env_now();
   if (now < wait->look_at)
     return 0;
   view.json = malloc(REAL_DAEMON_JSON);
   bool met = view.json && real_cluster_agrees(s, wait, &view);
   free(view.json);
-  wait->look_at = real_cluster_clock() + REAL_CLUSTER_ASK_NS;
+  wait->look_at = real_env_now() + REAL_CLUSTER_ASK_NS;
   return met;
 }
 
@@ -274,7 +269,7 @@ static struct real_cluster *real_cluster_new(const struct cluster_spec *spec,
   if (s == MAP_FAILED)
     return NULL;
   s->owner = getpid();
-  s->from = real_cluster_clock();
+  s->from = real_env_now();
   real_cluster_init_lock(s);
   cluster_init(&s->base, kind, spec);
   return s;
@@ -378,14 +373,14 @@ static int real_cluster_open(struct cluster_spec *spec, const chi_module *const 
 static int real_cluster_await_end(struct real_cluster *s, uint32_t node, uint32_t grace_ms)
 {
   const struct real_daemon *n = &s->daemons.node[node];
-  uint64_t end = real_cluster_clock() +
+  uint64_t end = real_env_now() +
                  REAL_CLUSTER_PHASES * (grace_ms * UINT64_C(1000000) + REAL_CLUSTER_STOP_NS);
   bool there = true;
   while (there) {
     real_cluster_lock(s);
     there = real_daemon_is_there(&s->daemons, node);
     real_cluster_unlock(s);
-    if (there && real_cluster_clock() > end)
+    if (there && real_env_now() > end)
       return CHI_EBUSY;
     if (there)
       nanosleep(&(struct timespec){0, REAL_CLUSTER_LOOK_NS}, NULL);
@@ -518,13 +513,13 @@ static bool real_cluster_cut(struct real_cluster_client *k)
 static void real_cluster_client_kill(chi_cluster *c, uint32_t number)
 {
   struct real_cluster *s = real_cluster_of(c);
-  uint64_t end = real_cluster_clock() + REAL_CLUSTER_START_NS;
+  uint64_t end = real_env_now() + REAL_CLUSTER_START_NS;
   if (number == 0 || number > s->clients)
     return;
   while (!real_cluster_cut(s->client[number - 1])) {
     if (c->running) /* who asks holds what it needs to end */
       return;
-    if (real_cluster_clock() > end) {
+    if (real_env_now() > end) {
       chi_cluster_fail(c, "kill", "client %u does not end though its connection is cut", number);
       return;
     }
@@ -545,14 +540,20 @@ static bool real_cluster_client_ended(const chi_cluster *c, uint32_t number)
 
 /* ---- faults ---------------------------------------------------------------------------------- */
 
-/* What signals, starts and the relay can do. */
-static bool real_cluster_can(const struct real_cluster *s, chi_fault kind)
+/* Why there can be no such fault; NULL: there can. */
+static const char *real_cluster_excuse(const struct real_cluster *s, chi_fault kind)
 {
-  const uint64_t can = UINT64_C(1) << CHI_FAULT_PAUSE | UINT64_C(1) << CHI_FAULT_RESUME |
-                       UINT64_C(1) << CHI_FAULT_CRASH | UINT64_C(1) << CHI_FAULT_KILL |
-                       UINT64_C(1) << CHI_FAULT_STOP | UINT64_C(1) << CHI_FAULT_START |
-                       UINT64_C(1) << CHI_FAULT_CALM;
-  return (can >> kind & 1) || (s->daemons.relay && real_relay_can(kind));
+  const uint64_t signals = UINT64_C(1) << CHI_FAULT_PAUSE | UINT64_C(1) << CHI_FAULT_RESUME |
+                           UINT64_C(1) << CHI_FAULT_CRASH | UINT64_C(1) << CHI_FAULT_KILL |
+                           UINT64_C(1) << CHI_FAULT_STOP | UINT64_C(1) << CHI_FAULT_START |
+                           UINT64_C(1) << CHI_FAULT_HEAL | UINT64_C(1) << CHI_FAULT_CALM;
+  if (signals >> kind & 1)
+    return NULL;
+  if (real_relay_can(kind))
+    return s->daemons.relay ? NULL : "so many nodes have no relay between them";
+  if (real_fault_can(kind))
+    return s->daemons.modules ? NULL : "nodes that are not forked from the test are not told";
+  return "only a simulation can";
 }
 
 /* To a node. A crash is a power failure after which everything written is there. */
@@ -582,14 +583,20 @@ static int real_cluster_do(struct real_cluster *s, chi_fault kind, uint32_t a, i
   }
 }
 
+static int real_cluster_heal(struct real_cluster *s)
+{
+  for (uint32_t i = 0; i < s->base.nodes; i++)
+    real_fault_heal(&s->daemons.node[i].fault);
+  return s->daemons.relay ? real_relay_fault(s->daemons.relay, CHI_FAULT_HEAL, 0, 0, 0) : CHI_OK;
+}
+
 /* Starts what is down; who is about to stop is started when it has. */
 static int real_cluster_calm(struct real_cluster *s)
 {
   bool done;
-  int rc = CHI_OK;
-  if (s->daemons.relay)
-    rc = real_relay_fault(s->daemons.relay, CHI_FAULT_HEAL, 0, 0, 0);
+  int rc = real_cluster_heal(s);
   for (uint32_t i = 0; i < s->base.nodes && rc == CHI_OK; i++) {
+    real_fault_calm(&s->daemons.node[i].fault);
     real_cluster_do(s, CHI_FAULT_RESUME, i, 0, &done);
     rc = real_cluster_do(s, CHI_FAULT_START, i, 0, &done);
   }
@@ -602,11 +609,15 @@ static int real_cluster_fault(chi_cluster *c, chi_fault kind, uint32_t a, uint32
   struct real_cluster *s = real_cluster_of(c);
   bool done = true;
   int rc;
-  if (!real_cluster_can(s, kind) || getpid() != s->owner)
+  if (real_cluster_excuse(s, kind) || getpid() != s->owner)
     return CHI_ENOTSUP;
   real_cluster_lock(s);
   if (kind == CHI_FAULT_CALM)
     rc = real_cluster_calm(s);
+  else if (kind == CHI_FAULT_HEAL)
+    rc = real_cluster_heal(s);
+  else if (real_fault_can(kind))
+    rc = real_daemon_fault(&s->daemons, kind, a, b, value);
   else if (real_relay_can(kind))
     rc = real_relay_fault(s->daemons.relay, kind, a, b, value);
   else
@@ -673,10 +684,11 @@ static int real_cluster_plan(chi_cluster *c, const char *text, chi_error *err)
   int rc = sim_plan_parse(&plan, text, err);
   for (uint32_t i = 0; i < plan.count && rc == CHI_OK; i++) {
     const struct sim_plan_entry *e = &plan.entry[i];
+    const char *excuse = real_cluster_excuse(s, (chi_fault)e->kind);
     if (!cluster_fault_fits(c, (chi_fault)e->kind, e->a, e->b))
       rc = error_set(err, CHI_EINVAL, "%s: no such node", sim_plan_name(e->kind));
-    else if (!real_cluster_can(s, (chi_fault)e->kind))
-      rc = error_set(err, CHI_ENOTSUP, "%s: only a simulation can", sim_plan_name(e->kind));
+    else if (excuse)
+      rc = error_set(err, CHI_ENOTSUP, "%s: %s", sim_plan_name(e->kind), excuse);
   }
   if (rc == CHI_OK)
     rc = real_cluster_schedule(s, &plan, err);
@@ -691,16 +703,16 @@ static int real_cluster_faults(chi_cluster *c, const struct cluster_limits *l, c
   struct sim_plan_limits limits;
   uint64_t from = real_cluster_now(c) - REAL_CLUSTER_BEGIN, can = 0;
   for (int kind = 0; kind < CHI_FAULT_KINDS; kind++) {
-    bool possible = real_cluster_can(s, (chi_fault)kind);
-    can |= (uint64_t)possible << kind;
-    if ((l->kinds >> kind & 1) && !possible)
-      return error_set(err, CHI_ENOTSUP, "%s: only a simulation can", chi_fault_name(kind));
+    const char *excuse = real_cluster_excuse(s, (chi_fault)kind);
+    can |= (uint64_t)!excuse << kind;
+    if ((l->kinds >> kind & 1) && excuse)
+      return error_set(err, CHI_ENOTSUP, "%s: %s", chi_fault_name(kind), excuse);
   }
   sim_plan_limits(&limits, c->nodes, from, from + l->until_ns);
   limits.outage_ns = l->outage_ns ? l->outage_ns : limits.outage_ns;
   limits.per_kind = l->each ? (uint32_t)l->each : limits.per_kind;
   limits.down = l->down ? (uint32_t)l->down : limits.down;
-  limits.kinds = l->kinds ? l->kinds : can;
+  limits.kinds = l->kinds ? l->kinds : can & ~(UINT64_C(1) << CHI_FAULT_MEMORY);
   limits.swarm = l->swarm != 0;
   int rc = sim_plan_generate(&plan, c->seed, &limits);
   rc = rc ? error_set(err, rc, "no memory for the faults") : real_cluster_schedule(s, &plan, err);

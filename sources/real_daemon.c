@@ -4,6 +4,7 @@
 #ifndef CHI_OMIT_REAL
 
 #include "error.h"
+#include "real_node.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -122,7 +123,7 @@ static int real_daemon_serve(void *arg, uint32_t node)
   if (rc == CHI_OK && chdir(dir) != 0)
     rc = error_set(&own->failure, CHI_EIO, "cannot go to %s: %m", dir);
   if (rc == CHI_OK)
-    rc = chi_node_open(&config, d->modules, d->module_count, &here, &own->failure);
+    rc = real_node_open(&config, d->modules, d->module_count, &own->fault, &here, &own->failure);
   chi_config_free(&config);
   if (rc != CHI_OK)
     return EXIT_FAILURE;
@@ -158,7 +159,10 @@ static int real_daemon_spawn(struct real_daemon_set *d, uint32_t node, chi_error
 int real_daemon_start(struct real_daemon_set *d, uint32_t node, chi_error *err)
 {
   struct real_daemon *n = &d->node[node];
-  *n = (struct real_daemon){0};
+  n->pid = 0;
+  n->paused = n->stopping = n->serves = n->ended = false;
+  n->status = 0;
+  n->failure = (chi_error){0};
   if (!d->modules)
     return real_daemon_spawn(d, node, err);
   int rc = real_nest_hatch(&d->nest, node, &n->pid);
@@ -210,6 +214,16 @@ void real_daemon_pause(struct real_daemon_set *d, uint32_t node, bool pause)
   n->paused = pause;
   if (n->pid > 0)
     kill(n->pid, pause ? SIGSTOP : SIGCONT);
+}
+
+int real_daemon_fault(struct real_daemon_set *d, chi_fault kind, uint32_t a, uint32_t b,
+                      int64_t value)
+{
+  int rc = CHI_OK;
+  for (uint32_t i = 0; i < d->count && rc == CHI_OK; i++)
+    if (i == a || kind == CHI_FAULT_MEMORY)
+      rc = real_fault_tell(&d->node[i].fault, kind, b, value);
+  return rc;
 }
 
 int real_daemon_ask_to_stop(struct real_daemon_set *d, uint32_t node, uint32_t grace_ms)

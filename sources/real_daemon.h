@@ -10,6 +10,7 @@
 
 #ifndef CHI_OMIT_REAL
 
+#include "real_fault.h"
 #include "real_nest.h"
 #include "real_relay.h"
 
@@ -20,6 +21,7 @@ struct real_daemon {
   bool ended;  /* by itself, and not because it was asked to */
   int status;  /* as of waitpid, of the last that ended */
   chi_error failure; /* why one that was forked did not start */
+  struct real_fault fault; /* of its machine: stays as it is when another starts there */
 };
 
 struct real_daemon_set {
@@ -47,6 +49,9 @@ CHI_PRIVATE bool real_daemon_is_there(struct real_daemon_set *d, uint32_t node);
 CHI_PRIVATE bool real_daemon_is_up(struct real_daemon_set *d, uint32_t node);
 CHI_PRIVATE void real_daemon_kill(struct real_daemon_set *d, uint32_t node);
 CHI_PRIVATE void real_daemon_pause(struct real_daemon_set *d, uint32_t node, bool pause);
+/* What real_fault.h can do, to a node or, of memory, to all. */
+CHI_PRIVATE int real_daemon_fault(struct real_daemon_set *d, chi_fault kind, uint32_t a, uint32_t b,
+                                  int64_t value);
 /* Asks it to stop; its process ends some time later. */
 CHI_PRIVATE int real_daemon_ask_to_stop(struct real_daemon_set *d, uint32_t node,
                                         uint32_t grace_ms);

@@ -14,6 +14,7 @@
 #include "real_limit.h"
 #include "real_log.h"
 
+struct real_fault_seat;
 struct real_loop;
 struct real_file;
 struct real_module;
@@ -31,6 +32,7 @@ struct real_env {
   uint32_t file_count;
   struct real_module *modules; /* those loaded */
   struct real_net *net;        /* of a node */
+  struct real_fault_seat *faults; /* of a node that something may go wrong with */
   /* For tests: as if the kernel had no io_uring, no MADV_POPULATE_WRITE. */
   bool no_ring, no_populate;
 };
@@ -59,6 +61,9 @@ CHI_PRIVATE void real_env_close(struct real_env *r);
 
 /* False in a child that was forked from the process that opened the environment. */
 CHI_PRIVATE bool real_env_alive(const struct real_env *r);
+
+/* What the clock says, whatever goes wrong with that of the environment. */
+CHI_PRIVATE uint64_t real_env_now(void);
 
 /* A bell of a descriptor, which it then owns; closed if that fails. */
 CHI_PRIVATE int real_env_adopt_bell(int fd, env_bell *out);

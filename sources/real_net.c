@@ -615,6 +615,25 @@ static int real_net_send(struct env *env, uint32_t peer, const struct env_frame 
   return taken ? CHI_OK : CHI_EBUSY;
 }
 
+int real_net_lose(struct env *env, uint32_t peer, const struct env_frame *frame, uint32_t count,
+                  void *parcel)
+{
+  struct real_net *n = real_env_of(env)->net;
+  zmq_msg_t part[ENV_FRAMES_MAX];
+  struct real_net_parcel *pack = NULL;
+  if (!n->peer[peer].up)
+    return CHI_EUNREACHABLE;
+  if (parcel && !(pack = real_net_pack(n, peer, frame, count, parcel, part)))
+    return CHI_EBUSY;
+  if (pack)
+    n->peer[peer].pinned += pack->bytes;
+  for (uint32_t i = 1; i < count; i++)
+    zmq_msg_close(&part[i]);
+  if (pack)
+    real_net_let_go(pack);
+  return CHI_OK;
+}
+
 static void real_net_reset(struct env *env, uint32_t peer)
 {
   struct real_net *n = real_env_of(env)->net;

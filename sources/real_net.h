@@ -35,6 +35,10 @@ CHI_PRIVATE int real_net_bind(struct real_env *r, const struct real_net_owner *o
 /* Frees what real_net_bind made; after net_close. */
 CHI_PRIVATE void real_net_unbind(struct real_env *r);
 
+/* As net_send of the environment; but the message is lost on its way, and nobody hears of it. */
+CHI_PRIVATE int real_net_lose(struct env *env, uint32_t peer, const struct env_frame *frame,
+                              uint32_t count, void *parcel);
+
 /* Between steps: tells the owner what has happened. True: there is more, so don't sleep. */
 CHI_PRIVATE bool real_net_turn(struct real_env *r);
 /* For a spin between steps: something has arrived. It costs a system call. */

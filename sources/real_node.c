@@ -42,6 +42,7 @@ struct chi_node {
   struct record *record; /* NULL: it isn't recorded */
   struct real_record file;
   struct real_thread_crew crew;
+  struct real_fault *fault; /* NULL: nothing goes wrong but by itself */
   int stop_fd;          /* readable as soon as the node was asked to stop */
   int start_fd;         /* readable once the node is no longer starting; -1 after that */
   uint32_t stop_wanted; /* atomic: the network worker shall begin to stop */
@@ -71,6 +72,8 @@ static void real_node_on_state(void *arg, enum runtime_state state)
   pthread_mutex_lock(&n->lock);
   if (n->state == RUNTIME_STARTING)
     real_node_tell(n->start_fd);
+  if (state == RUNTIME_SERVING)
+    real_fault_serves(&n->real);
   n->state = state;
   if (state >= RUNTIME_DRAINING)
     n->stop_grace = runtime_grace(n->runtime);
@@ -90,9 +93,9 @@ static void real_node_turn(void *arg)
   record_stop(n->record, n->runtime, n->grace_ns);
 }
 
-static void real_node_deadline(struct chi_node *n, uint64_t patience, struct timespec *out)
+static void real_node_deadline(uint64_t patience, struct timespec *out)
 {
-  uint64_t now = n->real.env.clock(&n->real.env);
+  uint64_t now = real_env_now();
   uint64_t end = patience < UINT64_MAX / 2 - now ? now + patience : UINT64_MAX / 2;
   out->tv_sec = (time_t)(end / 1000000000u);
   out->tv_nsec = (long)(end % 1000000000u);
@@ -103,7 +106,7 @@ static enum runtime_state real_node_await(struct chi_node *n, uint32_t set, uint
 {
   struct timespec end;
   int rc = 0;
-  real_node_deadline(n, patience, &end);
+  real_node_deadline(patience, &end);
   pthread_mutex_lock(&n->lock);
   while (!(set >> n->state & 1) && rc == 0)
     rc = pthread_cond_timedwait(&n->changed, &n->lock, &end);
@@ -241,6 +244,8 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
     rc = real_file_bind(&n->real, n->config.sched_threads + n->config.slow_threads + 1);
   real_shm_bind(&n->real);
   real_module_bind(&n->real);
+  if (rc == CHI_OK && n->fault)
+    rc = real_fault_bind(&n->real, n->fault);
   return rc == CHI_OK ? CHI_OK : error_set(err, rc, "cannot make an event loop");
 }
 
@@ -334,6 +339,7 @@ static void real_node_free(struct chi_node *n)
     real_net_unbind(&n->real);
   if (n->real.loop)
     real_loop_close(&n->real);
+  real_fault_unbind(&n->real);
   real_link_leave(&n->place, &n->desk);
   real_module_close(&n->real);
   real_env_close(&n->real);
@@ -393,13 +399,14 @@ static int real_node_stop(struct chi_node *n, uint64_t grace_ns)
   return CHI_OK;
 }
 
-int chi_node_open(const chi_config *config, const chi_module *const *modules, uint32_t count,
-                  chi_node **out, chi_error *err)
+int real_node_open(const chi_config *config, const chi_module *const *modules, uint32_t count,
+                   struct real_fault *fault, chi_node **out, chi_error *err)
 {
   struct chi_node *n = real_node_new(config);
   *out = NULL;
   if (!n)
     return error_set(err, CHI_ENOMEM, "out of memory or descriptors");
+  n->fault = fault;
   *out = n; /* from now on a signal handler can stop it */
   int rc = real_node_prepare(n, config, modules, count, err);
   if (rc != CHI_OK) {
@@ -416,6 +423,12 @@ int chi_node_open(const chi_config *config, const chi_module *const *modules, ui
   if (real_node_stop(n, REAL_NODE_FAILED_GRACE_NS) == CHI_OK) /* else its threads still use it */
     real_node_free(n);
   return rc;
+}
+
+int chi_node_open(const chi_config *config, const chi_module *const *modules, uint32_t count,
+                  chi_node **out, chi_error *err)
+{
+  return real_node_open(config, modules, count, NULL, out, err);
 }
 
 /* ---- while it runs --------------------------------------------------------------------------- */

@@ -185,7 +185,7 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
 {
   const chi_config *config = o->config;
   rt->env = env;
-  rt->config = *config; /* its arrays stay the caller's; used while composing only */
+  rt->config = *config; /* its arrays stay the caller's */
   rt->on_state = o->on_state;
   rt->on_state_arg = o->arg;
   rt->look_at = rt->drain_look = UINT64_MAX;

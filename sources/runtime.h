@@ -22,7 +22,7 @@ enum runtime_state {
 };
 
 struct runtime_options {
-  const chi_config *config; /* copied where needed; thread counts must be resolved (not 0) */
+  const chi_config *config; /* its lists stay valid; thread counts must be resolved (not 0) */
   const char *instance;     /* "NAME:PORT", for logs and replies */
   uint32_t node;            /* own position in config->hosts */
   const chi_module *const *modules; /* linked in, beside admin and bdev */

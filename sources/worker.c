@@ -1,4 +1,4 @@
-/* worker.c - the step: tasks, ready fibers, blocked tasks, timers and sleep. */
+/* worker.c - the step: tasks, ready fibers, blocked tasks, timers. */
 #include "worker.h"
 #include "route.h"
 #include "sync.h"
@@ -362,7 +362,7 @@ CHI_APART static void worker_learn(struct worker *w, chi_ctx *ctx, uint64_t ns)
   struct method *m = (struct method *)(uintptr_t)ctx->method;
   const chi_task *t = ctx->task;
   uint64_t us = t->compute_us ? t->compute_us : m->def->compute_us;
-  uint64_t estimate = (t->io_size < (1ull << 40) ? t->io_size / 4 : 1ull << 38) + us * 1000 + 5000;
+  uint64_t estimate = cost_declared(us, t->io_size);
   uint64_t measured = ns < (1ull << 40) ? ns * 1024 / estimate : 1ull << 30;
   uint64_t weight = tally_get(&m->weight);
   weight = weight - weight / 8 + measured / 8;

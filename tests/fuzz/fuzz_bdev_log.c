@@ -1,25 +1,14 @@
 /* fuzz_bdev_log.c - any bytes as an allocation log; also with the checksums put right. */
 #include "bdev_log.h"
 #include "hash.h"
+#include "scarce.h"
 
 #include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void *fuzz_get(void *arg, size_t size)
-{
-  (void)arg;
-  return malloc(size);
-}
-
-static void fuzz_put(void *arg, void *p, size_t size)
-{
-  (void)arg;
-  (void)size;
-  free(p);
-}
-
-static const struct alloc source = {fuzz_get, fuzz_put, NULL};
+static struct scarce memory = {.fail_at = -1};
+static const struct alloc source = SCARCE_ALLOC(&memory);
 
 static uint64_t load64(const uint8_t *at)
 {

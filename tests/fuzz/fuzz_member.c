@@ -1,5 +1,6 @@
 /* fuzz_member.c - one node of four sends any bytes; the others go on understanding each other. */
 #include "member.h"
+#include "scarce.h"
 
 #include <stdlib.h>
 
@@ -28,20 +29,8 @@ struct world {
   struct record post[POST];
 };
 
-static void *fuzz_get(void *arg, size_t size)
-{
-  (void)arg;
-  return malloc(size);
-}
-
-static void fuzz_put(void *arg, void *p, size_t size)
-{
-  (void)arg;
-  (void)size;
-  free(p);
-}
-
-static const struct alloc source = {fuzz_get, fuzz_put, NULL};
+static struct scarce memory = {.fail_at = -1};
+static const struct alloc source = SCARCE_ALLOC(&memory);
 
 static uint64_t seed(void *arg)
 {

@@ -102,6 +102,51 @@ static const char *stage_close(struct stage *st)
   return text;
 }
 
+/* A queue of its own, with room for tasks and for data. */
+struct one {
+  struct wild_queue q;
+  int chunk, data;
+};
+
+static bool one_open(struct stage *st, struct one *o)
+{
+  if (wild_open(&st->w, &o->q) != CHI_OK)
+    return false;
+  o->chunk = wild_lease(&st->w, SHM_MAIN, SHM_CHUNK_SIZE);
+  o->data = wild_lease(&st->w, SHM_CLIENT_DATA, SHM_CHUNK_SIZE);
+  return o->chunk >= 0 && o->data >= 0;
+}
+
+/* Runs the task that begins the chunk: its code. */
+static int one_run(struct stage *st, struct one *o)
+{
+  struct lane_done done;
+  if (!wild_push(&st->w, &o->q, LANE_FAST, LANE_RUN, shm_ref((uint32_t)o->chunk, 0), 5))
+    return -1000;
+  bool answered = EVENTUALLY(2000, lane_done_pop(&o->q.done, &done));
+  return !answered ? -1001 : done.slot != 5 ? -1002 : done.rc;
+}
+
+static void one_tell(void (*body)(struct stage *st, struct one *o))
+{
+  struct stage st;
+  struct one o;
+  CHECK_STR(stage_open(&st), "");
+  CHECK(one_open(&st, &o));
+  body(&st, &o);
+  wild_drop(&st.w, &o.q);
+  CHECK_STR(stage_close(&st), "");
+}
+
+/* A test that begins and ends like that. */
+#define TEST_ONE(id)                                                                               \
+  static void one_##id(struct stage *st, struct one *o);                                           \
+  TEST(id)                                                                                         \
+  {                                                                                                \
+    one_tell(one_##id);                                                                            \
+  }                                                                                                \
+  static void one_##id(struct stage *st, struct one *o)
+
 /* ---- lanes ----------------------------------------------------------------------------------- */
 
 /* A place that may be anything, in or out of what there is. */
@@ -126,57 +171,42 @@ static uint64_t any_ref(struct wild *w, int chunk)
   }
 }
 
-TEST(lane_entries_of_any_content)
+TEST_ONE(lane_entries_of_any_content)
 {
-  struct stage st;
-  struct wild_queue q;
+  struct wild *w = &st->w;
   struct figures f;
-  CHECK_STR(stage_open(&st), "");
-  CHECK_INT(wild_open(&st.w, &q), CHI_OK);
-  int chunk = wild_lease(&st.w, SHM_MAIN, SHM_CHUNK_SIZE);
-  CHECK(chunk >= 0);
   for (int round = 0; round < 60; round++) {
     for (int i = 0; i < 500; i++) {
-      uint32_t slot =
-          wild_below(&st.w, 3) ? (uint32_t)wild_below(&st.w, q.depth) : (uint32_t)wild_lot(&st.w);
-      enum lane_op op = wild_below(&st.w, 4) ? LANE_RUN : LANE_CANCEL;
-      wild_push(&st.w, &q, (enum lane_kind)wild_below(&st.w, LANE_KINDS), op, any_ref(&st.w, chunk),
+      uint32_t slot = (uint32_t)(wild_below(w, 3) ? wild_below(w, o->q.depth) : wild_lot(w));
+      enum lane_op op = wild_below(w, 4) ? LANE_RUN : LANE_CANCEL;
+      wild_push(w, &o->q, (enum lane_kind)wild_below(w, LANE_KINDS), op, any_ref(w, o->chunk),
                 slot);
-      wild_reap(&q);
+      wild_reap(&o->q);
     }
-    CHECK_STR(stage_look(&st), "");
+    CHECK_STR(stage_look(st), "");
   }
-  CHECK(EVENTUALLY(5000, figures_ask(&st.s, &f) == CHI_OK && f.in_flight == 1));
+  CHECK(EVENTUALLY(5000, figures_ask(&st->s, &f) == CHI_OK && f.in_flight == 1));
   CHECK(f.refused > 10000);
-  wild_drop(&st.w, &q);
-  CHECK_STR(stage_close(&st), "");
 }
 
 /* What an entry says of its header is not what the header says: pools and methods that are not for
  * this worker, or for no client, among them. */
-TEST(brief_entries_of_any_content)
+TEST_ONE(brief_entries_of_any_content)
 {
   static const chi_pool_id pools[] = {{1, 0}, {0, 0}, {300, 0}, {500, 0}, {UINT32_MAX, 7}};
-  struct stage st;
-  struct wild_queue q;
+  struct wild *w = &st->w;
   struct figures f;
-  CHECK_STR(stage_open(&st), "");
-  CHECK_INT(wild_open(&st.w, &q), CHI_OK);
-  int chunk = wild_lease(&st.w, SHM_MAIN, SHM_CHUNK_SIZE);
-  CHECK(chunk >= 0);
   for (int round = 0; round < 20; round++) {
     for (int i = 0; i < 500; i++) {
-      chi_pool_id pool = pools[wild_below(&st.w, CHI_COUNT(pools))];
-      CHECK(wild_push_brief(&st.w, &q, (enum lane_kind)wild_below(&st.w, LANE_KINDS),
-                            any_ref(&st.w, chunk), (uint32_t)wild_below(&st.w, q.depth + 2), pool,
-                            (uint32_t)wild_below(&st.w, 24)));
-      wild_reap(&q);
+      chi_pool_id pool = pools[wild_below(w, CHI_COUNT(pools))];
+      CHECK(wild_push_brief(w, &o->q, (enum lane_kind)wild_below(w, LANE_KINDS),
+                            any_ref(w, o->chunk), (uint32_t)wild_below(w, o->q.depth + 2), pool,
+                            (uint32_t)wild_below(w, 24)));
+      wild_reap(&o->q);
     }
-    CHECK_STR(stage_look(&st), "");
+    CHECK_STR(stage_look(st), "");
   }
-  CHECK(EVENTUALLY(5000, figures_ask(&st.s, &f) == CHI_OK && f.in_flight == 1));
-  wild_drop(&st.w, &q);
-  CHECK_STR(stage_close(&st), "");
+  CHECK(EVENTUALLY(5000, figures_ask(&st->s, &f) == CHI_OK && f.in_flight == 1));
 }
 
 /* The sum of the numbers that stand before a text in a log, and how often it is there. */
@@ -223,22 +253,16 @@ TEST(a_flood_of_the_same_refusal_is_bounded_and_counted)
 }
 
 /* Whole desks of noise: turns, too, so that nobody knows what is there. */
-TEST(desk_full_of_noise)
+TEST_ONE(desk_full_of_noise)
 {
-  struct stage st;
-  struct wild_queue q;
-  CHECK_STR(stage_open(&st), "");
-  CHECK_INT(wild_open(&st.w, &q), CHI_OK);
   for (int round = 0; round < 100; round++) {
-    wild_noise(&st.w, q.desk, sizeof(*q.desk));
+    wild_noise(&st->w, o->q.desk, sizeof(*o->q.desk));
     for (uint32_t k = 0; k < LANE_KINDS; k++)
-      for (uint32_t i = 0; i < LANE_ENTRIES; i += 1 + (uint32_t)wild_below(&st.w, 3))
-        q.desk->entry[k][i].turn = (uint32_t)wild_below(&st.w, 200);
-    wild_ring(&st.w);
-    CHECK_STR(stage_look(&st), "");
+      for (uint32_t i = 0; i < LANE_ENTRIES; i += 1 + (uint32_t)wild_below(&st->w, 3))
+        o->q.desk->entry[k][i].turn = (uint32_t)wild_below(&st->w, 200);
+    wild_ring(&st->w);
+    CHECK_STR(stage_look(st), "");
   }
-  wild_drop(&st.w, &q);
-  CHECK_STR(stage_close(&st), "");
 }
 
 /* Puts as much as goes in for so long: how many. */
@@ -251,27 +275,19 @@ static uint64_t pour(struct stage *st, struct wild_queue *q, int chunk, uint64_t
 }
 
 /* More in flight than the queue is deep, under slots that repeat: no more is taken in. */
-TEST(more_in_flight_than_the_depth)
+TEST_ONE(more_in_flight_than_the_depth)
 {
-  struct stage st;
-  struct wild_queue q;
   struct figures f;
-  CHECK_STR(stage_open(&st), "");
-  CHECK_INT(wild_open(&st.w, &q), CHI_OK);
-  int chunk = wild_lease(&st.w, SHM_MAIN, SHM_CHUNK_SIZE);
-  CHECK(chunk >= 0);
-  struct calc_later *t = st.w.chunk[chunk].base;
+  struct calc_later *t = st->w.chunk[o->chunk].base;
   t->task.pool = TEST_POOL;
   t->task.method = calc_later_type.id;
   t->ns = SECOND_NS;
-  CHECK(pour(&st, &q, chunk, 200 * MS_NS) > q.depth);
-  CHECK_INT(figures_ask(&st.s, &f), CHI_OK);
-  CHECK(f.in_flight <= q.depth + 200);
+  CHECK(pour(st, &o->q, o->chunk, 200 * MS_NS) > o->q.depth);
+  CHECK_INT(figures_ask(&st->s, &f), CHI_OK);
+  CHECK(f.in_flight <= o->q.depth + 200);
   for (int i = 0; i < 20; i++)
-    CHECK_STR(stage_look(&st), "");
-  CHECK(EVENTUALLY(20000, figures_ask(&st.s, &f) == CHI_OK && f.in_flight == 1));
-  wild_drop(&st.w, &q);
-  CHECK_STR(stage_close(&st), "");
+    CHECK_STR(stage_look(st), "");
+  CHECK(EVENTUALLY(20000, figures_ask(&st->s, &f) == CHI_OK && f.in_flight == 1));
 }
 
 /* ---- tasks ----------------------------------------------------------------------------------- */
@@ -318,71 +334,32 @@ static void any_fields(struct wild *w, char *at, size_t size, int chunk)
 
 #define ROOM 6144u /* of one task of noise: the largest there is fits */
 
-TEST(tasks_of_any_content)
+TEST_ONE(tasks_of_any_content)
 {
-  struct stage st;
-  struct wild_queue q;
-  CHECK_STR(stage_open(&st), "");
-  CHECK_INT(wild_open(&st.w, &q), CHI_OK);
-  int chunk = wild_lease(&st.w, SHM_MAIN, SHM_CHUNK_SIZE);
-  int data = wild_lease(&st.w, SHM_CLIENT_DATA, SHM_CHUNK_SIZE);
-  CHECK(chunk >= 0 && data >= 0);
   for (int round = 0; round < 60; round++) {
     for (uint32_t i = 0; i < 200; i++) {
-      char *at = (char *)st.w.chunk[chunk].base + i * ROOM;
-      any_fields(&st.w, at + sizeof(chi_task), ROOM - sizeof(chi_task),
-                 wild_below(&st.w, 2) ? chunk : data);
-      any_header(&st.w, (chi_task *)(void *)at);
-      wild_push(&st.w, &q, (enum lane_kind)wild_below(&st.w, LANE_KINDS), LANE_RUN,
-                shm_ref((uint32_t)chunk, i * ROOM), i);
+      char *at = (char *)st->w.chunk[o->chunk].base + i * ROOM;
+      any_fields(&st->w, at + sizeof(chi_task), ROOM - sizeof(chi_task),
+                 wild_below(&st->w, 2) ? o->chunk : o->data);
+      any_header(&st->w, (chi_task *)(void *)at);
+      wild_push(&st->w, &o->q, (enum lane_kind)wild_below(&st->w, LANE_KINDS), LANE_RUN,
+                shm_ref((uint32_t)o->chunk, i * ROOM), i);
     }
-    wild_reap(&q);
-    CHECK_STR(stage_look(&st), "");
+    wild_reap(&o->q);
+    CHECK_STR(stage_look(st), "");
   }
-  CHECK(q.answers > 100);
-  wild_drop(&st.w, &q);
-  CHECK_STR(stage_close(&st), "");
+  CHECK(o->q.answers > 100);
 }
 
-/* One task, filled by hand, and its answer. */
-struct one {
-  struct wild_queue q;
-  int chunk, data;
-};
-
-static int one_run(struct stage *st, struct one *o)
+TEST_ONE(lengths_and_references_outside_are_refused)
 {
-  struct lane_done done;
-  chi_task *t = st->w.chunk[o->chunk].base;
-  if (!wild_push(&st->w, &o->q, LANE_FAST, LANE_RUN, shm_ref((uint32_t)o->chunk, 0), 5))
-    return -1000;
-  bool answered = EVENTUALLY(2000, lane_done_pop(&o->q.done, &done));
-  (void)t;
-  return !answered ? -1001 : done.slot != 5 ? -1002 : done.rc;
-}
-
-static bool one_open(struct stage *st, struct one *o)
-{
-  if (wild_open(&st->w, &o->q) != CHI_OK)
-    return false;
-  o->chunk = wild_lease(&st->w, SHM_MAIN, SHM_CHUNK_SIZE);
-  o->data = wild_lease(&st->w, SHM_CLIENT_DATA, SHM_CHUNK_SIZE);
-  return o->chunk >= 0 && o->data >= 0;
-}
-
-TEST(lengths_and_references_outside_are_refused)
-{
-  struct stage st;
-  struct one o;
-  CHECK_STR(stage_open(&st), "");
-  CHECK(one_open(&st, &o));
-  struct calc_shift *t = st.w.chunk[o.chunk].base;
-  uint64_t inside = shm_ref((uint32_t)o.data, 0);
+  struct calc_shift *t = st->w.chunk[o->chunk].base;
+  uint64_t inside = shm_ref((uint32_t)o->data, 0);
   t->task.pool = TEST_POOL;
   t->task.method = calc_shift_type.id;
   t->from = (chi_bulk){.ref = inside, .size = 4096};
   t->to = (chi_bulk){.ref = inside + 4096, .size = 4096};
-  CHECK_INT(one_run(&st, &o), CHI_OK);
+  CHECK_INT(one_run(st, o), CHI_OK);
   const chi_bulk bad[] = {
       {.ref = inside, .size = SHM_CHUNK_SIZE + 1},
       {.ref = inside + 8, .size = SHM_CHUNK_SIZE},
@@ -399,44 +376,38 @@ TEST(lengths_and_references_outside_are_refused)
   for (size_t i = 0; i < CHI_COUNT(bad); i++) {
     t->from = bad[i];
     t->to = (chi_bulk){.ref = inside, .size = 4096};
-    CHECK_INT(one_run(&st, &o), CHI_ECORRUPT);
+    CHECK_INT(one_run(st, o), CHI_ECORRUPT);
     t->from = t->to;
     t->to = bad[i];
-    CHECK_INT(one_run(&st, &o), CHI_ECORRUPT);
+    CHECK_INT(one_run(st, o), CHI_ECORRUPT);
   }
-  wild_drop(&st.w, &o.q);
-  CHECK_STR(stage_close(&st), "");
 }
 
-TEST(arrays_and_strings_beyond_their_room_are_refused_or_cut)
+TEST_ONE(arrays_and_strings_beyond_their_room_are_refused_or_cut)
 {
-  struct stage st;
-  struct one o;
-  CHECK_STR(stage_open(&st), "");
-  CHECK(one_open(&st, &o));
-  struct calc_sum *t = st.w.chunk[o.chunk].base;
+  struct calc_sum *t = st->w.chunk[o->chunk].base;
   memset(t, 'x', sizeof(*t)); /* no string has an end */
   memset(&t->task, 0, sizeof(t->task));
   t->task.pool = TEST_POOL;
   t->task.method = calc_sum_type.id;
   t->items_count = 8;
-  CHECK_INT(one_run(&st, &o), CHI_OK);
+  CHECK_INT(one_run(st, o), CHI_OK);
   CHECK(memchr(t->names, '\0', sizeof(t->names)));
   static const uint32_t counts[] = {9, 1000, UINT32_MAX, 1u << 31};
   for (size_t i = 0; i < CHI_COUNT(counts); i++) {
     t->items_count = counts[i];
-    CHECK_INT(one_run(&st, &o), CHI_ECORRUPT);
+    CHECK_INT(one_run(st, o), CHI_ECORRUPT);
   }
-  struct chi_bdev_allocate_blocks *a = st.w.chunk[o.chunk].base;
+  struct chi_bdev_allocate_blocks *a = st->w.chunk[o->chunk].base;
   memset(a, 0xff, sizeof(*a)); /* what comes back may be anything before */
   memset(&a->task, 0, sizeof(a->task));
   a->task.pool = BDEV_POOL;
   a->task.method = chi_bdev_allocate_blocks_type.id;
   a->size = 4096;
   a->more = (chi_bulk){0};
-  CHECK_INT(one_run(&st, &o), CHI_OK);
+  CHECK_INT(one_run(st, o), CHI_OK);
   CHECK_INT(a->blocks_count, 1);
-  struct chi_bdev_free_blocks *f = st.w.chunk[o.chunk].base;
+  struct chi_bdev_free_blocks *f = st->w.chunk[o->chunk].base;
   struct chi_block block = a->blocks[0];
   memset(f, 0, sizeof(*f));
   f->task.pool = BDEV_POOL;
@@ -444,12 +415,10 @@ TEST(arrays_and_strings_beyond_their_room_are_refused_or_cut)
   f->blocks_count = 2;
   f->blocks[0] = block;
   f->blocks[1] = (struct chi_block){.offset = UINT64_MAX - 4095, .size = 8192};
-  CHECK_INT(one_run(&st, &o), CHI_EINVAL);
+  CHECK_INT(one_run(st, o), CHI_EINVAL);
   f->blocks_count = 1;
-  CHECK_INT(one_run(&st, &o), CHI_OK);
-  CHECK_INT(one_run(&st, &o), CHI_EINVAL); /* twice */
-  wild_drop(&st.w, &o.q);
-  CHECK_STR(stage_close(&st), "");
+  CHECK_INT(one_run(st, o), CHI_OK);
+  CHECK_INT(one_run(st, o), CHI_EINVAL); /* twice */
 }
 
 /* ---- memory that changes --------------------------------------------------------------------- */
@@ -474,79 +443,61 @@ static void *flipper_main(void *arg)
 }
 
 /* Every byte of the task and its buffers may be another one each time it is looked at. */
-TEST(memory_that_changes_while_the_task_runs)
+TEST_ONE(memory_that_changes_while_the_task_runs)
 {
-  struct stage st;
-  struct one o;
-  CHECK_STR(stage_open(&st), "");
-  CHECK(one_open(&st, &o));
-  struct calc_sum *t = st.w.chunk[o.chunk].base;
+  struct calc_sum *t = st->w.chunk[o->chunk].base;
   struct flipper f = {.base = (char *)t + sizeof(chi_task),
                       .size = sizeof(*t) - sizeof(chi_task),
-                      .seed = wild_lot(&st.w)};
-  struct flipper g = {.base = (char *)t, .size = sizeof(chi_task), .seed = wild_lot(&st.w)};
+                      .seed = wild_lot(&st->w)};
+  struct flipper g = {.base = (char *)t, .size = sizeof(chi_task), .seed = wild_lot(&st->w)};
   CHECK_INT(pthread_create(&f.thread, NULL, flipper_main, &f), 0);
   for (int i = 0; i < 20000; i++) {
     t->task = (chi_task){.pool = TEST_POOL, .method = calc_sum_type.id};
     t->items_count = (uint32_t)i % 9;
-    wild_push(&st.w, &o.q, LANE_FAST, LANE_RUN, shm_ref((uint32_t)o.chunk, 0), (uint32_t)i % 64);
-    wild_reap(&o.q);
+    wild_push(&st->w, &o->q, LANE_FAST, LANE_RUN, shm_ref((uint32_t)o->chunk, 0), (uint32_t)i % 64);
+    wild_reap(&o->q);
     if (i == 10000)
       CHECK_INT(pthread_create(&g.thread, NULL, flipper_main, &g), 0); /* the header, too */
     if (i % 1000 == 0)
-      CHECK_STR(stage_look(&st), "");
+      CHECK_STR(stage_look(st), "");
   }
   f.stop = g.stop = 1;
   pthread_join(f.thread, NULL);
   pthread_join(g.thread, NULL);
-  CHECK_STR(stage_look(&st), "");
-  wild_drop(&st.w, &o.q);
-  CHECK_STR(stage_close(&st), "");
+  CHECK_STR(stage_look(st), "");
 }
 
 /* Chunks are given back, and their pages thrown away, while tasks are at them. */
-TEST(chunks_given_back_in_use)
+TEST_ONE(chunks_given_back_in_use)
 {
-  struct stage st;
-  struct one o;
-  CHECK_STR(stage_open(&st), "");
-  CHECK(one_open(&st, &o));
   for (int i = 0; i < 400; i++) {
-    int task = wild_lease(&st.w, SHM_MAIN, SHM_CHUNK_SIZE);
-    int data = wild_lease(&st.w, SHM_CLIENT_DATA, SHM_CHUNK_SIZE * (uint64_t)(1 + i % 3));
+    int task = wild_lease(&st->w, SHM_MAIN, SHM_CHUNK_SIZE);
+    int data = wild_lease(&st->w, SHM_CLIENT_DATA, SHM_CHUNK_SIZE * (uint64_t)(1 + i % 3));
     CHECK(task >= 0 && data >= 0);
-    struct calc_shift *t = st.w.chunk[task].base;
+    struct calc_shift *t = st->w.chunk[task].base;
     t->task.pool = TEST_POOL;
     t->task.method = calc_shift_type.id;
     t->from = t->to = (chi_bulk){.ref = shm_ref((uint32_t)data, 0), .size = SHM_CHUNK_SIZE};
-    CHECK(wild_push(&st.w, &o.q, LANE_FAST, LANE_RUN, shm_ref((uint32_t)task, 0), (uint32_t)i));
+    CHECK(wild_push(&st->w, &o->q, LANE_FAST, LANE_RUN, shm_ref((uint32_t)task, 0), (uint32_t)i));
     if (i % 4 == 1)
-      madvise(st.w.chunk[data].base, SHM_CHUNK_SIZE, MADV_REMOVE);
+      madvise(st->w.chunk[data].base, SHM_CHUNK_SIZE, MADV_REMOVE);
     if (i % 4 == 2)
-      madvise(st.w.chunk[task].base, SHM_CHUNK_SIZE, MADV_REMOVE);
-    CHECK_INT(wild_return(&st.w, (uint32_t)task), CHI_OK);
-    CHECK_INT(wild_return(&st.w, (uint32_t)data), CHI_OK);
-    CHECK_INT(wild_return(&st.w, (uint32_t)data), CHI_EINVAL);
+      madvise(st->w.chunk[task].base, SHM_CHUNK_SIZE, MADV_REMOVE);
+    CHECK_INT(wild_return(&st->w, (uint32_t)task), CHI_OK);
+    CHECK_INT(wild_return(&st->w, (uint32_t)data), CHI_OK);
+    CHECK_INT(wild_return(&st->w, (uint32_t)data), CHI_EINVAL);
     if (i % 20 == 0)
-      CHECK_STR(stage_look(&st), "");
+      CHECK_STR(stage_look(st), "");
   }
-  CHECK(EVENTUALLY(3000, (wild_reap(&o.q), o.q.answers == 400)));
-  wild_drop(&st.w, &o.q);
-  CHECK_STR(stage_close(&st), "");
+  CHECK(EVENTUALLY(3000, (wild_reap(&o->q), o->q.answers == 400)));
 }
 
 /* What the daemon writes is mapped to be read, and can't be mapped otherwise. */
-TEST(what_is_read_only_stays_so)
+TEST_ONE(what_is_read_only_stays_so)
 {
-  struct stage st;
-  struct one o;
-  CHECK_STR(stage_open(&st), "");
-  CHECK(one_open(&st, &o));
-  CHECK(mprotect(st.w.page.base, st.w.page.size, PROT_READ | PROT_WRITE) != 0);
-  CHECK(mprotect(o.q.board_segment.base, o.q.board_segment.size, PROT_READ | PROT_WRITE) != 0);
-  CHECK(madvise(o.q.board_segment.base, o.q.board_segment.size, MADV_REMOVE) != 0);
-  wild_drop(&st.w, &o.q);
-  CHECK_STR(stage_close(&st), "");
+  CHECK(mprotect(st->w.page.base, st->w.page.size, PROT_READ | PROT_WRITE) != 0);
+  CHECK(mprotect(o->q.board_segment.base, o->q.board_segment.size, PROT_READ | PROT_WRITE) != 0);
+  CHECK(madvise(o->q.board_segment.base, o->q.board_segment.size, MADV_REMOVE) != 0);
 }
 
 /* ---- queues ---------------------------------------------------------------------------------- */

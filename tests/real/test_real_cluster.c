@@ -222,17 +222,41 @@ TEST(nodes_stop_and_start)
 
 TEST(faults_of_the_simulation_alone_are_refused_and_named)
 {
-  static const int kinds[] = {CHI_FAULT_FULL,  CHI_FAULT_LOSE, CHI_FAULT_SNAP,  CHI_FAULT_DRIFT,
-                              CHI_FAULT_JUMP,  CHI_FAULT_DISK, CHI_FAULT_DELAY, CHI_FAULT_MEMORY};
   chi_error err = {0};
   chi_cluster *c = tally_open("local:nodes=2,heartbeat_interval=100ms", &err);
   CHECK_STR(err.text, "");
-  for (size_t i = 0; i < CHI_COUNT(kinds); i++)
-    CHECK_INT(chi_cluster_fault(c, kinds[i], 0, 1, 1), CHI_ENOTSUP);
-  CHECK_INT(chi_cluster_plan(c, "1 crash 1\n2 drift 1 100\n", &err), CHI_ENOTSUP);
-  CHECK_STR(err.text, "drift: only a simulation can");
-  CHECK_INT(chi_cluster_faults(c, "until=1s,kinds=pause+memory", &err), CHI_ENOTSUP);
-  CHECK_STR(err.text, "memory: only a simulation can");
+  CHECK_INT(chi_cluster_fault(c, CHI_FAULT_DELAY, 0, CHI_FAULT_SYNC, 1), CHI_ENOTSUP);
+  CHECK_INT(chi_cluster_plan(c, "1 crash 1\n2 delay 1 * 100\n", &err), CHI_ENOTSUP);
+  CHECK_STR(err.text, "delay: only a simulation can");
+  CHECK_INT(chi_cluster_faults(c, "until=1s,kinds=pause+delay", &err), CHI_ENOTSUP);
+  CHECK_STR(err.text, "delay: only a simulation can");
+  CHECK_INT(chi_cluster_fault_count(c, CHI_FAULT_DELAY), 0);
+  chi_cluster_close(c);
+}
+
+TEST(values_of_faults_are_checked)
+{
+  static const struct {
+    int kind;
+    int64_t low, high;
+  } limits[] = {{CHI_FAULT_FULL, 0, 1},
+                {CHI_FAULT_LOSE, 0, INT32_MAX},
+                {CHI_FAULT_SNAP, 0, INT32_MAX},
+                {CHI_FAULT_DRIFT, -100000, 100000},
+                {CHI_FAULT_JUMP, -INT64_C(3600000000000), INT64_C(3600000000000)},
+                {CHI_FAULT_DISK, 0, 1},
+                {CHI_FAULT_MEMORY, 0, 1000000}};
+  chi_error err = {0};
+  chi_cluster *c = tally_open("local:nodes=2", &err);
+  CHECK_STR(err.text, "");
+  for (size_t i = 0; i < CHI_COUNT(limits); i++) {
+    CHECK_INT(chi_cluster_fault(c, limits[i].kind, 0, 1, limits[i].low - 1), CHI_ERANGE);
+    CHECK_INT(chi_cluster_fault(c, limits[i].kind, 0, 1, limits[i].high + 1), CHI_ERANGE);
+    CHECK_INT(chi_cluster_fault_count(c, limits[i].kind), 0);
+    CHECK_INT(chi_cluster_fault(c, limits[i].kind, 0, 1, limits[i].low), CHI_OK);
+    CHECK_INT(chi_cluster_fault(c, limits[i].kind, 0, 1, limits[i].high), CHI_OK);
+    CHECK_INT(chi_cluster_fault_count(c, limits[i].kind), 2);
+  }
   chi_cluster_close(c);
 }
 
@@ -444,6 +468,8 @@ TEST(nodes_that_are_processes_of_the_program_can_be_killed_and_frozen)
   CHECK_INT(chi_cluster_settle(c, LIMIT_NS), CHI_OK);
   CHECK_INT(calc_call(c, 0, 2), CHI_OK);
   CHECK_INT(chi_cluster_fault_count(c, CHI_FAULT_PAUSE), 1);
+  CHECK_INT(chi_cluster_plan(c, "1 jump 1 100\n", &err), CHI_ENOTSUP);
+  CHECK_STR(err.text, "jump: nodes that are not forked from the test are not told");
   CHECK_INT(chi_cluster_fault(c, CHI_FAULT_ISOLATE, 2, 0, 0), CHI_OK);
   CHECK(calc_call(c, 0, 2) != CHI_OK);
   CHECK_INT(chi_cluster_settle(c, LIMIT_NS), CHI_OK);

@@ -185,9 +185,14 @@ static void set_units(struct shadow *s, uint32_t first, uint32_t units, uint32_t
 
 /* ---- calls ----------------------------------------------------------------------------------- */
 
+static int run(const struct shadow_port *port, void *task)
+{
+  return port->run ? port->run(port->arg, port->queue, task) : chi_run(port->queue, task);
+}
+
 static int call(struct shadow *s, const struct shadow_port *port, void *task)
 {
-  int rc = port->run(port->arg, task);
+  int rc = run(port, task);
   s->calls++;
   if (rc == CHI_OK)
     return rc;
@@ -204,7 +209,7 @@ static int call(struct shadow *s, const struct shadow_port *port, void *task)
 static int act_allocate(struct shadow *s, const struct shadow_port *port, chi_pool_id pool,
                         uint32_t actor, uint64_t size)
 {
-  struct chi_bdev_allocate_blocks *t = port->task_new(port->arg, &chi_bdev_allocate_blocks_type);
+  struct chi_bdev_allocate_blocks *t = chi_task_new(port->queue, &chi_bdev_allocate_blocks_type);
   uint64_t got = 0;
   int rc;
   if (!t)
@@ -225,14 +230,14 @@ static int act_allocate(struct shadow *s, const struct shadow_port *port, chi_po
   } else if (rc == CHI_ENOSPC) {
     s->allocating--;
   }
-  port->task_free(port->arg, t);
+  chi_task_free(port->queue, t);
   return rc;
 }
 
 static int act_free(struct shadow *s, const struct shadow_port *port, chi_pool_id pool,
                     uint32_t actor, uint32_t first, uint32_t units)
 {
-  struct chi_bdev_free_blocks *t = port->task_new(port->arg, &chi_bdev_free_blocks_type);
+  struct chi_bdev_free_blocks *t = chi_task_new(port->queue, &chi_bdev_free_blocks_type);
   int rc;
   if (!t)
     return CHI_ESHUTDOWN;
@@ -246,7 +251,7 @@ static int act_free(struct shadow *s, const struct shadow_port *port, chi_pool_i
     set_units(s, first, units, actor, SHADOW_FREEING, SHADOW_FREE);
   else if (rc != CHI_ESHUTDOWN)
     set_units(s, first, units, actor, SHADOW_FREEING, SHADOW_OWNED);
-  port->task_free(port->arg, t);
+  chi_task_free(port->queue, t);
   return rc;
 }
 
@@ -259,13 +264,13 @@ static void fill(uint8_t *data, uint64_t length, uint64_t tag)
 static int act_write(struct shadow *s, const struct shadow_port *port, chi_pool_id pool,
                      uint64_t offset, uint64_t length)
 {
-  struct chi_bdev_write *t = port->task_new(port->arg, &chi_bdev_write_type);
+  struct chi_bdev_write *t = chi_task_new(port->queue, &chi_bdev_write_type);
   uint64_t tag = ++s->tags;
   chi_bulk data;
   int rc;
   if (!t)
     return CHI_ESHUTDOWN;
-  rc = port->bulk_new(port->arg, length, &data);
+  rc = chi_bulk_alloc(port->queue, length, &data);
   if (rc == CHI_OK) {
     t->task.pool = pool;
     t->block.offset = offset;
@@ -278,9 +283,9 @@ static int act_write(struct shadow *s, const struct shadow_port *port, chi_pool_
     if (rc == CHI_OK && t->bytes_written != length)
       shadow_fail(s, "%llu bytes written", (unsigned long long)t->bytes_written);
     write_ends(s, offset, length, tag, rc);
-    port->bulk_free(port->arg, &data);
+    chi_bulk_free(port->queue, &data);
   }
-  port->task_free(port->arg, t);
+  chi_task_free(port->queue, t);
   return rc;
 }
 
@@ -289,12 +294,12 @@ static int act_read(struct shadow *s, const struct shadow_port *port, chi_pool_i
                     uint64_t offset, uint64_t length,
                     void (*hand)(struct shadow *, uint64_t, uint64_t, const uint8_t *))
 {
-  struct chi_bdev_read *t = port->task_new(port->arg, &chi_bdev_read_type);
+  struct chi_bdev_read *t = chi_task_new(port->queue, &chi_bdev_read_type);
   chi_bulk data;
   int rc;
   if (!t)
     return CHI_ESHUTDOWN;
-  rc = port->bulk_new(port->arg, length, &data);
+  rc = chi_bulk_alloc(port->queue, length, &data);
   if (rc == CHI_OK) {
     t->task.pool = pool;
     t->block.offset = offset;
@@ -302,20 +307,20 @@ static int act_read(struct shadow *s, const struct shadow_port *port, chi_pool_i
     t->length = length;
     t->data = data;
     memset(data.data, 0xee, length);
-    rc = hand == check_read ? call(s, port, t) : port->run(port->arg, t);
+    rc = hand == check_read ? call(s, port, t) : run(port, t);
     if (rc == CHI_OK && t->bytes_read != length)
       shadow_fail(s, "%llu bytes read", (unsigned long long)t->bytes_read);
     if (rc == CHI_OK)
       hand(s, offset, length, data.data);
-    port->bulk_free(port->arg, &data);
+    chi_bulk_free(port->queue, &data);
   }
-  port->task_free(port->arg, t);
+  chi_task_free(port->queue, t);
   return rc;
 }
 
 static int act_sync(struct shadow *s, const struct shadow_port *port, chi_pool_id pool)
 {
-  struct chi_bdev_sync *t = port->task_new(port->arg, &chi_bdev_sync_type);
+  struct chi_bdev_sync *t = chi_task_new(port->queue, &chi_bdev_sync_type);
   uint64_t begun = ++s->clock;
   int rc;
   if (!t)
@@ -324,7 +329,7 @@ static int act_sync(struct shadow *s, const struct shadow_port *port, chi_pool_i
   rc = call(s, port, t);
   if (rc == CHI_OK)
     sync_ends(s, begun);
-  port->task_free(port->arg, t);
+  chi_task_free(port->queue, t);
   return rc;
 }
 
@@ -419,18 +424,18 @@ int shadow_share(struct shadow *s, const struct shadow_port *port, chi_pool_id p
 
 static uint64_t remaining(struct shadow *s, const struct shadow_port *port, chi_pool_id pool)
 {
-  struct chi_bdev_get_stats *t = port->task_new(port->arg, &chi_bdev_get_stats_type);
+  struct chi_bdev_get_stats *t = chi_task_new(port->queue, &chi_bdev_get_stats_type);
   uint64_t units = UINT64_MAX;
   if (!t) {
     shadow_fail(s, "no memory for a task");
     return 0;
   }
   t->task.pool = pool;
-  if (port->run(port->arg, t) == CHI_OK)
+  if (run(port, t) == CHI_OK)
     units = t->remaining / SHADOW_UNIT;
   if (t->capacity != (uint64_t)s->units * SHADOW_UNIT)
     shadow_fail(s, "the capacity is %llu", (unsigned long long)t->capacity);
-  port->task_free(port->arg, t);
+  chi_task_free(port->queue, t);
   return units;
 }
 

@@ -20,12 +20,9 @@
 
 /* How an actor reaches the device. */
 struct shadow_port {
+  chi_queue *queue; /* without memory for a task, or with CHI_ESHUTDOWN of one, the actor ends */
+  int (*run)(void *arg, chi_queue *queue, void *task); /* NULL: chi_run */
   void *arg;
-  void *(*task_new)(void *arg, const chi_type *type); /* NULL ends the actor */
-  void (*task_free)(void *arg, void *task);
-  int (*bulk_new)(void *arg, uint64_t size, chi_bulk *bulk);
-  void (*bulk_free)(void *arg, chi_bulk *bulk);
-  int (*run)(void *arg, void *task); /* CHI_ESHUTDOWN ends the actor */
 };
 
 enum shadow_state { SHADOW_FREE, SHADOW_OWNED, SHADOW_FREEING, SHADOW_SHARED };

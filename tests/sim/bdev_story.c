@@ -60,46 +60,24 @@ bool bdev_story_run(struct bdev_story *b, void (*run)(chi_queue *queue, void *ar
 
 /* ---- a port for actors ----------------------------------------------------------------------- */
 
-static void *port_task_new(void *arg, const chi_type *type)
+static int port_run(void *arg, chi_queue *queue, void *task)
 {
-  return chi_task_new(((struct bdev_story_port *)arg)->queue, type);
-}
-
-static void port_task_free(void *arg, void *task)
-{
-  chi_task_free(((struct bdev_story_port *)arg)->queue, task);
-}
-
-static int port_bulk_new(void *arg, uint64_t size, chi_bulk *bulk)
-{
-  return chi_bulk_alloc(((struct bdev_story_port *)arg)->queue, size, bulk);
-}
-
-static void port_bulk_free(void *arg, chi_bulk *bulk)
-{
-  chi_bulk_free(((struct bdev_story_port *)arg)->queue, bulk);
-}
-
-static int port_run(void *arg, void *task)
-{
-  struct bdev_story_port *p = arg;
-  int rc;
-  if (!rng_chance(&p->story->rng, p->story->cancel_ppm))
-    return chi_run(p->queue, task);
-  rc = chi_submit(p->queue, task);
+  struct bdev_story *b = arg;
+  if (!rng_chance(&b->rng, b->cancel_ppm))
+    return chi_run(queue, task);
+  int rc = chi_submit(queue, task);
   if (rc)
     return rc;
-  rc = chi_wait(p->queue, task, rng_below(&p->story->rng, STORY_MS));
-  if (chi_task_done(p->queue, task))
+  rc = chi_wait(queue, task, rng_below(&b->rng, STORY_MS));
+  if (chi_task_done(queue, task))
     return rc;
-  chi_cancel(p->queue, task);
-  return chi_wait(p->queue, task, UINT64_MAX);
+  chi_cancel(queue, task);
+  return chi_wait(queue, task, UINT64_MAX);
 }
 
-void bdev_story_port(struct bdev_story_port *p, struct bdev_story *b, chi_queue *queue)
+struct shadow_port bdev_story_port(struct bdev_story *b, chi_queue *queue)
 {
-  *p = (struct bdev_story_port){
-      {p, port_task_new, port_task_free, port_bulk_new, port_bulk_free, port_run}, b, queue};
+  return (struct shadow_port){queue, port_run, b};
 }
 
 /* ---- single calls ---------------------------------------------------------------------------- */

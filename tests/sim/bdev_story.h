@@ -33,12 +33,7 @@ void bdev_story_ram(struct bdev_story *b);
 bool bdev_story_run(struct bdev_story *b, void (*body)(chi_queue *queue, void *arg), void *arg);
 
 /* For an actor: tasks through a queue, of which some are cancelled. */
-struct bdev_story_port {
-  struct shadow_port port;
-  struct bdev_story *story;
-  chi_queue *queue;
-};
-void bdev_story_port(struct bdev_story_port *p, struct bdev_story *b, chi_queue *queue);
+struct shadow_port bdev_story_port(struct bdev_story *b, chi_queue *queue);
 
 /* One call each, in the body of a client. They return its rc. */
 int dev_allocate(chi_queue *queue, uint64_t size, struct chi_block *first);

@@ -1,7 +1,7 @@
 /* story.c - what the stories in simulation share: a node, a module to play with, the transcript. */
 #include "story.h"
+#include "town.h"
 
-#include <stdarg.h>
 #include <stdlib.h>
 
 struct sim *story_sim;
@@ -22,10 +22,19 @@ static int story_add_run(chi_ctx *ctx, struct story_state *self, struct story_ad
   return CHI_OK;
 }
 
+/* Below the handle of a cluster, or in its node. */
+static void story_use(uint64_t ns)
+{
+  if (story_sim)
+    sim_cpu(story_sim, ns);
+  else
+    chi_cluster_cpu(town_cluster, ns);
+}
+
 static int story_work_run(chi_ctx *ctx, struct story_state *self, struct story_work *t)
 {
   (void)ctx, (void)self;
-  sim_cpu(story_sim, t->ns);
+  story_use(t->ns);
   return CHI_OK;
 }
 
@@ -40,7 +49,7 @@ static int story_deaf_run(chi_ctx *ctx, struct story_state *self, struct story_d
   (void)self;
   for (t->done = 0; t->done < t->pieces; t->done++)
     if (chi_sleep(ctx, STORY_MS) != CHI_OK)
-      sim_cpu(story_sim, STORY_MS); /* it can't sleep any more */
+      story_use(STORY_MS); /* it can't sleep any more */
   return CHI_OK;
 }
 
@@ -140,15 +149,8 @@ static int story_file_run(chi_ctx *ctx, struct story_state *self, struct story_f
 
 static int story_bulk_run(chi_ctx *ctx, struct story_state *self, struct story_bulk *t)
 {
-  const uint8_t *from = t->from.data;
-  uint8_t *to = t->to.data;
   (void)ctx, (void)self;
-  if (t->to.size < t->from.size)
-    return CHI_ETOOBIG;
-  for (uint64_t i = 0; i < t->from.size; i++)
-    to[i] = (uint8_t)(from[i] + 1);
-  t->to.size = t->from.size;
-  return CHI_OK;
+  return town_copy(&t->from, &t->to);
 }
 
 static int story_code_run(chi_ctx *ctx, struct story_state *self, struct story_code *t)
@@ -202,22 +204,6 @@ uint64_t story_seeds(uint64_t usual)
   return seeds ? strtoull(seeds, NULL, 10) : usual;
 }
 
-static void story_line(void *arg, const char *text)
-{
-  struct story *s = arg;
-  size_t size = strlen(text);
-  if (getenv("STORY"))
-    fputs(text, stderr);
-  if (s->length + size + 1 > s->room) {
-    s->room = (s->length + size + 1) * 2;
-    s->transcript = realloc(s->transcript, s->room);
-    if (!s->transcript)
-      abort();
-  }
-  memcpy(s->transcript + s->length, text, size + 1);
-  s->length += size;
-}
-
 void story_open(struct story *s, uint64_t seed)
 {
   chi_compose_entry *entry;
@@ -225,7 +211,7 @@ void story_open(struct story *s, uint64_t seed)
   s->seed = seed;
   s->modules[0] = &story_module;
   s->sim = story_sim = sim_open(seed);
-  sim_transcript(s->sim, story_line, s);
+  sim_transcript(s->sim, transcript_put, &s->transcript);
   sim_disk_mkdir(sim_node_disk(s->sim, 0), "/data");
   chi_config_init(&s->config);
   s->config.queue_depth = 64;
@@ -251,8 +237,8 @@ void story_close(struct story *s)
     printf("hash %016llx of seed %llu\n", (unsigned long long)s->hash, (unsigned long long)s->seed);
   sim_close(s->sim);
   chi_config_free(&s->config);
-  free(s->transcript);
-  s->transcript = NULL;
+  transcript_free(&s->transcript);
+  story_sim = NULL;
 }
 
 const char *story_end(struct story *s)
@@ -286,20 +272,4 @@ void *story_task(chi_queue *queue, const chi_type *type)
   if (task)
     task->pool = STORY_POOL;
   return task;
-}
-
-bool story_tells(const struct story *s, ...)
-{
-  const char *at = s->transcript, *text;
-  va_list args;
-  va_start(args, s);
-  for (text = va_arg(args, const char *); text && at; text = va_arg(args, const char *)) {
-    at = strstr(at, text);
-    if (at)
-      at += strlen(text);
-    else
-      fprintf(stderr, "  the transcript does not tell (any more): %s\n", text);
-  }
-  va_end(args);
-  return at != NULL;
 }

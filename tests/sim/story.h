@@ -4,6 +4,7 @@
 
 #include "sim.h"
 #include "test.h"
+#include "transcript.h"
 
 /* The pool of the module below, on every node of a story. */
 #define STORY_POOL ((chi_pool_id){300, 0})
@@ -68,8 +69,7 @@ struct story {
   chi_config config;
   const chi_module *modules[1];
   chi_error error;
-  char *transcript; /* all of it so far */
-  size_t length, room;
+  struct transcript transcript; /* all of it so far */
   uint64_t hash; /* at the end */
   int told;      /* bodies that got to their end count here */
 };
@@ -91,9 +91,10 @@ int story_attach(struct sim_client *c, chi_client **client, chi_queue **queue);
 void *story_task(chi_queue *queue, const chi_type *type);
 #define STORY_NEW(queue, type) ((struct type *)story_task((queue), &type##_type))
 
-/* Whether the transcript has the lines that contain these texts, in this order. NULL ends. */
-bool story_tells(const struct story *s, ...);
-/* The simulation that methods of the module use CPU of; set by story_open. */
+/* Whether the transcript of *s has these texts, in this order; NULL ends. */
+#define story_tells(s, ...) transcript_tells(&(s)->transcript, __VA_ARGS__)
+/* The simulation that methods of the module use CPU of, from story_open to story_close; NULL: they
+ * use that of town_cluster. */
 extern struct sim *story_sim;
 
 #endif

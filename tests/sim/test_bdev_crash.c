@@ -25,26 +25,23 @@ static void siege_open(struct siege *g, uint64_t seed)
 static void siege_share(chi_queue *queue, void *arg)
 {
   struct siege *g = arg;
-  struct bdev_story_port p;
-  bdev_story_port(&p, &g->b, queue);
-  if (shadow_share(g->shadow, &p.port, BDEV_POOL))
+  struct shadow_port port = bdev_story_port(&g->b, queue);
+  if (shadow_share(g->shadow, &port, BDEV_POOL))
     shadow_fail(g->shadow, "the shared block");
 }
 
 static void siege_recover(chi_queue *queue, void *arg)
 {
   struct siege *g = arg;
-  struct bdev_story_port p;
-  bdev_story_port(&p, &g->b, queue);
-  shadow_recover(g->shadow, &p.port, BDEV_POOL, g->clean);
+  struct shadow_port port = bdev_story_port(&g->b, queue);
+  shadow_recover(g->shadow, &port, BDEV_POOL, g->clean);
 }
 
 static void siege_verify(chi_queue *queue, void *arg)
 {
   struct siege *g = arg;
-  struct bdev_story_port p;
-  bdev_story_port(&p, &g->b, queue);
-  shadow_verify(g->shadow, &p.port, BDEV_POOL);
+  struct shadow_port port = bdev_story_port(&g->b, queue);
+  shadow_verify(g->shadow, &port, BDEV_POOL);
 }
 
 /* Without cancellation. */
@@ -60,14 +57,13 @@ static void siege_alone(struct siege *g, void (*body)(chi_queue *queue, void *ar
 static void siege_actor(struct sim_client *c, void *arg)
 {
   struct siege *g = arg;
-  struct bdev_story_port p;
   chi_client *client;
   chi_queue *queue;
   uint32_t actor = g->begun++ % ACTORS;
   if (story_attach(c, &client, &queue) != CHI_OK)
     return; /* the node has died before */
-  bdev_story_port(&p, &g->b, queue);
-  shadow_act(g->shadow, &p.port, BDEV_POOL, actor, g->calls);
+  struct shadow_port port = bdev_story_port(&g->b, queue);
+  shadow_act(g->shadow, &port, BDEV_POOL, actor, g->calls);
   chi_client_close(client);
 }
 

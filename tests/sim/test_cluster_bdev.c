@@ -13,48 +13,21 @@ struct hand {
   uint32_t actor;
   bool compares;
   volatile bool attached;
-  chi_queue *queue;
 };
-
-static void *hand_task_new(void *arg, const chi_type *type)
-{
-  return chi_task_new(((struct hand *)arg)->queue, type);
-}
-
-static void hand_task_free(void *arg, void *task)
-{
-  chi_task_free(((struct hand *)arg)->queue, task);
-}
-
-static int hand_bulk_new(void *arg, uint64_t size, chi_bulk *bulk)
-{
-  return chi_bulk_alloc(((struct hand *)arg)->queue, size, bulk);
-}
-
-static void hand_bulk_free(void *arg, chi_bulk *bulk)
-{
-  chi_bulk_free(((struct hand *)arg)->queue, bulk);
-}
-
-static int hand_run(void *arg, void *task)
-{
-  return chi_run(((struct hand *)arg)->queue, task);
-}
 
 static void hand_body(chi_cluster *cluster, chi_client *client, void *arg)
 {
   struct hand *hand = arg;
-  const struct shadow_port port = {hand,          hand_task_new,  hand_task_free,
-                                   hand_bulk_new, hand_bulk_free, hand_run};
+  struct shadow_port port = {NULL, NULL, NULL};
   (void)cluster;
   hand->attached = true;
-  if (chi_queue_open(client, &hand->queue, NULL) != CHI_OK)
+  if (chi_queue_open(client, &port.queue, NULL) != CHI_OK)
     return;
   if (hand->compares)
     shadow_recover(hand->shadow, &port, DEVICE, false);
   else
     shadow_act(hand->shadow, &port, DEVICE, hand->actor, UINT64_MAX);
-  chi_queue_close(hand->queue);
+  chi_queue_close(port.queue);
 }
 
 static int is_there(chi_cluster *cluster, void *arg)

@@ -209,8 +209,8 @@ TEST(cluster_killed_daemon_ends_its_clients_waits)
 
 /* ---- connections --------------------------------------------------------------------------- */
 
-/* Whatever breaks, each call completes, and what succeeded ran once: the count says so. Only a
- * simulation knows of messages, and a connection that is half open takes seconds. */
+/* Whatever breaks, each call completes, and what succeeded ran once: the count says so. A real
+ * connection that is half open takes seconds. */
 static void breaks(uint64_t seed)
 {
   static const int kinds[] = {CHI_FAULT_DROP, CHI_FAULT_HALF, CHI_FAULT_SNAP, CHI_FAULT_LOSE};
@@ -220,8 +220,7 @@ static void breaks(uint64_t seed)
   CHECK_STR(town_seed(&t, seed, "nodes=2,heartbeat_interval=5s"), "");
   for (uint64_t i = 1; i <= most; i++) {
     uint32_t from = (uint32_t)(i / 4 % 2);
-    int kind = kinds[i % (town_is_simulated() ? 4 : 2)];
-    town_fault(&t, kind, from, 1 - from, i % 4 < 2 ? 0 : (int64_t)(i % 3));
+    town_fault(&t, kinds[i % 4], from, 1 - from, i % 4 < 2 ? 0 : (int64_t)(i % 3));
     CHECK_INT(town_call(&t, 0, &town_where_type, &where), CHI_OK);
     CHECK_INT(where.runs, i);
   }

@@ -373,7 +373,6 @@ static void short_of_memory(uint64_t seed)
 
 TEST(review_want_of_memory_loses_no_container)
 {
-  TOWN_NEEDS_SIM("memory is refused");
   for (uint64_t seed = 1; seed <= town_seeds(12); seed++)
     short_of_memory(seed);
 }

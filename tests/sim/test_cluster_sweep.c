@@ -63,19 +63,15 @@ TEST(cluster_sweep_of_broken_networks)
 {
   TOWN_NEEDS_NET;
   for (uint64_t seed = 1; seed <= town_seeds(SEEDS); seed++)
-    storm(seed, town_is_simulated() ? "until=3s,outage=500ms,kinds=cut+isolate+partition+clog+slow+"
-                                      "full+drop+half+lose+snap"
-                                    : "until=3s,outage=500ms,"
-                                      "kinds=cut+isolate+partition+clog+slow+drop+half");
+    storm(seed, "until=3s,outage=500ms,kinds=cut+isolate+partition+clog+slow+full+drop+half+lose+"
+                "snap");
 }
 
 TEST(cluster_sweep_of_failing_nodes)
 {
   TOWN_NEEDS_NET;
   for (uint64_t seed = 1; seed <= town_seeds(SEEDS); seed++)
-    storm(seed, town_is_simulated()
-                    ? "until=3s,outage=500ms,kinds=crash+kill+stop+pause+drift+jump"
-                    : "until=3s,outage=500ms,kinds=crash+kill+stop+pause");
+    storm(seed, "until=3s,outage=500ms,kinds=crash+kill+stop+pause+drift+jump");
 }
 
 TEST(cluster_sweep_of_everything)

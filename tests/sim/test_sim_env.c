@@ -226,57 +226,11 @@ TEST(sim_thread_stands_still_while_frozen)
 
 /* ---- clocks ------------------------------------------------------------------------------- */
 
-TEST(sim_clock_goes_with_time_until_it_drifts)
-{
-  struct sim_clock clock = {0, 0, 0, 0};
-  CHECK(sim_clock_at(&clock, 12345) == 12345 && sim_clock_until(&clock, 12345) == 12345);
-  CHECK(sim_clock_until(&clock, UINT64_MAX) == UINT64_MAX);
-  sim_clock_drift(&clock, 1000000, 1000);
-  CHECK_INT(sim_clock_at(&clock, 2000000), 2001000);
-  sim_clock_drift(&clock, 2000000, -SIM_CLOCK_PPM_MAX);
-  CHECK_INT(sim_clock_at(&clock, 3000000), 2901000);
-  sim_clock_drift(&clock, 3000000, 0);
-  CHECK_INT(sim_clock_at(&clock, 3000007), 2901007);
-  CHECK_INT(sim_clock_until(&clock, 2901007), 3000007);
-  CHECK_INT(sim_clock_until(&clock, 5), 3000000); /* it said so long ago */
-}
-
-TEST(sim_clock_jumps)
-{
-  struct sim_clock clock = {0, 0, 0, 0};
-  uint64_t wall = sim_clock_wall(&clock, 1000);
-  CHECK(wall > UINT64_C(1600000000000000000));
-  CHECK_INT(sim_clock_wall(&clock, 1500) - wall, 500);
-  sim_clock_jump(&clock, 2000, 700);
-  CHECK_INT(sim_clock_at(&clock, 2000), 2700);
-  CHECK_INT(sim_clock_wall(&clock, 2000) - wall, 1700);
-  sim_clock_jump(&clock, 2000, -5000);
-  CHECK_INT(sim_clock_at(&clock, 2000), 2700); /* never back */
-  CHECK_INT(wall - sim_clock_wall(&clock, 2000), 3300);
-}
-
-/* It never goes back, and until is the first moment. */
-TEST(sim_clock_until_is_the_inverse)
-{
-  struct rng rng;
-  rng_seed(&rng, 1, 2, 3);
-  for (int i = 0; i < 20000; i++) {
-    struct sim_clock clock = {0, 0, 0, 0};
-    uint64_t since = rng_below(&rng, UINT64_C(1) << 40), at, local, before;
-    int64_t ppm = (int64_t)rng_below(&rng, 2 * SIM_CLOCK_PPM_MAX + 1) - SIM_CLOCK_PPM_MAX;
-    sim_clock_drift(&clock, since, ppm);
-    local = since + 1 + rng_below(&rng, UINT64_C(1) << (10 + rng_below(&rng, 40)));
-    at = sim_clock_until(&clock, local);
-    before = sim_clock_at(&clock, at - 1);
-    CHECK(at > since && before < local && sim_clock_at(&clock, at) >= local);
-  }
-}
-
 TEST(sim_party_has_the_clocks_of_its_machine)
 {
   struct sim_world world;
   struct sim_party party;
-  struct sim_clock clock = {0, 0, 0, 0};
+  struct skew clock = {0, 0, 0, 0};
   struct env *env = &party.env;
   uint64_t wall;
   sim_world_init(&world, 1);
@@ -285,7 +239,7 @@ TEST(sim_party_has_the_clocks_of_its_machine)
   wall = env->wall(env);
   party.clock = &clock;
   CHECK(env->wall(env) == wall);
-  sim_clock_jump(&clock, world.now, 77);
+  skew_jump(&clock, world.now, 77);
   CHECK_INT(env->clock(env), world.now + 77);
   CHECK_INT(env->wall(env), wall + 77);
   CHECK_INT(sim_party_until(&party, world.now + 100), world.now + 23);

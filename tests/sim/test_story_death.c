@@ -92,7 +92,7 @@ TEST(story_killed_clients_leave_nothing)
 static bool is_gone(void *arg)
 {
   struct story *s = arg;
-  return strstr(s->transcript, "link 0 is gone") != NULL;
+  return strstr(s->transcript.text, "link 0 is gone") != NULL;
 }
 
 /* The tasks of a dead client are cancelled at once, and the node goes back to sleep. */

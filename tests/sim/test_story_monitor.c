@@ -415,7 +415,7 @@ static void floods_the_log(struct sim_client *c, void *arg)
 static uint32_t lines_of(const struct story *s, const char *text)
 {
   uint32_t n = 0;
-  for (const char *at = s->transcript; (at = strstr(at, text)) != NULL; at++)
+  for (const char *at = s->transcript.text; (at = strstr(at, text)) != NULL; at++)
     n++;
   return n;
 }

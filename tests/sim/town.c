@@ -18,7 +18,12 @@ static const char *town_excuse(const char *file)
 {
   static const char *const beneath[][2] = {
       {"/test_sim_", "about the simulation itself"},
-      {"/test_story_", "told of one node event by event, below the handle"},
+      {"/test_story_birth", "about the number of a life, and the clocks it comes from"},
+      {"/test_story_death", "a death at each of many moments, below the handle"},
+      {"/test_story_files", "told of one node and its disk, whose faults are simulated"},
+      {"/test_story_memory", "each asking for memory is refused in turn, below the handle"},
+      {"/test_story_monitor", "figures that follow from virtual time"},
+      {"/test_story_pools", "pools are composed, and their ends counted in one process"},
       {"/test_bdev", "told of one node and its disk, whose faults are simulated"},
       {"/test_corner", "one fault at each event of a run"},
   };
@@ -55,22 +60,6 @@ uint64_t town_seeds(uint64_t usual)
   if (!town_is_simulated() && usual > TOWN_REAL_SEEDS)
     usual = TOWN_REAL_SEEDS;
   return seeds ? strtoull(seeds, NULL, 10) : usual;
-}
-
-static void town_line(void *arg, const char *text)
-{
-  struct town *t = arg;
-  size_t size = strlen(text);
-  if (getenv("STORY"))
-    fputs(text, stderr);
-  if (t->length + size + 1 > t->room) {
-    t->room = (t->length + size + 1) * 2;
-    t->story = realloc(t->story, t->room);
-    if (!t->story)
-      abort();
-  }
-  memcpy(t->story + t->length, text, size + 1);
-  t->length += size;
 }
 
 int town_possible(int rc)
@@ -126,7 +115,7 @@ int town_open_with(struct town *t, const char *spec, const chi_module *const *mo
     town_sweep_up(t);
   }
   if (rc == CHI_OK)
-    chi_cluster_story(t->cluster, town_line, t);
+    chi_cluster_story(t->cluster, transcript_put, &t->story);
   return rc;
 }
 
@@ -162,9 +151,8 @@ void town_close(struct town *t)
              (unsigned long long)chi_cluster_seed(t->cluster));
   }
   chi_cluster_close(t->cluster);
-  free(t->story);
+  transcript_free(&t->story);
   t->cluster = NULL;
-  t->story = NULL;
 }
 
 const char *town_end(struct town *t)
@@ -215,5 +203,5 @@ void town_fault(struct town *t, int kind, uint32_t a, uint32_t b, int64_t value)
 
 bool town_tells(const struct town *t, const char *text)
 {
-  return t->story && strstr(t->story, text) != NULL;
+  return transcript_has(&t->story, text);
 }

@@ -4,6 +4,7 @@
 
 #include "chimaera.h"
 #include "test.h"
+#include "transcript.h"
 
 /* 1: tasks travel between nodes. 0: the stories that need that are skipped. */
 #ifndef CLUSTER_WIRED
@@ -48,6 +49,19 @@ CHI_TASK(town_work, 18, TOWN_WORK)
 #define TOWN_LIST(X, T) X(T, OUT, u32, asked) X(T, OUT, u32, failed) X(T, OUT, u32, first)
 CHI_TASK(town_list, 19, TOWN_LIST)
 
+/* What methods that copy do. */
+static inline int town_copy(const chi_bulk *from, chi_bulk *to)
+{
+  const uint8_t *in = from->data;
+  uint8_t *out = to->data;
+  if (to->size < from->size)
+    return CHI_ETOOBIG;
+  for (uint64_t i = 0; i < from->size; i++)
+    out[i] = (uint8_t)(in[i] + 1);
+  to->size = from->size;
+  return CHI_OK;
+}
+
 extern const chi_module town_module, town_other_module;
 /* The cluster that methods use CPU of: the last that was opened. */
 extern chi_cluster *town_cluster;
@@ -55,8 +69,7 @@ extern chi_cluster *town_cluster;
 struct town {
   chi_cluster *cluster;
   chi_error error;
-  char *story; /* the transcript so far */
-  size_t length, room;
+  struct transcript story; /* so far */
   uint64_t hash; /* at the end */
   int told;      /* bodies that got to their end count here */
 };

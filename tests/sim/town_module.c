@@ -46,15 +46,8 @@ static int town_ask_run(chi_ctx *ctx, struct town_state *self, struct town_ask *
 
 static int town_bulk_run(chi_ctx *ctx, struct town_state *self, struct town_bulk *t)
 {
-  const uint8_t *from = t->from.data;
-  uint8_t *to = t->to.data;
   (void)ctx, (void)self;
-  if (t->to.size < t->from.size)
-    return CHI_ETOOBIG;
-  for (uint64_t i = 0; i < t->from.size; i++)
-    to[i] = (uint8_t)(from[i] + 1);
-  t->to.size = t->from.size;
-  return CHI_OK;
+  return town_copy(&t->from, &t->to);
 }
 
 static int town_code_run(chi_ctx *ctx, struct town_state *self, struct town_code *t)

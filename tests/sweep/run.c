@@ -111,15 +111,11 @@ void run_draw(struct run_case *c, uint64_t seed)
   c->rebirth = c->nodes > 2 && rng_below(&rng, 5) == 0;
 }
 
-/* Nobody promises anything about time there, and some faults cannot be. */
+/* Nobody promises anything about time there, and one fault cannot be. */
 void run_make_real(struct run_case *c)
 {
-  const uint64_t cannot = UINT64_C(1) << SIM_PLAN_FULL | UINT64_C(1) << SIM_PLAN_LOSE |
-                          UINT64_C(1) << SIM_PLAN_SNAP | UINT64_C(1) << SIM_PLAN_DRIFT |
-                          UINT64_C(1) << SIM_PLAN_JUMP | UINT64_C(1) << SIM_PLAN_DISK |
-                          UINT64_C(1) << SIM_PLAN_DELAY | UINT64_C(1) << SIM_PLAN_MEMORY;
   for (uint32_t i = c->plan.count; i-- > 0;)
-    if (cannot >> c->plan.entry[i].kind & 1)
+    if (c->plan.entry[i].kind == SIM_PLAN_DELAY)
       sim_plan_remove(&c->plan, i);
   c->real = true;
   c->quiet = c->gentle = c->device = false;
@@ -344,47 +340,20 @@ struct hand {
   struct shadow *shadow;
   uint32_t actor;
   bool judges;
-  chi_queue *queue;
 };
-
-static void *hand_task_new(void *arg, const chi_type *type)
-{
-  return chi_task_new(((struct hand *)arg)->queue, type);
-}
-
-static void hand_task_free(void *arg, void *task)
-{
-  chi_task_free(((struct hand *)arg)->queue, task);
-}
-
-static int hand_bulk_new(void *arg, uint64_t size, chi_bulk *bulk)
-{
-  return chi_bulk_alloc(((struct hand *)arg)->queue, size, bulk);
-}
-
-static void hand_bulk_free(void *arg, chi_bulk *bulk)
-{
-  chi_bulk_free(((struct hand *)arg)->queue, bulk);
-}
-
-static int hand_run(void *arg, void *task)
-{
-  return chi_run(((struct hand *)arg)->queue, task);
-}
 
 static void hand_body(chi_cluster *cluster, chi_client *client, void *arg)
 {
   struct hand *hand = arg;
-  const struct shadow_port port = {hand,          hand_task_new,  hand_task_free,
-                                   hand_bulk_new, hand_bulk_free, hand_run};
+  struct shadow_port port = {NULL, NULL, NULL};
   (void)cluster;
-  if (chi_queue_open(client, &hand->queue, NULL) != CHI_OK)
+  if (chi_queue_open(client, &port.queue, NULL) != CHI_OK)
     return;
   if (hand->judges)
     shadow_recover(hand->shadow, &port, DEVICE, false);
   else
     shadow_act(hand->shadow, &port, DEVICE, hand->actor, 3000);
-  chi_queue_close(hand->queue);
+  chi_queue_close(port.queue);
 }
 
 static void device_round(struct run *r, uint32_t node)

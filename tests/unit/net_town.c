@@ -298,7 +298,8 @@ static void town_on_record(void *arg, struct peer *from, enum wire_kind kind, st
 
 static void town_on_boot(void *arg, struct peer *peer, uint64_t former)
 {
-  net_on_boot(((struct town_node *)arg)->net, peer, former);
+  (void)former;
+  net_on_boot(((struct town_node *)arg)->net, peer);
 }
 
 static void town_on_reborn(void *arg)
@@ -584,6 +585,14 @@ void town_submit(struct town *t, struct town_task *task, uint32_t first, uint32_
   tally_add(&network->accepted, 1);
   tally_add(&ctx->container->tally[2].active, 1);
   net_submit(node->net, ctx, first, count);
+}
+
+void town_submit_wait(struct town *t, struct town_task *task, uint32_t node, const chi_type *type,
+                      uint64_t ns, uint32_t first, uint32_t count)
+{
+  town_new(t, task, node, type);
+  ((struct town_wait *)task->task)->ns = ns;
+  town_submit(t, task, first, count);
 }
 
 void town_free(struct town_task *task)

@@ -103,6 +103,9 @@ void town_bounce(struct town *t, uint32_t a, uint32_t b);
 /* A task of a declared type, to be filled and submitted. */
 void town_new(struct town *t, struct town_task *task, uint32_t node, const chi_type *type);
 void town_submit(struct town *t, struct town_task *task, uint32_t first, uint32_t count);
+/* Both, of a type that waits for so long. */
+void town_submit_wait(struct town *t, struct town_task *task, uint32_t node, const chi_type *type,
+                      uint64_t ns, uint32_t first, uint32_t count);
 void town_free(struct town_task *task);
 void town_cancel(struct town *t, struct town_task *task);
 

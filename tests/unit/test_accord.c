@@ -1,31 +1,14 @@
 /* test_accord.c - one table: decisions, what beats what, records that are refused. */
 #include "accord.h"
+#include "scarce.h"
 #include "test.h"
 
 #include <stdlib.h>
 
 /* ---- one node of `count`, whose records are caught */
 
-static int table_fail_at = -1;
-static int64_t table_bytes;
-
-static void *table_get(void *arg, size_t size)
-{
-  (void)arg;
-  if (table_fail_at >= 0 && table_fail_at-- == 0)
-    return NULL;
-  table_bytes += (int64_t)size;
-  return malloc(size);
-}
-
-static void table_put(void *arg, void *p, size_t size)
-{
-  (void)arg;
-  table_bytes -= (int64_t)size;
-  free(p);
-}
-
-static const struct alloc table_alloc = {table_get, table_put, NULL};
+static struct scarce table_memory = {.fail_at = -1};
+static const struct alloc table_alloc = SCARCE_ALLOC(&table_memory);
 
 struct table_letter {
   struct table_letter *next;
@@ -103,7 +86,7 @@ static void table_open(struct table *t, uint32_t self, uint32_t count)
 static bool table_close(struct table *t)
 {
   accord_close(t->a);
-  return table_bytes == 0;
+  return table_memory.bytes == 0;
 }
 
 static struct accord_pool table_pool(uint32_t major, const char *name)
@@ -287,15 +270,15 @@ TEST(accord_survives_every_failed_allocation)
     const chi_pool_id id = {300, 0};
     table_open(&x, 0, 2);
     table_open(&y, 1, 2);
-    table_fail_at = at;
+    table_memory.fail_at = at;
     int rc = table_decide(&x, 300, "n", ACCORD_CREATING);
     rc = rc == CHI_OK ? accord_move(x.a, id, &(struct accord_move){1, 0, 1}) : rc;
     rc = rc == CHI_OK ? accord_learn(y.a, table_find(&x, 300)) : rc;
     rc = rc == CHI_OK ? table_decide(&x, 300, "n", ACCORD_DESTROYED) : rc;
     rc = rc == CHI_OK ? table_decide(&x, 300, "m", ACCORD_READY) : rc;
     rc = rc == CHI_OK ? accord_learn(y.a, table_find(&x, 300)) : rc;
-    bool spent = table_fail_at == -1;
-    table_fail_at = -1;
+    bool spent = table_memory.fail_at == -1;
+    table_memory.fail_at = -1;
     CHECK(rc == CHI_OK || rc == CHI_ENOMEM);
     failures += rc == CHI_ENOMEM;
     for (int k = 1; k <= 4; k++)
@@ -308,10 +291,10 @@ TEST(accord_survives_every_failed_allocation)
   }
   CHECK(failures >= 6);
   struct accord *a;
-  table_fail_at = 0;
+  table_memory.fail_at = 0;
   CHECK_INT(accord_open(&(struct accord_options){.alloc = &table_alloc, .count = 1, .boot = 1}, &a),
             CHI_ENOMEM);
-  CHECK(table_fail_at == -1 && table_bytes == 0);
+  CHECK(table_memory.fail_at == -1 && table_memory.bytes == 0);
 }
 
 /* ---- two tables */
@@ -807,7 +790,7 @@ TEST(accord_refuses_cut_and_overlong_records)
     CHECK(table_refuses(0, kinds[i], x.bytes, x.size)); /* from this node itself */
     CHECK(table_refuses(3, kinds[i], x.bytes, x.size)); /* from no node */
     CHECK(table_refuses(1, WIRE_PROBE, x.bytes, x.size));
-    CHECK(table_bytes == 0);
+    CHECK(table_memory.bytes == 0);
   }
 }
 

@@ -3,6 +3,7 @@
 #include "accord.h"
 #include "hash.h"
 #include "rng.h"
+#include "scarce.h"
 #include "test.h"
 
 #include <stdlib.h>
@@ -10,23 +11,8 @@
 #define REALM_POST 20000u /* records under way at most */
 #define REALM_IDS 12u
 
-static int64_t realm_bytes;
-
-static void *realm_get(void *arg, size_t size)
-{
-  (void)arg;
-  realm_bytes += (int64_t)size;
-  return malloc(size);
-}
-
-static void realm_put(void *arg, void *p, size_t size)
-{
-  (void)arg;
-  realm_bytes -= (int64_t)size;
-  free(p);
-}
-
-static const struct alloc realm_alloc = {realm_get, realm_put, NULL};
+static struct scarce realm_memory = {.fail_at = -1};
+static const struct alloc realm_alloc = SCARCE_ALLOC(&realm_memory);
 
 struct realm_letter {
   uint32_t from, to;
@@ -132,7 +118,7 @@ static bool realm_close(struct realm *r)
     accord_close(r->node[i].a);
   free(r->node);
   free(r);
-  return good && realm_bytes == 0;
+  return good && realm_memory.bytes == 0;
 }
 
 static void realm_deliver(struct realm *r, uint32_t at)

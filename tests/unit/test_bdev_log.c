@@ -1,6 +1,7 @@
 /* test_bdev_log.c - allocation logs: written, torn, damaged, read back. */
 #include "bdev_log.h"
 #include "hash.h"
+#include "scarce.h"
 #include "test.h"
 
 #include <stdlib.h>
@@ -9,26 +10,8 @@
 #define UNITS 64u
 #define BATCHES 6
 
-static int64_t live, left = -1; /* left < 0: memory without end */
-
-static void *test_get(void *arg, size_t size)
-{
-  (void)arg;
-  if (left == 0)
-    return NULL;
-  left -= left > 0;
-  live += (int64_t)size;
-  return malloc(size);
-}
-
-static void test_put(void *arg, void *p, size_t size)
-{
-  (void)arg;
-  live -= (int64_t)size;
-  free(p);
-}
-
-static const struct alloc source = {test_get, test_put, NULL};
+static struct scarce memory = {.fail_at = -1, .dry = true};
+static const struct alloc source = SCARCE_ALLOC(&memory);
 
 /* A log, and what it says after each of its records. */
 struct sample {
@@ -107,7 +90,7 @@ static int64_t sample_replay(const struct sample *s, const uint8_t *bytes, uint6
     result = right ? (int64_t)found->records : -1000;
     extent_fini(&map, &source);
   }
-  return live == 0 ? result : -2000;
+  return memory.bytes == 0 ? result : -2000;
 }
 
 TEST(bdev_log_round_trip)
@@ -326,10 +309,10 @@ TEST(bdev_log_without_memory)
   int64_t rc = CHI_ENOMEM, most = 0;
   sample_make(&s);
   for (; rc == CHI_ENOMEM && most < 100; most++) {
-    left = most;
+    memory.fail_at = (int)most;
     rc = sample_replay(&s, s.bytes, s.w.size, &found, NULL);
   }
-  left = -1;
+  memory.fail_at = -1;
   CHECK_INT(rc, s.records);
   CHECK(most > 3);
 }

@@ -1,5 +1,6 @@
 /* test_extent.c - the extent map against a model that keeps one byte per unit. */
 #include "extent.h"
+#include "scarce.h"
 #include "test.h"
 
 #include <stdlib.h>
@@ -8,29 +9,8 @@
 #define UNITS 512u
 #define CLAIMS 8
 
-/* Memory that is counted and can run out. */
-struct counted {
-  int64_t live, left; /* left < 0: no limit */
-};
-
-static void *counted_get(void *arg, size_t size)
-{
-  struct counted *c = arg;
-  if (c->left == 0)
-    return NULL;
-  c->left -= c->left > 0;
-  c->live += (int64_t)size;
-  return malloc(size);
-}
-
-static void counted_put(void *arg, void *p, size_t size)
-{
-  ((struct counted *)arg)->live -= (int64_t)size;
-  free(p);
-}
-
-static struct counted memory = {0, -1};
-static const struct alloc source = {counted_get, counted_put, &memory};
+static struct scarce memory = {.fail_at = -1, .dry = true};
+static const struct alloc source = SCARCE_ALLOC(&memory);
 
 static uint64_t random_next(uint64_t *state)
 {
@@ -278,7 +258,7 @@ TEST(extent_random_walk_matches_model)
     }
   }
   extent_fini(&map, &source);
-  CHECK_INT(memory.live, 0);
+  CHECK_INT(memory.bytes, 0);
 }
 
 /* ---- by hand --------------------------------------------------------------------------------- */
@@ -404,7 +384,7 @@ TEST(extent_claims_where_it_fits_first)
   CHECK_INT(claim_and_settle(&map, UNIT, &r), 1);
   CHECK_INT(r.offset, UNIT);
   extent_fini(&map, &source);
-  CHECK_INT(memory.live, 0);
+  CHECK_INT(memory.bytes, 0);
 }
 
 /* Every second unit of 2^17 is free: single blocks in any number, found one by one. */
@@ -434,7 +414,7 @@ TEST(extent_fragmented_to_single_units)
   CHECK_INT(extent_free(&map, &source, &r, 1), CHI_OK);
   CHECK_INT(map.count, 1);
   extent_fini(&map, &source);
-  CHECK_INT(memory.live, 0);
+  CHECK_INT(memory.bytes, 0);
 }
 
 TEST(extent_without_memory_changes_nothing)
@@ -443,27 +423,27 @@ TEST(extent_without_memory_changes_nothing)
   struct extent *chain;
   struct extent_range r, mid = {UNIT, UNIT}, two[2] = {{0, UNIT}, {2 * UNIT, UNIT}};
   uint64_t count;
-  memory.left = 0;
+  memory.fail_at = 0;
   CHECK_INT(extent_init(&map, &source, 8 * UNIT, UNIT), CHI_ENOMEM);
-  memory.left = 1;
+  memory.fail_at = 1;
   CHECK_INT(extent_init(&map, &source, 8 * UNIT, UNIT), CHI_OK);
   CHECK_INT(extent_claim(&map, &source, UNIT, 1, &chain, &count), CHI_ENOMEM);
   CHECK_INT(extent_take(&map, &source, mid), CHI_ENOMEM);
   CHECK_INT(extent_resize(&map, &source, 16 * UNIT, UNIT), CHI_ENOMEM);
   CHECK_INT(map.free_bytes, 8 * UNIT);
   CHECK_INT(map.capacity, 8 * UNIT);
-  memory.left = -1;
+  memory.fail_at = -1;
   CHECK_INT(claim_and_settle(&map, 8 * UNIT, &r), 1);
   extent_fini(&map, &source);
   CHECK_INT(extent_init(&map, &source, 8 * UNIT, UNIT), CHI_OK);
   CHECK_INT(extent_take(&map, &source, (struct extent_range){0, 4 * UNIT}), CHI_OK);
-  memory.left = 0;
+  memory.fail_at = 0;
   CHECK_INT(extent_free(&map, &source, two, 2), CHI_ENOMEM);
   CHECK(extent_allocated(&map, 0, 4 * UNIT));
-  memory.left = -1;
+  memory.fail_at = -1;
   CHECK_INT(extent_free(&map, &source, two, 2), CHI_OK);
   extent_fini(&map, &source);
-  CHECK_INT(memory.live, 0);
+  CHECK_INT(memory.bytes, 0);
 }
 
 TEST(extent_release_needs_no_memory)
@@ -475,15 +455,15 @@ TEST(extent_release_needs_no_memory)
   for (int i = 0; i < 3; i++)
     CHECK_INT(extent_claim(&map, &source, 2 * UNIT, 1, &chain[i], &count), CHI_OK);
   CHECK_INT(map.free_bytes, 2 * UNIT);
-  memory.left = 0;
+  memory.fail_at = 0;
   extent_release(&map, &source, chain[1]);
   extent_release(&map, &source, chain[0]);
   extent_settle(&map, &source, chain[2]);
-  memory.left = -1;
+  memory.fail_at = -1;
   CHECK_INT(map.free_bytes, 6 * UNIT);
   CHECK(extent_allocated(&map, 4 * UNIT, 2 * UNIT));
   extent_fini(&map, &source);
-  CHECK_INT(memory.live, 0);
+  CHECK_INT(memory.bytes, 0);
 }
 
 TEST(extent_open_claims_are_forgotten_at_the_end)
@@ -495,7 +475,7 @@ TEST(extent_open_claims_are_forgotten_at_the_end)
   CHECK_INT(extent_claim(&map, &source, 2 * UNIT, 1, &chain, &count), CHI_OK);
   extent_fini(&map, &source);
   extent_fini(&none, &source);
-  CHECK_INT(memory.live, 0);
+  CHECK_INT(memory.bytes, 0);
 }
 
 TEST(extent_resize_keeps_what_is_allocated)
@@ -520,5 +500,5 @@ TEST(extent_resize_keeps_what_is_allocated)
   CHECK_INT(extent_resize(&map, &source, 12 * UNIT, UNIT / 2), CHI_OK);
   CHECK_INT(map.count, 1);
   extent_fini(&map, &source);
-  CHECK_INT(memory.live, 0);
+  CHECK_INT(memory.bytes, 0);
 }

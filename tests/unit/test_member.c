@@ -1,31 +1,14 @@
 /* test_member.c - one member and hand-made records: order of news, answers, what is refused. */
 #include "member.h"
+#include "scarce.h"
 #include "test.h"
 
 #include <stdlib.h>
 
 #define SECOND 1000000000ull
 
-static int lone_fail_at = -1;
-static int64_t lone_bytes;
-
-static void *lone_get(void *arg, size_t size)
-{
-  (void)arg;
-  if (lone_fail_at >= 0 && lone_fail_at-- == 0)
-    return NULL;
-  lone_bytes += (int64_t)size;
-  return malloc(size);
-}
-
-static void lone_put(void *arg, void *p, size_t size)
-{
-  (void)arg;
-  lone_bytes -= (int64_t)size;
-  free(p);
-}
-
-static const struct alloc lone_alloc = {lone_get, lone_put, NULL};
+static struct scarce lone_memory = {.fail_at = -1};
+static const struct alloc lone_alloc = SCARCE_ALLOC(&lone_memory);
 
 /* ---- one node and hand-made records */
 
@@ -425,13 +408,13 @@ TEST(member_open_without_memory)
 {
   struct lone l;
   const struct member_options o = lone_options(&l);
-  lone_fail_at = 0;
+  lone_memory.fail_at = 0;
   CHECK_INT(member_open(&o, &l.m), CHI_ENOMEM);
-  lone_fail_at = -1;
-  CHECK(lone_bytes == 0);
+  lone_memory.fail_at = -1;
+  CHECK(lone_memory.bytes == 0);
   CHECK_INT(member_open(&o, &l.m), CHI_OK);
   member_close(l.m);
-  CHECK(lone_bytes == 0);
+  CHECK(lone_memory.bytes == 0);
 }
 
 TEST(member_memory_per_node)
@@ -442,11 +425,11 @@ TEST(member_memory_per_node)
   o.self = 0;
   o.count = 1;
   CHECK_INT(member_open(&o, &l.m), CHI_OK);
-  one = lone_bytes;
+  one = lone_memory.bytes;
   member_close(l.m);
   o.count = MEMBER_MOST;
   CHECK_INT(member_open(&o, &l.m), CHI_OK);
-  many = lone_bytes;
+  many = lone_memory.bytes;
   member_close(l.m);
   CHECK(one <= 4096 && many - one <= 48 * (MEMBER_MOST - 1));
 }

@@ -4,29 +4,15 @@
 #include "heap.h"
 #include "member.h"
 #include "rng.h"
+#include "scarce.h"
 #include "test.h"
 
 #include <stdlib.h>
 
 #define SECOND 1000000000ull /* the interval of all clusters here */
 
-static int64_t toy_bytes;
-
-static void *toy_get(void *arg, size_t size)
-{
-  (void)arg;
-  toy_bytes += (int64_t)size;
-  return malloc(size);
-}
-
-static void toy_put(void *arg, void *p, size_t size)
-{
-  (void)arg;
-  toy_bytes -= (int64_t)size;
-  free(p);
-}
-
-static const struct alloc toy_alloc = {toy_get, toy_put, NULL};
+static struct scarce toy_memory = {.fail_at = -1};
+static const struct alloc toy_alloc = SCARCE_ALLOC(&toy_memory);
 
 /* ---- a network of members */
 
@@ -210,7 +196,7 @@ static bool toy_close(struct toy *t)
   heap_fini(&t->events);
   free(t->node);
   free(t);
-  return good && toy_bytes == 0;
+  return good && toy_memory.bytes == 0;
 }
 
 static void toy_deliver(struct toy *t, struct toy_message *msg)

@@ -1,8 +1,7 @@
 /* test_module.c - the registry: names, and every declaration it must refuse. */
 #include "module.h"
+#include "scarce.h"
 #include "test.h"
-
-#include <stdlib.h>
 
 #define MODULE_ADD(X, T) X(T, IN, u64, a) X(T, OUT, u64, sum)
 CHI_TASK(module_one, 10, MODULE_ADD)
@@ -19,35 +18,12 @@ static int module_run(chi_ctx *ctx, void *self, void *task)
   return CHI_OK;
 }
 
-struct module_memory {
-  int64_t blocks, bytes;
-  int fail_at;
-};
-
-static void *module_get(void *arg, size_t size)
-{
-  struct module_memory *m = arg;
-  if (m->fail_at >= 0 && m->fail_at-- == 0)
-    return NULL;
-  m->blocks++;
-  m->bytes += (int64_t)size;
-  return malloc(size);
-}
-
-static void module_put(void *arg, void *p, size_t size)
-{
-  struct module_memory *m = arg;
-  m->blocks--;
-  m->bytes -= (int64_t)size;
-  free(p);
-}
-
-static struct module_memory module_memory;
-static const struct alloc module_alloc = {module_get, module_put, &module_memory};
+static struct scarce module_memory;
+static const struct alloc module_alloc = SCARCE_ALLOC(&module_memory);
 
 static struct module_list module_list(void)
 {
-  module_memory = (struct module_memory){.fail_at = -1};
+  module_memory = (struct scarce){.fail_at = -1};
   return (struct module_list){.alloc = &module_alloc};
 }
 

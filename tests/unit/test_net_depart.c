@@ -4,22 +4,14 @@
 
 static struct town town;
 
-static void depart_task(struct town_task *t, uint32_t node, const chi_type *type, uint64_t ns,
-                        uint32_t first, uint32_t count)
-{
-  town_new(&town, t, node, type);
-  ((struct town_wait *)t->task)->ns = ns;
-  town_submit(&town, t, first, count);
-}
-
 TEST(net_drains)
 {
   struct town_task t, u, v, w;
   town_open(&town, 3, 4);
-  depart_task(&t, 0, &town_wait_type, TOWN_S, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, TOWN_S, 1, 1);
   town_pass(&town, 10 * TOWN_MS);
   net_drain(town.node[1].net, town.now + 10 * TOWN_S);
-  depart_task(&w, 0, &town_wait_type, TOWN_MS, 1, 1);
+  town_submit_wait(&town, &w, 0, &town_wait_type, TOWN_MS, 1, 1);
   town_pass(&town, 10 * TOWN_MS);
   CHECK(w.ends == 0); /* nothing new: that waits */
   town_cancel(&town, &w);
@@ -33,8 +25,8 @@ TEST(net_drains)
   town_free(&t);
   /* And on the other side: calls of its own are given up in time. */
   town_crash(&town, 2);
-  depart_task(&u, 1, &town_wait_type, 100 * TOWN_S, 0, 1);
-  depart_task(&v, 1, &town_wait_type, 100 * TOWN_S, 2, 1);
+  town_submit_wait(&town, &u, 1, &town_wait_type, 100 * TOWN_S, 0, 1);
+  town_submit_wait(&town, &v, 1, &town_wait_type, 100 * TOWN_S, 2, 1);
   town_pass(&town, 2 * TOWN_S);
   CHECK(u.ends == 0 && v.ends == 0);
   CHECK(town_until(&town, &u, 10 * TOWN_S));
@@ -42,12 +34,12 @@ TEST(net_drains)
   CHECK(v.ends == 1 && (v.rc == CHI_ESHUTDOWN || v.rc == CHI_EUNREACHABLE));
   town_free(&u);
   town_free(&v);
-  depart_task(&v, 1, &town_wait_type, 1000, 0, 1);
+  town_submit_wait(&town, &v, 1, &town_wait_type, 1000, 0, 1);
   CHECK(v.ends == 1 && v.rc == CHI_ESHUTDOWN);
   town_free(&v);
   town_pass(&town, 100 * TOWN_MS);
   CHECK(net_idle(town.node[1].net));
-  depart_task(&w, 0, &town_wait_type, TOWN_MS, 1, 1);
+  town_submit_wait(&town, &w, 0, &town_wait_type, TOWN_MS, 1, 1);
   town_pass(&town, 100 * TOWN_MS);
   CHECK(w.ends == 0);
   town_crash(&town, 1);
@@ -64,11 +56,11 @@ TEST(net_departs_when_all_has_been_said)
 {
   struct town_task t, u;
   town_open(&town, 2, 4);
-  depart_task(&t, 0, &town_wait_type, TOWN_MS, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, TOWN_MS, 1, 1);
   town.wire[1][0].held = true; /* its answer, and that it stops, are on their way */
   town_pass(&town, 10 * TOWN_MS);
   net_drain(town.node[1].net, town.now + 10 * TOWN_S);
-  depart_task(&u, 0, &town_wait_type, TOWN_MS, 1, 1); /* so this is sent, and refused */
+  town_submit_wait(&town, &u, 0, &town_wait_type, TOWN_MS, 1, 1); /* so this is sent, and refused */
   town_pass(&town, 10 * TOWN_MS);
   CHECK(net_idle(town.node[1].net));
   CHECK(!net_departed(town.node[1].net));
@@ -133,7 +125,7 @@ TEST(net_departure_that_makes_no_sense_is_refused)
   net_on_record(town.node[1].net, &town.node[1].peers.peer[0], WIRE_DEPART, &in);
   net_figures(town.node[1].net, &f);
   CHECK_INT(f.malformed, 4);
-  depart_task(&t, 1, &town_wait_type, TOWN_MS, 0, 1); /* it was told nothing */
+  town_submit_wait(&town, &t, 1, &town_wait_type, TOWN_MS, 0, 1); /* it was told nothing */
   CHECK(town_until(&town, &t, TOWN_S));
   CHECK_INT(t.rc, CHI_OK);
   town_free(&t);

@@ -7,14 +7,6 @@
 
 static struct town town;
 
-static void net_wait_task(struct town_task *t, uint32_t node, const chi_type *type, uint64_t ns,
-                          uint32_t first, uint32_t count)
-{
-  town_new(&town, t, node, type);
-  ((struct town_wait *)t->task)->ns = ns;
-  town_submit(&town, t, first, count);
-}
-
 /* ---- messages */
 
 TEST(net_lost_request_is_sent_again)
@@ -23,7 +15,7 @@ TEST(net_lost_request_is_sent_again)
   struct net_figures f;
   town_open(&town, 2, 4);
   town.wire[0][1].held = true;
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1);
   town_settle(&town);
   town.wire[0][1].held = false;
   town_bounce(&town, 0, 1);
@@ -44,7 +36,7 @@ TEST(net_silently_lost_request_is_asked_for)
   town_open(&town, 2, 4);
   town.wire[0][1].held = true;
   uint64_t begun = town.now;
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1);
   town_settle(&town);
   town_lose(&town, 0, 1);
   town.wire[0][1].held = false;
@@ -61,7 +53,7 @@ TEST(net_lost_answer_is_given_again)
   struct net_figures f;
   town_open(&town, 2, 4);
   town.wire[1][0].held = true;
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1);
   town_pass(&town, TOWN_MS);
   CHECK_INT(town.bodies, 1);
   town_lose(&town, 1, 0);
@@ -82,7 +74,7 @@ TEST(net_lost_acknowledgement)
   struct town_task t;
   struct net_figures f;
   town_open(&town, 2, 4);
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1);
   CHECK(town_until(&town, &t, TOWN_S));
   town_free(&t);
   town.wire[0][1].held = true;
@@ -91,7 +83,7 @@ TEST(net_lost_acknowledgement)
   town.wire[0][1].held = false;
   net_figures(town.node[1].net, &f);
   CHECK_INT(f.answers_kept, 1);
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1);
   CHECK(town_until(&town, &t, TOWN_S));
   net_figures(town.node[1].net, &f);
   CHECK_INT(f.answers_kept, 1); /* the second one's */
@@ -110,7 +102,7 @@ TEST(net_lost_cancellation_is_repeated)
 {
   struct town_task t;
   town_open(&town, 2, 4);
-  net_wait_task(&t, 0, &town_wait_type, 100 * TOWN_S, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 100 * TOWN_S, 1, 1);
   town_pass(&town, TOWN_MS);
   town.wire[0][1].held = true;
   town_cancel(&town, &t);
@@ -129,7 +121,7 @@ TEST(net_cancelled_request_is_lost)
   struct town_task t;
   town_open(&town, 2, 4);
   town.wire[0][1].held = true;
-  net_wait_task(&t, 0, &town_wait_type, 100 * TOWN_S, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 100 * TOWN_S, 1, 1);
   town_settle(&town);
   town_cancel(&town, &t);
   town_settle(&town);
@@ -151,7 +143,7 @@ TEST(net_old_request)
   struct wire_in in;
   town_open(&town, 2, 4);
   for (int i = 0; i < 2; i++) {
-    net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1);
+    town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1);
     CHECK(town_until(&town, &t, TOWN_S));
     town_free(&t);
   }
@@ -186,7 +178,7 @@ TEST(net_answer_does_not_suit)
     struct wire_out out;
     struct wire_in in;
     town_open(&town, 2, 4);
-    net_wait_task(&t, 0, &town_wait_type, TOWN_S, 1, 1);
+    town_submit_wait(&town, &t, 0, &town_wait_type, TOWN_S, 1, 1);
     town_pass(&town, TOWN_MS);
     struct net_answer a = {.slot = 0, .seq = 1, .ran = true, .gathered = true};
     struct town_wait wait = {.done = 1};
@@ -216,7 +208,7 @@ TEST(net_long_task)
 {
   struct town_task t;
   town_open(&town, 4, 2);
-  net_wait_task(&t, 0, &town_wait_type, 100 * TOWN_S, 0, 4);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 100 * TOWN_S, 0, 4);
   CHECK(town_until(&town, &t, 101 * TOWN_S));
   CHECK_INT(t.rc, CHI_OK);
   CHECK_INT(town.bodies, 4);
@@ -230,7 +222,7 @@ TEST(net_silence)
   struct town_task t;
   town_open(&town, 2, 4);
   uint64_t begun = town.now;
-  net_wait_task(&t, 0, &town_wait_type, 1000 * TOWN_S, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000 * TOWN_S, 1, 1);
   town_settle(&town);
   town.wire[1][0].held = true;
   CHECK(town_until(&town, &t, 2 * town.task_timeout));
@@ -245,7 +237,7 @@ TEST(net_silence)
   net_figures(town.node[1].net, &f);
   CHECK_INT(f.runs_open, 0);
   town_free(&t);
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1); /* in the same slot */
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1); /* in the same slot */
   CHECK(town_until(&town, &t, TOWN_S));
   CHECK_INT(t.rc, CHI_OK);
   town_free(&t);
@@ -281,8 +273,8 @@ static bool net_soak(uint64_t seed, uint32_t tasks, const chi_type *type)
   town_open(&town, 4, 2);
   for (uint32_t i = 0; i < tasks; i++) {
     uint32_t first = (uint32_t)rng_below(&rng, 4), count = 1 + (uint32_t)rng_below(&rng, 4 - first);
-    net_wait_task(&t[i], (uint32_t)rng_below(&rng, 4), type, rng_below(&rng, 20 * TOWN_MS), first,
-                  count);
+    uint32_t node = (uint32_t)rng_below(&rng, 4);
+    town_submit_wait(&town, &t[i], node, type, rng_below(&rng, 20 * TOWN_MS), first, count);
     town_pass(&town, rng_below(&rng, 5 * TOWN_MS));
     uint32_t a = (uint32_t)rng_below(&rng, 4), b = (uint32_t)rng_below(&rng, 4);
     if (a == b)
@@ -324,7 +316,7 @@ TEST(net_executor_dies)
 {
   struct town_task t;
   town_open(&town, 3, 4);
-  net_wait_task(&t, 0, &town_wait_type, TOWN_S, 0, 3);
+  town_submit_wait(&town, &t, 0, &town_wait_type, TOWN_S, 0, 3);
   town_pass(&town, 100 * TOWN_MS);
   town_crash(&town, 1);
   CHECK(!town_until(&town, &t, 5 * TOWN_S)); /* it may come back, or not: nobody knows yet */
@@ -341,7 +333,7 @@ TEST(net_executor_is_declared_dead)
 {
   struct town_task t;
   town_open(&town, 2, 4);
-  net_wait_task(&t, 0, &town_wait_type, TOWN_S, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, TOWN_S, 1, 1);
   town_pass(&town, 100 * TOWN_MS);
   town_crash(&town, 1);
   town.node[1].dead = true;
@@ -358,13 +350,13 @@ TEST(net_executor_was_not_dead)
   struct town_task t;
   struct net_figures f;
   town_open(&town, 2, 4);
-  net_wait_task(&t, 0, &town_wait_type, 100 * TOWN_S, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 100 * TOWN_S, 1, 1);
   town_pass(&town, 100 * TOWN_MS);
   town.node[1].dead = true;
   net_on_dead(town.node[0].net, 1);
   CHECK_INT(t.rc, CHI_EUNKNOWN);
   town_free(&t);
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1);
   town_pass(&town, TOWN_S);
   CHECK_INT(t.ends, 0); /* nothing is sent to the dead */
   town.node[1].dead = false;
@@ -380,7 +372,7 @@ TEST(net_idempotent_runs_again)
 {
   struct town_task t;
   town_open(&town, 3, 4);
-  net_wait_task(&t, 0, &town_again_type, TOWN_S, 1, 2);
+  town_submit_wait(&town, &t, 0, &town_again_type, TOWN_S, 1, 2);
   town_pass(&town, 100 * TOWN_MS);
   town_crash(&town, 1);
   town_start(&town, 1);
@@ -398,11 +390,11 @@ TEST(net_waiting_is_by_age)
 {
   struct town_task t, u;
   town_open(&town, 2, 4);
-  net_wait_task(&t, 0, &town_again_type, TOWN_S, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_again_type, TOWN_S, 1, 1);
   town_pass(&town, 100 * TOWN_MS);
   town_crash(&town, 1);
   town.bodies = 0;
-  net_wait_task(&u, 0, &town_wait_type, TOWN_S, 1, 1);
+  town_submit_wait(&town, &u, 0, &town_wait_type, TOWN_S, 1, 1);
   town_pass(&town, 100 * TOWN_MS);
   town_start(&town, 1);
   CHECK(town_until(&town, &t, 3 * TOWN_S) && town_until(&town, &u, 3 * TOWN_S));
@@ -417,7 +409,7 @@ TEST(net_idempotent_has_an_end)
 {
   struct town_task t;
   town_open(&town, 2, 4);
-  net_wait_task(&t, 0, &town_again_type, 10 * TOWN_S, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_again_type, 10 * TOWN_S, 1, 1);
   uint32_t crashes = 0;
   for (; t.ends == 0 && crashes < 20; crashes++) {
     town_pass(&town, 100 * TOWN_MS);
@@ -436,7 +428,7 @@ TEST(net_origin_dies)
   struct town_task t;
   struct net_figures f;
   town_open(&town, 2, 4);
-  net_wait_task(&t, 0, &town_wait_type, 100 * TOWN_S, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 100 * TOWN_S, 1, 1);
   town_pass(&town, 100 * TOWN_MS);
   town_crash(&town, 0);
   CHECK_INT(t.ends, 0);
@@ -473,7 +465,7 @@ TEST(net_never_there)
   town_open(&town, 3, 4);
   town_crash(&town, 1);
   uint64_t begun = town.now;
-  net_wait_task(&t, 0, &town_wait_type, 1000, 0, 3);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 0, 3);
   CHECK(town_until(&town, &t, 2 * town.wait_for_restart));
   CHECK_INT(t.rc, CHI_EUNREACHABLE);
   CHECK_INT(t.task->query.c, 1);
@@ -489,7 +481,7 @@ TEST(net_there_in_time)
   struct town_task t;
   town_open(&town, 2, 4);
   town_crash(&town, 1);
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1);
   town_pass(&town, town.wait_for_restart - TOWN_S);
   CHECK_INT(t.ends, 0);
   town_start(&town, 1);
@@ -570,7 +562,7 @@ TEST(net_too_many_wait)
   town_open(&town, 2, 4);
   town_crash(&town, 1);
   for (uint32_t i = 0; i < count; i++)
-    net_wait_task(&t[i], 0, &town_wait_type, 1000, 1, 1);
+    town_submit_wait(&town, &t[i], 0, &town_wait_type, 1000, 1, 1);
   for (uint32_t i = 0; i < count; i++)
     CHECK_INT(t[i].ends, i == count - 1);
   CHECK_INT(t[count - 1].rc, CHI_EBUSY);
@@ -589,7 +581,7 @@ TEST(net_waiting_is_cancelled)
   struct town_task t;
   town_open(&town, 2, 4);
   town_crash(&town, 1);
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1);
   town_pass(&town, TOWN_S);
   town_cancel(&town, &t);
   CHECK_INT(t.ends, 1);
@@ -609,8 +601,8 @@ TEST(net_reborn)
 {
   struct town_task t, u;
   town_open(&town, 2, 4);
-  net_wait_task(&t, 0, &town_wait_type, TOWN_S, 1, 1);
-  net_wait_task(&u, 1, &town_wait_type, TOWN_S, 0, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, TOWN_S, 1, 1);
+  town_submit_wait(&town, &u, 1, &town_wait_type, TOWN_S, 0, 1);
   town_pass(&town, 100 * TOWN_MS);
   net_on_reborn(town.node[0].net);
   CHECK(t.ends == 1 && t.rc == CHI_EUNKNOWN);
@@ -638,7 +630,7 @@ TEST(net_waits_for_the_pool)
   town_crash(&town, 1);
   town_start_bare(&town, 1);
   town_connect(&town, 1);
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1);
   town_new(&town, &u, 0, &town_blob_type);
   ((struct town_blob *)u.task)->from = (chi_bulk){data, sizeof data, 0};
   ((struct town_blob *)u.task)->to = (chi_bulk){data, sizeof data, 0};
@@ -665,7 +657,7 @@ TEST(net_parked_keep_their_order)
   town_start_bare(&town, 1);
   town_connect(&town, 1);
   for (int i = 0; i < 5; i++) {
-    net_wait_task(&t[i], 0, &town_wait_type, 1000, 1, 1);
+    town_submit_wait(&town, &t[i], 0, &town_wait_type, 1000, 1, 1);
     town_pass(&town, TOWN_MS);
   }
   town_add_pool(&town, 1, POOL_READY);
@@ -685,7 +677,7 @@ TEST(net_pool_never_comes)
   town_crash(&town, 1);
   town_start_bare(&town, 1);
   town_connect(&town, 1);
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1);
   CHECK(town_until(&town, &t, town.wait_for_restart + TOWN_S));
   CHECK_INT(t.rc, CHI_ENOENT);
   net_figures(town.node[1].net, &f);
@@ -697,7 +689,7 @@ TEST(net_pool_never_comes)
   CHECK(town_until(&town, &t, 400 * TOWN_MS));
   CHECK_INT(t.rc, CHI_ENOENT); /* it was told how long it may take */
   town_free(&t);
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1); /* cancelled while it waits there */
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1); /* cancelled while it waits there */
   town_pass(&town, 10 * TOWN_MS);
   town_cancel(&town, &t);
   CHECK(town_until(&town, &t, 10 * TOWN_MS));
@@ -711,14 +703,14 @@ TEST(net_pool_is_gone)
   struct town_task t;
   town_open(&town, 2, 4);
   town_add_pool(&town, 1, POOL_DESTROYED);
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1);
   CHECK(town_until(&town, &t, 10 * TOWN_MS));
   CHECK_INT(t.rc, CHI_ENOENT);
   town_free(&t);
   town.node[1].pool->shared = true; /* the sender knows a newer one of that id */
   town.node[0].pool->version[0] = 7;
   town_add_pool(&town, 1, POOL_READY);
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1);
   town_pass(&town, TOWN_S);
   CHECK_INT(t.ends, 0);
   town.node[1].pool->version[0] = 7;
@@ -735,14 +727,14 @@ TEST(net_container_moved)
   town_open(&town, 4, 4);
   town_move(&town, 2, 1, 2);
   town_move(&town, 1, 1, 2);
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1); /* 0 hasn't heard of it */
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1); /* 0 hasn't heard of it */
   CHECK(town_until(&town, &t, TOWN_S));
   CHECK_INT(t.rc, CHI_OK);
   CHECK(town.bodies == 1 && town.body[0].at == 2 && town.body[0].index == 1);
   CHECK_INT(town.node[0].trace[NET_TRACE_MOVED], 1);
   town_free(&t);
   town_move(&town, 0, 1, 3); /* wrongly; 3 thinks it is on 1, and 1 knows */
-  net_wait_task(&t, 0, &town_wait_type, 1000, 0, 4);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 0, 4);
   CHECK(town_until(&town, &t, TOWN_S));
   CHECK_INT(t.rc, CHI_OK);
   town_free(&t);
@@ -754,7 +746,7 @@ TEST(net_container_moved_here)
   struct town_task t;
   town_open(&town, 3, 4);
   town_move(&town, 1, 1, 0);
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1);
   town_pass(&town, TOWN_S);
   CHECK_INT(t.ends, 0); /* it isn't here, whatever they say; but it may be on its way */
   town_move(&town, 0, 1, 0);
@@ -771,7 +763,7 @@ TEST(net_container_in_a_circle)
   town_open(&town, 3, 4);
   town_move(&town, 1, 1, 2); /* 2 says it is on 1 */
   uint64_t begun = town.now;
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1);
   CHECK(town_until(&town, &t, town.task_timeout + TOWN_S));
   CHECK_INT(t.rc, CHI_EUNREACHABLE);
   CHECK(town.now >= begun + town.task_timeout);
@@ -779,13 +771,13 @@ TEST(net_container_in_a_circle)
   CHECK(moved > NET_HOPS && moved < 200);
   CHECK_INT(town.bodies, 0);
   town_free(&t);
-  net_wait_task(&t, 0, &town_wait_type, 1000, 1, 1);
+  town_submit_wait(&town, &t, 0, &town_wait_type, 1000, 1, 1);
   town_pass(&town, TOWN_S);
   town_move(&town, 2, 1, 2); /* it has arrived */
   CHECK(town_until(&town, &t, TOWN_S));
   CHECK_INT(t.rc, CHI_OK);
   town_free(&t);
-  net_wait_task(&t, 1, &town_again_type, 10 * TOWN_S, 2, 1);
+  town_submit_wait(&town, &t, 1, &town_again_type, 10 * TOWN_S, 2, 1);
   town_pass(&town, 100 * TOWN_MS);
   town_crash(&town, 2); /* lost once and never there again: it may have run */
   town.node[2].dead = true;
@@ -936,7 +928,7 @@ TEST(net_bears_silence_while_bulk_is_under_way)
   ((struct town_blob *)t.task)->from = (chi_bulk){data, sizeof data, 0};
   ((struct town_blob *)t.task)->to = (chi_bulk){back, sizeof back, 0};
   town_submit(&town, &t, 1, 1);
-  net_wait_task(&u, 0, &town_wait_type, TOWN_MS, 1, 1);
+  town_submit_wait(&town, &u, 0, &town_wait_type, TOWN_MS, 1, 1);
   town_pass(&town, town.task_timeout + TOWN_S);
   CHECK(t.ends == 0 && u.ends == 0);
   town.wire[0][1].held = false;

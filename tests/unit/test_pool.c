@@ -1,36 +1,13 @@
 /* test_pool.c - pools and their figures, snapshots of the pool table. */
 #include "pool.h"
+#include "scarce.h"
 #include "task.h"
 #include "test.h"
 
 #include <stdlib.h>
 
-struct pool_memory {
-  int64_t blocks, bytes;
-  int fail_at; /* counts down; -1: never */
-};
-
-static struct pool_memory pool_memory;
-
-static void *pool_get(void *arg, size_t size)
-{
-  struct pool_memory *m = arg;
-  if (m->fail_at >= 0 && m->fail_at-- == 0)
-    return NULL;
-  m->blocks++;
-  m->bytes += (int64_t)size;
-  return malloc(size);
-}
-
-static void pool_put(void *arg, void *p, size_t size)
-{
-  struct pool_memory *m = arg;
-  m->blocks--;
-  m->bytes -= (int64_t)size;
-  free(p);
-}
-
-static const struct alloc pool_alloc = {pool_get, pool_put, &pool_memory};
+static struct scarce pool_memory;
+static const struct alloc pool_alloc = SCARCE_ALLOC(&pool_memory);
 
 /* ---- a module */
 
@@ -61,7 +38,7 @@ static const chi_module pool_small = {.version = CHI_MODULE_VERSION,
 static struct module_list pool_list(void)
 {
   static struct module_list l;
-  pool_memory = (struct pool_memory){.fail_at = -1};
+  pool_memory = (struct scarce){.fail_at = -1};
   l = (struct module_list){.alloc = &pool_alloc};
   if (module_add(&l, &pool_module, NULL) != CHI_OK || module_add(&l, &pool_small, NULL) != CHI_OK)
     abort();
@@ -216,7 +193,7 @@ TEST(pool_parks_in_order)
 TEST(pool_table_finds_every_pool)
 {
   static struct pool pools[POOL_MANY];
-  pool_memory = (struct pool_memory){.fail_at = -1};
+  pool_memory = (struct scarce){.fail_at = -1};
   for (uint32_t count = 0; count <= POOL_MANY; count = count * 2 + 1) {
     for (uint32_t i = 0; i < count; i++)
       pools[i] = (struct pool){.next = i + 1 < count ? &pools[i + 1] : NULL,
@@ -241,7 +218,7 @@ TEST(pool_table_finds_every_pool)
 
 TEST(pool_table_without_memory)
 {
-  pool_memory = (struct pool_memory){.fail_at = 0};
+  pool_memory = (struct scarce){.fail_at = 0};
   CHECK(pool_table_build(&pool_alloc, NULL, 1) == NULL);
   CHECK(pool_memory.blocks == 0);
 }

@@ -1,5 +1,6 @@
 /* test_shm.c - places in shared memory, and the arena against a naive model. */
 #include "rng.h"
+#include "scarce.h"
 #include "shm.h"
 #include "test.h"
 
@@ -55,8 +56,7 @@ struct lessor {
   uint32_t leases;    /* so far */
   int rc;             /* what a lease fails with; 0: it doesn't */
   enum shm_kind kind;
-  int64_t allocated, bytes;
-  int fail_at; /* the allocation, counting down, that fails; -1: none */
+  struct scarce memory;
   struct alloc alloc;
   struct shm_source source;
   struct shm_chunk chunk[LEASES];
@@ -93,31 +93,13 @@ static void lessor_give_back(void *arg, uint32_t chunk)
   l->out--;
 }
 
-static void *lessor_get(void *arg, size_t size)
-{
-  struct lessor *l = arg;
-  if (l->fail_at >= 0 && l->fail_at-- == 0)
-    return NULL;
-  l->allocated++;
-  l->bytes += (int64_t)size;
-  return malloc(size);
-}
-
-static void lessor_put(void *arg, void *p, size_t size)
-{
-  struct lessor *l = arg;
-  l->allocated--;
-  l->bytes -= (int64_t)size;
-  free(p);
-}
-
 static void lessor_open(struct lessor *l, struct shm_arena *a)
 {
   memset(l, 0, sizeof *l);
   l->most = LEASES;
   l->kind = SHM_CLIENT_DATA;
-  l->fail_at = -1;
-  l->alloc = (struct alloc){lessor_get, lessor_put, l};
+  l->memory.fail_at = -1;
+  l->alloc = (struct alloc)SCARCE_ALLOC(&l->memory);
   l->source = (struct shm_source){lessor_lease, lessor_give_back, l};
   l->table = (struct shm_table){l->chunk, LEASES};
   shm_arena_init(a, &l->alloc, SHM_CLIENT_DATA, &l->source);
@@ -127,7 +109,7 @@ static void lessor_open(struct lessor *l, struct shm_arena *a)
 static bool lessor_close(struct lessor *l, struct shm_arena *a)
 {
   shm_arena_give_back(a);
-  return l->out == 0 && l->allocated == 0 && l->bytes == 0;
+  return l->out == 0 && l->memory.blocks == 0 && l->memory.bytes == 0;
 }
 
 /* ---- the arena, size by size */
@@ -351,15 +333,15 @@ TEST(shm_arena_survives_every_failed_allocation)
       void *p[20];
       uint64_t ref = 0;
       lessor_open(&l, &a);
-      l.fail_at = at;
+      l.memory.fail_at = at;
       int rc = CHI_OK, n = 0;
       while (rc == CHI_OK && n < 20)
         rc = shm_get(&a, i == 0 ? size[i] : SHM_CHUNK_SIZE, &p[n++], &ref);
       if (rc == CHI_OK)
         rc = shm_get(&a, size[i], &p[0], &ref);
-      bool failed = l.fail_at < 0;
+      bool failed = l.memory.fail_at < 0;
       CHECK(!failed || rc == CHI_ENOMEM);
-      l.fail_at = -1;
+      l.memory.fail_at = -1;
       CHECK_INT(shm_get(&a, size[i], &p[0], &ref), CHI_OK); /* memory is back */
       CHECK_INT(l.out, a.lease_count);
       CHECK(lessor_close(&l, &a));
@@ -381,7 +363,7 @@ TEST(shm_arena_fini_forgets)
   lessor_open(&l, &a);
   CHECK_INT(shm_get(&a, 64, &p, &ref), CHI_OK);
   shm_arena_fini(&a);
-  CHECK(l.out == 1 && l.allocated == 0 && l.bytes == 0);
+  CHECK(l.out == 1 && l.memory.blocks == 0 && l.memory.bytes == 0);
   CHECK_INT(shm_put(&a, p), CHI_EINVAL);
   lessor_give_back(&l, 0);
 }
