@@ -14,7 +14,7 @@ here=$(cd "$(dirname "$0")/../.." && pwd)
 temp=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-image-XXXXXX") || exit 1
 name=chimaera-test-$$
 image=${CHIMAERA_IMAGE:-$name}
-status=0
+want_by=-F
 # shellcheck source=tests/script.sh
 . "$here/tests/script.sh"
 CHIMAERA_IMAGE=$image CHIMAERA_PREFIX=$name CHIMAERA_CPUS=$(($(nproc) > 1 ? 2 : 1))
@@ -47,24 +47,6 @@ try()
 {
   timeout 120 "$@" >"$temp/out" 2>&1 </dev/null
   status=$?
-}
-
-# $1: the status that the last command should have had; the rest: texts that must be in its output.
-want()
-{
-  local text
-  if [ "$status" != "$1" ]; then
-    wrong "status $status, want $1"
-    return
-  fi
-  shift
-  for text in "$@"; do
-    if ! grep -qF -e "$text" "$temp/out"; then
-      wrong "nowhere: $text"
-      return
-    fi
-  done
-  right
 }
 
 # A short-lived container: options of docker run and --, then what the entry script gets.
