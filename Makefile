@@ -64,7 +64,7 @@ LIBRARIES := $(call included,yaml,-lyaml) $(call included,ev,-lev) $(call includ
   -pthread -ldl
 # What the program alone needs: without libmicrohttpd `chimaera metrics` prints and doesn't serve.
 ifeq ($(origin HTTP),undefined)
-HTTP := $(shell echo '\#include <microhttpd.h>' | $(CC) -E -x c - >/dev/null 2>&1 && echo 1)
+HTTP := $(shell $(CC) -E -include microhttpd.h -x c /dev/null >/dev/null 2>&1 && echo 1)
 endif
 TOOL_LIBRARIES := $(if $(filter 1,$(HTTP)),-lmicrohttpd)
 

@@ -10,7 +10,8 @@ set -u
 # What goes into the file, and what else is known: the daemon reads two of them itself.
 settings='CHI_SCHED_WORKERS CHI_PROCESS_REAPER_WORKERS CHI_MAIN_SEGMENT_SIZE
   CHI_CLIENT_DATA_SEGMENT_SIZE CHI_RUNTIME_DATA_SEGMENT_SIZE CHI_ZMQ_PORT CHI_LOG_LEVEL CHI_LOG_FILE
-  CHI_STACK_SIZE CHI_QUEUE_DEPTH CHI_HEARTBEAT_INTERVAL CHI_TASK_TIMEOUT CHI_HOSTFILE'
+  CHI_STACK_SIZE CHI_QUEUE_DEPTH CHI_HEARTBEAT_INTERVAL CHI_TASK_TIMEOUT CHI_HOSTFILE CHI_SECURITY
+  CHI_KEY_FILE CHI_AUTHORIZED_KEYS'
 others='CHI_SERVER_CONF CHI_SHM_SIZE CHI_NODE CHI_MODULE_PATH'
 size_max=281474976710656       # 256T, as the daemon has it
 shm_usual=2147483648           # where there is no telling how much there is
@@ -201,7 +202,8 @@ write_file()
   write_section memory main_segment_size=CHI_MAIN_SEGMENT_SIZE \
     client_data_segment_size=CHI_CLIENT_DATA_SEGMENT_SIZE \
     runtime_data_segment_size=CHI_RUNTIME_DATA_SEGMENT_SIZE
-  write_section networking port=CHI_ZMQ_PORT hostfile=CHI_HOSTFILE
+  write_section networking port=CHI_ZMQ_PORT hostfile=CHI_HOSTFILE security=CHI_SECURITY \
+    key_file=CHI_KEY_FILE authorized_keys=CHI_AUTHORIZED_KEYS
   write_section logging level=CHI_LOG_LEVEL file=CHI_LOG_FILE
   write_section runtime stack_size=CHI_STACK_SIZE queue_depth=CHI_QUEUE_DEPTH \
     heartbeat_interval=CHI_HEARTBEAT_INTERVAL task_timeout=CHI_TASK_TIMEOUT
@@ -257,6 +259,7 @@ make_file()
     check_line "$name" "$value"
   done
   check_hostfile
+  [ -z "${CHI_KEY_FILE:-}" ] || refuse_directory CHI_KEY_FILE "$CHI_KEY_FILE"
   : "${CHI_LOG_FILE:=/var/log/chimaera/chimaera.log}"
   directory=$(dirname "$file")
   draft=$(mktemp "$directory/.draft.XXXXXX" 2>/dev/null) ||

@@ -354,7 +354,8 @@ part_modular()
 # Without libmicrohttpd there is a program all the same, which says what it can't.
 works_without_http()
 {
-  make -s -j "$jobs" HTTP=0 CFLAGS=-O0 WERROR= BUILD=build/gcc-no-http \
+  mkdir -p $dir/no-header && echo '#error not here' >$dir/no-header/microhttpd.h || return
+  make -s -j "$jobs" CC="gcc -I$dir/no-header" CFLAGS=-O0 WERROR= BUILD=build/gcc-no-http \
     build/gcc-no-http/chimaera || return
   ! build/gcc-no-http/chimaera metrics 2>$dir/no-http &&
     grep -q 'built without libmicrohttpd' $dir/no-http &&

@@ -1,10 +1,12 @@
 # script.sh - for scripts of tests to source: what has passed and failed, and the closing line.
 #
-# What the last command printed is in $temp/out and $temp/err; a failure shows it.
+# What the last command printed is in $temp/out and $temp/err; a failure shows it. Its status is in
+# $status.
 # Nothing reads what the script was started with; a check reads what is handed to it alone.
 # shellcheck shell=bash
 exec </dev/null
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 status=0
+: "${want_by:=}" # how want compares: without it patterns, -F texts, -xF whole lines
 
 right()
 {
@@ -18,6 +20,24 @@ wrong()
   echo "FAIL line ${BASH_LINENO[1]}: $*"
   # shellcheck disable=SC2154
   sed 's/^/  | /' "$temp/out" "$temp/err" "$temp/out.ok" 2>/dev/null | tail -n 20
+}
+
+# $1: the status that the last command should have had; the rest: what must be in its output.
+want()
+{
+  local text
+  if [ "$status" != "$1" ]; then
+    wrong "status $status, want $1"
+    return
+  fi
+  shift
+  for text in "$@"; do
+    if ! cat "$temp/out" "$temp/err" 2>/dev/null | grep -q ${want_by:+"$want_by"} -e "$text"; then
+      wrong "no line like: $text"
+      return
+    fi
+  done
+  right
 }
 
 # A command that must succeed, or with "not" must fail.

@@ -48,7 +48,8 @@ hosts_remove()
   :
 }
 
-# The directory of the daemons' sockets is covered, so that no other daemon's is in the way.
+# The directory of the daemons' sockets is covered, so that no other daemon's is in the way. What a
+# killed process leaves unsent isn't tried for long: a host without power doesn't send it either.
 hosts_open()
 {
   sockets=/tmp/chimaera-$(id -u)
@@ -67,6 +68,7 @@ hosts_open()
       ip link add name "veth$host" type veth peer name eth0 netns "node$host" &&
       ip link set "veth$host" master chimaera-net up &&
       ip -n "node$host" addr add "172.28.0.$((host + 1))/16" dev eth0 &&
+      ip netns exec "node$host" sh -c 'echo 1 >/proc/sys/net/ipv4/tcp_orphan_retries' &&
       ip -n "node$host" link set eth0 up && ip -n "node$host" link set lo up || return
   done
 }

@@ -226,6 +226,20 @@ freeze_and_thaw()
   host_thaw "$1" && all_meet
 }
 
+# Nobody hears of its end: the connections to it are left half open.
+kill_unheard()
+{
+  host_cut "$1" && host_kill "$1" || return
+  sleep 2
+  host_heal "$1"
+}
+
+# From another host, to the port of host $1.
+strangers()
+{
+  host_run "$nodes" traffic crowd address="172.28.0.$(($1 + 1))" seconds=8
+}
+
 rolling_restart()
 {
   for host in $hosts; do
@@ -303,6 +317,9 @@ scenario()
   step 'and leave nothing behind' all_alone
   step "node$nodes is killed, and restarted" under_load kill $lossy restart "$nodes" host_kill 1
   step 'node1 is killed, and restarted' under_load kill1 $lossy restart 1 host_kill 1
+  step "node$nodes is killed unheard, and restarted" under_load unheard $lossy restart "$nodes" \
+    kill_unheard 1
+  step 'ten thousand strangers make noise at node1' under_load strangers OK strangers 1
   step 'node2 is cut off for 3 s' under_load cut $lossy cut_and_heal 2 3
   step 'node1 is cut off for 12 s' under_load cut1 $lossy cut_and_heal 1 12
   step 'node2 stands still for 3 s' under_load freeze $lossy freeze_and_thaw 2 3

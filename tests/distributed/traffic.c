@@ -112,13 +112,16 @@ static int traffic_ready(struct traffic *t)
 static const struct {
   const char *name, *help;
   int (*run)(struct traffic *t);
+  int (*run_alone)(const struct traffic_options *o); /* without a daemon on this host */
 } traffic_parts[] = {
-    {"ready", "waits until this host's daemon reaches all nodes", traffic_ready},
-    {"queries", "every kind of query, to every node", traffic_queries},
-    {"bulk", "buffers of 1 byte to size to the next node and back, by checksum", traffic_bulk},
-    {"speed", "latency and throughput to every other node", traffic_speed},
-    {"load", "tasks of all kinds until stop is there, written down in journal", traffic_load},
-    {"judge", "compares all files of journal with all files of ledger", NULL},
+    {"ready", "waits until this host's daemon reaches all nodes", traffic_ready, NULL},
+    {"queries", "every kind of query, to every node", traffic_queries, NULL},
+    {"bulk", "buffers of 1 byte to size to the next node and back, by checksum", traffic_bulk,
+     NULL},
+    {"speed", "latency and throughput to every other node", traffic_speed, NULL},
+    {"load", "tasks of all kinds until stop is there, written down in journal", traffic_load, NULL},
+    {"judge", "compares all files of journal with all files of ledger", NULL, traffic_judge},
+    {"crowd", "10,000 connections to the port at address, silent or noisy", NULL, traffic_crowd},
 };
 #define TRAFFIC_PARTS (sizeof traffic_parts / sizeof traffic_parts[0])
 
@@ -128,7 +131,7 @@ static int traffic_usage(void)
   for (size_t i = 0; i < TRAFFIC_PARTS; i++)
     fprintf(stderr, "  %-8s %s\n", traffic_parts[i].name, traffic_parts[i].help);
   fprintf(stderr, "\nNames: nodes window rate client seed size seconds journal ledger stop "
-                  "codes\n");
+                  "address codes\n");
   return 2;
 }
 
@@ -161,6 +164,8 @@ static bool traffic_option(struct traffic_options *o, const char *argument)
     o->ledger = value;
   else if (traffic_is(argument, "stop", &value))
     o->stop = value;
+  else if (traffic_is(argument, "address", &value))
+    o->address = value;
   else if (traffic_is(argument, "codes", &value))
     o->codes = value;
   else if (traffic_is(argument, "size", &value))
@@ -197,8 +202,8 @@ int main(int argc, char **argv)
       traffic_fail("traffic: \"%s\" is no NAME=VALUE that fits", argv[i]);
       return traffic_usage();
     }
-  if (!traffic_parts[part].run)
-    return traffic_judge(&o);
+  if (traffic_parts[part].run_alone)
+    return traffic_parts[part].run_alone(&o);
   status = traffic_open(&t);
   if (status == 0)
     status = traffic_parts[part].run(&t);

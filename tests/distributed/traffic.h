@@ -29,6 +29,7 @@ struct traffic_options {
   const char *journal;    /* file, or the directory of all that are judged */
   const char *ledger;     /* directory */
   const char *stop;       /* a file: when it is there, a load begins nothing new */
+  const char *address;    /* of a node */
   const char *codes;      /* those that may come, "OK,EUNKNOWN,ESHUTDOWN!"; !: not if it ran */
 };
 
@@ -67,6 +68,7 @@ int traffic_bulk(struct traffic *t);    /* buffers of all sizes to and from the 
 int traffic_speed(struct traffic *t);   /* latency and throughput to every other node */
 int traffic_load(struct traffic *t);    /* tasks of all kinds, written down one by one */
 int traffic_judge(const struct traffic_options *o); /* journals beside ledgers */
+int traffic_crowd(const struct traffic_options *o); /* strangers at a node's port */
 
 /* A task of a load, in its journal: a file of them that is mapped, so that it outlives a kill. */
 enum traffic_state { TRAFFIC_NONE, TRAFFIC_SUBMITTED, TRAFFIC_COMPLETED };

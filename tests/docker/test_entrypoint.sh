@@ -18,7 +18,7 @@ entry=$here/docker/entrypoint.sh
 : "${ENTRY_SHELL:=}" # another shell than the one in the script's first line
 PATH=$(cd "$(dirname "$CHIMAERA")" && pwd):$PATH
 temp=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-entry-XXXXXX") || exit 1
-status=0 pid=
+pid="" want_by=-xF
 # shellcheck source=tests/script.sh
 . "$here/tests/script.sh"
 port=$((20000 + $$ % 20000))
@@ -76,24 +76,6 @@ enter_again()
   status=$?
 }
 
-# $1: the status of the last run; the rest: lines that must be there, as a whole, in either output.
-want()
-{
-  local line
-  if [ "$status" != "$1" ]; then
-    wrong "status $status, want $1"
-    return
-  fi
-  shift
-  for line in "$@"; do
-    if ! cat "$temp/out" "$temp/err" | grep -qxF -e "$line"; then
-      wrong "no line: $line"
-      return
-    fi
-  done
-  right
-}
-
 # Nothing was said.
 quiet()
 {
@@ -127,7 +109,14 @@ CHI_HEARTBEAT_INTERVAL 5000 heartbeat_interval:@5s
 CHI_HEARTBEAT_INTERVAL 250ms heartbeat_interval:@250ms
 CHI_TASK_TIMEOUT 60000 task_timeout:@60s
 CHI_HOSTFILE $temp/hostfile hostfile:@"$temp/hostfile"
+CHI_SECURITY optional security:@optional
 END_OF_LIST
+
+# Keys: the file and the directory go together.
+keys=(CHI_SECURITY=required CHI_KEY_FILE="$temp/node.key" CHI_AUTHORIZED_KEYS="$temp/keys")
+enter "${keys[@]}" -- chimaera config
+want 0 '  security: required' "  key_file: \"$temp/node.key\"" "  authorized_keys: \"$temp/keys\""
+quiet
 
 # All at once, which is what a compose file does.
 enter CHI_SCHED_WORKERS=2 CHI_PROCESS_REAPER_WORKERS=1 CHI_MAIN_SEGMENT_SIZE=1G \
@@ -225,6 +214,18 @@ for value in 0 -5 1m soon inf 999999999999999 '1000 ms'; do
   refused CHI_HEARTBEAT_INTERVAL "$value" "$duration" runtime.heartbeat_interval
   refused CHI_TASK_TIMEOUT "$value" "$duration" runtime.task_timeout
 done
+for value in none Required yes 1; do
+  refused CHI_SECURITY $value 'optional or required' networking.security
+done
+needs='needs networking.key_file and networking.authorized_keys'
+enter CHI_SECURITY=required CHI_KEY_FILE= -- chimaera start
+want 1 "ERROR: CHI_SECURITY: networking.security: \"required\" $needs"
+enter CHI_KEY_FILE="$temp/node.key" -- chimaera start
+want 1 "ERROR: CHI_KEY_FILE: networking.key_file: needs networking.authorized_keys, the directory\
+ of the other nodes' public keys"
+enter CHI_AUTHORIZED_KEYS="$temp/keys" -- chimaera start
+want 1 "ERROR: CHI_AUTHORIZED_KEYS: networking.authorized_keys: needs networking.key_file, this\
+ node's own secret key"
 size='a size from 16K to 1G: bytes, or a number with K, M, G or T'
 refused CHI_STACK_SIZE 1K "$size" runtime.stack_size
 refused CHI_STACK_SIZE 2G "$size" runtime.stack_size
@@ -241,7 +242,7 @@ ok test "$(grep -c '^ERROR: CHI_' "$temp/err")" = 3
 # ---- values that would be more than values -----------------------------------------------------
 
 for name in CHI_SCHED_WORKERS CHI_ZMQ_PORT CHI_LOG_LEVEL CHI_LOG_FILE CHI_HOSTFILE \
-  CHI_TASK_TIMEOUT; do
+  CHI_TASK_TIMEOUT CHI_SECURITY CHI_KEY_FILE CHI_AUTHORIZED_KEYS; do
   for value in $'1\nnetworking:\n  port: 99' $'1\r' $'1\t2' $'1\x01' $'1\x7f' $'1\xc2\x852' \
     $'1\n'; do
     enter "$name=$value" -- chimaera start
@@ -288,6 +289,29 @@ printf '127.0.0.1\n127.0.0.1\n' >"$temp/twice"
 enter CHI_HOSTFILE="$temp/twice" -- chimaera start
 want 1
 ok grep -q "^ERROR: $temp/twice:2:1: " "$temp/err"
+
+# ---- keys --------------------------------------------------------------------------------------
+
+# An engine has made a directory of the key that isn't there.
+mkdir "$temp/made"
+enter "${keys[@]}" CHI_KEY_FILE="$temp/made" -- chimaera start
+want 1 "ERROR: CHI_KEY_FILE: expected a file, but $temp/made is a directory: does the file exist\
+ that is mounted there?"
+# What is in them is for the daemon to judge.
+mkdir -m 755 "$temp/keys"
+printf '127.0.0.1\n127.0.0.2\n' >"$temp/two"
+keys+=(CHI_HOSTFILE="$temp/two" CHI_NODE=0 CHI_ZMQ_PORT="$port" CHI_LOG_FILE=-)
+enter "${keys[@]}" --
+want 1
+ok grep -q "$temp/node.key: cannot read the secret key: No such file" "$temp/err"
+ok chimaera keygen --directory "$temp" 127.0.0.1
+mv "$temp/127.0.0.1.key" "$temp/node.key"
+mv "$temp/127.0.0.1.pub" "$temp/keys"
+chmod 644 "$temp/node.key"
+enter "${keys[@]}" --
+want 1
+ok grep -q "$temp/node.key: its mode is 0644: others may read it" "$temp/err"
+chmod 600 "$temp/node.key"
 
 # ---- the file ----------------------------------------------------------------------------------
 
@@ -438,6 +462,14 @@ for signal in TERM INT; do
   ok not chimaera status
 done
 ok grep -q ' info ' "$temp/log"
+
+# With keys; the health check is as without.
+serve "${keys[@]}" --
+ok chimaera status --json
+kill -TERM $pid
+ended
+want 0
+ok grep -q ' messages between nodes are encrypted' "$temp/err"
 
 # Options are those of chimaera start; the log may go to standard error.
 serve CHI_LOG_FILE=- -- --grace 100

@@ -14,7 +14,7 @@ here=$(cd "$(dirname "$0")/../.." && pwd)
 temp=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-image-XXXXXX") || exit 1
 name=chimaera-test-$$
 image=${CHIMAERA_IMAGE:-$name}
-status=0
+want_by=-F
 # shellcheck source=tests/script.sh
 . "$here/tests/script.sh"
 CHIMAERA_IMAGE=$image CHIMAERA_PREFIX=$name CHIMAERA_CPUS=$(($(nproc) > 1 ? 2 : 1))
@@ -47,24 +47,6 @@ try()
 {
   timeout 120 "$@" >"$temp/out" 2>&1 </dev/null
   status=$?
-}
-
-# $1: the status that the last command should have had; the rest: texts that must be in its output.
-want()
-{
-  local text
-  if [ "$status" != "$1" ]; then
-    wrong "status $status, want $1"
-    return
-  fi
-  shift
-  for text in "$@"; do
-    if ! grep -qF -e "$text" "$temp/out"; then
-      wrong "nowhere: $text"
-      return
-    fi
-  done
-  right
 }
 
 # A short-lived container: options of docker run and --, then what the entry script gets.
@@ -239,6 +221,32 @@ docker kill "$one" >/dev/null
 ok test "$(look '{{.State.ExitCode}}' "$one")" = 137
 docker rm -fv "$one" >/dev/null
 
+# No room for the log: lines are lost and counted, and the node serves.
+docker run -d --name "$one" --shm-size 2g \
+  --tmpfs /var/log/chimaera:size=64k,uid=10001,gid=10001 "$image" >/dev/null
+healthy "$one"
+# $1: the id of a pool to create, of which the log tells; the rest: what comes before that.
+creates()
+{
+  # shellcheck disable=SC2016
+  try "$DOCKER" exec "$one" sh -c 'log=/var/log/chimaera/chimaera.log; eval "$2"
+    echo "compose: [{mod_name: bdev, pool_name: r$1, pool_query: local, pool_id: \"$1.0\"," \
+      "bdev_type: ram, capacity: 4M}]" >pool.yaml
+    chimaera compose pool.yaml; cat $log' sh "$@"
+}
+# shellcheck disable=SC2016
+creates 300 'cat /dev/zero >>$log'
+want 0 'No space left on device' '300.0 bdev r300: created'
+ok not grep -q 'pool 300.0 (r300) .* is ready' "$temp/out"
+healthy "$one"
+# shellcheck disable=SC2016
+creates 301 ': >$log'
+want 0 ' 1 lines lost' '301.0 bdev r301: created' 'pool 301.0 (r301) of module bdev is ready'
+try "$DOCKER" stop "$one"
+want 0
+ok test "$(look '{{.State.ExitCode}}' "$one")" = 0
+docker rm -fv "$one" >/dev/null
+
 # A memory limit that is far below the budgets: what does not fit is refused, and the node lives.
 docker run -d --name "$one" --shm-size 2g -m 96m "$image" >/dev/null
 healthy "$one"
@@ -350,5 +358,40 @@ try "${compose[@]}" rm -f
 want 0
 run -v "${name}_chimaera-node1-logs:/var/log/chimaera" -- cat /var/log/chimaera/chimaera.log
 want 0 'node 1 is alive'
+
+# ---- three nodes with keys ---------------------------------------------------------------------
+
+# As README.md has it: with the lines of the compose file that are behind a "#".
+keyed=$temp/keyed
+mkdir "$keyed"
+cp "$here/docker/hostfile" "$keyed"
+sed 's/^\( *\)#\([A-Z-]\)/\1\2/' "$here/docker/docker-compose.yml" >"$keyed/docker-compose.yml"
+compose=("${compose[@]:0:${#compose[@]}-1}" "$keyed/docker-compose.yml")
+install -d -o 10001 "$keyed/keys" "$keyed/keys/public"
+for node in 172.20.0.10 172.20.0.11 172.20.0.12; do
+  run -v "$keyed/keys:/keys" -- \
+    sh -c "chimaera keygen --directory /keys $node && mv /keys/$node.pub /keys/public"
+  want 0
+done
+run --shm-size 2g -e CHI_SECURITY=required --
+want 1 'ERROR: CHI_SECURITY: networking.security: "required" needs networking.key_file and'
+try "${compose[@]}" up -d --no-build
+want 0
+healthy "$name-node1" "$name-node2" "$name-node3"
+all_see 3
+for n in 1 2 3; do
+  on $n cat /var/log/chimaera/chimaera.log
+  want 0 'messages between nodes are encrypted; 2 of 2 other nodes have an authorised key'
+done
+# Who loses its key is out until it has it again, without anybody's restart.
+mv "$keyed/keys/public/172.20.0.12.pub" "$keyed"
+for n in 1 2; do
+  if until_true 240 sees "$name-node$n" 2; then right; else wrong "node$n still sees node3"; fi
+done
+mv "$keyed/172.20.0.12.pub" "$keyed/keys/public"
+all_see 3
+for n in 1 2 3; do
+  ok test "$(look '{{.State.Health.Status}} {{.RestartCount}}' "$name-node$n")" = 'healthy 0'
+done
 
 sum_up

@@ -4,31 +4,12 @@
 # shellcheck shell=bash source=tests/script.sh
 . "${BASH_SOURCE[0]%/*}/../script.sh"
 : "${temp:?}" "${CHIMAERA:?}" "${chi_seconds:=60}"
-status=0
 
 # Runs the program: its status in $status, what it prints in $temp/out and $temp/err.
 chi()
 {
   timeout "$chi_seconds" "$CHIMAERA" "$@" >"$temp/out" 2>"$temp/err" </dev/null
   status=$?
-}
-
-# $1: the status that the last run should have had; the rest: patterns of lines in either output.
-want()
-{
-  local pattern
-  if [ "$status" != "$1" ]; then
-    wrong "status $status, want $1"
-    return
-  fi
-  shift
-  for pattern in "$@"; do
-    if ! cat "$temp/out" "$temp/err" | grep -q -e "$pattern"; then
-      wrong "no line like: $pattern"
-      return
-    fi
-  done
-  right
 }
 
 # $1: seconds; the rest: a command that is repeated until it succeeds, or the time is over.

@@ -19,32 +19,10 @@ esac
 temp=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-calibrate-XXXXXX") || exit 1
 trap 'rm -rf "$temp"' EXIT
 cd "$temp" || exit 1
-passed=0 failed=0 status=0
+chi_seconds=300
+# shellcheck source=tests/real/shell.sh
+. "$here/tests/real/shell.sh"
 unset CHI_SERVER_CONF WRP_RUNTIME_CONF CHI_NODE
-
-chi()
-{
-  timeout 300 "$CHIMAERA" "$@" >out 2>err </dev/null
-  status=$?
-}
-
-# $1: the status that the last run should have had; the rest: patterns of lines in either output.
-want()
-{
-  local pattern bad=
-  [ "$status" = "$1" ] || bad="status $status, want $1"
-  shift
-  for pattern in "$@"; do
-    cat out err | grep -q -e "$pattern" || bad="no line like: $pattern"
-  done
-  if [ -z "$bad" ]; then
-    passed=$((passed + 1))
-    return
-  fi
-  failed=$((failed + 1))
-  echo "FAIL line ${BASH_LINENO[0]}: $bad"
-  sed 's/^/  | /' out err | head -n 20
-}
 
 # $1: a name within the JSON of --compare; $2: predicted or measured. Its whole number.
 figure()
@@ -134,5 +112,4 @@ want 1 '/no/such/file: No such file'
 chi calibrate extra
 want 2 'takes no arguments'
 
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+sum_up

@@ -16,7 +16,7 @@ fi
 bin=$(cd "$(dirname "$CHIMAERA")" && pwd)
 temp=$(mktemp -d "${TMPDIR:-/var/tmp}/chimaera-habits-XXXXXX") || exit 1
 port=$((20000 + $$ % 20000))
-status=0 pid=
+pid=
 variable=CHI_SERVER_CONF
 # shellcheck source=tests/script.sh
 . "$here/tests/script.sh"
@@ -36,15 +36,6 @@ remote()
   timeout 60 env -i PATH="$bin:/usr/bin:/bin" HOME="$temp" "$variable=$conf" "$@" \
     >"$temp/out" 2>&1 </dev/null
   status=$?
-}
-
-want()
-{
-  if [ $status = "$1" ] && { [ $# = 1 ] || grep -q -e "$2" "$temp/out"; }; then
-    right
-  else
-    wrong "status $status, want $1${2:+ and a line like $2}"
-  fi
 }
 
 # Starts the runtime in the background of a remote shell, as tools do that go on to the next node.
