@@ -537,10 +537,26 @@ chi put "$temp/none" ram
 want 1 'none: No such file'
 chi put "$temp" ram
 want 1 'is no regular file'
+chi put "$temp/file.1" admin --manifest "$temp/manifest"
+want 1 'pool admin is of the module admin, not bdev'
+chi get admin "$temp/copy" --manifest "$temp/file.1.chi.json"
+want 1 'pool admin is of the module admin, not bdev'
 chi put "$temp/file.1"
 want 2
 chi get ram
 want 2
+mkfifo "$temp/pipe"
+for target in "$temp/pipe" "$temp"; do
+  chi get ram "$target" --manifest "$temp/file.1.chi.json"
+  want 1 "$target: is there, and no regular file"
+  ok not test -f "$target"
+done
+sed 's/"offset":[0-9]*/"offset":99999998976/' "$temp/file.1.chi.json" >"$temp/manifest"
+chi get ram "$temp/copy" --manifest "$temp/manifest"
+want 1 'reading 1 bytes at 99999998976 of pool 300.0: '
+sed 's/"pool":"[0-9.]*"/"pool":"7.8"/' "$temp/manifest" >"$temp/elsewhere"
+chi get ram "$temp/copy" --manifest "$temp/elsewhere"
+want 1 'reading .* of pool 300.0 (the manifest is of pool 7.8): '
 chi get ram "$temp/copy"
 want 1 'copy.chi.json: No such file'
 offset=$(sed -n 's/.*"offset":\([0-9]*\).*/\1/p' "$temp/file.4097.chi.json" | head -n 1)
@@ -556,6 +572,9 @@ for text in '' '{}' '[1' '{"format":"chimaera-file 1","size":9,"checksum":"xxh64
   chi get ram "$temp/copy" --manifest "$temp/manifest"
   want 1 'manifest: '
 done
+printf '{"format":"chim' >"$temp/manifest"
+chi get ram "$temp/copy" --manifest "$temp/manifest"
+want 1 'malformed JSON at byte 15: expected the end of a string'
 
 # A pool in pieces: more extents than a task's array has room for.
 cat >"$temp/pieces.yaml" <<END
