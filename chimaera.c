@@ -3928,7 +3928,8 @@ struct bdev_io {
   uint64_t *written; /* a bit for each piece of the memory that has been written to */
   uint64_t turns;
   uint64_t synced; /* turns before this number: what was written before them is durable */
-  uint32_t depth, active, touchy, sample;
+  uint32_t depth, active, touchy;
+  uint32_t sample[2]; /* reads and writes so far, of memory: which are timed */
   struct bdev_io_turn *running, *waiting, **waiting_end;
   struct bdev_io_meter meter[3]; /* reads, writes, both together */
   int failed;                    /* a sync has failed */
@@ -13580,7 +13581,8 @@ static void bdev_io_meter_end(struct bdev_io_meter *m, const struct bdev_io_turn
 
 static void bdev_io_time_begin(chi_ctx *ctx, struct bdev_io *io, struct bdev_io_turn *turn)
 {
-  turn->timed = turn->kind != BDEV_IO_SYNC && (io->file || io->sample++ % BDEV_IO_TIMED == 0);
+  turn->timed = turn->kind != BDEV_IO_SYNC &&
+                (io->file || io->sample[turn->kind]++ % BDEV_IO_TIMED == 0);
   if (!turn->timed)
     return;
   turn->since = chi_now(ctx);
@@ -35912,8 +35914,10 @@ static int real_link_find(struct real_env *r, const char *instance, int *fd, chi
     int rc = real_link_locate(r->directory, name, (uint32_t)port, &place, err);
     return rc == CHI_OK ? real_link_dial(place.socket, fd, err) : rc;
   }
-  if (!split && !real_link_named(instance))
-    return error_set(err, CHI_EINVAL, "\"%s\" is not an instance: expected NAME:PORT", instance);
+  if (!split && (*instance == ':' || !real_link_named(instance)))
+    return error_set(err, CHI_EINVAL,
+                     "\"%s\" is not an instance: expected NAME:PORT, NAME, :PORT or a path",
+                     instance);
   real_link_directory(r->directory, search.directory, sizeof(search.directory));
   search.name = split ? NULL : instance;
   search.port = split ? instance + 1 : NULL;
