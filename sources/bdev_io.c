@@ -44,7 +44,8 @@ static void bdev_io_meter_end(struct bdev_io_meter *m, const struct bdev_io_turn
 
 static void bdev_io_time_begin(chi_ctx *ctx, struct bdev_io *io, struct bdev_io_turn *turn)
 {
-  turn->timed = turn->kind != BDEV_IO_SYNC && (io->file || io->sample++ % BDEV_IO_TIMED == 0);
+  turn->timed = turn->kind != BDEV_IO_SYNC &&
+                (io->file || io->sample[turn->kind]++ % BDEV_IO_TIMED == 0);
   if (!turn->timed)
     return;
   turn->since = chi_now(ctx);

@@ -40,7 +40,8 @@ struct bdev_io {
   uint64_t *written; /* a bit for each piece of the memory that has been written to */
   uint64_t turns;
   uint64_t synced; /* turns before this number: what was written before them is durable */
-  uint32_t depth, active, touchy, sample;
+  uint32_t depth, active, touchy;
+  uint32_t sample[2]; /* reads and writes so far, of memory: which are timed */
   struct bdev_io_turn *running, *waiting, **waiting_end;
   struct bdev_io_meter meter[3]; /* reads, writes, both together */
   int failed;                    /* a sync has failed */

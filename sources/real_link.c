@@ -476,8 +476,10 @@ static int real_link_find(struct real_env *r, const char *instance, int *fd, chi
     int rc = real_link_locate(r->directory, name, (uint32_t)port, &place, err);
     return rc == CHI_OK ? real_link_dial(place.socket, fd, err) : rc;
   }
-  if (!split && !real_link_named(instance))
-    return error_set(err, CHI_EINVAL, "\"%s\" is not an instance: expected NAME:PORT", instance);
+  if (!split && (*instance == ':' || !real_link_named(instance)))
+    return error_set(err, CHI_EINVAL,
+                     "\"%s\" is not an instance: expected NAME:PORT, NAME, :PORT or a path",
+                     instance);
   real_link_directory(r->directory, search.directory, sizeof(search.directory));
   search.name = split ? NULL : instance;
   search.port = split ? instance + 1 : NULL;

@@ -117,6 +117,18 @@ static const char *call_split(const char *argument, char *name)
   return equals + 1;
 }
 
+/* Whether the name is that of a field, or of a part of one, that only comes out. */
+static bool call_is_out(const struct call *c, const char *name)
+{
+  size_t size = strcspn(name, ".[");
+  for (uint32_t i = 0; i < c->type->field_count; i++) {
+    const chi_field *f = &c->type->fields[i];
+    if (strlen(f->name) == size && strncmp(f->name, name, size) == 0)
+      return !(f->dir & CHI_DIR_IN);
+  }
+  return false;
+}
+
 static int call_argument(struct call *c, const char *argument)
 {
   char name[TEXT_NAME_MAX];
@@ -127,6 +139,8 @@ static int call_argument(struct call *c, const char *argument)
     return cli_usage(c->cli, "%s: expected name=value", argument);
   if (call_bulk_argument(c, name, value, &status))
     return status;
+  if (call_is_out(c, name))
+    return cli_usage(c->cli, "%s: comes out of %s, and takes no value", name, c->type->name);
   if (chi_type_set(c->type, c->task, name, value, &err) != CHI_OK)
     return cli_usage(c->cli, "%s", err.text);
   return CLI_OK;
@@ -320,6 +334,7 @@ static int call_query(const struct cli *cli, const char *text, chi_query *query)
                {"dynamic", CHI_QUERY_DYNAMIC, 0},  {"id", CHI_QUERY_ID, 1},
                {"hash", CHI_QUERY_HASH, 1},        {"range", CHI_QUERY_RANGE, 2},
                {"physical", CHI_QUERY_PHYSICAL, 1}};
+  static const char *const forms[] = {"nothing behind it", ":N, a number", ":A:N, two numbers"};
   size_t size = strcspn(text, ":");
   for (size_t i = 0; i < CHI_COUNT(modes); i++) {
     char *end = (char *)(uintptr_t)text + size;
@@ -329,12 +344,14 @@ static int call_query(const struct cli *cli, const char *text, chi_query *query)
     for (uint32_t k = 0; k < modes[i].numbers; k++) {
       unsigned long value;
       if (end[0] != ':' || end[1] < '0' || end[1] > '9')
-        return cli_usage(cli, "--query %s: expected %u numbers", text, modes[i].numbers);
+        return cli_usage(cli, "--query %s: expected %s%s", text, modes[i].name,
+                         forms[modes[i].numbers]);
       value = strtoul(end + 1, &end, 10);
       numbers[k] = value > UINT32_MAX ? UINT32_MAX : (uint32_t)value;
     }
     if (*end)
-      return cli_usage(cli, "--query %s: expected %u numbers", text, modes[i].numbers);
+      return cli_usage(cli, "--query %s: %s has %s", text, modes[i].name,
+                       forms[modes[i].numbers]);
     *query = (chi_query){modes[i].mode, numbers[0], numbers[1], 0};
     return CLI_OK;
   }
@@ -423,6 +440,8 @@ static int call_submit(struct call *c, uint64_t timeout_ns)
   call_print(c, rc);
   if (rc > 0)
     return cli_fail(c->cli, "%s: the module's own code %d", c->type->name, rc);
+  if (rc < 0 && strcmp(chi_status_name(rc), "unknown") == 0)
+    return cli_fail(c->cli, "%s: the code %d, which is none of the runtime's", c->type->name, rc);
   if (rc < 0)
     return cli_fail(c->cli, "%s: %s (%s)", c->type->name, chi_status_text(rc), chi_status_name(rc));
   return status;

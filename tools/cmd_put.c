@@ -30,7 +30,7 @@ struct put_slot {
 struct put {
   const struct cli *cli;
   struct cli_link link;
-  chi_pool_id pool;
+  chi_pool_id pool, origin; /* where the blocks are; where the manifest says they are */
   const char *file, *manifest;
   int fd;
   uint64_t size, done; /* of the file; transferred and checked */
@@ -63,6 +63,26 @@ static int put_chi(const struct put *p, const char *what, int status)
   return cli_fail(p->cli, "%s: %s", what, chi_status_text(status));
 }
 
+/* The pool of the given id or name, which must be a block device. */
+static int put_find_pool(struct put *p, const char *name)
+{
+  chi_error err = {0, ""};
+  struct json *json = NULL;
+  char *text;
+  int status = cli_pool(p->cli, &p->link, name, &p->pool);
+  if (status != CLI_OK)
+    return status;
+  text = cli_describe(&p->link, p->pool, &err);
+  if (!text || json_parse(text, strlen(text), &json, &err) != CHI_OK)
+    status = cli_fail(p->cli, "pool %s: %s", name, err.text);
+  else if (strcmp(json_string(json, "module", ""), "bdev") != 0)
+    status = cli_fail(p->cli, "pool %s is of the module %s, not bdev", name,
+                      json_string(json, "module", "?"));
+  json_free(json);
+  free(text);
+  return status;
+}
+
 static void put_progress(struct put *p, bool last)
 {
   uint64_t now = cli_now();
@@ -80,8 +100,12 @@ static void put_progress(struct put *p, bool last)
 
 /* ---- blocks ----------------------------------------------------------------------------- */
 
+/* Takes over what was allocated, which a daemon may get wrong. */
 static int put_keep_blocks(struct put *p, const struct chi_bdev_allocate_blocks *task)
 {
+  uint64_t covered = 0;
+  if (task->blocks_count > task->block_total)
+    return CHI_ECORRUPT;
   p->block_count = task->block_total;
   p->blocks = calloc(task->block_total + 1, sizeof(*p->blocks));
   if (!p->blocks ||
@@ -92,7 +116,10 @@ static int put_keep_blocks(struct put *p, const struct chi_bdev_allocate_blocks 
   if (task->block_total > task->blocks_count)
     memcpy(p->blocks + task->blocks_count, task->more.data,
            (task->block_total - task->blocks_count) * sizeof(*p->blocks));
-  return CHI_OK;
+  for (uint64_t i = 0; i < p->block_count; i++)
+    if (p->blocks[i].size == 0 || __builtin_add_overflow(covered, p->blocks[i].size, &covered))
+      return CHI_ECORRUPT;
+  return covered >= p->size ? CHI_OK : CHI_ECORRUPT;
 }
 
 /* Asks for the blocks; a second time, with a buffer, if the extents are many. */
@@ -215,6 +242,20 @@ static int put_transfer_all(const struct put *p, char *data, uint64_t length, bo
   return CLI_OK;
 }
 
+static int put_piece_failed(const struct put *p, const struct put_slot *s, uint64_t length,
+                            int status)
+{
+  char what[160], origin[48] = "";
+  if (s->read && memcmp(&p->origin, &p->pool, sizeof(p->pool)) != 0)
+    snprintf(origin, sizeof(origin), " (the manifest is of pool %u.%u)", p->origin.major,
+             p->origin.minor);
+  snprintf(what, sizeof(what), "%s %llu bytes at %llu of pool %u.%u%s",
+           s->read ? "reading" : "writing", (unsigned long long)length,
+           (unsigned long long)(s->read ? s->read->block.offset : s->write->block.offset),
+           p->pool.major, p->pool.minor, origin);
+  return put_chi(p, what, status);
+}
+
 /* Waits for the slot's piece; a piece of a get goes on to the file. */
 static int put_finish(struct put *p, struct put_slot *s)
 {
@@ -226,7 +267,7 @@ static int put_finish(struct put *p, struct put_slot *s)
   status = chi_wait(p->link.queue, task, UINT64_MAX);
   s->length = 0;
   if (status != CHI_OK)
-    return put_chi(p, s->read ? "read" : "write", status);
+    return put_piece_failed(p, s, length, status);
   if ((s->read ? s->read->bytes_read : s->write->bytes_written) != length)
     return put_chi(p, "a piece is incomplete", CHI_EIO);
   if (s->read) {
@@ -371,6 +412,7 @@ static int put_read_manifest(struct put *p, uint64_t *checksum)
   char *end = NULL;
   bool good = json && strcmp(json_string(json, "format", ""), PUT_FORMAT) == 0;
   p->size = json_integer(json, "size", UINT64_MAX);
+  good = good && units_parse_pool(json_string(json, "pool", ""), &p->origin) == CHI_OK;
   good = good && p->size != UINT64_MAX && strncmp(sum, "xxh64:", 6) == 0 && strlen(digits) == 16;
   if (good)
     *checksum = strtoull(digits, &end, 16);
@@ -474,7 +516,7 @@ static int put_run(struct cli *cli)
   if (status == CLI_OK)
     status = cli_connect(cli, &p.link);
   if (status == CLI_OK) {
-    status = cli_pool(cli, &p.link, cli->arguments[1], &p.pool);
+    status = put_find_pool(&p, cli->arguments[1]);
     if (status == CLI_OK)
       status = put_all(&p);
     put_close(&p);
@@ -511,6 +553,7 @@ static int get_run(struct cli *cli)
 {
   struct put p = {.cli = cli};
   char manifest[CHI_PATH_MAX];
+  struct stat info;
   uint64_t wanted = 0;
   int status;
   if (cli->argument_count != 2)
@@ -518,6 +561,8 @@ static int get_run(struct cli *cli)
   p.file = cli->arguments[1];
   if (put_name_manifest(&p, manifest, sizeof(manifest)) != CLI_OK)
     return CLI_USAGE;
+  if (stat(p.file, &info) == 0 && !S_ISREG(info.st_mode)) /* renaming would replace it */
+    return cli_fail(cli, "%s: is there, and no regular file", p.file);
   if (put_read_manifest(&p, &wanted) != CLI_OK) {
     free(p.blocks);
     return CLI_FAILED;
@@ -527,7 +572,7 @@ static int get_run(struct cli *cli)
     free(p.blocks);
     return status;
   }
-  status = cli_pool(cli, &p.link, cli->arguments[0], &p.pool);
+  status = put_find_pool(&p, cli->arguments[0]);
   if (status == CLI_OK)
     status = put_fetch(&p, wanted);
   put_close(&p);

@@ -101,6 +101,11 @@ static struct scenario *simulate_scenario(const struct cli *cli, const char *pat
   if (!path)
     return scenario_new(true);
   text = simulate_read_file(cli, path, &size);
+  if (text && replay_is_saved(text)) {
+    cli_fail(cli, "%s: it is a saved run; give it to --replay or --shrink", path);
+    free(text);
+    return NULL;
+  }
   s = text ? scenario_read(text, size, &report) : NULL;
   free(text);
   return s;
@@ -215,7 +220,7 @@ static int simulate_show_run(const struct cli *cli, const struct scenario *s)
   trial_run(s, &watch, &t);
   guard_end();
   if (t.broken) {
-    cli_fail(cli, "%s", t.failure.text);
+    trial_say_broken(cli, &t);
     status = CLI_USAGE;
   }
   if (show.keeps && status == CLI_OK)
@@ -316,6 +321,8 @@ static int simulate_saved(struct simulate_ask *ask, const char *mode)
   if (strcmp(mode, "shrink") == 0) {
     if (!cli_duration(cli, "seconds", 1000000000, &limit))
       return CLI_USAGE;
+    if (limit == 0)
+      return cli_usage(cli, "--seconds %s: expected more than 0", cli_value(cli, "seconds"));
     return shrink_run(ask, path, cli_value(cli, "to"), limit);
   }
   if (!simulate_is_shown(cli))

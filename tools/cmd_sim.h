@@ -21,7 +21,7 @@ extern const chi_module load_module;
 /* Prepares the scenario's workload for a cluster whose pools are there; module[i] is behind pool i.
  * NULL: *err says what of it can't be. To be closed after the cluster. */
 struct load *load_open(chi_cluster *cluster, const struct scenario *s,
-                       const chi_module *const *module, chi_error *err);
+                       const chi_module *const *module, uint32_t *mix, chi_error *err);
 void load_close(struct load *l);
 /* Is to see every event. */
 void load_event(struct load *l, const struct sim_trace_event *e);
@@ -37,8 +37,8 @@ void load_verify(struct load *l);
 struct modules;
 
 /* The modules "load" and those that the scenario names, as an array for chi_cluster_open. They stay
- * loaded; a second call for the same names gives the same. NULL: *err. */
-struct modules *modules_load(const struct scenario *s, chi_error *err);
+ * loaded; a second call for the same names gives the same. NULL: *err, of number *at of them. */
+struct modules *modules_load(const struct scenario *s, uint32_t *at, chi_error *err);
 const chi_module *const *modules_all(const struct modules *m, uint32_t *count);
 /* By name, built-in ones too. NULL: there is none. */
 const chi_module *modules_find(const struct modules *m, const char *name);
@@ -58,6 +58,7 @@ struct trial {
   uint64_t fault[SIM_PLAN_KIND_COUNT], net[SIM_CHECK_NET], code[SIM_CHECK_CODES];
   bool failed;         /* a check has; also one that stands for a crash or an endless loop */
   bool broken;         /* it could not begin; failure.text says why */
+  char place[CHI_NAME_MAX]; /* and where: for scenario_locate, or empty */
   chi_failure failure; /* of either */
   char warning[400];   /* empty: none */
   uint16_t *digest;    /* of each event; to be freed */
@@ -75,6 +76,8 @@ struct trial_watch {
 void trial_run(const struct scenario *s, const struct trial_watch *watch, struct trial *out);
 /* Of an event: 16 bits of all of it. */
 uint16_t trial_digest(const struct sim_trace_event *e);
+/* Says why it could not begin, and where in the scenario's file that stands, if it is of a file. */
+void trial_say_broken(const struct cli *cli, const struct trial *t);
 /* Adds what happened in `more`. */
 void trial_add(struct trial *sum, const struct trial *more);
 /* "NET: 12" and so on. */
@@ -119,6 +122,8 @@ void job_close(struct job *job);
 /* Gives it a run; it must not be busy. swarm: as scenario_draw; record: with digests. False: it has
  * gone. */
 bool job_give(struct job *job, const struct scenario *s, uint64_t seed, bool swarm, bool record);
+/* What stands in an answer's line; true: it was the last. */
+bool job_read_line(const char *line, struct trial *t);
 /* Reads what is there; true: the answer is complete, in *out, and the job is free. A job that has
  * died has answered with a failed run, and is closed. */
 bool job_take(struct job *job, struct trial *out);
@@ -151,6 +156,8 @@ struct replay {
 /* Writes the file; false, and a message. */
 bool replay_write(const struct cli *cli, const char *path, const struct scenario *s,
                   const struct trial *t);
+/* Whether the text of a file begins as such a file does. */
+bool replay_is_saved(const char *text);
 /* CLI_OK, or a message was given. To be freed. */
 int replay_read(const struct cli *cli, const char *path, struct replay *out);
 void replay_free(struct replay *r);

@@ -45,9 +45,9 @@ static void job_answer(FILE *out, const struct trial *t)
   job_numbers(out, "net", t->net, SIM_CHECK_NET);
   job_numbers(out, "code", t->code, SIM_CHECK_CODES);
   if (t->failed || t->broken)
-    fprintf(out, "failure %llu %llu %s\ntext %s\n", (unsigned long long)t->failure.event,
-            (unsigned long long)t->failure.time, t->failure.check,
-            cli_plain(t->failure.text, plain, sizeof(plain)));
+    fprintf(out, "failure %llu %llu %s\nplace %s\ntext %s\n",
+            (unsigned long long)t->failure.event, (unsigned long long)t->failure.time,
+            t->failure.check, t->place, cli_plain(t->failure.text, plain, sizeof(plain)));
   if (t->warning[0])
     fprintf(out, "warning %s\n", cli_plain(t->warning, plain, sizeof(plain)));
   if (t->digest) {
@@ -340,8 +340,7 @@ static void job_copy_line(char *to, size_t size, const char *line)
   snprintf(to, size, "%.*s", n < size ? (int)n : (int)size - 1, line);
 }
 
-/* What stands in an answer's line; true: it was the last. */
-static bool job_read_line(const char *line, struct trial *t)
+bool job_read_line(const char *line, struct trial *t)
 {
   uint64_t v[7];
   if (strncmp(line, "result ", 7) == 0) {
@@ -364,6 +363,8 @@ static bool job_read_line(const char *line, struct trial *t)
     t->failure.event = v[0];
     t->failure.time = v[1];
     job_copy_line(t->failure.check, sizeof(t->failure.check), line + (*line == ' '));
+  } else if (strncmp(line, "place ", 6) == 0) {
+    job_copy_line(t->place, sizeof(t->place), line + 6);
   } else if (strncmp(line, "text ", 5) == 0) {
     job_copy_line(t->failure.text, sizeof(t->failure.text), line + 5);
   } else if (strncmp(line, "warning ", 8) == 0) {

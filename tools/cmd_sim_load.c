@@ -349,16 +349,25 @@ static chi_query load_query(const struct load *l, const struct scenario_mix *m, 
   return q;
 }
 
-/* One field: its text, or a number of the range that its text is. */
+static int load_number(const chi_type *type, void *task, const char *name, uint64_t value,
+                       chi_error *err)
+{
+  char text[24];
+  snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+  return chi_type_set(type, task, name, text, err);
+}
+
+/* One field: its text, or a number of the range that its text is; without rng, both its ends. */
 static int load_field(const chi_type *type, void *task, const struct scenario_setting *field,
                       struct rng *rng, chi_error *err)
 {
   struct scenario_range range;
-  char text[24];
   if (!strstr(field->value, "..") || !scenario_parse_range(field->value, false, &range))
     return chi_type_set(type, task, field->name, field->value, err);
-  snprintf(text, sizeof(text), "%llu", (unsigned long long)load_draw(rng, &range));
-  return chi_type_set(type, task, field->name, text, err);
+  if (rng)
+    return load_number(type, task, field->name, load_draw(rng, &range), err);
+  int rc = load_number(type, task, field->name, range.low, err);
+  return rc ? rc : load_number(type, task, field->name, range.high, err);
 }
 
 static int load_fields(const chi_type *type, void *task, const struct scenario_mix *m,
@@ -631,7 +640,6 @@ static int load_try(struct load *l, uint32_t i, chi_error *err)
 {
   const struct scenario_mix *m = &l->s->mix[i];
   chi_error why = {0, ""};
-  struct rng rng;
   void *task;
   int rc;
   l->weights += m->weight;
@@ -643,8 +651,7 @@ static int load_try(struct load *l, uint32_t i, chi_error *err)
   task = calloc(1, l->type[i]->size);
   if (!task)
     return err->code = CHI_ENOMEM;
-  rng_seed(&rng, 0, 0, 0);
-  rc = load_fields(l->type[i], task, m, &rng, &why);
+  rc = load_fields(l->type[i], task, m, NULL, &why);
   free(task);
   return rc ? load_wrong_mix(err, i, m->method, why.text) : CHI_OK;
 }
@@ -678,7 +685,7 @@ static bool load_list(struct load *l)
 }
 
 struct load *load_open(chi_cluster *cluster, const struct scenario *s,
-                       const chi_module *const *module, chi_error *err)
+                       const chi_module *const *module, uint32_t *mix, chi_error *err)
 {
   struct load *l = calloc(1, sizeof(*l));
   int rc = l ? CHI_OK : CHI_ENOMEM;
@@ -689,7 +696,7 @@ struct load *load_open(chi_cluster *cluster, const struct scenario *s,
   for (uint32_t i = 0; i < s->pools; i++)
     l->module[i] = module[i];
   for (uint32_t i = 0; i < s->mixes && rc == CHI_OK; i++)
-    rc = load_try(l, i, err);
+    rc = load_try(l, *mix = i, err);
   if (rc == CHI_OK && s->mixes && l->weights == 0)
     rc = load_wrong_mix(err, 0, "weight", "all weights are 0");
   if (rc == CHI_OK && load_list(l))

@@ -222,7 +222,7 @@ static const chi_module *modules_load_one(struct modules *m, const char *name, c
   return o->def;
 }
 
-struct modules *modules_load(const struct scenario *s, chi_error *err)
+struct modules *modules_load(const struct scenario *s, uint32_t *at, chi_error *err)
 {
   static struct modules *m; /* what is loaded stays so */
   if (!m) {
@@ -238,6 +238,7 @@ struct modules *modules_load(const struct scenario *s, chi_error *err)
   m->count = 1;
   for (uint32_t i = 0; i < s->module_count; i++) {
     const chi_module *def = modules_load_one(m, s->modules[i], err);
+    *at = i;
     if (!def)
       return NULL;
     m->all[m->count++] = def;

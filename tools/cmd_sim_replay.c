@@ -166,6 +166,11 @@ static bool replay_whole(struct replay_text *t)
   return true;
 }
 
+bool replay_is_saved(const char *text)
+{
+  return strncmp(text, "chi-replay ", 11) == 0;
+}
+
 int replay_read(const struct cli *cli, const char *path, struct replay *out)
 {
   size_t size = 0;
@@ -290,7 +295,7 @@ int replay_run(const struct simulate_ask *ask, const char *path)
   status = CLI_FAILED;
   if (job_run(ask->cli, &job, r.s, &now)) {
     if (now.broken)
-      cli_fail(ask->cli, "%s", now.failure.text);
+      trial_say_broken(ask->cli, &now);
     status = now.broken ? CLI_USAGE : replay_compare(&r, &now);
     free(now.digest);
   }

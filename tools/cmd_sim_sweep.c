@@ -106,7 +106,7 @@ static void sweep_ended(struct sweep *w, struct trial *t)
 {
   w->ended++;
   if (t->broken && !w->broken)
-    cli_fail(w->ask->cli, "%s", t->failure.text);
+    trial_say_broken(w->ask->cli, t);
   w->broken = w->broken || t->broken;
   w->stop = w->stop || t->broken;
   if (t->failed)

@@ -3,6 +3,7 @@
 
 #ifndef CHI_OMIT_SIM
 
+#include <stdarg.h>
 #include <stdlib.h>
 
 #include "cluster.h"
@@ -98,6 +99,52 @@ static const char *trial_limits(chi_cluster *c, void *arg)
 
 /* ---- its parts ------------------------------------------------------------------------------ */
 
+static void trial_place(struct trial *out, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void trial_place(struct trial *out, const char *fmt, ...)
+{
+  va_list args;
+  va_start(args, fmt);
+  vsnprintf(out->place, sizeof(out->place), fmt, args);
+  va_end(args);
+}
+
+/* Which of the settings an error is about: its text begins with the name, or has it in quotes. An
+ * empty string: none. */
+static const char *trial_about(const struct scenario_list *list, const char *text)
+{
+  char quoted[SCENARIO_NAME + 2];
+  for (uint32_t i = 0; i < list->count; i++) {
+    const char *name = list->item[i].name;
+    size_t n = strlen(name);
+    snprintf(quoted, sizeof(quoted), "\"%s\"", name);
+    if ((strncmp(text, name, n) == 0 && text[n] == ':') || strstr(text, quoted))
+      return name;
+  }
+  return "";
+}
+
+/* Of a cluster that can't be opened. */
+static void trial_place_setting(struct trial_state *t)
+{
+  const char *name = trial_about(&t->s->config, t->err.text);
+  if (*name)
+    trial_place(t->out, "config/%s", name);
+  else
+    trial_place(t->out, "costs/%s", trial_about(&t->s->costs, t->err.text));
+}
+
+/* Of an operation that can't be made: "...: METHOD: FIELD: ...". */
+static void trial_place_mix(struct trial_state *t, uint32_t i)
+{
+  const struct scenario_mix *m = &t->s->mix[i];
+  const char *why = strstr(t->err.text, m->method);
+  size_t skip = strlen(m->method) + 2;
+  const char *field = why && strlen(why) > skip ? trial_about(&m->fields, why + skip) : "";
+  trial_place(t->out, "workload/mix/%u/%s%s", i, *field ? "fields/" : "method", field);
+}
+
 static void trial_broken(struct trial_state *t, const char *pool)
 {
   t->out->broken = true;
@@ -126,10 +173,11 @@ static bool trial_open(struct trial_state *t)
   const struct cluster_watch watch = {trial_opened, t};
   const chi_module *const *all;
   char *spec;
-  uint32_t count;
+  uint32_t count, at = 0;
   int rc = CHI_ENOMEM;
-  t->modules = modules_load(t->s, &t->err);
+  t->modules = modules_load(t->s, &at, &t->err);
   if (!t->modules) {
+    trial_place(t->out, "modules/%u", at);
     trial_broken(t, NULL);
     return false;
   }
@@ -139,8 +187,10 @@ static bool trial_open(struct trial_state *t)
   if (spec && trial_spec(t->s, spec, TRIAL_SPEC))
     rc = cluster_open(spec, all, count, &watch, &t->cluster, &t->err);
   free(spec);
-  if (rc)
+  if (rc) {
+    trial_place_setting(t);
     trial_broken(t, NULL);
+  }
   return rc == CHI_OK;
 }
 
@@ -153,6 +203,7 @@ static bool trial_pool(struct trial_state *t, uint32_t i)
   if (!t->module[i]) {
     snprintf(t->err.text, sizeof(t->err.text), "no module \"%s\": name it in \"modules\"",
              p->module);
+    trial_place(t->out, "pools/%u/module", i);
     trial_broken(t, p->name);
     return false;
   }
@@ -162,19 +213,24 @@ static bool trial_pool(struct trial_state *t, uint32_t i)
   if (chi_cluster_pool_create(t->cluster, 0, p->module, p->name, params, p->params.count, &id,
                               &t->err) == CHI_OK)
     return true;
-  if (!chi_cluster_failure(t->cluster))
+  if (!chi_cluster_failure(t->cluster)) {
+    trial_place(t->out, "pools/%u/params/%s", i, trial_about(&p->params, t->err.text));
     trial_broken(t, p->name);
+  }
   return false;
 }
 
 static bool trial_prepare(struct trial_state *t)
 {
+  uint32_t mix = 0;
   chi_cluster_check(t->cluster, "limit", CHI_CHECK_EVENT, trial_limits, t);
   for (uint32_t i = 0; i < t->s->pools; i++)
     if (!trial_pool(t, i))
       return false;
   snprintf(t->err.text, sizeof(t->err.text), "no memory");
-  t->load = load_open(t->cluster, t->s, t->module, &t->err);
+  t->load = load_open(t->cluster, t->s, t->module, &mix, &t->err);
+  if (!t->load)
+    trial_place_mix(t, mix);
   if (!t->load || sim_cluster_schedule(t->cluster, &t->s->plan) != CHI_OK)
     trial_broken(t, NULL);
   return !t->out->broken;
@@ -242,6 +298,23 @@ void trial_run(const struct scenario *s, const struct trial_watch *watch, struct
 }
 
 /* ---- sums and texts ------------------------------------------------------------------------- */
+
+void trial_say_broken(const struct cli *cli, const struct trial *t)
+{
+  const char *file = cli->argument_count ? cli->arguments[0] : NULL;
+  char plain[sizeof(t->failure.text)];
+  size_t size = 0;
+  char *text = file && t->place[0] ? simulate_read_file(cli, file, &size) : NULL;
+  struct report_mark at;
+  if (!text) {
+    cli_fail(cli, "%s", t->failure.text);
+    return;
+  }
+  at = scenario_locate(text, size, t->place);
+  fprintf(stderr, "%s:%d:%d: %s\n", file, at.line, at.column,
+          cli_plain(t->failure.text, plain, sizeof(plain)));
+  free(text);
+}
 
 void trial_add(struct trial *sum, const struct trial *more)
 {

@@ -110,16 +110,25 @@ static bool verify_compare(struct verify *v)
   }
 }
 
+/* Why it could not begin stands in the lines that follow. */
+static void verify_broken(const struct cli *cli, struct verify_side *side)
+{
+  struct trial t = {.broken = true};
+  while (side->line[0] && strncmp(side->line, "text ", 5) != 0) {
+    verify_next(side);
+    job_read_line(side->line, &t);
+  }
+  trial_say_broken(cli, &t);
+}
+
 /* What they came to; a crash is one, too. */
-static int verify_result(struct verify *v)
+static int verify_result(const struct cli *cli, struct verify *v)
 {
   unsigned long long failed = 0, broken = 0, events = 0, time = 0, hash = 0;
   sscanf(v->side[0].line, "result %llu %llu %llu %llu %llu", &failed, &broken, &events, &time,
          &hash);
   if (broken) {
-    while (v->side[0].line[0] && strncmp(v->side[0].line, "text ", 5) != 0)
-      verify_next(&v->side[0]);
-    fprintf(stderr, "chimaera sim: %s\n", v->side[0].line[0] ? v->side[0].line + 5 : "broken");
+    verify_broken(cli, &v->side[0]);
     return CLI_USAGE;
   }
   if (strncmp(v->side[0].line, "result ", 7) != 0) {
@@ -142,7 +151,7 @@ int verify_run(const struct simulate_ask *ask)
     v->side[i].job.to = v->side[i].job.from = -1;
   if (verify_open(ask->cli, &v->side[0], s, false) && verify_open(ask->cli, &v->side[1], s, true)) {
     if (verify_compare(v)) {
-      status = verify_result(v);
+      status = verify_result(ask->cli, v);
     } else {
       status = 3;
       verify_differ(v);

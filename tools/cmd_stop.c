@@ -112,9 +112,10 @@ static int stop_run(struct cli *cli)
 const struct cli_command cmd_stop = {
     .name = "stop",
     .arguments = "[GRACE_MS]",
-    .about = "stop a daemon: it finishes its work for so long, default 5000",
+    .about = "stop a daemon, which finishes its work first",
     .more =
-        "Returns when the daemon has gone.\n\n"
+        "It has GRACE_MS milliseconds (5000) for what it has accepted; what is left then is\n"
+        "cancelled. Returns when the daemon has gone.\n\n"
         "Exit status: 0 stopped, its work done; 1 no daemon there, or it refused; 3 stopped, but\n"
         "work was cancelled at the end of the grace period; 4 still running after twice as\n"
         "long.\n",

@@ -134,6 +134,8 @@ static bool json_text(struct json_parser *p, const char **out)
     return false;
   *out = to = p->at;
   while (*p->at != '"') {
+    if (p->at == p->end)
+      return json_fail(p, "the end of a string");
     if ((unsigned char)*p->at < 0x20)
       return json_fail(p, "no control character in a string");
     if (*p->at != '\\') {

@@ -121,6 +121,9 @@ void scenario_free(struct scenario *s);
 
 /* Reads YAML over a new scenario. NULL: there are errors, all of which went to the report. */
 struct scenario *scenario_read(const char *text, size_t size, struct report *report);
+/* Where a value stands in it: by keys and numbers of items, as in "pools/0/params/capacity"; of
+ * what isn't there, where that would be. */
+struct report_mark scenario_locate(const char *text, size_t size, const char *path);
 /* What reading gives the same scenario from. */
 void scenario_print(const struct scenario *s, chi_put_fn *put, void *arg);
 

@@ -603,28 +603,111 @@ static bool scenario_beyond(const struct scenario *s, const struct sim_plan_entr
          (about[e->kind][1] && !file && e->b >= s->nodes);
 }
 
+/* The value of a map's key or a list's item, *mark where it stands; NULL: there is none. */
+static yaml_node_t *scenario_below(struct scenario_reader *r, const yaml_node_t *node,
+                                   const char *name, size_t length, struct report_mark *mark)
+{
+  yaml_node_t *below = NULL;
+  if (node->type == YAML_SEQUENCE_NODE) {
+    below = scenario_item(r, node, (uint32_t)strtoul(name, NULL, 10));
+    if (below)
+      *mark = scenario_at(&below->start_mark);
+    return below;
+  }
+  if (node->type != YAML_MAPPING_NODE)
+    return NULL;
+  for (yaml_node_pair_t *p = node->data.mapping.pairs.start;
+       p < node->data.mapping.pairs.top && !below; p++) {
+    yaml_node_t *key = yaml_document_get_node(&r->document, p->key);
+    if (key->type != YAML_SCALAR_NODE || key->data.scalar.length != length ||
+        memcmp(key->data.scalar.value, name, length) != 0)
+      continue;
+    below = yaml_document_get_node(&r->document, p->value);
+    *mark = scenario_at(&key->start_mark);
+  }
+  return below;
+}
+
+/* The node that a path leads to, or as far as it leads. */
+static yaml_node_t *scenario_follow(struct scenario_reader *r, const char *path,
+                                    struct report_mark *mark)
+{
+  yaml_node_t *node = yaml_document_get_root_node(&r->document), *next = node;
+  while (*path && next) {
+    size_t length = strcspn(path, "/");
+    next = scenario_below(r, node, path, length, mark);
+    node = next ? next : node;
+    path += length + (path[length] == '/');
+  }
+  return node;
+}
+
+/* Complains about what a path leads to. */
+#define SCENARIO_WRONG_AT(r, path, ...)                                                            \
+  do {                                                                                             \
+    struct report_mark mark = {1, 1};                                                              \
+    scenario_follow(r, path, &mark);                                                               \
+    report_error((r)->report, mark, CHI_ECONFIG, __VA_ARGS__);                                     \
+  } while (0)
+
+/* Whether a line of the plan is about a node that isn't there. */
+static bool scenario_line_beyond(const struct scenario *s, const char *text)
+{
+  struct sim_plan plan = {0};
+  chi_error err;
+  bool beyond = false;
+  if (sim_plan_parse(&plan, text, &err) == CHI_OK)
+    for (uint32_t i = 0; i < plan.count; i++)
+      beyond = beyond || scenario_beyond(s, &plan.entry[i]);
+  sim_plan_free(&plan);
+  return beyond;
+}
+
+static void scenario_check_plan(struct scenario_reader *r)
+{
+  struct report_mark mark;
+  yaml_node_t *list = scenario_follow(r, "faults/plan", &mark), *at;
+  if (!r->s->plan.count || list->type != YAML_SEQUENCE_NODE)
+    return;
+  for (uint32_t i = 0; (at = scenario_item(r, list, i)) != NULL; i++)
+    if (scenario_line_beyond(r->s, (const char *)at->data.scalar.value))
+      SCENARIO_WRONG(r, at, "plan: \"%s\" names a node that is not there",
+                     (const char *)at->data.scalar.value);
+}
+
+static void scenario_check_pools(struct scenario_reader *r)
+{
+  const struct scenario *s = r->s;
+  char path[32];
+  for (uint32_t i = 0; i < s->pools; i++)
+    for (uint32_t j = 0; j < i; j++) {
+      if (strcmp(s->pool[i].name, s->pool[j].name) != 0 &&
+          memcmp(&s->pool[i].id, &s->pool[j].id, sizeof(chi_pool_id)) != 0)
+        continue;
+      snprintf(path, sizeof(path), "pools/%u", i);
+      SCENARIO_WRONG_AT(r, path, "pools: two have the name \"%s\" or the id %u.%u",
+                        s->pool[i].name, s->pool[i].id.major, s->pool[i].id.minor);
+    }
+}
+
 /* What concerns several keys. */
-static void scenario_check_all(struct scenario_reader *r, yaml_node_t *root)
+static void scenario_check_all(struct scenario_reader *r)
 {
   struct scenario *s = r->s;
   bool beyond = false;
   if (s->up > s->nodes)
-    SCENARIO_WRONG(r, root, "up: there are %u nodes, not %u", s->nodes, s->up);
-  for (uint32_t i = 0; i < s->pools; i++)
-    for (uint32_t j = 0; j < i; j++)
-      if (strcmp(s->pool[i].name, s->pool[j].name) == 0 ||
-          memcmp(&s->pool[i].id, &s->pool[j].id, sizeof(chi_pool_id)) == 0)
-        SCENARIO_WRONG(r, root, "pools: two have the name \"%s\" or the id %u.%u", s->pool[i].name,
-                       s->pool[i].id.major, s->pool[i].id.minor);
+    SCENARIO_WRONG_AT(r, "up", "up: there are %u nodes, not %u", s->nodes, s->up);
+  scenario_check_pools(r);
+  scenario_check_plan(r);
   for (uint32_t i = 0; i < s->works; i++)
     beyond = beyond || s->work[i].node >= s->nodes;
-  for (uint32_t i = 0; i < s->plan.count; i++)
-    beyond = beyond || scenario_beyond(s, &s->plan.entry[i]);
   if (beyond)
-    SCENARIO_WRONG(r, root, "only or plan: it names a node that isn't there");
+    SCENARIO_WRONG_AT(r, "workload/only", "only: it names a node that is not there");
   if ((s->operations || s->works) && !s->mixes)
-    SCENARIO_WRONG(r, root, "workload: there are operations, but no mix of them");
+    SCENARIO_WRONG_AT(r, "workload", "workload: there are operations, but no mix of them");
 }
+
+#undef SCENARIO_WRONG_AT
 
 static void scenario_syntax_error(struct scenario_reader *r, const yaml_parser_t *p)
 {
@@ -647,7 +730,24 @@ static void scenario_read_document(struct scenario_reader *r)
   }
   scenario_map(r, root, "a scenario", scenario_keys, r->s);
   if (!r->report->errors)
-    scenario_check_all(r, root);
+    scenario_check_all(r);
+}
+
+struct report_mark scenario_locate(const char *text, size_t size, const char *path)
+{
+  struct scenario_reader r = {.s = NULL};
+  struct report_mark mark = {1, 1};
+  yaml_parser_t parser;
+  if (!yaml_parser_initialize(&parser))
+    return mark;
+  yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
+  if (yaml_parser_load(&parser, &r.document)) {
+    if (yaml_document_get_root_node(&r.document))
+      scenario_follow(&r, path, &mark);
+    yaml_document_delete(&r.document);
+  }
+  yaml_parser_delete(&parser);
+  return mark;
 }
 
 struct scenario *scenario_read(const char *text, size_t size, struct report *report)

@@ -490,7 +490,7 @@ want 2 'a buffer has only from.size'
 chi call odd code code=7
 want 1 "the module's own code 7" '{"text":"\\"\\u001b\[2J\\n"}'
 chi call odd code code=-99
-want 1 'unknown'
+want 1 "odd_code: the code -99, which is none of the runtime's"
 chi call odd nap time=30s --timeout 200ms
 want 1 'timed out (CHI_ETIMEOUT)'
 chi call odd nap time=1ms --query local
@@ -498,7 +498,15 @@ want 0 '^{}$'
 chi call odd nap --query nowhere
 want 2 'expected local, broadcast'
 chi call odd nap --query id:x
-want 2 'expected 1 numbers'
+want 2 '--query id:x: expected id:N, a number'
+chi call odd nap --query local:1
+want 2 '--query local:1: local has nothing behind it'
+chi call ram get_stats capacity=1
+want 2 'capacity: comes out of chi_bdev_get_stats, and takes no value'
+chi call ram allocate_blocks size=1 'blocks[0].offset=0'
+want 2 'blocks\[0\].offset: comes out of chi_bdev_allocate_blocks'
+chi status --instance :99999
+want 1 '":99999" is not an instance: expected NAME:PORT'
 chi call admin find_pool pool_name=ram
 want 0 '{"pool_id":"300.0","mod_name":"bdev"}'
 chi call admin monitor json=@- json.size=100
@@ -537,10 +545,26 @@ chi put "$temp/none" ram
 want 1 'none: No such file'
 chi put "$temp" ram
 want 1 'is no regular file'
+chi put "$temp/file.1" admin --manifest "$temp/manifest"
+want 1 'pool admin is of the module admin, not bdev'
+chi get admin "$temp/copy" --manifest "$temp/file.1.chi.json"
+want 1 'pool admin is of the module admin, not bdev'
 chi put "$temp/file.1"
 want 2
 chi get ram
 want 2
+mkfifo "$temp/pipe"
+for target in "$temp/pipe" "$temp"; do
+  chi get ram "$target" --manifest "$temp/file.1.chi.json"
+  want 1 "$target: is there, and no regular file"
+  ok not test -f "$target"
+done
+sed 's/"offset":[0-9]*/"offset":99999998976/' "$temp/file.1.chi.json" >"$temp/manifest"
+chi get ram "$temp/copy" --manifest "$temp/manifest"
+want 1 'reading 1 bytes at 99999998976 of pool 300.0: '
+sed 's/"pool":"[0-9.]*"/"pool":"7.8"/' "$temp/manifest" >"$temp/elsewhere"
+chi get ram "$temp/copy" --manifest "$temp/elsewhere"
+want 1 'reading .* of pool 300.0 (the manifest is of pool 7.8): '
 chi get ram "$temp/copy"
 want 1 'copy.chi.json: No such file'
 offset=$(sed -n 's/.*"offset":\([0-9]*\).*/\1/p' "$temp/file.4097.chi.json" | head -n 1)
@@ -556,6 +580,9 @@ for text in '' '{}' '[1' '{"format":"chimaera-file 1","size":9,"checksum":"xxh64
   chi get ram "$temp/copy" --manifest "$temp/manifest"
   want 1 'manifest: '
 done
+printf '{"format":"chim' >"$temp/manifest"
+chi get ram "$temp/copy" --manifest "$temp/manifest"
+want 1 'malformed JSON at byte 15: expected the end of a string'
 
 # A pool in pieces: more extents than a task's array has room for.
 cat >"$temp/pieces.yaml" <<END
@@ -577,6 +604,19 @@ want 0 ', 80 blocks of pool 301.0'
 chi get pieces "$temp/copy" --manifest "$temp/file.chi.json"
 want 0
 ok cmp "$temp/file" "$temp/copy"
+
+# Of a device in memory one operation in sixteen is timed, of reads and writes each: taking turns, as
+# here, they don't hide each other.
+sed 's/pieces/turns/; s/301.0/302.0/' "$temp/pieces.yaml" >"$temp/turns.yaml"
+chi compose "$temp/turns.yaml"
+want 0
+chi put "$temp/file.1" turns --force
+want 0
+chi get turns "$temp/copy" --manifest "$temp/file.1.chi.json"
+want 0
+chi call turns get_stats
+want 0 '"write_latency_us":[0-9.]*[1-9]' 
+want 0 '"read_latency_us":[0-9.]*[1-9]'
 
 # ---- keygen ------------------------------------------------------------------------------------
 

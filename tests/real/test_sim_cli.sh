@@ -220,24 +220,47 @@ want 2 'bad.yaml:2:1: unknown key "nods"; nearest is nodes'
 printf 'a: [1\n' >bad.yaml
 sim bad.yaml
 want 2 'bad.yaml:2:1: '
-printf 'nodes: 1\nmodule_path: /nowhere\nmodules: [nosuch]\n' >bad.yaml
-sim bad.yaml
-want 2 'no module nosuch'
-printf 'nodes: 1\npools: [{module: nosuch}]\n' >bad.yaml
-sim bad.yaml
-want 2 'no module "nosuch": name it in "modules"'
-printf 'nodes: 1\npools: [{module: bdev, params: {capacty: 1}}]\n' >bad.yaml
-sim bad.yaml
-want 2 'pool bdev: .*capacty'
-printf 'nodes: 1\nconfig: {heartbet: 1}\n' >bad.yaml
-sim bad.yaml
-want 2 'heartbet'
-printf 'pools: [{module: load}]\nworkload: {operations: 1, mix: [{pool: load, method: ecko}]}\n' \
-  >bad.yaml
-sim bad.yaml
-want 2 'operation 1 of the mix: ecko: '
-sim bad.yaml --verify
-want 2 'operation 1 of the mix: ecko: '
+# $1: LINE:COLUMN; $2: what is wrong there; the rest: the scenario's lines.
+wrong_at()
+{
+  local where=$1 what=$2
+  shift 2
+  printf '%s\n' "$@" >bad.yaml
+  sim bad.yaml
+  want 2 "^bad.yaml:$where: $what"
+}
+loads='pools: [{module: load}]'
+wrong_at 3:11 'no module nosuch' 'nodes: 1' 'module_path: /nowhere' 'modules: [nosuch]'
+wrong_at 2:10 'pool nosuch: no module "nosuch": name it in "modules"' 'nodes: 1' \
+  'pools: [{module: nosuch}]'
+wrong_at 3:29 'pool bdev: capacty' 'nodes: 1' 'pools:' '  - {module: bdev, params: {capacty: 1}}'
+wrong_at 2:24 'pool bdev: .*failed: invalid argument' 'nodes: 1' \
+  'pools: [{module: bdev, params: {bdev_type: file, capacity: 4}}]'
+wrong_at 1:25 'pools: two have the name "load"' 'pools: [{module: load}, {module: load, id: 9.0}]'
+wrong_at 2:10 'no such key of a cluster: "heartbet"' 'nodes: 1' 'config: {heartbet: 1}'
+wrong_at 2:21 'latency: expected' 'costs: {step: 2}' 'config: {port: 777, latency: x}'
+wrong_at 1:9 'no such key of a cluster: "stepp"' 'costs: {stepp: 2us}'
+wrong_at 2:1 'up: there are 3 nodes, not 4' 'nodes: 3' 'up: 4'
+wrong_at 2:30 'plan: "0.7 crash 3" names a node that is not there' 'nodes: 3' \
+  'faults: {plan: [0.5 crash 2, 0.7 crash 3]}'
+wrong_at 2:12 'only: it names a node that is not there' "$loads" \
+  'workload: {only: ["0 3: 0"], operations: 1, mix: [{pool: load, method: echo}]}'
+wrong_at 2:70 'operation 1 of the mix: sleep: nss: ' "$loads" \
+  'workload: {operations: 1, mix: [{pool: load, method: sleep, fields: {nss: 5}}]}'
+wrong_at 4:3 'operation 1 of the mix: sleep: ns: ' "$loads" \
+  'workload: {operations: 1, mix: [{pool: load, method: sleep, fields: {' \
+  '' '  ns: 0..18446744073709551616}}]}'
+wrong_at 3:16 'operation 2 of the mix: ecko: ' "$loads" \
+  'workload: {operations: 1, mix: [{pool: load, method: echo},' '  {pool: load, method: ecko}]}'
+for how in --verify --story '--runs 3'; do
+  # shellcheck disable=SC2086
+  sim bad.yaml $how
+  want 2 '^bad.yaml:3:16: operation 2 of the mix: ecko: '
+done
+sim $saved
+want 2 "$saved: it is a saved run; give it to --replay or --shrink"
+sim --shrink $saved --seconds 0
+want 2 '--seconds 0: expected more than 0'
 printf 'pools: [{module: load}]\nlimits: {events: 10}\n' >bad.yaml
 sim bad.yaml
 want 1 'check "limit" failed.*there are more than 10 events'
