@@ -126,6 +126,7 @@ static void set_nodes(struct run_case *c, uint32_t nodes)
 {
   c->nodes = nodes;
   c->rebirth = c->rebirth && nodes > 2;
+  c->feud = c->feud && nodes > 2;
   for (uint32_t i = c->plan.count; i-- > 0;) {
     const struct sim_plan_entry *e = &c->plan.entry[i];
     bool file = e->kind == SIM_PLAN_DISK || e->kind == SIM_PLAN_DELAY;
@@ -165,6 +166,7 @@ static void fewer_parts(struct shrink *s)
   static const size_t parts[] = {
       offsetof(struct run_case, coda), offsetof(struct run_case, leave),
       offsetof(struct run_case, rift), offsetof(struct run_case, rebirth),
+      offsetof(struct run_case, feud), offsetof(struct run_case, nap),
       offsetof(struct run_case, device)};
   for (size_t i = 0; i < CHI_COUNT(parts); i++) {
     struct run_case c = copy_of(s);
