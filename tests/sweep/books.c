@@ -130,6 +130,12 @@ void books_begin(uint64_t token, uint32_t container, uint32_t life, uint32_t nod
   leave(books_now);
 }
 
+bool books_ran(uint64_t token)
+{
+  const struct books_task *t = task_of(token);
+  return t && t->ran;
+}
+
 static void end(uint64_t token, int rc)
 {
   struct books_task *t = task_of(token);

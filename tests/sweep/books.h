@@ -72,6 +72,7 @@ uint64_t books_submit(bool loose, bool many);
 void books_lives(uint64_t token, uint32_t oldest, uint32_t newest);
 /* Its body begins in that container, of that life, on that node. */
 void books_begin(uint64_t token, uint32_t container, uint32_t life, uint32_t node);
+bool books_ran(uint64_t token);
 /* It has ended, and every container that is asked for must have run if all was well. */
 void books_end(uint64_t token, int rc);
 

@@ -3,6 +3,7 @@
 #include "sim/bdev_shadow.h"
 #include "feud.h"
 #include "folk.h"
+#include "gate.h"
 #include "rift.h"
 #include "sim_cluster.h"
 
@@ -115,6 +116,7 @@ void run_draw(struct run_case *c, uint64_t seed)
   c->rebirth = c->nodes > 2 && rng_below(&rng, 5) == 0;
   c->feud = c->nodes > 2 && rng_below(&rng, 3) == 0;
   c->nap = rng_below(&rng, 5) == 0;
+  c->gate = rng_below(&rng, 4) == 0;
 }
 
 /* Nobody promises anything about time there, and some faults cannot be. */
@@ -129,7 +131,7 @@ void run_make_real(struct run_case *c)
       sim_plan_remove(&c->plan, i);
   c->real = true;
   c->quiet = c->gentle = c->device = false;
-  c->rift = c->rebirth = c->feud = c->nap = false; /* they look into the nodes */
+  c->rift = c->rebirth = c->feud = c->nap = c->gate = false; /* they look into the nodes */
 }
 
 void run_free(struct run_case *c)
@@ -637,6 +639,8 @@ void run_do(const struct run_case *c, struct run_result *out, chi_put_fn *story,
       coda(r);
     if (c->leave && !failed(r))
       leave(r);
+    if (c->gate && !failed(r))
+      gate(r->cluster, c->nodes, &r->rng);
     if (c->nap && !failed(r))
       nap(r);
     if (c->feud && !failed(r))
