@@ -1,15 +1,16 @@
-/* feud.c - two nodes of which one isn't heard by the other, while a third hears both. */
+/* feud.c - two nodes of which one isn't heard by the other, or too late. */
 #include "feud.h"
 #include "folk.h"
 
 #define MS UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
 #define CALLS 60 /* of each who calls while it lasts */
+#define MUCH 40  /* asked one after the other, and then at once */
 
 /* `source` doesn't hear `target`. */
 struct feud {
   uint32_t source, target, container;
-  bool over;
+  bool slow, over;
 };
 
 struct party {
@@ -132,4 +133,46 @@ void feud(chi_cluster *cluster, const struct run_case *c, struct rng *rng)
     books_fail("feud", "node %u waits for node %u to take a container", f.source, f.target);
   chi_cluster_fault(cluster, CHI_FAULT_HEAL, 0, 0, 0);
   chi_cluster_settle(cluster, 60 * SECOND); /* clients have what they are told in our memory */
+}
+
+/* ---- a life that is over -------------------------------------------------------------------- */
+
+/* Asks all at once, and doesn't hear what becomes of it. */
+static void asker_of_much_body(chi_cluster *cluster, chi_client *client, void *arg)
+{
+  const struct feud *f = arg;
+  chi_queue *queue = NULL;
+  if (chi_queue_open(client, &queue, NULL) != CHI_OK)
+    return;
+  for (uint32_t i = 0; i < MUCH; i++) {
+    struct folk_add *t = CHI_NEW(queue, folk_add);
+    if (!t)
+      break;
+    t->task.pool = FOLK_POOL;
+    t->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = f->target};
+    t->token = books_submit(false, false);
+    if (chi_submit(queue, t) != CHI_OK)
+      break;
+    if (i < MUCH / 2 && chi_wait(queue, t, UINT64_MAX) == CHI_ESHUTDOWN)
+      break;
+    while (i >= MUCH / 2 - 1 && !f->slow)
+      chi_cluster_sleep(cluster, MS);
+  }
+  chi_cluster_sleep(cluster, SECOND);
+}
+
+void feud_ghost(chi_cluster *cluster, const struct run_case *c, struct rng *rng)
+{
+  struct feud f = {.source = (uint32_t)rng_below(rng, c->nodes)};
+  uint64_t late = SECOND + rng_below(rng, SECOND);
+  f.target = (f.source + 1 + (uint32_t)rng_below(rng, c->nodes - 1)) % c->nodes;
+  chi_cluster_client(cluster, f.source, asker_of_much_body, &f);
+  chi_cluster_run_for(cluster, 30 * MS);
+  chi_cluster_fault(cluster, CHI_FAULT_CLOG, f.source, f.target, (int64_t)late);
+  f.slow = true;
+  chi_cluster_run_for(cluster, 10 * MS);
+  chi_cluster_fault(cluster, CHI_FAULT_CRASH, f.source, 0, 0);
+  chi_cluster_fault(cluster, CHI_FAULT_CLOG, f.source, f.target, 0);
+  chi_cluster_fault(cluster, CHI_FAULT_START, f.source, 0, 0);
+  chi_cluster_settle(cluster, 60 * SECOND);
 }

@@ -117,6 +117,7 @@ void run_draw(struct run_case *c, uint64_t seed)
   c->feud = c->nodes > 2 && rng_below(&rng, 3) == 0;
   c->nap = rng_below(&rng, 5) == 0;
   c->gate = rng_below(&rng, 4) == 0;
+  c->ghost = rng_below(&rng, 5) == 0;
 }
 
 /* Nobody promises anything about time there, and some faults cannot be. */
@@ -131,7 +132,7 @@ void run_make_real(struct run_case *c)
       sim_plan_remove(&c->plan, i);
   c->real = true;
   c->quiet = c->gentle = c->device = false;
-  c->rift = c->rebirth = c->feud = c->nap = c->gate = false; /* they look into the nodes */
+  c->rift = c->rebirth = c->feud = c->nap = c->gate = c->ghost = false; /* they look into the nodes */
 }
 
 void run_free(struct run_case *c)
@@ -592,6 +593,13 @@ static void feud_with(struct run *r)
   audit(r);
 }
 
+static void ghost(struct run *r)
+{
+  feud_ghost(r->cluster, r->c, &r->rng);
+  calm_down(r);
+  audit(r);
+}
+
 /* ---- all of it ------------------------------------------------------------------------------ */
 
 static void take_result(struct run *r, struct run_result *out)
@@ -643,6 +651,8 @@ void run_do(const struct run_case *c, struct run_result *out, chi_put_fn *story,
       gate(r->cluster, c->nodes, &r->rng);
     if (c->nap && !failed(r))
       nap(r);
+    if (c->ghost && !failed(r))
+      ghost(r);
     if (c->feud && !failed(r))
       feud_with(r);
     if (c->rift && !failed(r))

@@ -8,11 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define HANGS 20 /* seconds after which a run hangs; most take less than one */
+#define HANGS 20 /* seconds of CPU after which a run hangs; most take less than one */
+#define STUCK 200 /* seconds after which it does if it doesn't use any */
 #define REAL_HANGS 240 /* on real nodes most take twenty */
 
 /* ---- a run in a process of its own ---------------------------------------------------------- */
@@ -30,7 +32,9 @@ int shrink_start(const struct run_case *c, struct run_result *shared, int log)
   if (child > 0)
     return child;
   dup2(log, STDERR_FILENO);
-  alarm(c->real ? REAL_HANGS : HANGS);
+  alarm(c->real ? REAL_HANGS : STUCK);
+  if (!c->real)
+    setrlimit(RLIMIT_CPU, &(struct rlimit){HANGS, HANGS + 1});
   run_do(c, shared, NULL, NULL);
   _exit(0);
 }
@@ -50,7 +54,7 @@ void shrink_ended(struct run_result *shared, int status, int log)
   const char *name = "exit";
   if (WIFSIGNALED(status))
     name = WTERMSIG(status) == SIGABRT   ? "assertion"
-           : WTERMSIG(status) == SIGALRM ? "hang"
+           : WTERMSIG(status) == SIGALRM || WTERMSIG(status) == SIGXCPU ? "hang"
            : WTERMSIG(status) == SIGSEGV ? "memory fault"
                                          : "signal";
   snprintf(shared->check, sizeof(shared->check), "%s", name);
@@ -167,7 +171,7 @@ static void fewer_parts(struct shrink *s)
       offsetof(struct run_case, coda), offsetof(struct run_case, leave),
       offsetof(struct run_case, rift), offsetof(struct run_case, rebirth),
       offsetof(struct run_case, feud), offsetof(struct run_case, nap),
-      offsetof(struct run_case, gate),
+      offsetof(struct run_case, gate), offsetof(struct run_case, ghost),
       offsetof(struct run_case, device)};
   for (size_t i = 0; i < CHI_COUNT(parts); i++) {
     struct run_case c = copy_of(s);
@@ -241,5 +245,7 @@ uint32_t shrink_case(struct run_case *c, struct run_result *r, uint32_t seconds)
 }
 
 #undef HANGS
+#undef STUCK
+#undef REAL_HANGS
 #undef SMALL_NODES
 #undef SMALL_FAULTS
