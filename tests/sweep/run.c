@@ -396,7 +396,17 @@ static void hand_body(chi_cluster *cluster, chi_client *client, void *arg)
   chi_queue_close(hand->queue);
 }
 
-static void device_round(struct run *r, uint32_t node)
+/* A sync fails, so that nobody knows what it covered, and the process ends: the next one finds in
+ * memory what the disk need not have. */
+static void fail_a_sync(struct run *r, uint32_t node)
+{
+  r->shadow->lenient = true;
+  chi_cluster_fault(r->cluster, CHI_FAULT_DISK, node, CHI_FAULT_SYNC, 0);
+  chi_cluster_run_for(r->cluster, 20 * MS);
+  chi_cluster_fault(r->cluster, CHI_FAULT_KILL, node, 0, 0);
+}
+
+static void device_round(struct run *r, uint32_t node, bool fails)
 {
   struct hand hands[HANDS], judge = {.shadow = r->shadow, .judges = true};
   for (uint32_t i = 0; i < HANDS; i++) {
@@ -404,7 +414,10 @@ static void device_round(struct run *r, uint32_t node)
     chi_cluster_client(r->cluster, node, hand_body, &hands[i]);
   }
   chi_cluster_run_for(r->cluster, MS + rng_below(&r->rng, 60 * MS));
-  chi_cluster_fault(r->cluster, CHI_FAULT_CRASH, node, 0, 0);
+  if (fails)
+    fail_a_sync(r, node);
+  else
+    chi_cluster_fault(r->cluster, CHI_FAULT_CRASH, node, 0, 0);
   if (chi_cluster_run_idle(r->cluster, CALLS_END) == CHI_ETIMEOUT)
     books_fail("P5", "a client of a node without power hangs");
   calm_down(r);
@@ -413,6 +426,14 @@ static void device_round(struct run *r, uint32_t node)
     books_fail("P5", "who compares hangs");
   if (r->shadow->wrong[0])
     books_fail("P5", "%s", r->shadow->wrong);
+}
+
+/* What one round has left is what the next one begins with. */
+static void device_rounds(struct run *r, uint32_t node)
+{
+  uint32_t rounds = 1 + (uint32_t)rng_below(&r->rng, 3);
+  for (uint32_t i = 0; i < rounds && !failed(r); i++)
+    device_round(r, node, i + 1 < rounds && rng_below(&r->rng, 2) == 0);
 }
 
 /* ---- a node is missed ----------------------------------------------------------------------- */
@@ -642,7 +663,7 @@ void run_do(const struct run_case *c, struct run_result *out, chi_put_fn *story,
     storm(r);
     audit(r);
     if (c->device && !failed(r))
-      device_round(r, c->nodes - 1);
+      device_rounds(r, c->nodes - 1);
     if (c->coda && !failed(r))
       coda(r);
     if (c->leave && !failed(r))
