@@ -661,6 +661,15 @@ struct runtime_view {
   uint64_t credit;     /* held of peers' room, and of its own for them: see net_credit */
 };
 CHI_PRIVATE CHI_UNUSED void runtime_inspect(const struct runtime *rt, struct runtime_view *out);
+/* A container that is here, of a ready pool that all nodes share. */
+struct runtime_place {
+  chi_pool_id pool;
+  uint64_t generation; /* of that pool */
+  uint32_t container;
+};
+/* Number `at` of them, from 0; false: there are fewer. */
+CHI_PRIVATE CHI_UNUSED bool runtime_inspect_place(const struct runtime *rt, uint32_t at,
+                                                  struct runtime_place *out);
 
 /* For the handler of a memory fault, on the thread that faulted: if address is in the guard page
  * of the task's stack that runs there, writes "method <name> of pool <id> overran its stack of N
@@ -5730,7 +5739,8 @@ CHI_PRIVATE void sim_thread_stack_close(void *base, size_t size);
  * The model is ZeroMQ's. Each node keeps a connection to each other one (an ordered pair is a way):
  * what is sent arrives in order and whole, after the latency, the time its bytes take through the
  * sender's line, and a little chance. It is lost only with the connection - then what has left may
- * still arrive, up to a drawn message, never more - or when a fault says so. Queues are bounded.
+ * still arrive, up to a drawn message, never more - or when a fault says so. Of a sender that is no
+ * more it may arrive behind what its next life says. Queues are bounded.
  * A way that is cut holds what is sent on it until it is joined, or until the sender notices, at a
  * drawn time, that the connection is dead; some notice only after they sent something. */
 #ifndef CHI_SIM_NET_H
@@ -5768,6 +5778,7 @@ struct sim_net_mail {
   uint32_t from, to;
   bool connected;                /* SIM_NET_PEER: `from` */
   bool held;                     /* by a cut: in no inbox */
+  bool stray;                    /* of a life that is over: on no way any more */
   uint64_t number, size, leaves; /* SIM_NET_MESSAGE: of all messages; bytes; when it has left */
   void *parcel;                  /* SIM_NET_SENT */
   struct sim_net_mail *other;    /* of a message its SIM_NET_SENT, and of that the message */
@@ -6140,6 +6151,7 @@ CHI_PRIVATE void sim_device_free(struct sim_device **devices);
  *   P5           what a device on a file has acknowledged is there: see sim_device.h
  *   membership   when all is settled, every node takes every other for alive, in its present life
  *   pools        and all have the same table of pools
+ *   places       and no container is on two nodes
  *   open         and no node has a task that nobody waits for
  *   credit       and none holds slots, bytes or answers of tasks between nodes
  *
@@ -8349,6 +8361,20 @@ void runtime_inspect(const struct runtime *rt, struct runtime_view *out)
                                .credit = rt->fleet.net ? net_credit(rt->fleet.net) : 0};
   for (uint32_t i = 0; i < rt->crew.count; i++)
     out->tasks_open -= mark_get(&rt->crew.worker[i].resting);
+}
+
+bool runtime_inspect_place(const struct runtime *rt, uint32_t at, struct runtime_place *out)
+{
+  for (const struct pool *p = rt->directory.first; p; p = p->next) {
+    bool ready = p->shared && p->state == POOL_READY;
+    for (uint32_t i = 0; ready && i < p->map->count; i++) {
+      if (!p->map->at[i].here || at-- > 0)
+        continue;
+      *out = (struct runtime_place){p->id, p->version[0], i};
+      return true;
+    }
+  }
+  return false;
 }
 
 enum runtime_state runtime_state(const struct runtime *rt)
@@ -39432,6 +39458,26 @@ CHI_PRIVATE bool sim_check_met(const struct sim_check *c, char *why, size_t size
   return true;
 }
 
+/* Whether no container is on two nodes. */
+static bool sim_check_places(const struct sim_check *c, char *why, size_t size)
+{
+  struct sim_check_set places = {0};
+  struct runtime_place p;
+  bool good = true;
+  for (uint32_t i = 0; i < c->nodes && good; i++) {
+    const struct runtime *rt = c->node[i].serves ? sim_node_runtime(c->sim, i) : NULL;
+    for (uint32_t at = 0; good && rt && runtime_inspect_place(rt, at, &p); at++) {
+      uint64_t id = (uint64_t)p.pool.major << 32 | p.pool.minor;
+      good = sim_check_add(&places, &(struct sim_check_key){id, p.generation, p.container, 1});
+    }
+    if (!good)
+      snprintf(why, size, "container %u of pool %u.%u is on node %u, and on another one",
+               p.container, p.pool.major, p.pool.minor, i);
+  }
+  free(places.key);
+  return good;
+}
+
 CHI_PRIVATE bool sim_check_settled(const struct sim_check *c, char *why, size_t size)
 {
   struct runtime_view first = {0}, view;
@@ -39461,7 +39507,7 @@ CHI_PRIVATE bool sim_check_settled(const struct sim_check *c, char *why, size_t 
   }
   if (c->open.count)
     snprintf(why, size, "%u tasks of clients are under way", c->open.count);
-  return c->open.count == 0;
+  return c->open.count == 0 && sim_check_places(c, why, size);
 }
 
 #undef SIM_CHECK_FIRST
@@ -41760,10 +41806,14 @@ static void sim_net_leave(struct sim_net_port *port)
     for (struct sim_net_mail *mail = pair->first; mail; mail = mail->next) {
       sim_net_own(mail);
       sim_net_part(mail);
+      mail->stray = true;
     }
+    pair->first = pair->last = NULL;
+    pair->count = 0;
+    pair->bytes = 0;
     sim_net_cancel(net, pair);
     pair->up = pair->dead = pair->mute = pair->stalled = false;
-    pair->free = 0;
+    pair->free = pair->due = 0;
     pair->down_at = net->world->now;
   }
 }
@@ -41779,8 +41829,13 @@ static void sim_net_end(struct sim_net_port *port, enum sim_net_reason why, bool
     if (from != port->number && sim_net_known(net, from, port->number))
       sim_net_orphan(net, from, port->number, why, silent);
   sim_net_leave(port);
-  while ((entry = heap_pop(&port->inbox)))
-    sim_net_mail_free(CHI_CONTAINER_OF(entry, struct sim_net_mail, entry));
+  while ((entry = heap_pop(&port->inbox))) {
+    struct sim_net_mail *mail = CHI_CONTAINER_OF(entry, struct sim_net_mail, entry);
+    if (mail->stray)
+      sim_net_lost(net, mail, why);
+    else
+      sim_net_mail_free(mail);
+  }
   port->count = 0;
 }
 
@@ -41945,29 +42000,42 @@ CHI_PRIVATE int sim_net_send(struct sim_net_port *port, uint32_t peer,
 static void sim_net_arrived(struct sim_net_port *port, struct sim_net_mail *mail)
 {
   struct sim_net *net = port->net;
-  struct sim_net_pair *pair = sim_net_known(net, mail->from, mail->to);
-  CHI_ASSERT(pair->first == mail && pair->count > 0); /* order is kept */
-  pair->first = mail->next;
-  if (!pair->first)
-    pair->last = NULL;
-  pair->count--;
-  pair->bytes -= mail->size;
+  if (!mail->stray) {
+    struct sim_net_pair *pair = sim_net_known(net, mail->from, mail->to);
+    CHI_ASSERT(pair->first == mail && pair->count > 0); /* order is kept */
+    pair->first = mail->next;
+    if (!pair->first)
+      pair->last = NULL;
+    pair->count--;
+    pair->bytes -= mail->size;
+  }
   port->owed += sim_net_work(net, mail->size);
   net->figures.delivered++;
   sim_world_trace(net->world, port->number, SIM_TRACE_NET_DELIVER, mail->from, mail->number,
                   mail->size, NULL);
 }
 
-CHI_PRIVATE struct sim_net_mail *sim_net_take(struct sim_net_port *port)
+/* The next mail that is due, out of the inbox; NULL: none. */
+static struct sim_net_mail *sim_net_pop(struct sim_net_port *port)
 {
   struct heap_entry *entry = heap_top(&port->inbox);
-  struct sim_net_mail *mail;
   if (!entry || entry->time > port->net->world->now)
     return NULL;
   heap_remove(&port->inbox, entry);
   if (port->inbox.count == 0 && port->inbox.room > SIM_NET_INBOX)
     heap_fini(&port->inbox); /* it grows again */
-  mail = CHI_CONTAINER_OF(entry, struct sim_net_mail, entry);
+  return CHI_CONTAINER_OF(entry, struct sim_net_mail, entry);
+}
+
+CHI_PRIVATE struct sim_net_mail *sim_net_take(struct sim_net_port *port)
+{
+  struct sim_net_mail *mail = sim_net_pop(port);
+  while (mail && mail->stray && sim_net_blocked(port->net, mail->from, mail->to)) {
+    sim_net_lost(port->net, mail, SIM_NET_CLOSED);
+    mail = sim_net_pop(port);
+  }
+  if (!mail)
+    return NULL;
   if (mail->kind == SIM_NET_MESSAGE) {
     sim_net_arrived(port, mail);
   } else if (mail->other) {

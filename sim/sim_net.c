@@ -501,8 +501,13 @@ static void sim_net_end(struct sim_net_port *port, enum sim_net_reason why, bool
     if (from != port->number && sim_net_known(net, from, port->number))
       sim_net_orphan(net, from, port->number, why, silent);
   sim_net_leave(port);
-  while ((entry = heap_pop(&port->inbox)))
-    sim_net_mail_free(CHI_CONTAINER_OF(entry, struct sim_net_mail, entry));
+  while ((entry = heap_pop(&port->inbox))) {
+    struct sim_net_mail *mail = CHI_CONTAINER_OF(entry, struct sim_net_mail, entry);
+    if (mail->stray)
+      sim_net_lost(net, mail, why);
+    else
+      sim_net_mail_free(mail);
+  }
   port->count = 0;
 }
 

@@ -11,8 +11,8 @@
  * container is in one place, whatever the two know of it. Three nodes at least. */
 void feud(chi_cluster *cluster, const struct run_case *c, struct rng *rng);
 
-/* A node asks another one for much, on a way that takes long, and loses power. Its next life is there
- * before what was asked in the one before: that is not heard any more. */
+/* A node asks another one for much, on a way that takes long, and loses power. Its next life is
+ * there before what was asked in the one before: that is not heard any more. */
 void feud_ghost(chi_cluster *cluster, const struct run_case *c, struct rng *rng);
 
 #endif

@@ -132,7 +132,7 @@ void run_make_real(struct run_case *c)
       sim_plan_remove(&c->plan, i);
   c->real = true;
   c->quiet = c->gentle = c->device = false;
-  c->rift = c->rebirth = c->feud = c->nap = c->gate = c->ghost = false; /* they look into the nodes */
+  c->rift = c->rebirth = c->feud = c->nap = c->gate = c->ghost = false; /* look into nodes */
 }
 
 void run_free(struct run_case *c)
