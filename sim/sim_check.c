@@ -263,6 +263,26 @@ CHI_PRIVATE bool sim_check_met(const struct sim_check *c, char *why, size_t size
   return true;
 }
 
+/* Whether no container is on two nodes. */
+static bool sim_check_places(const struct sim_check *c, char *why, size_t size)
+{
+  struct sim_check_set places = {0};
+  struct runtime_place p;
+  bool good = true;
+  for (uint32_t i = 0; i < c->nodes && good; i++) {
+    const struct runtime *rt = c->node[i].serves ? sim_node_runtime(c->sim, i) : NULL;
+    for (uint32_t at = 0; good && rt && runtime_inspect_place(rt, at, &p); at++) {
+      uint64_t id = (uint64_t)p.pool.major << 32 | p.pool.minor;
+      good = sim_check_add(&places, &(struct sim_check_key){id, p.generation, p.container, 1});
+    }
+    if (!good)
+      snprintf(why, size, "container %u of pool %u.%u is on node %u, and on another one",
+               p.container, p.pool.major, p.pool.minor, i);
+  }
+  free(places.key);
+  return good;
+}
+
 CHI_PRIVATE bool sim_check_settled(const struct sim_check *c, char *why, size_t size)
 {
   struct runtime_view first = {0}, view;
@@ -292,7 +312,7 @@ CHI_PRIVATE bool sim_check_settled(const struct sim_check *c, char *why, size_t 
   }
   if (c->open.count)
     snprintf(why, size, "%u tasks of clients are under way", c->open.count);
-  return c->open.count == 0;
+  return c->open.count == 0 && sim_check_places(c, why, size);
 }
 
 #undef SIM_CHECK_FIRST

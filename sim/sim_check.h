@@ -6,6 +6,7 @@
  *   P5           what a device on a file has acknowledged is there: see sim_device.h
  *   membership   when all is settled, every node takes every other for alive, in its present life
  *   pools        and all have the same table of pools
+ *   places       and no container is on two nodes
  *   open         and no node has a task that nobody waits for
  *   credit       and none holds slots, bytes or answers of tasks between nodes
  *

@@ -478,10 +478,14 @@ static void sim_net_leave(struct sim_net_port *port)
     for (struct sim_net_mail *mail = pair->first; mail; mail = mail->next) {
       sim_net_own(mail);
       sim_net_part(mail);
+      mail->stray = true;
     }
+    pair->first = pair->last = NULL;
+    pair->count = 0;
+    pair->bytes = 0;
     sim_net_cancel(net, pair);
     pair->up = pair->dead = pair->mute = pair->stalled = false;
-    pair->free = 0;
+    pair->free = pair->due = 0;
     pair->down_at = net->world->now;
   }
 }
@@ -497,8 +501,13 @@ static void sim_net_end(struct sim_net_port *port, enum sim_net_reason why, bool
     if (from != port->number && sim_net_known(net, from, port->number))
       sim_net_orphan(net, from, port->number, why, silent);
   sim_net_leave(port);
-  while ((entry = heap_pop(&port->inbox)))
-    sim_net_mail_free(CHI_CONTAINER_OF(entry, struct sim_net_mail, entry));
+  while ((entry = heap_pop(&port->inbox))) {
+    struct sim_net_mail *mail = CHI_CONTAINER_OF(entry, struct sim_net_mail, entry);
+    if (mail->stray)
+      sim_net_lost(net, mail, why);
+    else
+      sim_net_mail_free(mail);
+  }
   port->count = 0;
 }
 
@@ -663,29 +672,42 @@ CHI_PRIVATE int sim_net_send(struct sim_net_port *port, uint32_t peer,
 static void sim_net_arrived(struct sim_net_port *port, struct sim_net_mail *mail)
 {
   struct sim_net *net = port->net;
-  struct sim_net_pair *pair = sim_net_known(net, mail->from, mail->to);
-  CHI_ASSERT(pair->first == mail && pair->count > 0); /* order is kept */
-  pair->first = mail->next;
-  if (!pair->first)
-    pair->last = NULL;
-  pair->count--;
-  pair->bytes -= mail->size;
+  if (!mail->stray) {
+    struct sim_net_pair *pair = sim_net_known(net, mail->from, mail->to);
+    CHI_ASSERT(pair->first == mail && pair->count > 0); /* order is kept */
+    pair->first = mail->next;
+    if (!pair->first)
+      pair->last = NULL;
+    pair->count--;
+    pair->bytes -= mail->size;
+  }
   port->owed += sim_net_work(net, mail->size);
   net->figures.delivered++;
   sim_world_trace(net->world, port->number, SIM_TRACE_NET_DELIVER, mail->from, mail->number,
                   mail->size, NULL);
 }
 
-CHI_PRIVATE struct sim_net_mail *sim_net_take(struct sim_net_port *port)
+/* The next mail that is due, out of the inbox; NULL: none. */
+static struct sim_net_mail *sim_net_pop(struct sim_net_port *port)
 {
   struct heap_entry *entry = heap_top(&port->inbox);
-  struct sim_net_mail *mail;
   if (!entry || entry->time > port->net->world->now)
     return NULL;
   heap_remove(&port->inbox, entry);
   if (port->inbox.count == 0 && port->inbox.room > SIM_NET_INBOX)
     heap_fini(&port->inbox); /* it grows again */
-  mail = CHI_CONTAINER_OF(entry, struct sim_net_mail, entry);
+  return CHI_CONTAINER_OF(entry, struct sim_net_mail, entry);
+}
+
+CHI_PRIVATE struct sim_net_mail *sim_net_take(struct sim_net_port *port)
+{
+  struct sim_net_mail *mail = sim_net_pop(port);
+  while (mail && mail->stray && sim_net_blocked(port->net, mail->from, mail->to)) {
+    sim_net_lost(port->net, mail, SIM_NET_CLOSED);
+    mail = sim_net_pop(port);
+  }
+  if (!mail)
+    return NULL;
   if (mail->kind == SIM_NET_MESSAGE) {
     sim_net_arrived(port, mail);
   } else if (mail->other) {

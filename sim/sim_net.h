@@ -3,7 +3,8 @@
  * The model is ZeroMQ's. Each node keeps a connection to each other one (an ordered pair is a way):
  * what is sent arrives in order and whole, after the latency, the time its bytes take through the
  * sender's line, and a little chance. It is lost only with the connection - then what has left may
- * still arrive, up to a drawn message, never more - or when a fault says so. Queues are bounded.
+ * still arrive, up to a drawn message, never more - or when a fault says so. Of a sender that is no
+ * more it may arrive behind what its next life says. Queues are bounded.
  * A way that is cut holds what is sent on it until it is joined, or until the sender notices, at a
  * drawn time, that the connection is dead; some notice only after they sent something. */
 #ifndef CHI_SIM_NET_H
@@ -46,6 +47,7 @@ struct sim_net_mail {
   uint32_t from, to;
   bool connected;                /* SIM_NET_PEER: `from` */
   bool held;                     /* by a cut: in no inbox */
+  bool stray;                    /* of a life that is over: on no way any more */
   uint64_t number, size, leaves; /* SIM_NET_MESSAGE: of all messages; bytes; when it has left */
   void *parcel;                  /* SIM_NET_SENT */
   struct sim_net_mail *other;    /* of a message its SIM_NET_SENT, and of that the message */

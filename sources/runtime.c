@@ -567,6 +567,20 @@ void runtime_inspect(const struct runtime *rt, struct runtime_view *out)
     out->tasks_open -= mark_get(&rt->crew.worker[i].resting);
 }
 
+bool runtime_inspect_place(const struct runtime *rt, uint32_t at, struct runtime_place *out)
+{
+  for (const struct pool *p = rt->directory.first; p; p = p->next) {
+    bool ready = p->shared && p->state == POOL_READY;
+    for (uint32_t i = 0; ready && i < p->map->count; i++) {
+      if (!p->map->at[i].here || at-- > 0)
+        continue;
+      *out = (struct runtime_place){p->id, p->version[0], i};
+      return true;
+    }
+  }
+  return false;
+}
+
 enum runtime_state runtime_state(const struct runtime *rt)
 {
   return rt->state;

@@ -73,6 +73,15 @@ struct runtime_view {
   uint64_t credit;     /* held of peers' room, and of its own for them: see net_credit */
 };
 CHI_PRIVATE CHI_UNUSED void runtime_inspect(const struct runtime *rt, struct runtime_view *out);
+/* A container that is here, of a ready pool that all nodes share. */
+struct runtime_place {
+  chi_pool_id pool;
+  uint64_t generation; /* of that pool */
+  uint32_t container;
+};
+/* Number `at` of them, from 0; false: there are fewer. */
+CHI_PRIVATE CHI_UNUSED bool runtime_inspect_place(const struct runtime *rt, uint32_t at,
+                                                  struct runtime_place *out);
 
 /* For the handler of a memory fault, on the thread that faulted: if address is in the guard page
  * of the task's stack that runs there, writes "method <name> of pool <id> overran its stack of N

@@ -422,21 +422,31 @@ int shadow_share(struct shadow *s, const struct shadow_port *port, chi_pool_id p
 
 /* ---- afterwards ------------------------------------------------------------------------------ */
 
-static uint64_t remaining(struct shadow *s, const struct shadow_port *port, chi_pool_id pool)
+/* What is free is told in whole, and no piece of it is apart from what it touches. */
+static void compare_free(struct shadow *s, const struct shadow_port *port, chi_pool_id pool)
 {
   struct chi_bdev_get_stats *t = chi_task_new(port->queue, &chi_bdev_get_stats_type);
-  uint64_t units = UINT64_MAX;
+  uint64_t units = 0, row = 0, longest = 0;
   if (!t) {
     shadow_fail(s, "no memory for a task");
-    return 0;
+    return;
+  }
+  for (uint32_t i = 0; i < s->units; i++) {
+    bool is_free = s->unit[i].state == SHADOW_FREE;
+    row = is_free ? row + 1 : 0;
+    units += is_free;
+    longest = row > longest ? row : longest;
   }
   t->task.pool = pool;
-  if (run(port, t) == CHI_OK)
-    units = t->remaining / SHADOW_UNIT;
+  int rc = run(port, t);
   if (t->capacity != (uint64_t)s->units * SHADOW_UNIT)
     shadow_fail(s, "the capacity is %llu", (unsigned long long)t->capacity);
+  if (rc != CHI_OK || t->remaining != units * SHADOW_UNIT)
+    shadow_fail(s, "remaining is not what is free");
+  if (rc == CHI_OK && t->largest_extent != longest * SHADOW_UNIT)
+    shadow_fail(s, "the largest extent is of %llu bytes, and %llu are free in a row",
+                (unsigned long long)t->largest_extent, (unsigned long long)longest * SHADOW_UNIT);
   chi_task_free(port->queue, t);
-  return units;
 }
 
 /* One of the values that may have survived; from now on it is the only one. */
@@ -480,7 +490,6 @@ static void settle_unit(struct shadow *s, uint32_t i, bool allocated, bool clean
 
 void shadow_recover(struct shadow *s, const struct shadow_port *port, chi_pool_id pool, bool clean)
 {
-  uint32_t units_free = 0;
   s->crashes += !clean;
   for (uint32_t i = 0; i < s->units && !s->wrong[0]; i++) {
     uint64_t offset = (uint64_t)i * SHADOW_UNIT;
@@ -490,26 +499,23 @@ void shadow_recover(struct shadow *s, const struct shadow_port *port, chi_pool_i
     if (rc != CHI_OK && rc != CHI_EINVAL)
       shadow_fail(s, "reading unit %u: %s", i, chi_status_name(rc));
     settle_unit(s, i, rc == CHI_OK, clean);
-    units_free += rc == CHI_EINVAL;
   }
   s->allocating = 0;
   s->stop = s->wrong[0] != '\0';
-  if (!s->stop && remaining(s, port, pool) != units_free)
-    shadow_fail(s, "remaining is not what is free");
+  if (!s->stop)
+    compare_free(s, port, pool);
 }
 
 void shadow_verify(struct shadow *s, const struct shadow_port *port, chi_pool_id pool)
 {
-  uint64_t units_free = 0;
   int rc = act_sync(s, port, pool); /* also returns what cancelled allocations had got */
   if (rc)
     shadow_fail(s, "sync: %s", chi_status_name(rc));
   for (uint32_t i = 0; i < s->units && !s->wrong[0]; i++) {
-    if (s->unit[i].state == SHADOW_FREE)
-      units_free++;
-    else if (act_read(s, port, pool, (uint64_t)i * SHADOW_UNIT, SHADOW_UNIT, check_read))
+    if (s->unit[i].state != SHADOW_FREE &&
+        act_read(s, port, pool, (uint64_t)i * SHADOW_UNIT, SHADOW_UNIT, check_read))
       shadow_fail(s, "unit %u can't be read", i);
   }
-  if (!s->wrong[0] && remaining(s, port, pool) != units_free)
-    shadow_fail(s, "remaining is not what is free");
+  if (!s->wrong[0])
+    compare_free(s, port, pool);
 }

@@ -22,7 +22,7 @@ struct station {
   struct sim_thread thread;
   uint64_t next_out[NODES]; /* number of the next message to each */
   uint64_t last_in[NODES];  /* of the last heard from each */
-  uint64_t heard_at, heard[NODES], heard_bytes;
+  uint64_t heard_at, heard[NODES], heard_bytes, strays;
   uint32_t ups[NODES], downs[NODES], parcels_out, parcels_back;
   bool deaf;              /* takes nothing */
   struct parcel *parcels; /* that are out */
@@ -78,9 +78,13 @@ static void station_message(struct station *s, const struct sim_net_mail *mail)
 {
   uint64_t number;
   memcpy(&number, mail->frame[0].data, sizeof(number));
-  if (number <= s->last_in[mail->from])
-    town_wrong(s->town, "out of order or again", mail->from, number);
-  s->last_in[mail->from] = number;
+  if (mail->stray) { /* of a life that is over */
+    s->strays++;
+  } else {
+    if (number <= s->last_in[mail->from])
+      town_wrong(s->town, "out of order or again", mail->from, number);
+    s->last_in[mail->from] = number;
+  }
   s->heard[mail->from]++;
   s->heard_at = s->town->world.now;
   for (uint32_t i = 0; i < mail->count; i++)
@@ -353,6 +357,45 @@ TEST(sim_net_what_has_left_outlives_its_sender)
   CHECK(b->heard[0] > 10 && b->heard[0] < 50);
   CHECK_STR(t.wrong, ""); /* the bulk was copied in time */
   CHECK_INT(b->downs[0], 1);
+  town_close(&t);
+}
+
+/* The next life has a connection of its own, that does not wait for what is on its way. */
+TEST(sim_net_what_a_life_has_sent_may_come_behind_the_next_one)
+{
+  struct town t;
+  struct station *a = &t.station[0], *b = &t.station[1];
+  town_begin(&t, 1);
+  sim_net_clog(&t.net, 0, 1, 2 * SECOND);
+  for (int i = 0; i < 3; i++)
+    CHECK_INT(station_send(a, 1, 0), CHI_OK);
+  town_run(&t, MS);
+  sim_net_clog(&t.net, 0, 1, 0);
+  station_end(a, false);
+  CHECK_INT(station_open(a), CHI_OK);
+  town_run(&t, SECOND);
+  CHECK_INT(station_send(a, 1, 0), CHI_OK);
+  town_run(&t, MS);
+  CHECK(b->heard[0] == 1 && b->strays == 0);
+  town_run(&t, SECOND);
+  CHECK(b->heard[0] == 4 && b->strays == 3);
+  CHECK_STR(t.wrong, "");
+  town_close(&t);
+}
+
+TEST(sim_net_what_a_life_has_sent_does_not_pass_a_cut)
+{
+  struct town t;
+  struct station *a = &t.station[0], *b = &t.station[1];
+  town_begin(&t, 1);
+  sim_net_clog(&t.net, 0, 1, SECOND);
+  CHECK_INT(station_send(a, 1, 3), CHI_OK);
+  town_run(&t, MS);
+  station_end(a, false);
+  sim_net_cut(&t.net, 0, 1, true);
+  town_run(&t, 2 * SECOND);
+  CHECK(b->heard[0] == 0 && t.net.figures.lost[SIM_NET_CLOSED] == 1);
+  CHECK_STR(t.wrong, "");
   town_close(&t);
 }
 

@@ -7,7 +7,9 @@
 
 #define MS UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
-#define LATER (80 * MS)     /* locks are waited for no longer in a quiet run */
+#define LATER (80 * MS)     /* a new pool is waited for no longer in a quiet run */
+#define CROWD 5u            /* tasks that want locks at once */
+#define CROWDED (500 * MS)  /* and are waited for no longer */
 #define LOAD (20 * MS)      /* bodies that use CPU hold others up so long at most */
 #define LONG (100 * SECOND) /* longer than a cluster may take to settle */
 
@@ -130,25 +132,91 @@ static void carries(struct actor *a)
   end(a, t, rc);
 }
 
-static void locks(struct actor *a)
+/* One task waits for an event, another one tells. */
+static void awaits(struct actor *a, uint32_t container)
+{
+  struct folk_await *t = begin(a, &folk_await_type);
+  struct folk_tell *tell = t ? begin(a, &folk_tell_type) : NULL;
+  int rc;
+  if (!tell) {
+    if (t)
+      chi_task_free(a->queue, t);
+    return;
+  }
+  t->token = books_submit(false, false);
+  tell->token = books_submit(false, false);
+  t->task.query = tell->task.query = (chi_query){.mode = CHI_QUERY_ID, .a = container};
+  t->patience = (draw(a, 3) ? 60 : 1 + draw(a, 4)) * MS;
+  if (chi_submit(a->queue, t) != CHI_OK) {
+    chi_task_free(a->queue, t);
+    end(a, tell, CHI_ESHUTDOWN);
+    return;
+  }
+  chi_cluster_sleep(a->cluster, draw(a, 6) * MS);
+  rc = run(a, tell, "a task that tells of an event", CROWDED);
+  books_end(tell->token, rc);
+  chi_task_free(a->queue, tell);
+  rc = chi_wait(a->queue, t, UINT64_MAX);
+  books_end(t->token, rc);
+  end(a, t, rc);
+}
+
+/* A task that wants a lock of that container, or gives back what it doesn't have; NULL: not now. */
+static struct folk_lock *new_lock(struct actor *a, uint32_t container)
 {
   bool meddles = draw(a, 4) == 0;
   struct folk_lock *t = begin(a, meddles ? &folk_meddle_type : &folk_lock_type);
-  int rc;
   if (!t)
-    return;
+    return NULL;
   t->token = books_submit(false, false);
-  t->task.query =
-      (chi_query){.mode = CHI_QUERY_ID, .a = draw(a, 3) ? 0 : (uint32_t)draw(a, a->nodes)};
+  t->task.query = (chi_query){.mode = CHI_QUERY_ID, .a = container};
   if (!meddles) {
     t->group = t->token;
     t->mode = (uint32_t)draw(a, 3);
-    t->ns = (1 + draw(a, 3)) * MS;
+    t->ns = (1 + draw(a, 6)) * MS;
+    t->patience = draw(a, 3) ? 0 : (1 + draw(a, 6)) * MS;
     t->via = draw(a, 2) ? 1 + (uint32_t)draw(a, a->nodes) : 0;
   }
-  rc = run(a, t, "a task with locks", LATER);
+  return t;
+}
+
+/* Some at once, each in the way of the others. */
+static void crowds(struct actor *a, uint32_t container)
+{
+  struct folk_lock *t[CROWD] = {0};
+  uint32_t count = 0;
+  for (; count < CROWD && (t[count] = new_lock(a, container)); count++) {
+    if (chi_submit(a->queue, t[count]) == CHI_OK)
+      continue;
+    chi_task_free(a->queue, t[count]);
+    break;
+  }
+  for (uint32_t i = 0; i < count; i++) {
+    books_end(t[i]->token, chi_wait(a->queue, t[i], UINT64_MAX));
+    chi_task_free(a->queue, t[i]);
+  }
+}
+
+static void takes_lock(struct actor *a, uint32_t container)
+{
+  struct folk_lock *t = new_lock(a, container);
+  if (!t)
+    return;
+  int rc = run(a, t, "a task with locks", CROWDED);
   books_end(t->token, rc);
   end(a, t, rc);
+}
+
+static void locks(struct actor *a)
+{
+  uint32_t container = draw(a, 3) ? 0 : (uint32_t)draw(a, a->nodes);
+  uint64_t how = draw(a, 4);
+  if (how == 0)
+    awaits(a, container);
+  else if (how == 1)
+    crowds(a, container);
+  else
+    takes_lock(a, container);
 }
 
 static void asks(struct actor *a)

@@ -93,12 +93,24 @@ static struct books_task *task_of(uint64_t token)
   return &b->task[token - 1];
 }
 
-static void begin(uint64_t token, uint32_t container, uint32_t node)
+void books_lives(uint64_t token, uint32_t oldest, uint32_t newest)
+{
+  struct books_task *t = task_of(token);
+  if (!t)
+    return;
+  t->oldest = oldest;
+  t->newest = newest;
+}
+
+static void begin(uint64_t token, uint32_t container, uint32_t life, uint32_t node)
 {
   struct books_task *t = task_of(token);
   uint64_t bit = UINT64_C(1) << container;
   if (!t)
     return;
+  if (life < t->oldest || (t->newest && life > t->newest))
+    books_fail("former", "a task for a pool runs in the %s with its id, on node %u",
+               life < t->oldest ? "former one" : "next one", node);
   if (!t->loose && (t->many ? t->ran & bit : t->ran))
     books_fail("once", "task %llu runs again, in container %u", (unsigned long long)token,
                container);
@@ -111,11 +123,17 @@ static void begin(uint64_t token, uint32_t container, uint32_t node)
     books_fail("stop", "a task begins on a node that was asked to stop before it was submitted");
 }
 
-void books_begin(uint64_t token, uint32_t container, uint32_t node)
+void books_begin(uint64_t token, uint32_t container, uint32_t life, uint32_t node)
 {
   enter(books_now);
-  begin(token, container, node);
+  begin(token, container, life, node);
   leave(books_now);
+}
+
+bool books_ran(uint64_t token)
+{
+  const struct books_task *t = task_of(token);
+  return t && t->ran;
 }
 
 static void end(uint64_t token, int rc)
@@ -146,6 +164,16 @@ void books_end(uint64_t token, int rc)
 }
 
 /* ---- containers ----------------------------------------------------------------------------- */
+
+void books_build(uint32_t container)
+{
+  struct books *b = books_now;
+  enter(b);
+  if (b->built[container] && (b->quiet || b->gentle))
+    books_fail("state", "container %u begins anew, and no node was lost", container);
+  b->built[container] = true;
+  leave(b);
+}
 
 uint32_t books_new_life(void)
 {

@@ -26,6 +26,7 @@ struct books_task {
   bool ended;
   bool loose; /* may run more than once */
   bool many;  /* is for several containers */
+  uint32_t oldest, newest; /* lives that it may run in; 0: any */
 };
 
 /* A pool that one client has made, and perhaps destroyed. */
@@ -50,6 +51,7 @@ struct books {
   uint32_t lives;
   uint8_t *copy; /* 1: it is used; 2: it has ended */
   uint32_t copies;
+  bool built[BOOKS_NODES]; /* containers of the pool of all have begun */
   struct books_pool pool[BOOKS_POOLS];
   uint32_t pools;
   uint64_t moves;                 /* containers that have moved */
@@ -66,11 +68,16 @@ void books_fail(const char *check, const char *fmt, ...) __attribute__((format(p
 
 /* A client is about to submit a task; its token, from 1. */
 uint64_t books_submit(bool loose, bool many);
-/* Its body begins in that container, on that node. */
-void books_begin(uint64_t token, uint32_t container, uint32_t node);
+/* It is for a pool whose containers have these lives, and not for one before or after; 0: any. */
+void books_lives(uint64_t token, uint32_t oldest, uint32_t newest);
+/* Its body begins in that container, of that life, on that node. */
+void books_begin(uint64_t token, uint32_t container, uint32_t life, uint32_t node);
+bool books_ran(uint64_t token);
 /* It has ended, and every container that is asked for must have run if all was well. */
 void books_end(uint64_t token, int rc);
 
+/* A container of the pool of all begins: anew only if a node may have been lost. */
+void books_build(uint32_t container);
 uint32_t books_new_life(void);
 /* The counter of a life has got to this value. */
 void books_count(uint32_t life, uint64_t value);

@@ -5,6 +5,14 @@
 #include <string.h>
 
 #define MS UINT64_C(1000000)
+#define QUEUE 64u /* that wait for a lock and are looked at */
+#define SOON MS   /* who may go on does, where nothing else is in the way */
+
+/* A task that waits for a lock. */
+struct folk_wait {
+  uint64_t group, until, may; /* gives up; could have had it since; 0: not */
+  uint32_t mode;
+};
 
 struct folk {
   uint32_t life, copy, inside;
@@ -13,6 +21,10 @@ struct folk {
   chi_rwlock rwlock;
   uint64_t holder, writer; /* the groups that have the mutex, and the lock to write */
   uint32_t held, writes, readers;
+  struct folk_wait wait[QUEUE]; /* oldest first */
+  uint32_t waits;
+  chi_event event;
+  uint64_t tells, told; /* how often, and when */
 };
 
 static void enter(chi_ctx *ctx, struct folk *self, uint64_t token)
@@ -20,7 +32,7 @@ static void enter(chi_ctx *ctx, struct folk *self, uint64_t token)
   books_touch(self->copy);
   self->inside++;
   if (token)
-    books_begin(token, chi_self_container(ctx), chi_self_node(ctx));
+    books_begin(token, chi_self_container(ctx), self->life, chi_self_node(ctx));
 }
 
 static int leave(struct folk *self, int rc)
@@ -81,12 +93,81 @@ static int folk_bulk_run(chi_ctx *ctx, struct folk *self, struct folk_bulk *t)
 
 /* ---- locks */
 
-static int lock(chi_ctx *ctx, struct folk *self, uint32_t mode)
+static uint64_t now(void)
 {
-  if (mode == 0)
-    return chi_mutex_lock(ctx, &self->mutex, 0);
-  return mode == 1 ? chi_rwlock_rdlock(ctx, &self->rwlock, 0)
-                   : chi_rwlock_wrlock(ctx, &self->rwlock, 0);
+  return chi_cluster_now(books_now->cluster);
+}
+
+/* Nobody is cancelled. */
+static bool is_orderly(void)
+{
+  return books_now->quiet || books_now->gentle;
+}
+
+/* Nor does anything keep a task from going on. */
+static bool is_prompt(void)
+{
+  return is_orderly() && !books_now->loaded;
+}
+
+static bool in_the_way(const struct folk_wait *w, const struct folk_wait *of)
+{
+  if ((w->mode == 0) != (of->mode == 0) || (w->until && now() >= w->until))
+    return false;
+  return w->mode == 0 || w->mode == 2 || of->mode == 2;
+}
+
+/* Of those that wait, who could have the lock now. */
+static void look_who_may(struct folk *self)
+{
+  for (uint32_t i = 0; i < self->waits; i++) {
+    struct folk_wait *w = &self->wait[i];
+    bool may = w->mode == 0   ? self->held == 0
+               : w->mode == 1 ? self->writes == 0
+                              : self->writes == 0 && self->readers == 0;
+    for (uint32_t k = 0; k < i && may; k++)
+      may = !in_the_way(&self->wait[k], w);
+    w->may = !may ? 0 : w->may ? w->may : now();
+  }
+}
+
+/* A task of the group waits no more: with the lock, or without. */
+static void look_at_wait(struct folk *self, uint64_t group, bool got)
+{
+  uint32_t i = 0;
+  while (i < self->waits && self->wait[i].group != group)
+    i++;
+  if (i == self->waits)
+    return; /* there were too many to be looked at */
+  const struct folk_wait w = self->wait[i];
+  for (uint32_t k = 0; k < i && got && is_orderly(); k++)
+    if (in_the_way(&self->wait[k], &w))
+      books_fail("locks", "a group gets a lock before another one that has waited longer");
+  if (got && w.may && now() > w.may + SOON && is_prompt())
+    books_fail("locks", "a group waits for a lock that it could have");
+  if (!got && is_prompt() && (now() < w.until || now() > w.until + SOON))
+    books_fail("locks", "a group doesn't give up when it should");
+  memmove(&self->wait[i], &self->wait[i + 1], (--self->waits - i) * sizeof(w));
+}
+
+static int lock(chi_ctx *ctx, struct folk *self, const struct folk_lock *t)
+{
+  struct folk_wait w = {.group = t->group, .mode = t->mode};
+  bool watched = t->depth == 0 && self->waits < QUEUE;
+  int rc;
+  w.until = t->patience ? now() + t->patience : 0;
+  if (watched)
+    self->wait[self->waits++] = w;
+  if (t->mode == 0)
+    rc = chi_mutex_lock(ctx, &self->mutex, t->patience);
+  else
+    rc = t->mode == 1 ? chi_rwlock_rdlock(ctx, &self->rwlock, t->patience)
+                      : chi_rwlock_wrlock(ctx, &self->rwlock, t->patience);
+  if (watched)
+    look_at_wait(self, t->group, rc == CHI_OK);
+  if (rc != CHI_OK)
+    look_who_may(self);
+  return rc;
 }
 
 /* Whether nobody else is inside; and from now on, we are. */
@@ -117,6 +198,7 @@ static void unlock(chi_ctx *ctx, struct folk *self, const struct folk_lock *t, b
   rc = t->mode == 0 ? chi_mutex_unlock(ctx, &self->mutex) : chi_rwlock_unlock(ctx, &self->rwlock);
   if (rc != CHI_OK)
     books_fail("locks", "who has a lock cannot give it back");
+  look_who_may(self);
 }
 
 /* The same group once more: it passes. Readers of their own don't come in the way. */
@@ -141,9 +223,9 @@ static int folk_lock_run(chi_ctx *ctx, struct folk *self, struct folk_lock *t)
   bool read;
   int rc;
   enter(ctx, self, t->token);
-  rc = lock(ctx, self, t->mode);
+  rc = lock(ctx, self, t);
   if (rc != CHI_OK)
-    return leave(self, rc);
+    return leave(self, rc == CHI_ETIMEOUT && t->patience ? CHI_OK : rc);
   read = t->mode == 1 && self->writes == 0;
   locked(self, t);
   rc = t->ns ? chi_sleep(ctx, t->ns) : CHI_OK;
@@ -176,19 +258,41 @@ static int folk_meddle_run(chi_ctx *ctx, struct folk *self, struct folk_meddle *
   return leave(self, CHI_OK);
 }
 
+static int folk_await_run(chi_ctx *ctx, struct folk *self, struct folk_await *t)
+{
+  uint64_t tells, until = now() + t->patience;
+  int rc;
+  enter(ctx, self, t->token);
+  tells = self->tells;
+  rc = chi_event_wait(ctx, &self->event, t->patience);
+  if (rc == CHI_OK && self->tells == tells)
+    books_fail("locks", "an event has come that nobody has told of");
+  if (rc == CHI_ETIMEOUT && self->tells != tells && self->told + SOON < until)
+    books_fail("locks", "a task that waits for an event is not told");
+  return leave(self, rc == CHI_ETIMEOUT ? CHI_OK : rc);
+}
+
+static int folk_tell_run(chi_ctx *ctx, struct folk *self, struct folk_tell *t)
+{
+  enter(ctx, self, t->token);
+  self->tells++;
+  self->told = now();
+  chi_event_set(ctx, &self->event);
+  chi_event_reset(ctx, &self->event);
+  return leave(self, CHI_OK);
+}
+
 /* ---- time and subtasks */
 
 static int folk_sleep_run(chi_ctx *ctx, struct folk *self, struct folk_sleep *t)
 {
-  uint64_t now;
   int rc;
   enter(ctx, self, t->token);
   rc = chi_sleep(ctx, t->ns);
-  now = chi_cluster_now(books_now->cluster);
-  if (t->until && now > t->until && t->from != chi_self_node(ctx) && books_now->quiet &&
+  if (t->until && now() > t->until && t->from != chi_self_node(ctx) && books_now->quiet &&
       !books_now->loaded)
     books_fail("in time", "a body is told %llu us after the time that it is to end",
-               (unsigned long long)(now - t->until) / 1000);
+               (unsigned long long)(now() - t->until) / 1000);
   return leave(self, rc);
 }
 
@@ -247,7 +351,9 @@ static int folk_news_run(chi_ctx *ctx, struct folk *self, struct folk_news *t)
   M(S, folk_meddle)                                                                                \
   M(S, folk_sleep)                                                                                 \
   M(S, folk_ask)                                                                                   \
-  M(S, folk_news)
+  M(S, folk_news)                                                                                  \
+  M(S, folk_await)                                                                                 \
+  M(S, folk_tell)
 CHI_METHODS(folk, FOLK_METHODS)
 
 /* ---- containers ----------------------------------------------------------------------------- */
@@ -256,6 +362,8 @@ static int folk_create(chi_ctx *ctx, void *state, const void *params)
 {
   struct folk *self = state;
   (void)params;
+  if (chi_self_pool(ctx).major == FOLK_POOL.major)
+    books_build(chi_self_container(ctx));
   self->life = books_new_life();
   self->copy = books_new_copy();
   return chi_sleep(ctx, MS / 2);

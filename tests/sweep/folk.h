@@ -26,11 +26,14 @@ CHI_TASK(folk_roll, 12, FOLK_ROLL)
 #define FOLK_BULK(X, T) X(T, IN, u64, token) X(T, IN, bulk, from) X(T, OUT, bulk, to)
 CHI_TASK(folk_bulk, 13, FOLK_BULK)
 /* Takes a lock (0: mutex, 1: to read, 2: to write), works, and has a task of its own take it again:
- * by way of the container `via` - 1 if that isn't 0. */
+ * by way of the container `via` - 1 if that isn't 0. Gives up after `patience` ns (0: never), which
+ * is a success. */
 #define FOLK_LOCK(X, T)                                                                            \
   X(T, IN, u64, token)                                                                             \
   X(T, IN, u64, group)                                                                             \
-  X(T, IN, u64, ns) X(T, IN, u32, mode) X(T, IN, u32, depth) X(T, IN, u32, via) X(T, IN, u32, back)
+  X(T, IN, u64, ns)                                                                                \
+  X(T, IN, u64, patience)                                                                          \
+  X(T, IN, u32, mode) X(T, IN, u32, depth) X(T, IN, u32, via) X(T, IN, u32, back)
 CHI_TASK(folk_lock, 14, FOLK_LOCK)
 CHI_TASK(folk_via, 15, FOLK_LOCK)
 /* Gives back locks that it doesn't have. */
@@ -50,6 +53,10 @@ CHI_TASK(folk_ask, 18, FOLK_ASK)
   X(T, OUT, u32, node)                                                                             \
   X(T, OUT, u32, life) X(T, OUT, u64, value) X(T, OUT, u64, lost) X(T, OUT, u64, found)
 CHI_TASK(folk_news, 19, FOLK_NEWS)
+/* Waits for an event, `patience` ns at most: a success either way; and tells all who wait of it. */
+#define FOLK_AWAIT(X, T) X(T, IN, u64, token) X(T, IN, u64, patience)
+CHI_TASK(folk_await, 20, FOLK_AWAIT)
+CHI_TASK(folk_tell, 21, FOLK_AWAIT)
 
 extern const chi_module folk_module;
 

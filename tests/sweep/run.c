@@ -1,7 +1,9 @@
 /* run.c - one run of a sweep: a storm, an audit, a device without power, a node that is missed. */
 #include "run.h"
 #include "sim/bdev_shadow.h"
+#include "feud.h"
 #include "folk.h"
+#include "gate.h"
 #include "rift.h"
 #include "sim_cluster.h"
 
@@ -17,7 +19,10 @@
 #define DEVICE ((chi_pool_id){900, 0})
 #define UNITS 64u
 #define HANDS 3u
-#define STATE_DEAD 3 /* enum member_state */
+#define STATE_ALIVE 1 /* enum member_state */
+#define STATE_SUSPECT 2
+#define STATE_DEAD 3
+#define NAPS 3u
 
 struct run {
   const struct run_case *c;
@@ -109,6 +114,10 @@ void run_draw(struct run_case *c, uint64_t seed)
     draw_plan(c, &rng);
   c->rift = rng_below(&rng, 4) == 0;
   c->rebirth = c->nodes > 2 && rng_below(&rng, 5) == 0;
+  c->feud = c->nodes > 2 && rng_below(&rng, 3) == 0;
+  c->nap = rng_below(&rng, 5) == 0;
+  c->gate = rng_below(&rng, 4) == 0;
+  c->ghost = rng_below(&rng, 5) == 0;
 }
 
 /* Nobody promises anything about time there, and one fault cannot be. */
@@ -119,7 +128,7 @@ void run_make_real(struct run_case *c)
       sim_plan_remove(&c->plan, i);
   c->real = true;
   c->quiet = c->gentle = c->device = false;
-  c->rift = c->rebirth = false; /* they look into the nodes */
+  c->rift = c->rebirth = c->feud = c->nap = c->gate = c->ghost = false; /* look into nodes */
 }
 
 void run_free(struct run_case *c)
@@ -356,7 +365,17 @@ static void hand_body(chi_cluster *cluster, chi_client *client, void *arg)
   chi_queue_close(port.queue);
 }
 
-static void device_round(struct run *r, uint32_t node)
+/* A sync fails, so that nobody knows what it covered, and the process ends: the next one finds in
+ * memory what the disk need not have. */
+static void fail_a_sync(struct run *r, uint32_t node)
+{
+  r->shadow->lenient = true;
+  chi_cluster_fault(r->cluster, CHI_FAULT_DISK, node, CHI_FAULT_SYNC, 0);
+  chi_cluster_run_for(r->cluster, 20 * MS);
+  chi_cluster_fault(r->cluster, CHI_FAULT_KILL, node, 0, 0);
+}
+
+static void device_round(struct run *r, uint32_t node, bool fails)
 {
   struct hand hands[HANDS], judge = {.shadow = r->shadow, .judges = true};
   for (uint32_t i = 0; i < HANDS; i++) {
@@ -364,7 +383,10 @@ static void device_round(struct run *r, uint32_t node)
     chi_cluster_client(r->cluster, node, hand_body, &hands[i]);
   }
   chi_cluster_run_for(r->cluster, MS + rng_below(&r->rng, 60 * MS));
-  chi_cluster_fault(r->cluster, CHI_FAULT_CRASH, node, 0, 0);
+  if (fails)
+    fail_a_sync(r, node);
+  else
+    chi_cluster_fault(r->cluster, CHI_FAULT_CRASH, node, 0, 0);
   if (chi_cluster_run_idle(r->cluster, CALLS_END) == CHI_ETIMEOUT)
     books_fail("P5", "a client of a node without power hangs");
   calm_down(r);
@@ -373,6 +395,14 @@ static void device_round(struct run *r, uint32_t node)
     books_fail("P5", "who compares hangs");
   if (r->shadow->wrong[0])
     books_fail("P5", "%s", r->shadow->wrong);
+}
+
+/* What one round has left is what the next one begins with. */
+static void device_rounds(struct run *r, uint32_t node)
+{
+  uint32_t rounds = 1 + (uint32_t)rng_below(&r->rng, 3);
+  for (uint32_t i = 0; i < rounds && !failed(r); i++)
+    device_round(r, node, i + 1 < rounds && rng_below(&r->rng, 2) == 0);
 }
 
 /* ---- a node is missed ----------------------------------------------------------------------- */
@@ -408,6 +438,29 @@ static void look_for_dead(struct run *r, uint32_t who)
       books_fail("news", "node %u does not take node %u, which is no more, for dead", i, who);
 }
 
+/* A container that cannot go there stays where it is, with what it knows. */
+static void move_to_nobody(struct run *r, uint32_t who, const struct folk_news *news)
+{
+  uint32_t i = 0;
+  while (i < r->c->nodes && (i == who || news[i].task.rc != CHI_OK || news[i].node == who))
+    i++;
+  if (i == r->c->nodes)
+    return;
+  struct chi_admin_migrate t = {.task = {.pool = CHI_ADMIN_POOL}, .pool_id = FOLK_POOL};
+  struct folk_news after = {.task = {.pool = FOLK_POOL, .query = {CHI_QUERY_ID, i, 0, 0}}};
+  t.container = i;
+  t.node = who;
+  int rc = call(r, news[i].node, &chi_admin_migrate_type, &t);
+  if (rc == CHI_OK)
+    books_fail("news", "container %u moves to node %u, which is no more", i, who);
+  if (rc == CHI_OK || rc == CHI_EUNKNOWN || failed(r))
+    return;
+  rc = call(r, news[i].node, &folk_news_type, &after);
+  if (rc != CHI_OK || after.life != news[i].life || after.node != news[i].node)
+    books_fail("news", "container %u, which cannot move to node %u, is lost: %s", i, who,
+               chi_status_name(rc));
+}
+
 /* Whoever is there answers a call to all, soon. */
 static void roll_without(struct run *r, uint32_t who, const struct folk_news *news)
 {
@@ -437,11 +490,56 @@ static void coda(struct run *r)
   look_at_news(r, after, who);
   compare_news(r, before, after, who, false);
   if (!failed(r))
+    move_to_nobody(r, who, after);
+  if (!failed(r))
     roll_without(r, who, after);
   calm_down(r);
   look_at_news(r, before, who);
   compare_news(r, after, before, who, true);
   audit(r);
+}
+
+/* ---- a node stands still -------------------------------------------------------------------- */
+
+static void nobody_is_lost(struct run *r, uint32_t who, uint8_t worst)
+{
+  const uint8_t *state = sim_cluster_check(r->cluster)->node[who].state;
+  for (uint32_t i = 0; i < r->c->nodes && !failed(r); i++)
+    if (i != who && state[i] > worst)
+      books_fail("nap", "node %u stood still, and takes node %u for %s", who, i,
+                 state[i] == STATE_DEAD ? "dead" : "suspect");
+}
+
+/* Its machine stands still, and what was sent to it comes in a moment after it goes on. */
+static void stand_still(struct run *r, uint32_t who, uint64_t ns, uint64_t moment)
+{
+  chi_cluster_fault(r->cluster, CHI_FAULT_PAUSE, who, 0, 0);
+  chi_cluster_run_for(r->cluster, ns);
+  chi_cluster_fault(r->cluster, CHI_FAULT_RESUME, who, 0, 0);
+  chi_cluster_run_for(r->cluster, moment);
+}
+
+/* Who stands still hears nothing, which says nothing of others: it doesn't suspect them, nor does
+ * it take for dead whom it suspected before. */
+static void nap(struct run *r)
+{
+  uint64_t beat = (is_slow(r->c) ? 2000 : 100) * MS, moment = beat / 20;
+  uint32_t who = (uint32_t)rng_below(&r->rng, r->c->nodes);
+  bool suspects = rng_below(&r->rng, 2) == 0;
+  for (uint32_t i = 0; i < NAPS && !failed(r); i++) {
+    chi_cluster_run_for(r->cluster, 20 * beat + rng_below(&r->rng, beat));
+    chi_cluster_fault(r->cluster, CHI_FAULT_ISOLATE, who, 0, 0);
+    chi_cluster_run_for(r->cluster, suspects ? 5 * beat / 2 : rng_below(&r->rng, 2 * beat / 5));
+    for (uint32_t k = 0; k < (suspects ? 16 : 1); k++)
+      stand_still(r, who, 2 * beat + rng_below(&r->rng, beat), moment);
+    nobody_is_lost(r, who, suspects ? STATE_SUSPECT : STATE_ALIVE);
+    chi_cluster_fault(r->cluster, CHI_FAULT_REJOIN, who, 0, 0);
+    for (uint32_t k = 0; k < 16 && !failed(r); k++) { /* until it may judge again */
+      chi_cluster_run_for(r->cluster, moment);
+      nobody_is_lost(r, who, suspects ? STATE_SUSPECT : STATE_ALIVE);
+    }
+  }
+  calm_down(r);
 }
 
 /* ---- a node stops while others work with it ------------------------------------------------- */
@@ -467,12 +565,27 @@ static void rift(struct run *r)
 {
   rift_split(r->cluster, r->c, &r->rng);
   calm_down(r);
+  rift_look_back(r->cluster, r->c);
   audit(r);
 }
 
 static void rebirth(struct run *r)
 {
   rift_rebirth(r->cluster, r->c, &r->rng);
+  calm_down(r);
+  audit(r);
+}
+
+static void feud_with(struct run *r)
+{
+  feud(r->cluster, r->c, &r->rng);
+  calm_down(r);
+  audit(r);
+}
+
+static void ghost(struct run *r)
+{
+  feud_ghost(r->cluster, r->c, &r->rng);
   calm_down(r);
   audit(r);
 }
@@ -519,11 +632,19 @@ void run_do(const struct run_case *c, struct run_result *out, chi_put_fn *story,
     storm(r);
     audit(r);
     if (c->device && !failed(r))
-      device_round(r, c->nodes - 1);
+      device_rounds(r, c->nodes - 1);
     if (c->coda && !failed(r))
       coda(r);
     if (c->leave && !failed(r))
       leave(r);
+    if (c->gate && !failed(r))
+      gate(r->cluster, c->nodes, &r->rng);
+    if (c->nap && !failed(r))
+      nap(r);
+    if (c->ghost && !failed(r))
+      ghost(r);
+    if (c->feud && !failed(r))
+      feud_with(r);
     if (c->rift && !failed(r))
       rift(r);
     if (c->rebirth && !failed(r))

@@ -8,11 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define HANGS 20 /* seconds after which a run hangs; most take less than one */
+#define HANGS 20 /* seconds of CPU after which a run hangs; most take less than one */
+#define STUCK 200 /* seconds after which it does if it doesn't use any */
 #define REAL_HANGS 240 /* on real nodes most take twenty */
 
 /* ---- a run in a process of its own ---------------------------------------------------------- */
@@ -30,7 +32,9 @@ int shrink_start(const struct run_case *c, struct run_result *shared, int log)
   if (child > 0)
     return child;
   dup2(log, STDERR_FILENO);
-  alarm(c->real ? REAL_HANGS : HANGS);
+  alarm(c->real ? REAL_HANGS : STUCK);
+  if (!c->real)
+    setrlimit(RLIMIT_CPU, &(struct rlimit){HANGS, HANGS + 1});
   run_do(c, shared, NULL, NULL);
   _exit(0);
 }
@@ -50,7 +54,7 @@ void shrink_ended(struct run_result *shared, int status, int log)
   const char *name = "exit";
   if (WIFSIGNALED(status))
     name = WTERMSIG(status) == SIGABRT   ? "assertion"
-           : WTERMSIG(status) == SIGALRM ? "hang"
+           : WTERMSIG(status) == SIGALRM || WTERMSIG(status) == SIGXCPU ? "hang"
            : WTERMSIG(status) == SIGSEGV ? "memory fault"
                                          : "signal";
   snprintf(shared->check, sizeof(shared->check), "%s", name);
@@ -126,6 +130,7 @@ static void set_nodes(struct run_case *c, uint32_t nodes)
 {
   c->nodes = nodes;
   c->rebirth = c->rebirth && nodes > 2;
+  c->feud = c->feud && nodes > 2;
   for (uint32_t i = c->plan.count; i-- > 0;) {
     const struct sim_plan_entry *e = &c->plan.entry[i];
     bool file = e->kind == SIM_PLAN_DISK || e->kind == SIM_PLAN_DELAY;
@@ -165,6 +170,8 @@ static void fewer_parts(struct shrink *s)
   static const size_t parts[] = {
       offsetof(struct run_case, coda), offsetof(struct run_case, leave),
       offsetof(struct run_case, rift), offsetof(struct run_case, rebirth),
+      offsetof(struct run_case, feud), offsetof(struct run_case, nap),
+      offsetof(struct run_case, gate), offsetof(struct run_case, ghost),
       offsetof(struct run_case, device)};
   for (size_t i = 0; i < CHI_COUNT(parts); i++) {
     struct run_case c = copy_of(s);
@@ -238,5 +245,7 @@ uint32_t shrink_case(struct run_case *c, struct run_result *r, uint32_t seconds)
 }
 
 #undef HANGS
+#undef STUCK
+#undef REAL_HANGS
 #undef SMALL_NODES
 #undef SMALL_FAULTS
