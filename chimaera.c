@@ -232,6 +232,7 @@ struct env_share {
 };
 #define ENV_SHARES_MAX 80 /* of one message */
 #define ENV_MESSAGE_MAX 8192 /* bytes of one link message */
+#define ENV_CALL_NS UINT64_C(10000000000) /* a node that takes longer to answer is taken not to */
 
 /* A connection between a client and a node: messages with boundaries, in order, and a hang-up that
  * the other side always hears, whatever way a party dies. Handles of the environment. */
@@ -376,7 +377,9 @@ struct env {
   /* Finds the node of an instance and connects. On failure *err says what was looked for. */
   int (*link_open)(struct env *env, const char *instance, env_link *out, chi_error *err);
   /* Sends a request and waits for its answer; callers on several threads are served one after the
-   * other. *size: room in, bytes out; *count: room for shares in, number out. CHI_ESHUTDOWN. */
+   * other. *size: room in, bytes out; *count: room for shares in, number out. CHI_ESHUTDOWN;
+   * CHI_ETIMEOUT: no answer within ENV_CALL_NS. One that comes later is thrown away, and nothing is
+   * sent before it has. */
   int (*link_call)(struct env *env, env_link link, const void *request, size_t request_size,
                    void *reply, size_t *size, struct env_share *shares, uint32_t *count);
   /* Sleeps until the bell is rung (CHI_OK, the ring is consumed), deadline (CHI_ETIMEOUT; clock
@@ -588,6 +591,55 @@ CHI_PRIVATE void lane_done_push(struct lane_done_in *in, uint32_t slot, int32_t 
 
 #endif
 
+/* ---- sources/log.h ---- */
+/* log.h - lines for people: formatted only if wanted, bounded, impossible to forge. */
+#ifndef CHI_LOG_H
+#define CHI_LOG_H
+
+#define LOG_LINE_MAX 512 /* bytes of a line with its NUL */
+
+/* Where lines go. sink gets each line without a newline, on the thread that wrote it, and keeps no
+ * pointer to it; it adds time and place, and guards itself if threads share it. */
+struct log {
+  void (*sink)(void *arg, int level, const char *line); /* NULL: nowhere */
+  void *arg;
+  int level; /* an enum chi_log_level; lines below it are dropped unformatted */
+  struct log_figures *figures; /* NULL: nobody counts */
+};
+
+/* Counts of a log; any thread. */
+struct log_figures {
+  uint64_t lines[CHI_LOG_ERROR + 1]; /* by level: handed to the sink */
+  uint64_t held, told;               /* held back; and of these, as many as lines have told of */
+};
+
+/* Holds back repetitions of one kind of line. All zero to begin with; not shared by threads. */
+struct log_limit {
+  uint64_t next;       /* when the next second begins, nanoseconds */
+  uint32_t passed;     /* lines in this one */
+  uint32_t suppressed; /* lines held back since the last one that passed */
+};
+
+/* Writes a line. What doesn't fit ends in "..."; control characters and malformed UTF-8 become '?',
+ * so that no name within it begins a line of its own. */
+CHI_PRIVATE void log_write(const struct log *log, int level, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* As log_write, but at most one line a second for each limit; the next line that passes says how
+ * many were held back. now: nanoseconds of any clock; a clock set back doesn't silence it. */
+CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uint64_t now,
+                             int level, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* The same with up to `burst` lines a second, for lines that are not all of a kind. */
+CHI_PRIVATE void log_burst(const struct log *log, struct log_limit *limit, uint32_t burst,
+                           uint64_t now, int level, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
+/* Counts a line that isn't even tried, as one held back. */
+CHI_PRIVATE void log_skip(const struct log *log);
+/* The last word: how many lines were held back that no line has told of. */
+CHI_PRIVATE void log_close(const struct log *log);
+
+#endif
+
 /* ---- sources/runtime.h ---- */
 /* runtime.h - one node: open, step, drain, close. What an environment drives.
  *
@@ -615,6 +667,7 @@ struct runtime_options {
   uint32_t node;            /* own position in config->hosts */
   const chi_module *const *modules; /* linked in, beside admin and bdev */
   uint32_t module_count;
+  struct log_figures *figures; /* where lines of the log are counted; NULL: here alone */
   /* Called on every change of state by the network worker; must not call back. May be NULL. */
   void (*on_state)(void *arg, enum runtime_state state);
   void *arg;
@@ -625,9 +678,19 @@ CHI_PRIVATE int runtime_open(struct env *env, const struct runtime_options *opti
 /* Only in RUNTIME_STOPPED or before the first step: frees everything. */
 CHI_PRIVATE void runtime_close(struct runtime *rt);
 
-/* Workers are numbered: fast ones from 0, then slow ones, and the network worker last. */
+/* Workers are numbered: fast ones from 0, then slow ones, the brief one, and the network worker
+ * last. The brief one is there if there are other nodes. It has the network worker's bell, and is
+ * stepped by its thread, before that sleeps and whenever it has work: nobody else rings for what
+ * the network worker gives it. Its bodies are to return at once. While one doesn't, for
+ * RUNTIME_STUCK_NS, another thread steps the network worker, which first calls runtime_take_over;
+ * the first one gets it back, between two steps, when its step of the brief one has ended. */
 CHI_PRIVATE uint32_t runtime_worker_count(const struct runtime *rt);
 CHI_PRIVATE uint32_t runtime_network_worker(const struct runtime *rt);
+CHI_PRIVATE uint32_t runtime_brief_worker(const struct runtime *rt); /* UINT32_MAX: there is none */
+#define RUNTIME_STUCK_NS 20000000u
+/* Whether the brief worker is inside the same body as when *beat was last read here. Any thread. */
+CHI_PRIVATE bool runtime_brief_stays(const struct runtime *rt, uint64_t *beat);
+CHI_PRIVATE void runtime_take_over(struct runtime *rt, uint64_t now);
 CHI_PRIVATE env_bell runtime_worker_bell(const struct runtime *rt, uint32_t worker);
 
 /* Does up to `budget` pieces of work. Returns true if there may be more to do at once; *deadline
@@ -854,7 +917,7 @@ struct record_head {
   char module[RECORD_MODULES][CHI_NAME_MAX]; /* linked in */
 };
 
-#define RECORD_WORKERS 2049u /* the most that a configuration allows */
+#define RECORD_WORKERS 2050u /* the most that a configuration allows */
 
 struct record;
 
@@ -1609,7 +1672,7 @@ struct chi_ctx {
   uint32_t running;  /* subtasks not completed: parent's worker only */
   bool ended;        /* a subtask that isn't under way: parent's worker only */
   bool slow;         /* estimated to belong on a slow worker */
-  bool brief;        /* so brief that the network worker runs it itself */
+  bool brief;        /* so brief that the network worker's thread runs it itself */
   bool shielded;     /* is not cancelled */
   bool resolved;     /* container and method are set: no look-up at submission */
   bool early;        /* a subtask whose pool was in creation when it was submitted */
@@ -2022,55 +2085,6 @@ CHI_PRIVATE int accord_learn(struct accord *a, const struct accord_entry *entry)
 
 #endif
 
-/* ---- sources/log.h ---- */
-/* log.h - lines for people: formatted only if wanted, bounded, impossible to forge. */
-#ifndef CHI_LOG_H
-#define CHI_LOG_H
-
-#define LOG_LINE_MAX 512 /* bytes of a line with its NUL */
-
-/* Where lines go. sink gets each line without a newline, on the thread that wrote it, and keeps no
- * pointer to it; it adds time and place, and guards itself if threads share it. */
-struct log {
-  void (*sink)(void *arg, int level, const char *line); /* NULL: nowhere */
-  void *arg;
-  int level; /* an enum chi_log_level; lines below it are dropped unformatted */
-  struct log_figures *figures; /* NULL: nobody counts */
-};
-
-/* Counts of a log; any thread. */
-struct log_figures {
-  uint64_t lines[CHI_LOG_ERROR + 1]; /* by level: handed to the sink */
-  uint64_t held, told;               /* held back; and of these, as many as lines have told of */
-};
-
-/* Holds back repetitions of one kind of line. All zero to begin with; not shared by threads. */
-struct log_limit {
-  uint64_t next;       /* when the next second begins, nanoseconds */
-  uint32_t passed;     /* lines in this one */
-  uint32_t suppressed; /* lines held back since the last one that passed */
-};
-
-/* Writes a line. What doesn't fit ends in "..."; control characters and malformed UTF-8 become '?',
- * so that no name within it begins a line of its own. */
-CHI_PRIVATE void log_write(const struct log *log, int level, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-
-/* As log_write, but at most one line a second for each limit; the next line that passes says how
- * many were held back. now: nanoseconds of any clock; a clock set back doesn't silence it. */
-CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uint64_t now,
-                             int level, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
-/* The same with up to `burst` lines a second, for lines that are not all of a kind. */
-CHI_PRIVATE void log_burst(const struct log *log, struct log_limit *limit, uint32_t burst,
-                           uint64_t now, int level, const char *fmt, ...)
-    __attribute__((format(printf, 6, 7)));
-/* Counts a line that isn't even tried, as one held back. */
-CHI_PRIVATE void log_skip(const struct log *log);
-/* The last word: how many lines were held back that no line has told of. */
-CHI_PRIVATE void log_close(const struct log *log);
-
-#endif
-
 /* ---- sources/module.h ---- */
 /* module.h - the registry of modules: method tables, checked and indexed once. */
 #ifndef CHI_MODULE_H
@@ -2421,7 +2435,9 @@ CHI_PRIVATE int route_resolve(const chi_query *query, const struct pool_map *map
 #ifndef CHI_WORKER_H
 #define CHI_WORKER_H
 
-enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
+/* The brief one runs brief tasks from other nodes on the network worker's thread, but is a worker
+ * of its own: a body that never comes back costs this one, and not the network. */
+enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_BRIEF, WORKER_NETWORK };
 
 #define WORKER_BRIEF_NS 2500u   /* below this, which only measuring shows, a hand-over costs more */
 #define WORKER_FIBERS 1024u     /* tasks begun and not ended, per worker */
@@ -2461,8 +2477,8 @@ struct worker_crew {
   struct log_figures log_figures;
   struct latch refusals_latch;
   struct log_limit refusals; /* one line a second for all workers */
-  struct worker *worker; /* fast ones, slow ones, the network worker */
-  uint32_t count, fast, slow;
+  struct worker *worker; /* fast ones, slow ones, the brief one, the network worker */
+  uint32_t count, fast, slow, brief; /* brief: 1 if there are other nodes, else 0 */
   uint32_t node, nodes;
   uint64_t stack_size;
   uint64_t data_budget, data_used; /* bytes that modules count by ctx_data_take; used: atomic */
@@ -2489,7 +2505,7 @@ struct worker {
   struct ring_list queue;  /* tasks of clients, not begun */
   struct ring_list urgent; /* what others wait for: subtasks, tasks inside a gate, operations */
   struct bell_word *word;
-  env_bell bell;
+  env_bell bell;          /* the brief one has that of the network worker */
   uint32_t awake, inside; /* atomic: stepped lately; inside a method */
   uint32_t full;          /* atomic: it has no stack to begin one more task with */
   uint64_t beat, accepted, ended, refused, busy_ns, blocked_count, resting; /* tallies */
@@ -2535,6 +2551,12 @@ struct worker {
 CHI_PRIVATE int worker_open(struct worker *w, struct worker_crew *crew, uint32_t index,
                             enum worker_kind kind, struct bell_word *word);
 CHI_PRIVATE void worker_close(struct worker *w);
+
+/* NULL: there are no other nodes. */
+CHI_INLINE struct worker *worker_brief(const struct worker_crew *crew)
+{
+  return crew->brief ? &crew->worker[crew->count - 2] : NULL;
+}
 
 /* See runtime.h. */
 CHI_PRIVATE bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *deadline);
@@ -2606,6 +2628,8 @@ CHI_PRIVATE void worker_awake(struct worker *w);
 /* Network worker: looks which of the others are stuck: in a method, or without a stack to begin one
  * more task with. True: one of them is awake. */
 CHI_PRIVATE bool worker_look(struct worker *network);
+/* Network worker: the brief one is known to be stuck, before any look has found it so. */
+CHI_PRIVATE void worker_mark_stuck(struct worker *brief);
 /* Network worker: gives what has not begun on a stuck worker to another. Returns the heir of worker
  * `index`, or its own index if it isn't stuck or all are. */
 CHI_PRIVATE uint32_t worker_relieve(struct worker *network, uint32_t index);
@@ -4630,6 +4654,7 @@ struct real_env {
   struct env env; /* what the core sees; its self is this struct */
   uint32_t *mark; /* env.alive */
   struct real_log log;
+  struct log_figures figures; /* of its lines, whoever writes them */
   const char *directory;   /* of sockets; NULL: that of this user */
   struct real_limit limit; /* asked before memory is taken */
   struct log_limit complaints; /* of real_shm: that memory is short */
@@ -4672,6 +4697,8 @@ CHI_PRIVATE int real_env_adopt_bell(int fd, env_bell *out);
 /* Consumes what was rung. */
 CHI_PRIVATE void real_env_drain(int fd);
 
+/* For those who write lines of this level and above to the log. */
+CHI_PRIVATE struct log real_env_lines(struct real_env *r, int level);
 /* Logs something that may happen again and again, at most once a second. */
 CHI_PRIVATE void real_env_complain(struct real_env *r, struct log_limit *limit, int level,
                                    const char *text);
@@ -4719,6 +4746,52 @@ CHI_PRIVATE void real_spin_slept(struct real_spin *s, uint64_t took);
 #endif
 #endif /* CHI_OMIT_REAL */
 
+/* ---- sources/real_stand.h ---- */
+#ifndef CHI_OMIT_REAL
+/* real_stand.h - who stands in for the network worker's thread when that does not come back.
+ *
+ * That thread also steps the brief worker, whose bodies belong to others: one that never returns
+ * shall not take the network along. So it says when it goes there, and another thread watches. If
+ * it stays, the other takes the network worker, until the first is back and wants it again. */
+#ifndef CHI_REAL_STAND_H
+#define CHI_REAL_STAND_H
+
+#ifndef CHI_OMIT_REAL
+
+#include <pthread.h>
+
+struct real_stand {
+  uint32_t place;    /* atomic, enum of real_stand.c: where the network worker's thread is */
+  uint32_t watching; /* atomic: the other one looks every so often */
+  int fd;            /* eventfd that wakes it */
+  pthread_mutex_t lock;
+  pthread_cond_t home; /* the network worker was given back */
+};
+
+/* CHI_ENOMEM: no descriptors. */
+CHI_PRIVATE int real_stand_open(struct real_stand *s);
+CHI_PRIVATE void real_stand_close(struct real_stand *s);
+
+/* ---- the network worker's thread */
+/* It begins a step of the brief worker. */
+CHI_PRIVATE void real_stand_leave(struct real_stand *s);
+/* It has ended it. Waits until the network worker is its own again; `bell` is that worker's. */
+CHI_PRIVATE void real_stand_return(struct real_stand *s, struct env *env, env_bell bell);
+
+/* ---- the one that stands in */
+/* Waits until the network worker is to be taken: true, and it is its own; false: *quit, which
+ * real_stand_wake makes it see. */
+CHI_PRIVATE bool real_stand_await(struct real_stand *s, const struct runtime *rt,
+                                  const uint32_t *quit);
+CHI_PRIVATE void real_stand_wake(struct real_stand *s);
+/* Between steps: whether it is wanted back. */
+CHI_PRIVATE bool real_stand_wanted(const struct real_stand *s);
+CHI_PRIVATE void real_stand_give_back(struct real_stand *s);
+
+#endif
+#endif
+#endif /* CHI_OMIT_REAL */
+
 /* ---- sources/real_thread.h ---- */
 #ifndef CHI_OMIT_REAL
 /* real_thread.h - the threads of a node: each steps one worker, looks for more work, and parks. */
@@ -4732,7 +4805,16 @@ CHI_PRIVATE void real_spin_slept(struct real_spin *s, uint64_t took);
 struct real_thread_crew;
 struct record;
 
-/* The thread of one worker. */
+/* What the network worker's thread knows of the brief worker, which it steps, too. */
+struct real_thread_brief {
+  uint32_t worker;   /* UINT32_MAX: there is none */
+  uint64_t deadline; /* of its last step */
+  bool more;         /* it has more to do */
+  bool asleep;       /* it has announced that, and is rung */
+  bool ring_watched; /* the loop wakes for its files */
+};
+
+/* The thread of one worker; that of the brief one stands in for the network worker's. */
 struct real_thread {
   struct real_thread_crew *crew;
   uint32_t worker;
@@ -4740,7 +4822,7 @@ struct real_thread {
   struct real_spin spin;
   uint64_t now;      /* the clock, at the end of the last step or later */
   uint64_t polled;   /* network worker: when it last looked at its sockets */
-  bool ring_watched; /* network worker: its loop wakes for its files */
+  bool stands_in;    /* it steps the network worker, though that isn't its own */
   bool gather;       /* tasks come in a stream */
   uint32_t tries;    /* steps until letting them gather is tried again */
   uint32_t patience; /* how many those will be after one more try that didn't pay */
@@ -4761,6 +4843,9 @@ struct real_thread_crew {
   void *arg;
 
   struct real_thread *thread;
+  struct real_thread_brief brief;
+  struct real_stand stand;
+  bool ring_watched; /* the loop wakes for files of the network worker */
   uint32_t count;    /* started */
   uint32_t gate;     /* 0: wait, 1: go, 2: end; guarded by lock */
   uint32_t quit;     /* atomic */
@@ -6504,6 +6589,18 @@ struct sim_host_setting {
 
 struct sim_host_worker;
 
+/* The brief worker, which the thread of the network worker steps, too. Its own thread stands in for
+ * that one when it stays there. */
+struct sim_host_brief {
+  struct sim_host_worker *worker; /* NULL: there is none */
+  uint64_t deadline;
+  bool more, asleep;
+  uint64_t late; /* when the network worker's thread is to be back */
+  bool away;   /* it is in a step of this one */
+  bool taken;  /* and the network worker was taken from it */
+  bool wanted; /* it is back, and wants it again */
+};
+
 struct sim_host {
   struct sim_world *world;
   uint32_t number;
@@ -6524,6 +6621,7 @@ struct sim_host {
   struct runtime *runtime;
   struct sim_host_worker *worker;
   uint32_t worker_count;
+  struct sim_host_brief brief;
   enum runtime_state state;
   bool paused, stop_asked;
   bool ended; /* it has stopped, and is to be finished */
@@ -7946,11 +8044,14 @@ static int runtime_open_workers(struct runtime *rt)
   for (uint32_t i = 0; i < crew->count; i++) {
     enum worker_kind kind = i < crew->fast                ? WORKER_FAST
                             : i < crew->fast + crew->slow ? WORKER_SLOW
+                            : i + 1 < crew->count         ? WORKER_BRIEF
                                                           : WORKER_NETWORK;
     int rc = worker_open(&crew->worker[i], crew, i, kind, &rt->sessions.page->worker[i]);
     if (rc != CHI_OK)
       return rc;
   }
+  if (crew->brief)
+    worker_brief(crew)->bell = runtime_network(rt)->bell;
   return CHI_OK;
 }
 
@@ -7981,10 +8082,11 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
       .log = {.sink = runtime_log_sink,
               .arg = env,
               .level = config->log_level,
-              .figures = &rt->crew.log_figures},
+              .figures = o->figures ? o->figures : &rt->crew.log_figures},
       .fast = config->sched_threads,
       .slow = config->slow_threads,
-      .count = config->sched_threads + config->slow_threads + 1,
+      .brief = config->host_count > 1,
+      .count = config->sched_threads + config->slow_threads + (config->host_count > 1) + 1,
       .node = o->node,
       .data_budget = config->runtime_data_segment_size,
       .nodes = config->host_count ? config->host_count : 1,
@@ -8332,6 +8434,36 @@ uint32_t runtime_network_worker(const struct runtime *rt)
   return rt->crew.count - 1;
 }
 
+uint32_t runtime_brief_worker(const struct runtime *rt)
+{
+  return rt->crew.brief ? rt->crew.count - 2 : UINT32_MAX;
+}
+
+bool runtime_brief_stays(const struct runtime *rt, uint64_t *beat)
+{
+  const struct worker *w = worker_brief(&rt->crew);
+  uint64_t before = *beat;
+  bool inside = mark_get(&w->inside);
+  *beat = tally_get(&w->beat);
+  return inside && *beat == before;
+}
+
+void runtime_take_over(struct runtime *rt, uint64_t now)
+{
+  struct worker *w = worker_brief(&rt->crew), *network = runtime_network(rt);
+  if (now > network->now)
+    network->now = now;
+  worker_mark_stuck(w);
+  uint32_t heir = worker_relieve(network, w->index);
+  log_write(&rt->crew.log, CHI_LOG_WARNING,
+            "worker %u does not come back from a method that was brief: another thread takes the "
+            "network over from it, and worker %u its tasks",
+            w->index, heir);
+  if (rt->env->trace)
+    rt->env->trace(rt->env, ENV_TRACE_TAKEOVER, w->index, heir, 0);
+  mark_set(&rt->crew.watching, 1); /* looks go on as long as it is away */
+}
+
 env_bell runtime_worker_bell(const struct runtime *rt, uint32_t worker)
 {
   return rt->crew.worker[worker].bell;
@@ -8479,6 +8611,15 @@ static int client_get_bells(struct client_link *l)
   return CHI_OK;
 }
 
+static int client_refused(int rc, const char *why, chi_error *err)
+{
+  if (rc == CHI_ETIMEOUT)
+    return error_set(err, rc,
+                     "the daemon does not answer: it is stopped, or has had no time for %u s",
+                     (uint32_t)(ENV_CALL_NS / 1000000000u));
+  return error_set(err, rc, "the daemon refused: %s", *why ? why : chi_status_text(rc));
+}
+
 static int client_hello(struct client_link *l, chi_error *err)
 {
   struct env *env = l->env;
@@ -8487,8 +8628,7 @@ static int client_hello(struct client_link *l, chi_error *err)
   uint32_t count = 1;
   int rc = client_call(l, &(struct attach_request){.op = ATTACH_HELLO}, &r, share, &count);
   if (rc != CHI_OK || count != 1)
-    return error_set(err, rc != CHI_OK ? rc : CHI_EVERSION, "the daemon refused: %s",
-                     r.text[0] ? r.text : chi_status_text(rc));
+    return client_refused(rc != CHI_OK ? rc : CHI_EVERSION, r.text, err);
   l->page_segment = share[0].segment;
   l->page = share[0].segment.base;
   l->boot = r.boot;
@@ -8505,7 +8645,7 @@ static int client_hello(struct client_link *l, chi_error *err)
   if (!l->bell || !l->chunk)
     return error_set(err, CHI_ENOMEM, "no memory to attach");
   rc = client_get_bells(l);
-  return rc == CHI_OK ? rc : error_set(err, rc, "attaching: %s", chi_status_text(rc));
+  return rc == CHI_OK ? rc : client_refused(rc, "", err);
 }
 
 static int client_connect(struct env *env, const char *instance, struct client_link **out,
@@ -12279,7 +12419,7 @@ static void admin_out_open(const struct admin_out *o, const char *name, const ch
 
 static void admin_out_worker(const struct admin_out *o, const struct worker *w, bool first)
 {
-  static const char *const kinds[] = {"fast", "slow", "network"};
+  static const char *const kinds[] = {"fast", "slow", "brief", "network"};
   o->put(o->arg, first ? "{" : ",{");
   admin_out_number(o, "id", w->index, true);
   admin_out_string(o, "kind", kinds[w->kind], false);
@@ -12555,7 +12695,7 @@ void admin_monitor_print(const struct admin_host *host, struct admin_asked *aske
   admin_out_fleet(&o, host->fleet);
   admin_out_memory(&o, host);
   admin_out_totals(&o, host);
-  admin_out_log(&o, &host->crew->log_figures);
+  admin_out_log(&o, host->crew->log.figures);
   put(arg, "}");
 }
 
@@ -18152,9 +18292,10 @@ static void net_run_context(struct net_run *run, struct container *c)
   ctx->call_arg = run;
   uint64_t ns = method_estimate(ctx->method, ctx->task->compute_us, ctx->task->io_size);
   ctx->slow = ns >= METHOD_SLOW_NS;
-  /* Not where many have blocked after all: its stacks are for others, too. */
-  ctx->brief = ns < WORKER_BRIEF_NS &&
-               tally_get(&n->worker->blocked_count) < WORKER_FIBERS / 4;
+  /* Not where many have blocked after all, nor behind one that doesn't come back. */
+  const struct worker *brief = worker_brief(n->worker->crew);
+  ctx->brief = ns < WORKER_BRIEF_NS && brief && !brief->stuck &&
+               tally_get(&brief->blocked_count) < WORKER_FIBERS / 4;
   if (r->remaining != 0 && r->remaining < UINT64_MAX - run->arrived)
     ctx->deadline = run->arrived + r->remaining;
 }
@@ -19258,6 +19399,9 @@ bool worker_may_begin(struct worker *w, uint32_t depth)
 
 void worker_ring(struct worker *from, struct worker *to)
 {
+  /* The brief one has the thread of the network worker, which looks. */
+  if (from->kind == WORKER_NETWORK && to->kind == WORKER_BRIEF)
+    return;
   if (from != to && bell_wanted(to->word, &from->rung[to->index]))
     to->crew->env->bell_ring(to->crew->env, to->bell);
 }
@@ -19305,8 +19449,10 @@ static struct worker *worker_for(struct worker *w, const chi_ctx *ctx)
   struct worker_crew *crew = w->crew;
   if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL))
     return &crew->worker[crew->count - 1];
-  if ((w->kind != WORKER_NETWORK || ctx->brief) && (w->kind == WORKER_SLOW || !ctx->slow))
+  if (w->kind == WORKER_SLOW || (w->kind == WORKER_FAST && !ctx->slow))
     return w;
+  if (ctx->brief)
+    return worker_brief(crew);
   if (ctx->slow || crew->fast == 0)
     return worker_of_slow(crew);
   return &crew->worker[count_add(&crew->turn, 1) % crew->fast];
@@ -20115,7 +20261,7 @@ int worker_open(struct worker *w, struct worker_crew *crew, uint32_t index, enum
   heap_init(&w->timer, crew->alloc);
   w->rung = alloc_zero(crew->alloc, crew->count * sizeof *w->rung);
   int rc = w->rung ? heap_reserve(&w->timer, WORKER_FIBERS * 2 + 1) : CHI_ENOMEM;
-  if (rc == CHI_OK)
+  if (rc == CHI_OK && kind != WORKER_BRIEF)
     rc = crew->env->bell_open(crew->env, &w->bell);
   if (rc == CHI_OK) {
     w->fiber = worker_fiber_open(w);
@@ -20145,7 +20291,7 @@ void worker_close(struct worker *w)
   alloc_put(alloc, w->lane, w->lane_room * sizeof(void *));
   alloc_put(alloc, w->rung, w->crew->count * sizeof *w->rung);
   heap_fini(&w->timer);
-  if (w->bell != ENV_NO_BELL)
+  if (w->bell != ENV_NO_BELL && w->kind != WORKER_BRIEF)
     w->crew->env->bell_close(w->crew->env, w->bell);
   w->bell = ENV_NO_BELL;
   w->lane = NULL;
@@ -20752,13 +20898,20 @@ bool worker_look(struct worker *network)
 
 /* ---- take-over */
 
+void worker_mark_stuck(struct worker *brief)
+{
+  CHI_ASSERT(brief->kind == WORKER_BRIEF);
+  brief->stuck = true;
+  brief->beat_seen = tally_get(&brief->beat);
+}
+
 /* One of its own kind, if there is one. */
 static uint32_t worker_heir(const struct worker_crew *crew, uint32_t index)
 {
   uint32_t others = crew->fast + crew->slow, heir = index;
-  for (uint32_t i = 1; i < others; i++) {
+  for (uint32_t i = 1; i <= others; i++) {
     const struct worker *other = &crew->worker[(index + i) % others];
-    if (other->stuck)
+    if (other->stuck || other->index == index)
       continue;
     if (other->kind == crew->worker[index].kind)
       return other->index;
@@ -20862,7 +21015,7 @@ void worker_awake(struct worker *w)
   if (mark_get(&w->word->word) & 1)
     bell_withdraw(w->word);
   mark_set_fenced(&w->awake, 1);
-  if (w->kind == WORKER_NETWORK || mark_get(&crew->watching))
+  if (w->kind >= WORKER_BRIEF || mark_get(&crew->watching)) /* these are not looked after so */
     return;
   mark_set(&crew->watching, 1);
   worker_ring(w, &crew->worker[crew->count - 1]);
@@ -32332,7 +32485,7 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
   if (rc == CHI_OK)
     rc = real_net_bind(&n->real, &network, &n->config);
   if (rc == CHI_OK)
-    rc = real_file_bind(&n->real, n->config.sched_threads + n->config.slow_threads + 1);
+    rc = real_file_bind(&n->real, n->config.sched_threads + n->config.slow_threads + 2);
   real_shm_bind(&n->real);
   real_module_bind(&n->real);
   return rc == CHI_OK ? CHI_OK : error_set(err, rc, "cannot make an event loop");
@@ -32397,6 +32550,8 @@ static int real_node_prepare(struct chi_node *n, const chi_config *config,
                                           .node = n->self,
                                           .modules = modules,
                                           .module_count = count,
+                                          .figures = n->config.record_file[0] ? NULL
+                                                                              : &n->real.figures,
                                           .on_state = real_node_on_state,
                                           .arg = n};
   rc = real_node_open_runtime(n, &options, err);
@@ -32930,10 +33085,21 @@ static uint64_t real_thread_now(const struct real_thread *t)
   return env->clock(env);
 }
 
+static bool real_thread_has_work(const struct real_thread *t, uint32_t worker)
+{
+  return runtime_has_work(t->crew->runtime, worker) || real_file_ready(t->crew->env, worker);
+}
+
+/* Whether this thread steps the brief worker, too. */
+static bool real_thread_has_brief(const struct real_thread *t)
+{
+  return t->crew->brief.worker != UINT32_MAX && !t->stands_in && real_thread_is_network(t);
+}
+
 static bool real_thread_look(const struct real_thread *t)
 {
-  return runtime_has_work(t->crew->runtime, t->worker) ||
-         real_file_ready(t->crew->env, t->worker);
+  return real_thread_has_work(t, t->worker) ||
+         (real_thread_has_brief(t) && real_thread_has_work(t, t->crew->brief.worker));
 }
 
 /* The same, and at the network, which costs as much as giving the CPU to others. */
@@ -33014,15 +33180,27 @@ static void real_thread_park(struct real_thread *t, uint64_t deadline)
   runtime_awake(crew->runtime, t->worker);
 }
 
+/* Announces it for all workers that this thread steps, and looks once more. */
+static bool real_thread_may_sleep(struct real_thread *t)
+{
+  struct real_thread_brief *b = &t->crew->brief;
+  if (runtime_may_sleep(t->crew->runtime, t->worker)) {
+    if (!real_thread_has_brief(t) || b->asleep)
+      return true;
+    b->asleep = runtime_may_sleep(t->crew->runtime, b->worker);
+    if (b->asleep)
+      return true;
+    runtime_awake(t->crew->runtime, b->worker);
+  }
+  runtime_awake(t->crew->runtime, t->worker);
+  return false;
+}
+
 /* The network worker's loop calls runtime_awake itself, before anything is told to the runtime. */
 static void real_thread_sleep(struct real_thread *t, uint64_t worked, uint64_t deadline)
 {
-  if (deadline <= real_thread_now(t))
+  if (deadline <= real_thread_now(t) || !real_thread_may_sleep(t))
     return;
-  if (!runtime_may_sleep(t->crew->runtime, t->worker)) {
-    runtime_awake(t->crew->runtime, t->worker);
-    return;
-  }
   if (real_thread_is_network(t))
     real_loop_sleep(t->crew->env->loop, deadline);
   else
@@ -33032,6 +33210,16 @@ static void real_thread_sleep(struct real_thread *t, uint64_t worked, uint64_t d
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */
+
+/* The loop wakes for completed operations of a worker. False: not yet. */
+static bool real_thread_watch_files(struct real_thread *t, uint32_t worker, bool *watched)
+{
+  struct real_env *r = t->crew->env;
+  int ring = real_file_descriptor(r, worker);
+  if (ring >= 0 && !*watched)
+    *watched = real_loop_watch(r->loop, ring, false) == CHI_OK;
+  return ring < 0 || *watched;
+}
 
 /* What the network worker does between steps. False: it must not sleep. */
 static bool real_thread_serve(struct real_thread *t, uint64_t now)
@@ -33044,23 +33232,55 @@ static bool real_thread_serve(struct real_thread *t, uint64_t now)
   }
   t->crew->turn(t->crew->arg);
   more = real_net_turn(r);
-  int ring = real_file_descriptor(r, t->worker);
-  if (ring >= 0 && !t->ring_watched)
-    t->ring_watched = real_loop_watch(r->loop, ring, false) == CHI_OK;
-  return !more && (ring < 0 || t->ring_watched);
+  return real_thread_watch_files(t, t->worker, &t->crew->ring_watched) && !more;
+}
+
+/* Steps the brief worker if it has something to do. True: there is more. */
+static bool real_thread_assist(struct real_thread *t, uint64_t now, uint64_t *deadline)
+{
+  struct real_thread_crew *crew = t->crew;
+  struct real_thread_brief *b = &crew->brief;
+  struct env *env = &crew->env->env;
+  if (b->more || b->deadline <= now || real_thread_has_work(t, b->worker)) {
+    if (b->asleep)
+      runtime_awake(crew->runtime, b->worker);
+    b->asleep = false;
+    real_stand_leave(&crew->stand);
+    b->more = runtime_step(crew->runtime, b->worker, now, REAL_THREAD_BUDGET, &b->deadline);
+    real_stand_return(&crew->stand, env, runtime_worker_bell(crew->runtime, b->worker));
+    b->more |= !real_file_flush(crew->env, b->worker);
+    b->more |= !real_thread_watch_files(t, b->worker, &b->ring_watched);
+  }
+  *deadline = b->deadline < *deadline ? b->deadline : *deadline;
+  return b->more;
+}
+
+/* Tasks that the workers of this thread have ended. */
+static uint64_t real_thread_done(const struct real_thread *t)
+{
+  const struct runtime *rt = t->crew->runtime;
+  return runtime_worker_done(rt, t->worker) +
+         (real_thread_has_brief(t) ? runtime_worker_done(rt, t->crew->brief.worker) : 0);
+}
+
+static bool real_thread_goes_on(const struct real_thread *t)
+{
+  return !mark_get(&t->crew->quit) && !(t->stands_in && real_stand_wanted(&t->crew->stand));
 }
 
 static void real_thread_work(struct real_thread *t)
 {
   struct real_thread_crew *crew = t->crew;
-  bool network = real_thread_is_network(t);
+  bool network = real_thread_is_network(t), brief = real_thread_has_brief(t);
   t->now = real_thread_now(t);
-  while (!mark_get(&crew->quit)) {
+  while (real_thread_goes_on(t)) {
     uint64_t now = t->now, deadline = UINT64_MAX;
     bool more = network && !real_thread_serve(t, now);
-    uint64_t done = runtime_worker_done(crew->runtime, t->worker);
+    uint64_t done = real_thread_done(t);
     more |= runtime_step(crew->runtime, t->worker, now, REAL_THREAD_BUDGET, &deadline);
-    real_thread_pace(t, runtime_worker_done(crew->runtime, t->worker) - done);
+    if (brief)
+      more |= real_thread_assist(t, now, &deadline);
+    real_thread_pace(t, real_thread_done(t) - done);
     if (!real_file_flush(crew->env, t->worker)) {
       sched_yield();
       more = true;
@@ -33069,6 +33289,22 @@ static void real_thread_work(struct real_thread *t)
     t->now = real_thread_now(t);
     if (!more && !real_thread_spin(t, deadline))
       real_thread_sleep(t, now, deadline);
+  }
+}
+
+/* Stands in for the network worker's thread whenever that stays away. */
+static void real_thread_stand_in(struct real_thread *t)
+{
+  struct real_thread_crew *crew = t->crew;
+  uint32_t own = t->worker;
+  while (real_stand_await(&crew->stand, crew->runtime, &crew->quit)) {
+    t->worker = runtime_network_worker(crew->runtime);
+    t->stands_in = true;
+    runtime_take_over(crew->runtime, real_thread_now(t));
+    real_thread_work(t);
+    t->stands_in = false;
+    t->worker = own;
+    real_stand_give_back(&crew->stand);
   }
 }
 
@@ -33086,9 +33322,10 @@ static bool real_thread_may_go(struct real_thread_crew *crew)
 static void real_thread_name(const struct real_thread *t)
 {
   char name[16];
-  const char *form = t->crew->single             ? "chi-single"
-                     : real_thread_is_network(t) ? "chi-net"
-                                                 : "chi-worker-%u";
+  const char *form = t->crew->single                       ? "chi-single"
+                     : real_thread_is_network(t)           ? "chi-net"
+                     : t->worker == t->crew->brief.worker ? "chi-stand-in"
+                                                           : "chi-worker-%u";
   snprintf(name, sizeof(name), form, (unsigned)t->worker);
   pthread_setname_np(t->id, name);
 }
@@ -33100,7 +33337,9 @@ static void *real_thread_main(void *arg)
   prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul); /* a sleep shall not be rounded up by 50 us */
   void *stack = real_thread_enter(t, &before);
   if (real_thread_may_go(t->crew))
-    (t->crew->single ? t->crew->single : real_thread_work)(t);
+    (t->crew->single                       ? t->crew->single
+     : t->worker == t->crew->brief.worker ? real_thread_stand_in
+                                           : real_thread_work)(t);
   real_thread_leave(stack, &before);
   return NULL;
 }
@@ -33153,7 +33392,9 @@ int real_thread_start(struct real_thread_crew *crew, chi_error *err)
   pthread_mutex_init(&crew->lock, NULL);
   pthread_cond_init(&crew->opened, NULL);
   crew->thread = calloc(count, sizeof(*crew->thread));
-  if (!crew->thread ||
+  crew->brief = (struct real_thread_brief){.worker = runtime_brief_worker(crew->runtime),
+                                           .deadline = UINT64_MAX};
+  if (real_stand_open(&crew->stand) != CHI_OK || !crew->thread ||
       real_loop_watch(crew->env->loop, real_env_bell_of(bell)->fd, true) != CHI_OK) {
     real_thread_join(crew);
     return error_set(err, CHI_ENOMEM, "out of memory");
@@ -33175,6 +33416,7 @@ void real_thread_quit(struct real_thread_crew *crew)
   mark_set(&crew->quit, 1);
   for (uint32_t i = 0; i < runtime_worker_count(crew->runtime); i++)
     env->bell_ring(env, runtime_worker_bell(crew->runtime, i));
+  real_stand_wake(&crew->stand);
 }
 
 void real_thread_join(struct real_thread_crew *crew)
@@ -33184,6 +33426,7 @@ void real_thread_join(struct real_thread_crew *crew)
   free(crew->thread);
   crew->thread = NULL;
   crew->count = 0;
+  real_stand_close(&crew->stand);
   pthread_mutex_destroy(&crew->lock);
   pthread_cond_destroy(&crew->opened);
 }
@@ -33202,6 +33445,127 @@ bool real_thread_inside(const struct real_thread_crew *crew)
 #undef REAL_THREAD_GATHER
 #undef REAL_THREAD_POLL_NS
 #undef REAL_THREAD_ALT_SIZE
+
+#endif
+#endif /* CHI_OMIT_REAL */
+
+/* ---- sources/real_stand.c ---- */
+#ifndef CHI_OMIT_REAL
+/* real_stand.c - who stands in for the network worker's thread when that does not come back. */
+
+#ifndef CHI_OMIT_REAL
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define REAL_STAND_LINGER 12u /* looks that find nothing, until it sleeps */
+
+enum real_stand_place {
+  REAL_STAND_HOME,  /* at the network worker */
+  REAL_STAND_AWAY,  /* in a step of the brief one */
+  REAL_STAND_TAKEN, /* there, and the network worker was taken from it */
+  REAL_STAND_BACK   /* back, and wants it again */
+};
+
+int real_stand_open(struct real_stand *s)
+{
+  *s = (struct real_stand){.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+  pthread_mutex_init(&s->lock, NULL);
+  pthread_cond_init(&s->home, NULL);
+  return s->fd >= 0 ? CHI_OK : CHI_ENOMEM;
+}
+
+void real_stand_close(struct real_stand *s)
+{
+  if (s->fd >= 0)
+    close(s->fd);
+  s->fd = -1;
+  pthread_mutex_destroy(&s->lock);
+  pthread_cond_destroy(&s->home);
+}
+
+void real_stand_wake(struct real_stand *s)
+{
+  uint64_t one = 1;
+  while (write(s->fd, &one, sizeof(one)) < 0 && errno == EINTR)
+    ;
+}
+
+/* ---- the network worker's thread ------------------------------------------------------------- */
+
+void real_stand_leave(struct real_stand *s)
+{
+  mark_set_fenced(&s->place, REAL_STAND_AWAY);
+  if (mark_get(&s->watching))
+    return;
+  mark_set(&s->watching, 1);
+  real_stand_wake(s);
+}
+
+void real_stand_return(struct real_stand *s, struct env *env, env_bell bell)
+{
+  if (mark_change(&s->place, REAL_STAND_AWAY, REAL_STAND_HOME))
+    return;
+  pthread_mutex_lock(&s->lock);
+  if (mark_get(&s->place) == REAL_STAND_TAKEN) {
+    mark_set(&s->place, REAL_STAND_BACK);
+    env->bell_ring(env, bell);
+  }
+  while (mark_get(&s->place) != REAL_STAND_HOME)
+    pthread_cond_wait(&s->home, &s->lock);
+  pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- the one that stands in ------------------------------------------------------------------ */
+
+bool real_stand_wanted(const struct real_stand *s)
+{
+  return mark_get(&s->place) == REAL_STAND_BACK;
+}
+
+void real_stand_give_back(struct real_stand *s)
+{
+  pthread_mutex_lock(&s->lock);
+  /* Who quits gives back unasked: the other, if it ever returns, is only to find its way out. */
+  mark_set(&s->place, REAL_STAND_HOME);
+  pthread_cond_signal(&s->home);
+  pthread_mutex_unlock(&s->lock);
+}
+
+/* Whoever leaves sets its place before it looks whether anybody watches. */
+static void real_stand_rest(struct real_stand *s)
+{
+  mark_set_fenced(&s->watching, 0);
+  if (mark_get(&s->place) == REAL_STAND_AWAY)
+    mark_set(&s->watching, 1);
+}
+
+bool real_stand_await(struct real_stand *s, const struct runtime *rt, const uint32_t *quit)
+{
+  const int look_ms = RUNTIME_STUCK_NS / 1000000u;
+  struct pollfd p = {s->fd, POLLIN, 0};
+  uint64_t beat = 0;
+  uint32_t idle = 0;
+  while (!mark_get(quit)) {
+    bool watching = mark_get(&s->watching);
+    if (poll(&p, 1, watching ? look_ms : -1) > 0)
+      real_env_drain(s->fd);
+    uint64_t before = beat;
+    bool stays = runtime_brief_stays(rt, &beat);
+    if (stays && watching && mark_change(&s->place, REAL_STAND_AWAY, REAL_STAND_TAKEN))
+      return true;
+    idle = beat == before ? idle + 1 : 0;
+    if (idle < REAL_STAND_LINGER)
+      continue;
+    idle = 0;
+    real_stand_rest(s);
+  }
+  return false;
+}
+
+#undef REAL_STAND_LINGER
 
 #endif
 #endif /* CHI_OMIT_REAL */
@@ -33340,12 +33704,6 @@ struct real_net {
   struct log log;
   struct log_limit dropped, forged, undialled;
 };
-
-static void real_net_sink(void *arg, int level, const char *line)
-{
-  struct env *env = arg;
-  env->log(env, level, line);
-}
 
 static bool real_net_encrypts(const struct real_net *n)
 {
@@ -34026,8 +34384,7 @@ static int real_net_open(struct env *env, const chi_host *hosts, uint32_t count,
   CHI_ASSERT(!n->context && self < count);
   *n = (struct real_net){.env = n->env, .owner = n->owner, .ev = n->ev, .config = n->config,
                          .hosts = hosts, .count = count, .self = self, .port = port, .sent_fd = -1,
-                         .heard = true,
-                         .log = {.sink = real_net_sink, .arg = env, .level = n->config->log_level}};
+                         .heard = true, .log = real_env_lines(n->env, n->config->log_level)};
   ev_timer_init(&n->tick, real_net_on_tick, 0., REAL_NET_TICK_S);
   n->tick.data = n;
   rc = real_net_open_keys(n, err);
@@ -35926,7 +36283,8 @@ static int real_link_find(struct real_env *r, const char *instance, int *fd, chi
 
 struct real_link {
   int fd;
-  pthread_mutex_t calling; /* held from a request to its answer */
+  bool owed;               /* an answer that nobody waits for any more is still to come */
+  pthread_mutex_t calling; /* held from a request to its answer; guards `owed` */
 };
 
 static struct real_link *real_link_of(env_link link)
@@ -35942,6 +36300,7 @@ static int real_link_open(struct env *env, const char *instance, env_link *out, 
   struct real_link *l = malloc(sizeof(*l));
   if (!l)
     return error_set(err, CHI_ENOMEM, "out of memory");
+  l->owed = false;
   int rc = real_link_find(r, instance, &l->fd, err);
   if (rc != CHI_OK) {
     free(l);
@@ -35989,7 +36348,19 @@ static uint32_t real_link_collect(struct msghdr *m, int *fds)
   return count;
 }
 
-/* Waits for a reply. *size: room in, bytes out; *fd_count: descriptors received. */
+/* Waits until there is something to read, or the end. */
+static int real_link_await(struct env *env, int fd, uint64_t deadline)
+{
+  struct pollfd p = {fd, POLLIN, 0};
+  struct timespec left;
+  int n;
+  do
+    n = ppoll(&p, 1, real_env_left(env->clock(env), deadline, &left), NULL);
+  while (n < 0 && errno == EINTR);
+  return n > 0 ? CHI_OK : n == 0 ? CHI_ETIMEOUT : CHI_ENOMEM;
+}
+
+/* Takes a reply that is there. *size: room in, bytes out; *fd_count: descriptors received. */
 static int real_link_receive(int fd, void *reply, size_t *size, struct real_link_header *header,
                              int *fds, uint32_t *fd_count)
 {
@@ -36049,6 +36420,7 @@ static int real_link_adopt_all(struct env *env, const struct real_link_header *h
   return CHI_OK;
 }
 
+/* There is room: no request is sent while the answer to the one before is owed. */
 static int real_link_send(int fd, const void *request, size_t size)
 {
   ssize_t n;
@@ -36056,6 +36428,41 @@ static int real_link_send(int fd, const void *request, size_t size)
     n = send(fd, request, size, MSG_NOSIGNAL);
   while (n < 0 && errno == EINTR);
   return n < 0 ? CHI_ESHUTDOWN : CHI_OK;
+}
+
+/* Throws the answer away that an earlier call has not waited for, once it is there. */
+static int real_link_settle(struct env *env, struct real_link *l, uint64_t deadline)
+{
+  struct real_link_header header;
+  char bytes[ENV_MESSAGE_MAX];
+  int fds[ENV_SHARES_MAX];
+  uint32_t fd_count = 0;
+  size_t size = sizeof(bytes);
+  if (!l->owed)
+    return CHI_OK;
+  int rc = real_link_await(env, l->fd, deadline);
+  if (rc != CHI_OK)
+    return rc;
+  rc = real_link_receive(l->fd, bytes, &size, &header, fds, &fd_count);
+  real_link_close_all(fds, 0, fd_count);
+  l->owed = false;
+  return rc == CHI_ESHUTDOWN ? rc : CHI_OK;
+}
+
+/* One request and its answer; under the lock. */
+static int real_link_exchange(struct env *env, struct real_link *l, const void *request,
+                              size_t request_size, void *reply, size_t *size,
+                              struct real_link_header *header, int *fds, uint32_t *fd_count)
+{
+  uint64_t deadline = env->clock(env) + ENV_CALL_NS;
+  int rc = real_link_settle(env, l, deadline);
+  if (rc == CHI_OK)
+    rc = real_link_send(l->fd, request, request_size);
+  if (rc != CHI_OK)
+    return rc;
+  rc = real_link_await(env, l->fd, deadline);
+  l->owed = rc != CHI_OK;
+  return rc == CHI_OK ? real_link_receive(l->fd, reply, size, header, fds, fd_count) : rc;
 }
 
 static int real_link_call(struct env *env, env_link link, const void *request, size_t request_size,
@@ -36070,9 +36477,7 @@ static int real_link_call(struct env *env, env_link link, const void *request, s
   if (request_size == 0 || request_size > ENV_MESSAGE_MAX)
     return CHI_ETOOBIG;
   pthread_mutex_lock(&l->calling);
-  int rc = real_link_send(l->fd, request, request_size);
-  if (rc == CHI_OK)
-    rc = real_link_receive(l->fd, reply, size, &header, fds, &fd_count);
+  int rc = real_link_exchange(env, l, request, request_size, reply, size, &header, fds, &fd_count);
   pthread_mutex_unlock(&l->calling);
   if (rc == CHI_OK && fd_count > *count)
     rc = CHI_ETOOBIG;
@@ -37219,10 +37624,16 @@ static void real_env_sink(void *arg, int level, const char *line)
   env->log(env, level, line);
 }
 
+struct log real_env_lines(struct real_env *r, int level)
+{
+  return (struct log){
+      .sink = real_env_sink, .arg = &r->env, .level = level, .figures = &r->figures};
+}
+
 void real_env_complain(struct real_env *r, struct log_limit *limit, int level, const char *text)
 {
   struct env *env = &r->env;
-  const struct log log = {.sink = real_env_sink, .arg = env};
+  const struct log log = real_env_lines(r, CHI_LOG_DEBUG);
   log_limited(&log, limit, env->clock(env), level, "%s", text);
 }
 
@@ -40554,10 +40965,32 @@ static void sim_host_spend(struct sim_host *host, uint64_t ns, uint64_t more)
   sim_thread_sleep(host->world, host->world->now + sim_world_about(&host->cpu, ns) + more);
 }
 
+/* Whether this thread steps the brief worker, too. */
+static bool sim_host_has_brief(const struct sim_host_worker *worker)
+{
+  const struct sim_host_brief *b = &worker->host->brief;
+  return b->worker && !b->taken && sim_host_is_network(worker);
+}
+
+/* Announces it for all workers that this thread steps. */
+static bool sim_host_may_sleep(struct sim_host_worker *worker)
+{
+  struct sim_host *host = worker->host;
+  struct sim_host_brief *b = &host->brief;
+  if (!runtime_may_sleep(host->runtime, worker->index))
+    return false;
+  if (!sim_host_has_brief(worker) || b->asleep)
+    return true;
+  b->asleep = runtime_may_sleep(host->runtime, b->worker->index);
+  if (!b->asleep)
+    runtime_awake(host->runtime, b->worker->index);
+  return b->asleep;
+}
+
 static void sim_host_rest(struct sim_host_worker *worker, uint64_t deadline)
 {
   struct sim_host *host = worker->host;
-  if (runtime_may_sleep(host->runtime, worker->index)) {
+  if (sim_host_may_sleep(worker)) {
     sim_host_spend(host, host->world->profile.park, 0);
     sim_party_bell_wait(&host->party, runtime_worker_bell(host->runtime, worker->index),
                         sim_host_until(worker, deadline));
@@ -40567,12 +41000,19 @@ static void sim_host_rest(struct sim_host_worker *worker, uint64_t deadline)
   runtime_awake(host->runtime, worker->index);
 }
 
+/* The brief worker has the bell of another, who may sleep while this one is busy. */
+static bool sim_host_sleeps(const struct sim_host *host, uint32_t worker)
+{
+  const struct sim_host_brief *b = &host->brief;
+  return !(b->away && worker == b->worker->index) &&
+         sim_party_bell_sleeps(&host->party, runtime_worker_bell(host->runtime, worker));
+}
+
 /* Whoever sleeps while there is work for it has been forgotten, unless its bell is rung. */
 static void sim_host_look_for_forgotten(struct sim_host *host)
 {
   for (uint32_t i = 0; i < host->worker_count; i++)
-    if (sim_party_bell_sleeps(&host->party, runtime_worker_bell(host->runtime, i)) &&
-        runtime_is_asked(host->runtime, i))
+    if (sim_host_sleeps(host, i) && runtime_is_asked(host->runtime, i))
       sim_world_fail(host->world, host->number, SIM_WORLD_FORGOTTEN,
                      "worker %u of node %u sleeps, though there is work for it, and nobody rings",
                      i, host->number);
@@ -40601,18 +41041,86 @@ static bool sim_host_step(struct sim_host_worker *worker, uint64_t *deadline)
   return more;
 }
 
+/* The network worker's thread was away for long: it is its own again when the other is between two
+ * steps. */
+static void sim_host_return(struct sim_host *host)
+{
+  struct sim_host_brief *b = &host->brief;
+  if (b->taken) {
+    b->wanted = true;
+    host->party.env.bell_ring(&host->party.env, runtime_worker_bell(host->runtime,
+                                                                    b->worker->index));
+  }
+  while (b->taken)
+    sim_thread_park(host->world, SIM_WORLD_NEVER);
+}
+
+/* Steps the brief worker if it has something to do. True: there is more. */
+static bool sim_host_assist(struct sim_host *host, uint64_t *deadline)
+{
+  struct sim_host_brief *b = &host->brief;
+  uint32_t index = b->worker->index;
+  if (b->more || b->deadline <= sim_party_now(&host->party) ||
+      runtime_has_work(host->runtime, index) || sim_io_ready(&host->io, index)) {
+    if (b->asleep)
+      runtime_awake(host->runtime, index);
+    b->asleep = false;
+    sim_host_spend(host, host->world->profile.step, sim_host_owed(b->worker));
+    b->away = true;
+    b->late = host->world->now + RUNTIME_STUCK_NS;
+    sim_thread_wake(&b->worker->thread, b->late);
+    b->more = sim_host_step(b->worker, &b->deadline);
+    b->away = false;
+    sim_host_return(host);
+  }
+  *deadline = b->deadline < *deadline ? b->deadline : *deadline;
+  return b->more;
+}
+
+/* Its messages and files wake this thread. */
+static void sim_host_attend(struct sim_host *host, struct sim_thread *thread)
+{
+  host->net->thread = host->port.thread = thread;
+  host->io.worker[runtime_network_worker(host->runtime)].thread = thread;
+}
+
+static void sim_host_work(void *arg);
+
+/* The thread of the brief worker: stands in whenever the other stays away. */
+static void sim_host_stand_in(void *arg)
+{
+  struct sim_host_worker *own = arg, *network;
+  struct sim_host *host = own->host;
+  struct sim_host_brief *b = &host->brief;
+  network = &host->worker[runtime_network_worker(host->runtime)];
+  while (!host->ended) {
+    sim_thread_park(host->world, b->away ? b->late : SIM_WORLD_NEVER);
+    if (!b->away || host->world->now < b->late || host->ended)
+      continue;
+    b->taken = true;
+    sim_host_attend(host, &own->thread);
+    runtime_take_over(host->runtime, sim_party_now(&host->party));
+    sim_host_work(network);
+    sim_host_attend(host, &network->thread);
+    b->taken = b->wanted = false;
+    sim_thread_wake(&network->thread, host->world->now);
+  }
+}
+
 /* Time passes before a step, and what it does is seen when that time is over. */
 static void sim_host_work(void *arg)
 {
   struct sim_host_worker *worker = arg;
   struct sim_host *host = worker->host;
   uint64_t deadline = SIM_WORLD_NEVER;
-  while (!host->ended) {
+  while (!host->ended && !(host->brief.wanted && sim_host_is_network(worker))) {
     bool more;
     if (sim_host_is_network(worker))
       sim_host_upcalls(host);
     sim_host_spend(host, host->world->profile.step, sim_host_owed(worker));
     more = sim_host_step(worker, &deadline);
+    if (sim_host_has_brief(worker) && sim_host_assist(host, &deadline))
+      more = true;
     sim_host_look_for_forgotten(host);
     if (sim_host_is_network(worker) && runtime_state(host->runtime) == RUNTIME_STOPPED)
       host->ended = *host->some_ended = true;
@@ -40625,18 +41133,22 @@ static void sim_host_employ(struct sim_host *host)
 {
   host->worker_count = runtime_worker_count(host->runtime);
   host->worker = sim_world_new(host->worker_count * sizeof(*host->worker));
+  uint32_t brief = runtime_brief_worker(host->runtime);
+  host->brief = (struct sim_host_brief){.deadline = SIM_WORLD_NEVER};
+  if (brief != UINT32_MAX)
+    host->brief.worker = &host->worker[brief];
   sim_io_init(&host->io, host->world, host->disk, host->number, host->worker_count);
   host->io.blocks = host->blocking_io;
   for (uint32_t i = 0; i < host->worker_count; i++) {
     struct sim_host_worker *worker = &host->worker[i];
     worker->host = host;
     worker->index = i;
-    sim_thread_start(host->world, &worker->thread, host->number, sim_host_work, worker);
+    sim_thread_start(host->world, &worker->thread, host->number,
+                     i == brief ? sim_host_stand_in : sim_host_work, worker);
     worker->thread.frozen = &host->paused;
     host->io.worker[i].thread = &worker->thread;
   }
-  host->net->thread = host->port.thread =
-      &host->worker[runtime_network_worker(host->runtime)].thread;
+  sim_host_attend(host, &host->worker[runtime_network_worker(host->runtime)].thread);
 }
 
 /* ---- its life ----------------------------------------------------------------------------- */
@@ -40678,6 +41190,7 @@ static void sim_host_dismiss(struct sim_host *host)
     sim_thread_end(&host->worker[i].thread);
   free(host->worker);
   host->worker = NULL;
+  host->brief.worker = NULL;
   host->worker_count = 0;
 }
 
@@ -42112,6 +42625,7 @@ struct sim_link {
   env_link client_end, node_end;
   struct sim_thread *waiting;  /* the client's, in a call or a wait */
   struct sim_link_mail *reply; /* arrived, or about to */
+  bool owed;                   /* it is of a call that has not waited for it */
 };
 
 static void sim_link_drop(struct sim_link *link)
@@ -42316,16 +42830,29 @@ CHI_PRIVATE env_link sim_link_connect(struct sim_party *client, struct sim_link_
   return link->client_end;
 }
 
-/* Parks the running thread until the reply is there, or the link has hung up: false. */
-static bool sim_link_await(struct sim_party *client, struct sim_link *link)
+/* Parks the running thread until the reply is there, the link has hung up, or it is that late. */
+static int sim_link_await(struct sim_party *client, struct sim_link *link, uint64_t end)
 {
   struct sim_world *world = client->world;
   CHI_ASSERT(!link->waiting); /* one thread at a time */
   link->waiting = world->running;
-  while (link->reply ? link->reply->due > world->now : link->port != NULL)
-    sim_thread_park(world, link->reply ? link->reply->due : SIM_WORLD_NEVER);
+  while (world->now < end && (link->reply ? link->reply->due > world->now : link->port != NULL))
+    sim_thread_park(world, link->reply && link->reply->due < end ? link->reply->due : end);
   link->waiting = NULL;
-  return link->reply != NULL;
+  link->owed = link->port && (!link->reply || link->reply->due > world->now);
+  if (link->owed)
+    return CHI_ETIMEOUT;
+  return link->reply ? CHI_OK : CHI_ESHUTDOWN;
+}
+
+/* Throws away what an earlier call has not waited for. */
+static int sim_link_settle(struct sim_party *client, struct sim_link *link, uint64_t end)
+{
+  int rc = link->owed ? sim_link_await(client, link, end) : CHI_OK;
+  if (rc == CHI_OK && link->reply)
+    sim_link_mail_free(link->reply);
+  link->reply = rc == CHI_OK ? NULL : link->reply;
+  return rc;
 }
 
 CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link handle, const void *request,
@@ -42334,13 +42861,17 @@ CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link handle, const v
 {
   struct sim_link *link = sim_party_table_get(&client->links, handle);
   struct sim_link_mail *mail;
-  int rc = CHI_OK;
+  uint64_t end = client->world->now + ENV_CALL_NS;
   CHI_ASSERT(link);
+  int rc = sim_link_settle(client, link, end);
+  if (rc != CHI_OK)
+    return rc;
   if (!link->port)
     return CHI_ESHUTDOWN;
   sim_link_post(client, link->port, sim_link_mail(link, SIM_LINK_REQUEST, request, request_size));
-  if (!sim_link_await(client, link))
-    return CHI_ESHUTDOWN;
+  rc = sim_link_await(client, link, end);
+  if (rc != CHI_OK)
+    return rc;
   mail = link->reply;
   link->reply = NULL;
   if (mail->size > *size || mail->count > *count) {

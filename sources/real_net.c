@@ -98,12 +98,6 @@ struct real_net {
   struct log_limit dropped, forged, undialled;
 };
 
-static void real_net_sink(void *arg, int level, const char *line)
-{
-  struct env *env = arg;
-  env->log(env, level, line);
-}
-
 static bool real_net_encrypts(const struct real_net *n)
 {
   return n->keys.node != NULL;
@@ -783,8 +777,7 @@ static int real_net_open(struct env *env, const chi_host *hosts, uint32_t count,
   CHI_ASSERT(!n->context && self < count);
   *n = (struct real_net){.env = n->env, .owner = n->owner, .ev = n->ev, .config = n->config,
                          .hosts = hosts, .count = count, .self = self, .port = port, .sent_fd = -1,
-                         .heard = true,
-                         .log = {.sink = real_net_sink, .arg = env, .level = n->config->log_level}};
+                         .heard = true, .log = real_env_lines(n->env, n->config->log_level)};
   ev_timer_init(&n->tick, real_net_on_tick, 0., REAL_NET_TICK_S);
   n->tick.data = n;
   rc = real_net_open_keys(n, err);

@@ -203,6 +203,28 @@ TEST(a_message_without_end_is_hung_up_on)
   town_free(&t);
 }
 
+/* What the network says of strangers is in the figures of the log like all other lines. */
+TEST(lines_about_strangers_are_counted)
+{
+  static struct town t;
+  static const unsigned char other[64] = {0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f, 3, 0, 'C', 'U', 'R'};
+  struct figures f;
+  char counted[64];
+  CHECK_STR(town_open(&t, 2), "");
+  CHECK_INT(figures_ask(&t.seat[1], &f), CHI_OK);
+  uint32_t before = daemon_logged(&t.node[1], " warning node=");
+  int fd = call(&t);
+  CHECK(say(fd, other, sizeof(other)));
+  CHECK(EVENTUALLY(MET_MS, daemon_logged(&t.node[1], "refused a connection from 127.0.0.1") > 0));
+  CHECK(daemon_logged(&t.node[1], " warning node=") > before);
+  CHECK_INT(figures_ask(&t.seat[1], &f), CHI_OK);
+  snprintf(counted, sizeof(counted), "\"warning\":%u,",
+           daemon_logged(&t.node[1], " warning node="));
+  CHECK(strstr(figures_json(), counted));
+  close(fd);
+  town_free(&t);
+}
+
 TEST(who_says_nothing_is_hung_up_on)
 {
   static struct town t;
