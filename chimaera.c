@@ -5076,6 +5076,7 @@ CHI_PRIVATE void real_zap_close(struct real_zap *z);
 #ifndef CHI_OMIT_REAL
 
 #include <ev.h>
+#include <zmq.h>
 
 #define REAL_ZMQ_ENDPOINT 320u /* bytes of "tcp://[HOST]:PORT" with its NUL */
 #define REAL_ZMQ_NEWS 64u      /* events of a monitor that are heard before others get their turn */
@@ -5088,6 +5089,15 @@ CHI_PRIVATE void real_zmq_set(void *socket, int option, int value);
 CHI_PRIVATE void real_zmq_set_text(void *socket, int option, const char *text);
 /* What the socket can do now; asking lets it do its own work. */
 CHI_PRIVATE int real_zmq_events(void *socket);
+
+/* The next part of a message, or false: there is none, or no room for one. A signal that is handled
+ * meanwhile is no reason to say so: the rest of a message would be taken for another, and nobody
+ * would be told again of what is there. */
+CHI_PRIVATE bool real_zmq_take(void *socket, zmq_msg_t *part);
+CHI_PRIVATE bool real_zmq_put(void *socket, zmq_msg_t *part, bool more);
+/* The same of bytes, cut to what there is room for: how many it has; negative: there is none. */
+CHI_PRIVATE int real_zmq_take_bytes(void *socket, void *bytes, size_t room);
+CHI_PRIVATE void real_zmq_put_text(void *socket, const char *text, bool more);
 
 /* Calls when the socket may have become ready. The descriptor tells of changes only: whoever is
  * called takes all there is, or asks by real_zmq_again to be called once more. */
@@ -5542,7 +5552,8 @@ struct sim_profile {
   uint64_t latency;         /* from one node to another */
   uint64_t byte_ps;         /* a byte on a node's line, picoseconds: 800 is 10 Gbit/s */
   uint64_t queue_messages, queue_bytes; /* of one connection, sent and not taken */
-  uint64_t notice;                      /* at most until a dead connection is noticed, exactly */
+  uint64_t ask;    /* a connection is asked so often whether it lives, exactly; 0: never */
+  uint64_t notice; /* until a dead one is noticed, and up to `ask` more; not asked: at most */
   uint64_t retry, retry_max; /* until the next attempt to connect, at first and at most */
 };
 
@@ -5552,8 +5563,8 @@ struct sim_profile {
     .relax = 500, .open = 20000,                                                                   \
     .link = 20000, .io = 50000, .io_sync = 500000, .io_wake = 2000, .io_byte_ps = 1000,            \
     .message = 1000, .message_byte_ps = 100, .latency = 25000, .byte_ps = 800,                     \
-    .queue_messages = 1000, .queue_bytes = 64u << 20, .notice = 2000000000, .retry = 100000000,    \
-    .retry_max = 2000000000                                                                        \
+    .queue_messages = 1000, .queue_bytes = 64u << 20, .ask = 2000000000, .notice = 6000000000,     \
+    .retry = 100000000, .retry_max = 1000000000                                                    \
   }
 
 /* Name, kind (a TIME in nanoseconds, a NUMBER, a SIZE), least, most: what a spec may set. */
@@ -5578,6 +5589,7 @@ struct sim_profile {
   X(byte_ps, NUMBER, 1, 1000000000)                                                                \
   X(queue_messages, NUMBER, 1, 1000000)                                                            \
   X(queue_bytes, SIZE, 1, UINT64_C(1) << 40)                                                       \
+  X(ask, TIME, 0, SIM_PROFILE_LONG)                                                                \
   X(notice, TIME, 1, SIM_PROFILE_LONG)                                                             \
   X(retry, TIME, 1, SIM_PROFILE_LONG)                                                              \
   X(retry_max, TIME, 1, SIM_PROFILE_LONG)
@@ -34029,7 +34041,7 @@ static bool real_net_receive(struct real_net *n)
   for (; more; count++) {
     zmq_msg_t *m = count < ENV_FRAMES_MAX ? &part[count] : &extra;
     zmq_msg_init(m);
-    if (zmq_msg_recv(m, n->in, ZMQ_DONTWAIT) < 0) {
+    if (!real_zmq_take(n->in, m)) {
       zmq_msg_close(m);
       break;
     }
@@ -34165,11 +34177,6 @@ static struct real_net_parcel *real_net_pack(struct real_net *n, uint32_t peer,
   return p;
 }
 
-static bool real_net_send_part(void *out, zmq_msg_t *part, bool more)
-{
-  return zmq_msg_send(part, out, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) >= 0;
-}
-
 /* The first frame decides whether the message is taken. */
 static bool real_net_send_first(struct real_net_peer *p, const struct env_frame *frame, bool more)
 {
@@ -34178,10 +34185,10 @@ static bool real_net_send_first(struct real_net_peer *p, const struct env_frame 
     return false;
   if (frame->size)
     memcpy(zmq_msg_data(&part), frame->data, frame->size);
-  if (real_net_send_part(p->out, &part, more))
+  if (real_zmq_put(p->out, &part, more))
     return true;
   /* It may not have looked yet whether there is room. */
-  if (real_zmq_events(p->out) & ZMQ_POLLOUT && real_net_send_part(p->out, &part, more))
+  if (real_zmq_events(p->out) & ZMQ_POLLOUT && real_zmq_put(p->out, &part, more))
     return true;
   zmq_msg_close(&part);
   return false;
@@ -34207,7 +34214,7 @@ static int real_net_send(struct env *env, uint32_t peer, const struct env_frame 
     p->pinned += pack->bytes;
   /* If the connection goes away in between, ZeroMQ drops the whole, once it has seen all of it. */
   for (uint32_t i = 1; i < count; i++)
-    if (!taken || !real_net_send_part(p->out, &part[i], i + 1 < count))
+    if (!taken || !real_zmq_put(p->out, &part[i], i + 1 < count))
       zmq_msg_close(&part[i]);
   if (!taken)
     free(pack);
@@ -34858,7 +34865,7 @@ static bool real_zap_take(struct real_zap *z, struct real_zap_question *q)
   for (; more; i++) {
     size_t room = sizeof more;
     char spare[1], *to = i < REAL_ZAP_PARTS ? q->part[i] : spare;
-    int n = zmq_recv(z->socket, to, i < REAL_ZAP_PARTS ? REAL_ZAP_TEXT : 0, ZMQ_DONTWAIT);
+    int n = real_zmq_take_bytes(z->socket, to, i < REAL_ZAP_PARTS ? REAL_ZAP_TEXT : 0);
     if (n < 0)
       return false;
     if (i < REAL_ZAP_PARTS)
@@ -34872,13 +34879,12 @@ static bool real_zap_take(struct real_zap *z, struct real_zap_question *q)
 static void real_zap_answer(struct real_zap *z, const struct real_zap_question *q, bool good,
                             const char *user)
 {
-  zmq_send(z->socket, "1.0", 3, ZMQ_SNDMORE | ZMQ_DONTWAIT);
-  zmq_send(z->socket, q->part[REAL_ZAP_ID], strlen(q->part[REAL_ZAP_ID]),
-           ZMQ_SNDMORE | ZMQ_DONTWAIT);
-  zmq_send(z->socket, good ? "200" : "400", 3, ZMQ_SNDMORE | ZMQ_DONTWAIT);
-  zmq_send(z->socket, "", 0, ZMQ_SNDMORE | ZMQ_DONTWAIT);
-  zmq_send(z->socket, user, strlen(user), ZMQ_SNDMORE | ZMQ_DONTWAIT);
-  zmq_send(z->socket, "", 0, ZMQ_DONTWAIT);
+  real_zmq_put_text(z->socket, "1.0", true);
+  real_zmq_put_text(z->socket, q->part[REAL_ZAP_ID], true);
+  real_zmq_put_text(z->socket, good ? "200" : "400", true);
+  real_zmq_put_text(z->socket, "", true);
+  real_zmq_put_text(z->socket, user, true);
+  real_zmq_put_text(z->socket, "", false);
 }
 
 /* The user of an authorised connection is its public key: that is looked at with each message. */
@@ -35290,6 +35296,7 @@ int chi_keygen(const char *secret_file, const char *public_file, char *key, chi_
 
 #ifndef CHI_OMIT_REAL
 
+#include <errno.h>
 #include <zmq.h>
 
 void real_zmq_set(void *socket, int option, int value)
@@ -35321,10 +35328,47 @@ void real_zmq_drop(void **socket)
 
 int real_zmq_events(void *socket)
 {
-  int events = 0;
+  int events = 0, rc;
   size_t size = sizeof events;
-  int rc = zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size);
+  do
+    rc = zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size);
+  while (rc != 0 && zmq_errno() == EINTR);
   return rc == 0 ? events : 0;
+}
+
+bool real_zmq_take(void *socket, zmq_msg_t *part)
+{
+  int n;
+  do
+    n = zmq_msg_recv(part, socket, ZMQ_DONTWAIT);
+  while (n < 0 && zmq_errno() == EINTR);
+  return n >= 0;
+}
+
+bool real_zmq_put(void *socket, zmq_msg_t *part, bool more)
+{
+  int n;
+  do
+    n = zmq_msg_send(part, socket, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0));
+  while (n < 0 && zmq_errno() == EINTR);
+  return n >= 0;
+}
+
+int real_zmq_take_bytes(void *socket, void *bytes, size_t room)
+{
+  int n;
+  do
+    n = zmq_recv(socket, bytes, room, ZMQ_DONTWAIT);
+  while (n < 0 && zmq_errno() == EINTR);
+  return n;
+}
+
+void real_zmq_put_text(void *socket, const char *text, bool more)
+{
+  int n;
+  do
+    n = zmq_send(socket, text, strlen(text), ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0));
+  while (n < 0 && zmq_errno() == EINTR);
 }
 
 void real_zmq_watch(struct ev_loop *ev, ev_io *io, void *socket, void *data,
@@ -35365,9 +35409,9 @@ int real_zmq_event(void *news, int *value)
   char address[REAL_ZMQ_ENDPOINT];
   uint16_t event;
   int32_t number;
-  if (zmq_recv(news, first, sizeof first, ZMQ_DONTWAIT) < (int)sizeof first)
+  if (real_zmq_take_bytes(news, first, sizeof first) < (int)sizeof first)
     return 0;
-  zmq_recv(news, address, sizeof address, ZMQ_DONTWAIT);
+  real_zmq_take_bytes(news, address, sizeof address);
   memcpy(&event, first, sizeof event);
   memcpy(&number, first + sizeof event, sizeof number);
   *value = number;
@@ -41833,6 +41877,7 @@ struct sim_net_pair {
   bool mute;              /* dead, and there is nobody who would say so */
   bool cut;               /* by a fault */
   bool stalled;           /* up over a way that is blocked: what is sent is held */
+  bool deaf;              /* up, but no answer gets back: it will be noticed dead */
   bool full, snap;
 };
 
@@ -42115,11 +42160,20 @@ static void sim_net_break(struct sim_net *net, uint32_t from, uint32_t to, enum 
   CHI_ASSERT(pair->up);
   sim_net_lose_rest(net, pair, sim_net_saved(net, pair, why == SIM_NET_RESET), why);
   sim_net_cancel(net, pair);
-  pair->up = pair->dead = pair->mute = pair->stalled = false;
+  pair->up = pair->dead = pair->mute = pair->stalled = pair->deaf = false;
   pair->down_at = net->world->now;
   sim_net_trace(net, from, to, false, why);
   sim_net_tell(net, from, to, false);
   sim_net_try(net, from, to, false);
+}
+
+/* The sender, who asks every so often, has just been answered, or will be asking next. */
+static uint64_t sim_net_unanswered(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  const struct sim_profile *profile = &net->world->profile;
+  if (profile->ask)
+    return sim_net_when(net, from, to, profile->ask) + profile->notice;
+  return sim_net_when(net, from, to, profile->notice) + profile->notice / 16;
 }
 
 /* The sender will know: of a dead or blocked connection some time, where a host answers for a dead
@@ -42129,7 +42183,7 @@ static void sim_net_notice(struct sim_net *net, uint32_t from, uint32_t to, bool
   const struct sim_profile *profile = &net->world->profile;
   struct sim_net_pair *pair = sim_net_known(net, from, to);
   uint64_t when = soon ? sim_net_when(net, from, to, profile->latency) + profile->latency
-                       : sim_net_when(net, from, to, profile->notice) + profile->notice / 16;
+                       : sim_net_unanswered(net, from, to);
   if (!pair->change || pair->change->event.entry.time > when)
     sim_net_change(net, from, to, when);
 }
@@ -42138,8 +42192,24 @@ static void sim_net_notice(struct sim_net *net, uint32_t from, uint32_t to, bool
 static void sim_net_may_notice(struct sim_net *net, uint32_t from, uint32_t to)
 {
   struct sim_net_pair *pair = sim_net_known(net, from, to);
-  if (sim_net_draw(net, from, to, SIM_NET_WHETHER, pair->changes++, SIM_NET_UNASKED) == 0)
+  if (net->world->profile.ask ||
+      sim_net_draw(net, from, to, SIM_NET_WHETHER, pair->changes++, SIM_NET_UNASKED) == 0)
     sim_net_notice(net, from, to, false);
+}
+
+/* Where connections are asked, the answer comes by the other way. */
+static void sim_net_hark(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  bool deaf = pair->up && !pair->dead && !pair->stalled && net->world->profile.ask &&
+              sim_net_blocked(net, to, from);
+  if (deaf == pair->deaf)
+    return;
+  pair->deaf = deaf;
+  if (deaf)
+    sim_net_notice(net, from, to, false);
+  else if (pair->up && !pair->dead && !pair->stalled)
+    sim_net_cancel(net, pair);
 }
 
 /* It is dead, and the sender doesn't know. */
@@ -42229,6 +42299,7 @@ static void sim_net_review(struct sim_net *net, uint32_t from, uint32_t to)
     sim_net_stall(net, from, to);
   if (!blocked && pair->stalled)
     sim_net_flow(net, from, to);
+  sim_net_hark(net, from, to);
   if (!blocked)
     sim_net_try(net, from, to, false);
 }
@@ -42275,7 +42346,7 @@ static void sim_net_leave(struct sim_net_port *port)
       sim_net_part(mail);
     }
     sim_net_cancel(net, pair);
-    pair->up = pair->dead = pair->mute = pair->stalled = false;
+    pair->up = pair->dead = pair->mute = pair->stalled = pair->deaf = false;
     pair->free = 0;
     pair->down_at = net->world->now;
   }
