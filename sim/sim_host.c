@@ -191,10 +191,32 @@ static void sim_host_spend(struct sim_host *host, uint64_t ns, uint64_t more)
   sim_thread_sleep(host->world, host->world->now + sim_world_about(&host->cpu, ns) + more);
 }
 
+/* Whether this thread steps the brief worker, too. */
+static bool sim_host_has_brief(const struct sim_host_worker *worker)
+{
+  const struct sim_host_brief *b = &worker->host->brief;
+  return b->worker && !b->taken && sim_host_is_network(worker);
+}
+
+/* Announces it for all workers that this thread steps. */
+static bool sim_host_may_sleep(struct sim_host_worker *worker)
+{
+  struct sim_host *host = worker->host;
+  struct sim_host_brief *b = &host->brief;
+  if (!runtime_may_sleep(host->runtime, worker->index))
+    return false;
+  if (!sim_host_has_brief(worker) || b->asleep)
+    return true;
+  b->asleep = runtime_may_sleep(host->runtime, b->worker->index);
+  if (!b->asleep)
+    runtime_awake(host->runtime, b->worker->index);
+  return b->asleep;
+}
+
 static void sim_host_rest(struct sim_host_worker *worker, uint64_t deadline)
 {
   struct sim_host *host = worker->host;
-  if (runtime_may_sleep(host->runtime, worker->index)) {
+  if (sim_host_may_sleep(worker)) {
     sim_host_spend(host, host->world->profile.park, 0);
     sim_party_bell_wait(&host->party, runtime_worker_bell(host->runtime, worker->index),
                         sim_host_until(worker, deadline));
@@ -204,12 +226,19 @@ static void sim_host_rest(struct sim_host_worker *worker, uint64_t deadline)
   runtime_awake(host->runtime, worker->index);
 }
 
+/* The brief worker has the bell of another, who may sleep while this one is busy. */
+static bool sim_host_sleeps(const struct sim_host *host, uint32_t worker)
+{
+  const struct sim_host_brief *b = &host->brief;
+  return !(b->away && worker == b->worker->index) &&
+         sim_party_bell_sleeps(&host->party, runtime_worker_bell(host->runtime, worker));
+}
+
 /* Whoever sleeps while there is work for it has been forgotten, unless its bell is rung. */
 static void sim_host_look_for_forgotten(struct sim_host *host)
 {
   for (uint32_t i = 0; i < host->worker_count; i++)
-    if (sim_party_bell_sleeps(&host->party, runtime_worker_bell(host->runtime, i)) &&
-        runtime_is_asked(host->runtime, i))
+    if (sim_host_sleeps(host, i) && runtime_is_asked(host->runtime, i))
       sim_world_fail(host->world, host->number, SIM_WORLD_FORGOTTEN,
                      "worker %u of node %u sleeps, though there is work for it, and nobody rings",
                      i, host->number);
@@ -238,18 +267,86 @@ static bool sim_host_step(struct sim_host_worker *worker, uint64_t *deadline)
   return more;
 }
 
+/* The network worker's thread was away for long: it is its own again when the other is between two
+ * steps. */
+static void sim_host_return(struct sim_host *host)
+{
+  struct sim_host_brief *b = &host->brief;
+  if (b->taken) {
+    b->wanted = true;
+    host->party.env.bell_ring(&host->party.env, runtime_worker_bell(host->runtime,
+                                                                    b->worker->index));
+  }
+  while (b->taken)
+    sim_thread_park(host->world, SIM_WORLD_NEVER);
+}
+
+/* Steps the brief worker if it has something to do. True: there is more. */
+static bool sim_host_assist(struct sim_host *host, uint64_t *deadline)
+{
+  struct sim_host_brief *b = &host->brief;
+  uint32_t index = b->worker->index;
+  if (b->more || b->deadline <= sim_party_now(&host->party) ||
+      runtime_has_work(host->runtime, index) || sim_io_ready(&host->io, index)) {
+    if (b->asleep)
+      runtime_awake(host->runtime, index);
+    b->asleep = false;
+    sim_host_spend(host, host->world->profile.step, sim_host_owed(b->worker));
+    b->away = true;
+    b->late = host->world->now + RUNTIME_STUCK_NS;
+    sim_thread_wake(&b->worker->thread, b->late);
+    b->more = sim_host_step(b->worker, &b->deadline);
+    b->away = false;
+    sim_host_return(host);
+  }
+  *deadline = b->deadline < *deadline ? b->deadline : *deadline;
+  return b->more;
+}
+
+/* Its messages and files wake this thread. */
+static void sim_host_attend(struct sim_host *host, struct sim_thread *thread)
+{
+  host->net->thread = host->port.thread = thread;
+  host->io.worker[runtime_network_worker(host->runtime)].thread = thread;
+}
+
+static void sim_host_work(void *arg);
+
+/* The thread of the brief worker: stands in whenever the other stays away. */
+static void sim_host_stand_in(void *arg)
+{
+  struct sim_host_worker *own = arg, *network;
+  struct sim_host *host = own->host;
+  struct sim_host_brief *b = &host->brief;
+  network = &host->worker[runtime_network_worker(host->runtime)];
+  while (!host->ended) {
+    sim_thread_park(host->world, b->away ? b->late : SIM_WORLD_NEVER);
+    if (!b->away || host->world->now < b->late || host->ended)
+      continue;
+    b->taken = true;
+    sim_host_attend(host, &own->thread);
+    runtime_take_over(host->runtime, sim_party_now(&host->party));
+    sim_host_work(network);
+    sim_host_attend(host, &network->thread);
+    b->taken = b->wanted = false;
+    sim_thread_wake(&network->thread, host->world->now);
+  }
+}
+
 /* Time passes before a step, and what it does is seen when that time is over. */
 static void sim_host_work(void *arg)
 {
   struct sim_host_worker *worker = arg;
   struct sim_host *host = worker->host;
   uint64_t deadline = SIM_WORLD_NEVER;
-  while (!host->ended) {
+  while (!host->ended && !(host->brief.wanted && sim_host_is_network(worker))) {
     bool more;
     if (sim_host_is_network(worker))
       sim_host_upcalls(host);
     sim_host_spend(host, host->world->profile.step, sim_host_owed(worker));
     more = sim_host_step(worker, &deadline);
+    if (sim_host_has_brief(worker) && sim_host_assist(host, &deadline))
+      more = true;
     sim_host_look_for_forgotten(host);
     if (sim_host_is_network(worker) && runtime_state(host->runtime) == RUNTIME_STOPPED)
       host->ended = *host->some_ended = true;
@@ -262,18 +359,22 @@ static void sim_host_employ(struct sim_host *host)
 {
   host->worker_count = runtime_worker_count(host->runtime);
   host->worker = sim_world_new(host->worker_count * sizeof(*host->worker));
+  uint32_t brief = runtime_brief_worker(host->runtime);
+  host->brief = (struct sim_host_brief){.deadline = SIM_WORLD_NEVER};
+  if (brief != UINT32_MAX)
+    host->brief.worker = &host->worker[brief];
   sim_io_init(&host->io, host->world, host->disk, host->number, host->worker_count);
   host->io.blocks = host->blocking_io;
   for (uint32_t i = 0; i < host->worker_count; i++) {
     struct sim_host_worker *worker = &host->worker[i];
     worker->host = host;
     worker->index = i;
-    sim_thread_start(host->world, &worker->thread, host->number, sim_host_work, worker);
+    sim_thread_start(host->world, &worker->thread, host->number,
+                     i == brief ? sim_host_stand_in : sim_host_work, worker);
     worker->thread.frozen = &host->paused;
     host->io.worker[i].thread = &worker->thread;
   }
-  host->net->thread = host->port.thread =
-      &host->worker[runtime_network_worker(host->runtime)].thread;
+  sim_host_attend(host, &host->worker[runtime_network_worker(host->runtime)].thread);
 }
 
 /* ---- its life ----------------------------------------------------------------------------- */
@@ -315,6 +416,7 @@ static void sim_host_dismiss(struct sim_host *host)
     sim_thread_end(&host->worker[i].thread);
   free(host->worker);
   host->worker = NULL;
+  host->brief.worker = NULL;
   host->worker_count = 0;
 }
 

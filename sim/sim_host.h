@@ -18,6 +18,18 @@ struct sim_host_setting {
 
 struct sim_host_worker;
 
+/* The brief worker, which the thread of the network worker steps, too. Its own thread stands in for
+ * that one when it stays there. */
+struct sim_host_brief {
+  struct sim_host_worker *worker; /* NULL: there is none */
+  uint64_t deadline;
+  bool more, asleep;
+  uint64_t late; /* when the network worker's thread is to be back */
+  bool away;   /* it is in a step of this one */
+  bool taken;  /* and the network worker was taken from it */
+  bool wanted; /* it is back, and wants it again */
+};
+
 struct sim_host {
   struct sim_world *world;
   uint32_t number;
@@ -38,6 +50,7 @@ struct sim_host {
   struct runtime *runtime;
   struct sim_host_worker *worker;
   uint32_t worker_count;
+  struct sim_host_brief brief;
   enum runtime_state state;
   bool paused, stop_asked;
   bool ended; /* it has stopped, and is to be finished */

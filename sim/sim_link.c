@@ -10,6 +10,7 @@ struct sim_link {
   env_link client_end, node_end;
   struct sim_thread *waiting;  /* the client's, in a call or a wait */
   struct sim_link_mail *reply; /* arrived, or about to */
+  bool owed;                   /* it is of a call that has not waited for it */
 };
 
 static void sim_link_drop(struct sim_link *link)
@@ -214,16 +215,29 @@ CHI_PRIVATE env_link sim_link_connect(struct sim_party *client, struct sim_link_
   return link->client_end;
 }
 
-/* Parks the running thread until the reply is there, or the link has hung up: false. */
-static bool sim_link_await(struct sim_party *client, struct sim_link *link)
+/* Parks the running thread until the reply is there, the link has hung up, or it is that late. */
+static int sim_link_await(struct sim_party *client, struct sim_link *link, uint64_t end)
 {
   struct sim_world *world = client->world;
   CHI_ASSERT(!link->waiting); /* one thread at a time */
   link->waiting = world->running;
-  while (link->reply ? link->reply->due > world->now : link->port != NULL)
-    sim_thread_park(world, link->reply ? link->reply->due : SIM_WORLD_NEVER);
+  while (world->now < end && (link->reply ? link->reply->due > world->now : link->port != NULL))
+    sim_thread_park(world, link->reply && link->reply->due < end ? link->reply->due : end);
   link->waiting = NULL;
-  return link->reply != NULL;
+  link->owed = link->port && (!link->reply || link->reply->due > world->now);
+  if (link->owed)
+    return CHI_ETIMEOUT;
+  return link->reply ? CHI_OK : CHI_ESHUTDOWN;
+}
+
+/* Throws away what an earlier call has not waited for. */
+static int sim_link_settle(struct sim_party *client, struct sim_link *link, uint64_t end)
+{
+  int rc = link->owed ? sim_link_await(client, link, end) : CHI_OK;
+  if (rc == CHI_OK && link->reply)
+    sim_link_mail_free(link->reply);
+  link->reply = rc == CHI_OK ? NULL : link->reply;
+  return rc;
 }
 
 CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link handle, const void *request,
@@ -232,13 +246,17 @@ CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link handle, const v
 {
   struct sim_link *link = sim_party_table_get(&client->links, handle);
   struct sim_link_mail *mail;
-  int rc = CHI_OK;
+  uint64_t end = client->world->now + ENV_CALL_NS;
   CHI_ASSERT(link);
+  int rc = sim_link_settle(client, link, end);
+  if (rc != CHI_OK)
+    return rc;
   if (!link->port)
     return CHI_ESHUTDOWN;
   sim_link_post(client, link->port, sim_link_mail(link, SIM_LINK_REQUEST, request, request_size));
-  if (!sim_link_await(client, link))
-    return CHI_ESHUTDOWN;
+  rc = sim_link_await(client, link, end);
+  if (rc != CHI_OK)
+    return rc;
   mail = link->reply;
   link->reply = NULL;
   if (mail->size > *size || mail->count > *count) {

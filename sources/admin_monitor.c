@@ -210,7 +210,7 @@ static void admin_out_open(const struct admin_out *o, const char *name, const ch
 
 static void admin_out_worker(const struct admin_out *o, const struct worker *w, bool first)
 {
-  static const char *const kinds[] = {"fast", "slow", "network"};
+  static const char *const kinds[] = {"fast", "slow", "brief", "network"};
   o->put(o->arg, first ? "{" : ",{");
   admin_out_number(o, "id", w->index, true);
   admin_out_string(o, "kind", kinds[w->kind], false);
@@ -486,7 +486,7 @@ void admin_monitor_print(const struct admin_host *host, struct admin_asked *aske
   admin_out_fleet(&o, host->fleet);
   admin_out_memory(&o, host);
   admin_out_totals(&o, host);
-  admin_out_log(&o, &host->crew->log_figures);
+  admin_out_log(&o, host->crew->log.figures);
   put(arg, "}");
 }
 

@@ -68,6 +68,15 @@ static int client_get_bells(struct client_link *l)
   return CHI_OK;
 }
 
+static int client_refused(int rc, const char *why, chi_error *err)
+{
+  if (rc == CHI_ETIMEOUT)
+    return error_set(err, rc,
+                     "the daemon does not answer: it is stopped, or has had no time for %u s",
+                     (uint32_t)(ENV_CALL_NS / 1000000000u));
+  return error_set(err, rc, "the daemon refused: %s", *why ? why : chi_status_text(rc));
+}
+
 static int client_hello(struct client_link *l, chi_error *err)
 {
   struct env *env = l->env;
@@ -76,8 +85,7 @@ static int client_hello(struct client_link *l, chi_error *err)
   uint32_t count = 1;
   int rc = client_call(l, &(struct attach_request){.op = ATTACH_HELLO}, &r, share, &count);
   if (rc != CHI_OK || count != 1)
-    return error_set(err, rc != CHI_OK ? rc : CHI_EVERSION, "the daemon refused: %s",
-                     r.text[0] ? r.text : chi_status_text(rc));
+    return client_refused(rc != CHI_OK ? rc : CHI_EVERSION, r.text, err);
   l->page_segment = share[0].segment;
   l->page = share[0].segment.base;
   l->boot = r.boot;
@@ -94,7 +102,7 @@ static int client_hello(struct client_link *l, chi_error *err)
   if (!l->bell || !l->chunk)
     return error_set(err, CHI_ENOMEM, "no memory to attach");
   rc = client_get_bells(l);
-  return rc == CHI_OK ? rc : error_set(err, rc, "attaching: %s", chi_status_text(rc));
+  return rc == CHI_OK ? rc : client_refused(rc, "", err);
 }
 
 static int client_connect(struct env *env, const char *instance, struct client_link **out,

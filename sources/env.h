@@ -41,6 +41,7 @@ struct env_share {
 };
 #define ENV_SHARES_MAX 80 /* of one message */
 #define ENV_MESSAGE_MAX 8192 /* bytes of one link message */
+#define ENV_CALL_NS UINT64_C(10000000000) /* a node that takes longer to answer is taken not to */
 
 /* A connection between a client and a node: messages with boundaries, in order, and a hang-up that
  * the other side always hears, whatever way a party dies. Handles of the environment. */
@@ -185,7 +186,9 @@ struct env {
   /* Finds the node of an instance and connects. On failure *err says what was looked for. */
   int (*link_open)(struct env *env, const char *instance, env_link *out, chi_error *err);
   /* Sends a request and waits for its answer; callers on several threads are served one after the
-   * other. *size: room in, bytes out; *count: room for shares in, number out. CHI_ESHUTDOWN. */
+   * other. *size: room in, bytes out; *count: room for shares in, number out. CHI_ESHUTDOWN;
+   * CHI_ETIMEOUT: no answer within ENV_CALL_NS. One that comes later is thrown away, and nothing is
+   * sent before it has. */
   int (*link_call)(struct env *env, env_link link, const void *request, size_t request_size,
                    void *reply, size_t *size, struct env_share *shares, uint32_t *count);
   /* Sleeps until the bell is rung (CHI_OK, the ring is consumed), deadline (CHI_ETIMEOUT; clock

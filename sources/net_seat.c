@@ -311,9 +311,10 @@ static void net_run_context(struct net_run *run, struct container *c)
   ctx->call_arg = run;
   uint64_t ns = method_estimate(ctx->method, ctx->task->compute_us, ctx->task->io_size);
   ctx->slow = ns >= COST_SLOW_NS;
-  /* Not where many have blocked after all: its stacks are for others, too. */
-  ctx->brief = ns < WORKER_BRIEF_NS &&
-               tally_get(&n->worker->blocked_count) < WORKER_FIBERS / 4;
+  /* Not where many have blocked after all, nor behind one that doesn't come back. */
+  const struct worker *brief = worker_brief(n->worker->crew);
+  ctx->brief = ns < WORKER_BRIEF_NS && brief && !brief->stuck &&
+               tally_get(&brief->blocked_count) < WORKER_FIBERS / 4;
   if (r->remaining != 0 && r->remaining < UINT64_MAX - run->arrived)
     ctx->deadline = run->arrived + r->remaining;
 }

@@ -80,10 +80,16 @@ static void real_env_sink(void *arg, int level, const char *line)
   env->log(env, level, line);
 }
 
+struct log real_env_lines(struct real_env *r, int level)
+{
+  return (struct log){
+      .sink = real_env_sink, .arg = &r->env, .level = level, .figures = &r->figures};
+}
+
 void real_env_complain(struct real_env *r, struct log_limit *limit, int level, const char *text)
 {
   struct env *env = &r->env;
-  const struct log log = {.sink = real_env_sink, .arg = env};
+  const struct log log = real_env_lines(r, CHI_LOG_DEBUG);
   log_limited(&log, limit, env->clock(env), level, "%s", text);
 }
 

@@ -24,6 +24,7 @@ struct real_env {
   struct env env; /* what the core sees; its self is this struct */
   uint32_t *mark; /* env.alive */
   struct real_log log;
+  struct log_figures figures; /* of its lines, whoever writes them */
   const char *directory;   /* of sockets; NULL: that of this user */
   struct real_limit limit; /* asked before memory is taken */
   struct log_limit complaints; /* of real_shm: that memory is short */
@@ -70,6 +71,8 @@ CHI_PRIVATE int real_env_adopt_bell(int fd, env_bell *out);
 /* Consumes what was rung. */
 CHI_PRIVATE void real_env_drain(int fd);
 
+/* For those who write lines of this level and above to the log. */
+CHI_PRIVATE struct log real_env_lines(struct real_env *r, int level);
 /* Logs something that may happen again and again, at most once a second. */
 CHI_PRIVATE void real_env_complain(struct real_env *r, struct log_limit *limit, int level,
                                    const char *text);

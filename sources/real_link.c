@@ -492,7 +492,8 @@ static int real_link_find(struct real_env *r, const char *instance, int *fd, chi
 
 struct real_link {
   int fd;
-  pthread_mutex_t calling; /* held from a request to its answer */
+  bool owed;               /* an answer that nobody waits for any more is still to come */
+  pthread_mutex_t calling; /* held from a request to its answer; guards `owed` */
 };
 
 static struct real_link *real_link_of(env_link link)
@@ -508,6 +509,7 @@ static int real_link_open(struct env *env, const char *instance, env_link *out, 
   struct real_link *l = malloc(sizeof(*l));
   if (!l)
     return error_set(err, CHI_ENOMEM, "out of memory");
+  l->owed = false;
   int rc = real_link_find(r, instance, &l->fd, err);
   if (rc != CHI_OK) {
     free(l);
@@ -555,7 +557,19 @@ static uint32_t real_link_collect(struct msghdr *m, int *fds)
   return count;
 }
 
-/* Waits for a reply. *size: room in, bytes out; *fd_count: descriptors received. */
+/* Waits until there is something to read, or the end. */
+static int real_link_await(struct env *env, int fd, uint64_t deadline)
+{
+  struct pollfd p = {fd, POLLIN, 0};
+  struct timespec left;
+  int n;
+  do
+    n = ppoll(&p, 1, real_env_left(env->clock(env), deadline, &left), NULL);
+  while (n < 0 && errno == EINTR);
+  return n > 0 ? CHI_OK : n == 0 ? CHI_ETIMEOUT : CHI_ENOMEM;
+}
+
+/* Takes a reply that is there. *size: room in, bytes out; *fd_count: descriptors received. */
 static int real_link_receive(int fd, void *reply, size_t *size, struct real_link_header *header,
                              int *fds, uint32_t *fd_count)
 {
@@ -615,6 +629,7 @@ static int real_link_adopt_all(struct env *env, const struct real_link_header *h
   return CHI_OK;
 }
 
+/* There is room: no request is sent while the answer to the one before is owed. */
 static int real_link_send(int fd, const void *request, size_t size)
 {
   ssize_t n;
@@ -622,6 +637,41 @@ static int real_link_send(int fd, const void *request, size_t size)
     n = send(fd, request, size, MSG_NOSIGNAL);
   while (n < 0 && errno == EINTR);
   return n < 0 ? CHI_ESHUTDOWN : CHI_OK;
+}
+
+/* Throws the answer away that an earlier call has not waited for, once it is there. */
+static int real_link_settle(struct env *env, struct real_link *l, uint64_t deadline)
+{
+  struct real_link_header header;
+  char bytes[ENV_MESSAGE_MAX];
+  int fds[ENV_SHARES_MAX];
+  uint32_t fd_count = 0;
+  size_t size = sizeof(bytes);
+  if (!l->owed)
+    return CHI_OK;
+  int rc = real_link_await(env, l->fd, deadline);
+  if (rc != CHI_OK)
+    return rc;
+  rc = real_link_receive(l->fd, bytes, &size, &header, fds, &fd_count);
+  real_link_close_all(fds, 0, fd_count);
+  l->owed = false;
+  return rc == CHI_ESHUTDOWN ? rc : CHI_OK;
+}
+
+/* One request and its answer; under the lock. */
+static int real_link_exchange(struct env *env, struct real_link *l, const void *request,
+                              size_t request_size, void *reply, size_t *size,
+                              struct real_link_header *header, int *fds, uint32_t *fd_count)
+{
+  uint64_t deadline = env->clock(env) + ENV_CALL_NS;
+  int rc = real_link_settle(env, l, deadline);
+  if (rc == CHI_OK)
+    rc = real_link_send(l->fd, request, request_size);
+  if (rc != CHI_OK)
+    return rc;
+  rc = real_link_await(env, l->fd, deadline);
+  l->owed = rc != CHI_OK;
+  return rc == CHI_OK ? real_link_receive(l->fd, reply, size, header, fds, fd_count) : rc;
 }
 
 static int real_link_call(struct env *env, env_link link, const void *request, size_t request_size,
@@ -636,9 +686,7 @@ static int real_link_call(struct env *env, env_link link, const void *request, s
   if (request_size == 0 || request_size > ENV_MESSAGE_MAX)
     return CHI_ETOOBIG;
   pthread_mutex_lock(&l->calling);
-  int rc = real_link_send(l->fd, request, request_size);
-  if (rc == CHI_OK)
-    rc = real_link_receive(l->fd, reply, size, &header, fds, &fd_count);
+  int rc = real_link_exchange(env, l, request, request_size, reply, size, &header, fds, &fd_count);
   pthread_mutex_unlock(&l->calling);
   if (rc == CHI_OK && fd_count > *count)
     rc = CHI_ETOOBIG;

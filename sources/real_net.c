@@ -98,12 +98,6 @@ struct real_net {
   struct log_limit dropped, forged, undialled;
 };
 
-static void real_net_sink(void *arg, int level, const char *line)
-{
-  struct env *env = arg;
-  env->log(env, level, line);
-}
-
 static bool real_net_encrypts(const struct real_net *n)
 {
   return n->keys.node != NULL;
@@ -428,7 +422,7 @@ static bool real_net_receive(struct real_net *n)
   for (; more; count++) {
     zmq_msg_t *m = count < ENV_FRAMES_MAX ? &part[count] : &extra;
     zmq_msg_init(m);
-    if (zmq_msg_recv(m, n->in, ZMQ_DONTWAIT) < 0) {
+    if (!real_zmq_take(n->in, m)) {
       zmq_msg_close(m);
       break;
     }
@@ -564,11 +558,6 @@ static struct real_net_parcel *real_net_pack(struct real_net *n, uint32_t peer,
   return p;
 }
 
-static bool real_net_send_part(void *out, zmq_msg_t *part, bool more)
-{
-  return zmq_msg_send(part, out, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) >= 0;
-}
-
 /* The first frame decides whether the message is taken. */
 static bool real_net_send_first(struct real_net_peer *p, const struct env_frame *frame, bool more)
 {
@@ -577,10 +566,10 @@ static bool real_net_send_first(struct real_net_peer *p, const struct env_frame 
     return false;
   if (frame->size)
     memcpy(zmq_msg_data(&part), frame->data, frame->size);
-  if (real_net_send_part(p->out, &part, more))
+  if (real_zmq_put(p->out, &part, more))
     return true;
   /* It may not have looked yet whether there is room. */
-  if (real_zmq_events(p->out) & ZMQ_POLLOUT && real_net_send_part(p->out, &part, more))
+  if (real_zmq_events(p->out) & ZMQ_POLLOUT && real_zmq_put(p->out, &part, more))
     return true;
   zmq_msg_close(&part);
   return false;
@@ -606,7 +595,7 @@ static int real_net_send(struct env *env, uint32_t peer, const struct env_frame 
     p->pinned += pack->bytes;
   /* If the connection goes away in between, ZeroMQ drops the whole, once it has seen all of it. */
   for (uint32_t i = 1; i < count; i++)
-    if (!taken || !real_net_send_part(p->out, &part[i], i + 1 < count))
+    if (!taken || !real_zmq_put(p->out, &part[i], i + 1 < count))
       zmq_msg_close(&part[i]);
   if (!taken)
     free(pack);
@@ -802,8 +791,7 @@ static int real_net_open(struct env *env, const chi_host *hosts, uint32_t count,
   CHI_ASSERT(!n->context && self < count);
   *n = (struct real_net){.env = n->env, .owner = n->owner, .ev = n->ev, .config = n->config,
                          .hosts = hosts, .count = count, .self = self, .port = port, .sent_fd = -1,
-                         .heard = true,
-                         .log = {.sink = real_net_sink, .arg = env, .level = n->config->log_level}};
+                         .heard = true, .log = real_env_lines(n->env, n->config->log_level)};
   ev_timer_init(&n->tick, real_net_on_tick, 0., REAL_NET_TICK_S);
   n->tick.data = n;
   rc = real_net_open_keys(n, err);

@@ -241,7 +241,7 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
   if (rc == CHI_OK)
     rc = real_net_bind(&n->real, &network, &n->config);
   if (rc == CHI_OK)
-    rc = real_file_bind(&n->real, n->config.sched_threads + n->config.slow_threads + 1);
+    rc = real_file_bind(&n->real, n->config.sched_threads + n->config.slow_threads + 2);
   real_shm_bind(&n->real);
   real_module_bind(&n->real);
   if (rc == CHI_OK && n->fault)
@@ -308,6 +308,8 @@ static int real_node_prepare(struct chi_node *n, const chi_config *config,
                                           .node = n->self,
                                           .modules = modules,
                                           .module_count = count,
+                                          .figures = n->config.record_file[0] ? NULL
+                                                                              : &n->real.figures,
                                           .on_state = real_node_on_state,
                                           .arg = n};
   rc = real_node_open_runtime(n, &options, err);

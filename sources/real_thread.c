@@ -117,10 +117,21 @@ static uint64_t real_thread_now(const struct real_thread *t)
   return env->clock(env);
 }
 
+static bool real_thread_has_work(const struct real_thread *t, uint32_t worker)
+{
+  return runtime_has_work(t->crew->runtime, worker) || real_file_ready(t->crew->env, worker);
+}
+
+/* Whether this thread steps the brief worker, too. */
+static bool real_thread_has_brief(const struct real_thread *t)
+{
+  return t->crew->brief.worker != UINT32_MAX && !t->stands_in && real_thread_is_network(t);
+}
+
 static bool real_thread_look(const struct real_thread *t)
 {
-  return runtime_has_work(t->crew->runtime, t->worker) ||
-         real_file_ready(t->crew->env, t->worker);
+  return real_thread_has_work(t, t->worker) ||
+         (real_thread_has_brief(t) && real_thread_has_work(t, t->crew->brief.worker));
 }
 
 /* The same, and at the network, which costs as much as giving the CPU to others. */
@@ -201,15 +212,27 @@ static void real_thread_park(struct real_thread *t, uint64_t deadline)
   runtime_awake(crew->runtime, t->worker);
 }
 
+/* Announces it for all workers that this thread steps, and looks once more. */
+static bool real_thread_may_sleep(struct real_thread *t)
+{
+  struct real_thread_brief *b = &t->crew->brief;
+  if (runtime_may_sleep(t->crew->runtime, t->worker)) {
+    if (!real_thread_has_brief(t) || b->asleep)
+      return true;
+    b->asleep = runtime_may_sleep(t->crew->runtime, b->worker);
+    if (b->asleep)
+      return true;
+    runtime_awake(t->crew->runtime, b->worker);
+  }
+  runtime_awake(t->crew->runtime, t->worker);
+  return false;
+}
+
 /* The network worker's loop calls runtime_awake itself, before anything is told to the runtime. */
 static void real_thread_sleep(struct real_thread *t, uint64_t worked, uint64_t deadline)
 {
-  if (deadline <= real_thread_now(t))
+  if (deadline <= real_thread_now(t) || !real_thread_may_sleep(t))
     return;
-  if (!runtime_may_sleep(t->crew->runtime, t->worker)) {
-    runtime_awake(t->crew->runtime, t->worker);
-    return;
-  }
   if (real_thread_is_network(t))
     real_loop_sleep(t->crew->env->loop, deadline);
   else
@@ -219,6 +242,16 @@ static void real_thread_sleep(struct real_thread *t, uint64_t worked, uint64_t d
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */
+
+/* The loop wakes for completed operations of a worker. False: not yet. */
+static bool real_thread_watch_files(struct real_thread *t, uint32_t worker, bool *watched)
+{
+  struct real_env *r = t->crew->env;
+  int ring = real_file_descriptor(r, worker);
+  if (ring >= 0 && !*watched)
+    *watched = real_loop_watch(r->loop, ring, false) == CHI_OK;
+  return ring < 0 || *watched;
+}
 
 /* What the network worker does between steps. False: it must not sleep. */
 static bool real_thread_serve(struct real_thread *t, uint64_t now)
@@ -231,23 +264,55 @@ static bool real_thread_serve(struct real_thread *t, uint64_t now)
   }
   t->crew->turn(t->crew->arg);
   more = real_net_turn(r);
-  int ring = real_file_descriptor(r, t->worker);
-  if (ring >= 0 && !t->ring_watched)
-    t->ring_watched = real_loop_watch(r->loop, ring, false) == CHI_OK;
-  return !more && (ring < 0 || t->ring_watched);
+  return real_thread_watch_files(t, t->worker, &t->crew->ring_watched) && !more;
+}
+
+/* Steps the brief worker if it has something to do. True: there is more. */
+static bool real_thread_assist(struct real_thread *t, uint64_t now, uint64_t *deadline)
+{
+  struct real_thread_crew *crew = t->crew;
+  struct real_thread_brief *b = &crew->brief;
+  struct env *env = &crew->env->env;
+  if (b->more || b->deadline <= now || real_thread_has_work(t, b->worker)) {
+    if (b->asleep)
+      runtime_awake(crew->runtime, b->worker);
+    b->asleep = false;
+    real_stand_leave(&crew->stand);
+    b->more = runtime_step(crew->runtime, b->worker, now, REAL_THREAD_BUDGET, &b->deadline);
+    real_stand_return(&crew->stand, env, runtime_worker_bell(crew->runtime, b->worker));
+    b->more |= !real_file_flush(crew->env, b->worker);
+    b->more |= !real_thread_watch_files(t, b->worker, &b->ring_watched);
+  }
+  *deadline = b->deadline < *deadline ? b->deadline : *deadline;
+  return b->more;
+}
+
+/* Tasks that the workers of this thread have ended. */
+static uint64_t real_thread_done(const struct real_thread *t)
+{
+  const struct runtime *rt = t->crew->runtime;
+  return runtime_worker_done(rt, t->worker) +
+         (real_thread_has_brief(t) ? runtime_worker_done(rt, t->crew->brief.worker) : 0);
+}
+
+static bool real_thread_goes_on(const struct real_thread *t)
+{
+  return !mark_get(&t->crew->quit) && !(t->stands_in && real_stand_wanted(&t->crew->stand));
 }
 
 static void real_thread_work(struct real_thread *t)
 {
   struct real_thread_crew *crew = t->crew;
-  bool network = real_thread_is_network(t);
+  bool network = real_thread_is_network(t), brief = real_thread_has_brief(t);
   t->now = real_thread_now(t);
-  while (!mark_get(&crew->quit)) {
+  while (real_thread_goes_on(t)) {
     uint64_t now = t->now, deadline = UINT64_MAX;
     bool more = network && !real_thread_serve(t, now);
-    uint64_t done = runtime_worker_done(crew->runtime, t->worker);
+    uint64_t done = real_thread_done(t);
     more |= runtime_step(crew->runtime, t->worker, now, REAL_THREAD_BUDGET, &deadline);
-    real_thread_pace(t, runtime_worker_done(crew->runtime, t->worker) - done);
+    if (brief)
+      more |= real_thread_assist(t, now, &deadline);
+    real_thread_pace(t, real_thread_done(t) - done);
     if (!real_file_flush(crew->env, t->worker)) {
       sched_yield();
       more = true;
@@ -256,6 +321,22 @@ static void real_thread_work(struct real_thread *t)
     t->now = real_thread_now(t);
     if (!more && !real_thread_spin(t, deadline))
       real_thread_sleep(t, now, deadline);
+  }
+}
+
+/* Stands in for the network worker's thread whenever that stays away. */
+static void real_thread_stand_in(struct real_thread *t)
+{
+  struct real_thread_crew *crew = t->crew;
+  uint32_t own = t->worker;
+  while (real_stand_await(&crew->stand, crew->runtime, &crew->quit)) {
+    t->worker = runtime_network_worker(crew->runtime);
+    t->stands_in = true;
+    runtime_take_over(crew->runtime, real_thread_now(t));
+    real_thread_work(t);
+    t->stands_in = false;
+    t->worker = own;
+    real_stand_give_back(&crew->stand);
   }
 }
 
@@ -273,9 +354,10 @@ static bool real_thread_may_go(struct real_thread_crew *crew)
 static void real_thread_name(const struct real_thread *t)
 {
   char name[16];
-  const char *form = t->crew->single             ? "chi-single"
-                     : real_thread_is_network(t) ? "chi-net"
-                                                 : "chi-worker-%u";
+  const char *form = t->crew->single                       ? "chi-single"
+                     : real_thread_is_network(t)           ? "chi-net"
+                     : t->worker == t->crew->brief.worker ? "chi-stand-in"
+                                                           : "chi-worker-%u";
   snprintf(name, sizeof(name), form, (unsigned)t->worker);
   pthread_setname_np(t->id, name);
 }
@@ -287,7 +369,9 @@ static void *real_thread_main(void *arg)
   prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul); /* a sleep shall not be rounded up by 50 us */
   void *stack = real_thread_enter(t, &before);
   if (real_thread_may_go(t->crew))
-    (t->crew->single ? t->crew->single : real_thread_work)(t);
+    (t->crew->single                       ? t->crew->single
+     : t->worker == t->crew->brief.worker ? real_thread_stand_in
+                                           : real_thread_work)(t);
   real_thread_leave(stack, &before);
   return NULL;
 }
@@ -340,7 +424,9 @@ int real_thread_start(struct real_thread_crew *crew, chi_error *err)
   pthread_mutex_init(&crew->lock, NULL);
   pthread_cond_init(&crew->opened, NULL);
   crew->thread = calloc(count, sizeof(*crew->thread));
-  if (!crew->thread ||
+  crew->brief = (struct real_thread_brief){.worker = runtime_brief_worker(crew->runtime),
+                                           .deadline = UINT64_MAX};
+  if (real_stand_open(&crew->stand) != CHI_OK || !crew->thread ||
       real_loop_watch(crew->env->loop, real_env_bell_of(bell)->fd, true) != CHI_OK) {
     real_thread_join(crew);
     return error_set(err, CHI_ENOMEM, "out of memory");
@@ -362,6 +448,7 @@ void real_thread_quit(struct real_thread_crew *crew)
   mark_set(&crew->quit, 1);
   for (uint32_t i = 0; i < runtime_worker_count(crew->runtime); i++)
     env->bell_ring(env, runtime_worker_bell(crew->runtime, i));
+  real_stand_wake(&crew->stand);
 }
 
 void real_thread_join(struct real_thread_crew *crew)
@@ -371,6 +458,7 @@ void real_thread_join(struct real_thread_crew *crew)
   free(crew->thread);
   crew->thread = NULL;
   crew->count = 0;
+  real_stand_close(&crew->stand);
   pthread_mutex_destroy(&crew->lock);
   pthread_cond_destroy(&crew->opened);
 }

@@ -9,13 +9,23 @@
 
 #include "real_env.h"
 #include "real_spin.h"
+#include "real_stand.h"
 
 #include <pthread.h>
 
 struct real_thread_crew;
 struct record;
 
-/* The thread of one worker. */
+/* What the network worker's thread knows of the brief worker, which it steps, too. */
+struct real_thread_brief {
+  uint32_t worker;   /* UINT32_MAX: there is none */
+  uint64_t deadline; /* of its last step */
+  bool more;         /* it has more to do */
+  bool asleep;       /* it has announced that, and is rung */
+  bool ring_watched; /* the loop wakes for its files */
+};
+
+/* The thread of one worker; that of the brief one stands in for the network worker's. */
 struct real_thread {
   struct real_thread_crew *crew;
   uint32_t worker;
@@ -23,7 +33,7 @@ struct real_thread {
   struct real_spin spin;
   uint64_t now;      /* the clock, at the end of the last step or later */
   uint64_t polled;   /* network worker: when it last looked at its sockets */
-  bool ring_watched; /* network worker: its loop wakes for its files */
+  bool stands_in;    /* it steps the network worker, though that isn't its own */
   bool gather;       /* tasks come in a stream */
   uint32_t tries;    /* steps until letting them gather is tried again */
   uint32_t patience; /* how many those will be after one more try that didn't pay */
@@ -44,6 +54,9 @@ struct real_thread_crew {
   void *arg;
 
   struct real_thread *thread;
+  struct real_thread_brief brief;
+  struct real_stand stand;
+  bool ring_watched; /* the loop wakes for files of the network worker */
   uint32_t count;    /* started */
   uint32_t gate;     /* 0: wait, 1: go, 2: end; guarded by lock */
   uint32_t quit;     /* atomic */

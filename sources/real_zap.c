@@ -59,7 +59,7 @@ static bool real_zap_take(struct real_zap *z, struct real_zap_question *q)
   for (; more; i++) {
     size_t room = sizeof more;
     char spare[1], *to = i < REAL_ZAP_PARTS ? q->part[i] : spare;
-    int n = zmq_recv(z->socket, to, i < REAL_ZAP_PARTS ? REAL_ZAP_TEXT : 0, ZMQ_DONTWAIT);
+    int n = real_zmq_take_bytes(z->socket, to, i < REAL_ZAP_PARTS ? REAL_ZAP_TEXT : 0);
     if (n < 0)
       return false;
     if (i < REAL_ZAP_PARTS)
@@ -73,13 +73,12 @@ static bool real_zap_take(struct real_zap *z, struct real_zap_question *q)
 static void real_zap_answer(struct real_zap *z, const struct real_zap_question *q, bool good,
                             const char *user)
 {
-  zmq_send(z->socket, "1.0", 3, ZMQ_SNDMORE | ZMQ_DONTWAIT);
-  zmq_send(z->socket, q->part[REAL_ZAP_ID], strlen(q->part[REAL_ZAP_ID]),
-           ZMQ_SNDMORE | ZMQ_DONTWAIT);
-  zmq_send(z->socket, good ? "200" : "400", 3, ZMQ_SNDMORE | ZMQ_DONTWAIT);
-  zmq_send(z->socket, "", 0, ZMQ_SNDMORE | ZMQ_DONTWAIT);
-  zmq_send(z->socket, user, strlen(user), ZMQ_SNDMORE | ZMQ_DONTWAIT);
-  zmq_send(z->socket, "", 0, ZMQ_DONTWAIT);
+  real_zmq_put_text(z->socket, "1.0", true);
+  real_zmq_put_text(z->socket, q->part[REAL_ZAP_ID], true);
+  real_zmq_put_text(z->socket, good ? "200" : "400", true);
+  real_zmq_put_text(z->socket, "", true);
+  real_zmq_put_text(z->socket, user, true);
+  real_zmq_put_text(z->socket, "", false);
 }
 
 /* The user of an authorised connection is its public key: that is looked at with each message. */

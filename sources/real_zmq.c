@@ -3,6 +3,7 @@
 
 #ifndef CHI_OMIT_REAL
 
+#include <errno.h>
 #include <zmq.h>
 
 void real_zmq_set(void *socket, int option, int value)
@@ -34,10 +35,47 @@ void real_zmq_drop(void **socket)
 
 int real_zmq_events(void *socket)
 {
-  int events = 0;
+  int events = 0, rc;
   size_t size = sizeof events;
-  int rc = zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size);
+  do
+    rc = zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size);
+  while (rc != 0 && zmq_errno() == EINTR);
   return rc == 0 ? events : 0;
+}
+
+bool real_zmq_take(void *socket, zmq_msg_t *part)
+{
+  int n;
+  do
+    n = zmq_msg_recv(part, socket, ZMQ_DONTWAIT);
+  while (n < 0 && zmq_errno() == EINTR);
+  return n >= 0;
+}
+
+bool real_zmq_put(void *socket, zmq_msg_t *part, bool more)
+{
+  int n;
+  do
+    n = zmq_msg_send(part, socket, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0));
+  while (n < 0 && zmq_errno() == EINTR);
+  return n >= 0;
+}
+
+int real_zmq_take_bytes(void *socket, void *bytes, size_t room)
+{
+  int n;
+  do
+    n = zmq_recv(socket, bytes, room, ZMQ_DONTWAIT);
+  while (n < 0 && zmq_errno() == EINTR);
+  return n;
+}
+
+void real_zmq_put_text(void *socket, const char *text, bool more)
+{
+  int n;
+  do
+    n = zmq_send(socket, text, strlen(text), ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0));
+  while (n < 0 && zmq_errno() == EINTR);
 }
 
 void real_zmq_watch(struct ev_loop *ev, ev_io *io, void *socket, void *data,
@@ -78,9 +116,9 @@ int real_zmq_event(void *news, int *value)
   char address[REAL_ZMQ_ENDPOINT];
   uint16_t event;
   int32_t number;
-  if (zmq_recv(news, first, sizeof first, ZMQ_DONTWAIT) < (int)sizeof first)
+  if (real_zmq_take_bytes(news, first, sizeof first) < (int)sizeof first)
     return 0;
-  zmq_recv(news, address, sizeof address, ZMQ_DONTWAIT);
+  real_zmq_take_bytes(news, address, sizeof address);
   memcpy(&event, first, sizeof event);
   memcpy(&number, first + sizeof event, sizeof number);
   *value = number;

@@ -7,6 +7,7 @@
 #ifndef CHI_OMIT_REAL
 
 #include <ev.h>
+#include <zmq.h>
 
 #define REAL_ZMQ_ENDPOINT 320u /* bytes of "tcp://[HOST]:PORT" with its NUL */
 #define REAL_ZMQ_NEWS 64u      /* events of a monitor that are heard before others get their turn */
@@ -19,6 +20,15 @@ CHI_PRIVATE void real_zmq_set(void *socket, int option, int value);
 CHI_PRIVATE void real_zmq_set_text(void *socket, int option, const char *text);
 /* What the socket can do now; asking lets it do its own work. */
 CHI_PRIVATE int real_zmq_events(void *socket);
+
+/* The next part of a message, or false: there is none, or no room for one. A signal that is handled
+ * meanwhile is no reason to say so: the rest of a message would be taken for another, and nobody
+ * would be told again of what is there. */
+CHI_PRIVATE bool real_zmq_take(void *socket, zmq_msg_t *part);
+CHI_PRIVATE bool real_zmq_put(void *socket, zmq_msg_t *part, bool more);
+/* The same of bytes, cut to what there is room for: how many it has; negative: there is none. */
+CHI_PRIVATE int real_zmq_take_bytes(void *socket, void *bytes, size_t room);
+CHI_PRIVATE void real_zmq_put_text(void *socket, const char *text, bool more);
 
 /* Calls when the socket may have become ready. The descriptor tells of changes only: whoever is
  * called takes all there is, or asks by real_zmq_again to be called once more. */

@@ -27,7 +27,7 @@ struct record_head {
   char module[RECORD_MODULES][CHI_NAME_MAX]; /* linked in */
 };
 
-#define RECORD_WORKERS 2049u /* the most that a configuration allows */
+#define RECORD_WORKERS 2050u /* the most that a configuration allows */
 
 struct record;
 

@@ -162,11 +162,14 @@ static int runtime_open_workers(struct runtime *rt)
   for (uint32_t i = 0; i < crew->count; i++) {
     enum worker_kind kind = i < crew->fast                ? WORKER_FAST
                             : i < crew->fast + crew->slow ? WORKER_SLOW
+                            : i + 1 < crew->count         ? WORKER_BRIEF
                                                           : WORKER_NETWORK;
     int rc = worker_open(&crew->worker[i], crew, i, kind, &rt->sessions.page->worker[i]);
     if (rc != CHI_OK)
       return rc;
   }
+  if (crew->brief)
+    worker_brief(crew)->bell = runtime_network(rt)->bell;
   return CHI_OK;
 }
 
@@ -197,10 +200,11 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
       .log = {.sink = runtime_log_sink,
               .arg = env,
               .level = config->log_level,
-              .figures = &rt->crew.log_figures},
+              .figures = o->figures ? o->figures : &rt->crew.log_figures},
       .fast = config->sched_threads,
       .slow = config->slow_threads,
-      .count = config->sched_threads + config->slow_threads + 1,
+      .brief = config->host_count > 1,
+      .count = config->sched_threads + config->slow_threads + (config->host_count > 1) + 1,
       .node = o->node,
       .data_budget = config->runtime_data_segment_size,
       .nodes = config->host_count ? config->host_count : 1,
@@ -546,6 +550,36 @@ uint32_t runtime_worker_count(const struct runtime *rt)
 uint32_t runtime_network_worker(const struct runtime *rt)
 {
   return rt->crew.count - 1;
+}
+
+uint32_t runtime_brief_worker(const struct runtime *rt)
+{
+  return rt->crew.brief ? rt->crew.count - 2 : UINT32_MAX;
+}
+
+bool runtime_brief_stays(const struct runtime *rt, uint64_t *beat)
+{
+  const struct worker *w = worker_brief(&rt->crew);
+  uint64_t before = *beat;
+  bool inside = mark_get(&w->inside);
+  *beat = tally_get(&w->beat);
+  return inside && *beat == before;
+}
+
+void runtime_take_over(struct runtime *rt, uint64_t now)
+{
+  struct worker *w = worker_brief(&rt->crew), *network = runtime_network(rt);
+  if (now > network->now)
+    network->now = now;
+  worker_mark_stuck(w);
+  uint32_t heir = worker_relieve(network, w->index);
+  log_write(&rt->crew.log, CHI_LOG_WARNING,
+            "worker %u does not come back from a method that was brief: another thread takes the "
+            "network over from it, and worker %u its tasks",
+            w->index, heir);
+  if (rt->env->trace)
+    rt->env->trace(rt->env, ENV_TRACE_TAKEOVER, w->index, heir, 0);
+  mark_set(&rt->crew.watching, 1); /* looks go on as long as it is away */
 }
 
 env_bell runtime_worker_bell(const struct runtime *rt, uint32_t worker)

@@ -8,6 +8,7 @@
 
 #include "base.h"
 #include "env.h"
+#include "log.h"
 
 struct runtime;
 
@@ -27,6 +28,7 @@ struct runtime_options {
   uint32_t node;            /* own position in config->hosts */
   const chi_module *const *modules; /* linked in, beside admin and bdev */
   uint32_t module_count;
+  struct log_figures *figures; /* where lines of the log are counted; NULL: here alone */
   /* Called on every change of state by the network worker; must not call back. May be NULL. */
   void (*on_state)(void *arg, enum runtime_state state);
   void *arg;
@@ -37,9 +39,19 @@ CHI_PRIVATE int runtime_open(struct env *env, const struct runtime_options *opti
 /* Only in RUNTIME_STOPPED or before the first step: frees everything. */
 CHI_PRIVATE void runtime_close(struct runtime *rt);
 
-/* Workers are numbered: fast ones from 0, then slow ones, and the network worker last. */
+/* Workers are numbered: fast ones from 0, then slow ones, the brief one, and the network worker
+ * last. The brief one is there if there are other nodes. It has the network worker's bell, and is
+ * stepped by its thread, before that sleeps and whenever it has work: nobody else rings for what
+ * the network worker gives it. Its bodies are to return at once. While one doesn't, for
+ * RUNTIME_STUCK_NS, another thread steps the network worker, which first calls runtime_take_over;
+ * the first one gets it back, between two steps, when its step of the brief one has ended. */
 CHI_PRIVATE uint32_t runtime_worker_count(const struct runtime *rt);
 CHI_PRIVATE uint32_t runtime_network_worker(const struct runtime *rt);
+CHI_PRIVATE uint32_t runtime_brief_worker(const struct runtime *rt); /* UINT32_MAX: there is none */
+#define RUNTIME_STUCK_NS 20000000u
+/* Whether the brief worker is inside the same body as when *beat was last read here. Any thread. */
+CHI_PRIVATE bool runtime_brief_stays(const struct runtime *rt, uint64_t *beat);
+CHI_PRIVATE void runtime_take_over(struct runtime *rt, uint64_t now);
 CHI_PRIVATE env_bell runtime_worker_bell(const struct runtime *rt, uint32_t worker);
 
 /* Does up to `budget` pieces of work. Returns true if there may be more to do at once; *deadline

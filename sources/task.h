@@ -87,7 +87,7 @@ struct chi_ctx {
   uint32_t running;  /* subtasks not completed: parent's worker only */
   bool ended;        /* a subtask that isn't under way: parent's worker only */
   bool slow;         /* estimated to belong on a slow worker */
-  bool brief;        /* so brief that the network worker runs it itself */
+  bool brief;        /* so brief that the network worker's thread runs it itself */
   bool shielded;     /* is not cancelled */
   bool resolved;     /* container and method are set: no look-up at submission */
   bool early;        /* a subtask whose pool was in creation when it was submitted */

@@ -90,6 +90,9 @@ bool worker_may_begin(struct worker *w, uint32_t depth)
 
 void worker_ring(struct worker *from, struct worker *to)
 {
+  /* The brief one has the thread of the network worker, which looks. */
+  if (from->kind == WORKER_NETWORK && to->kind == WORKER_BRIEF)
+    return;
   if (from != to && bell_wanted(to->word, &from->rung[to->index]))
     to->crew->env->bell_ring(to->crew->env, to->bell);
 }
@@ -137,8 +140,10 @@ static struct worker *worker_for(struct worker *w, const chi_ctx *ctx)
   struct worker_crew *crew = w->crew;
   if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL))
     return &crew->worker[crew->count - 1];
-  if ((w->kind != WORKER_NETWORK || ctx->brief) && (w->kind == WORKER_SLOW || !ctx->slow))
+  if (w->kind == WORKER_SLOW || (w->kind == WORKER_FAST && !ctx->slow))
     return w;
+  if (ctx->brief)
+    return worker_brief(crew);
   if (ctx->slow || crew->fast == 0)
     return worker_of_slow(crew);
   return &crew->worker[count_add(&crew->turn, 1) % crew->fast];
@@ -947,7 +952,7 @@ int worker_open(struct worker *w, struct worker_crew *crew, uint32_t index, enum
   heap_init(&w->timer, crew->alloc);
   w->rung = alloc_zero(crew->alloc, crew->count * sizeof *w->rung);
   int rc = w->rung ? heap_reserve(&w->timer, WORKER_FIBERS * 2 + 1) : CHI_ENOMEM;
-  if (rc == CHI_OK)
+  if (rc == CHI_OK && kind != WORKER_BRIEF)
     rc = crew->env->bell_open(crew->env, &w->bell);
   if (rc == CHI_OK) {
     w->fiber = worker_fiber_open(w);
@@ -977,7 +982,7 @@ void worker_close(struct worker *w)
   alloc_put(alloc, w->lane, w->lane_room * sizeof(void *));
   alloc_put(alloc, w->rung, w->crew->count * sizeof *w->rung);
   heap_fini(&w->timer);
-  if (w->bell != ENV_NO_BELL)
+  if (w->bell != ENV_NO_BELL && w->kind != WORKER_BRIEF)
     w->crew->env->bell_close(w->crew->env, w->bell);
   w->bell = ENV_NO_BELL;
   w->lane = NULL;

@@ -14,7 +14,9 @@
 #include "route.h"
 #include "task.h"
 
-enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
+/* The brief one runs brief tasks from other nodes on the network worker's thread, but is a worker
+ * of its own: a body that never comes back costs this one, and not the network. */
+enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_BRIEF, WORKER_NETWORK };
 
 #define WORKER_BRIEF_NS 2500u   /* below this, which only measuring shows, a hand-over costs more */
 #define WORKER_FIBERS 1024u     /* tasks begun and not ended, per worker */
@@ -54,8 +56,8 @@ struct worker_crew {
   struct log_figures log_figures;
   struct latch refusals_latch;
   struct log_limit refusals; /* one line a second for all workers */
-  struct worker *worker; /* fast ones, slow ones, the network worker */
-  uint32_t count, fast, slow;
+  struct worker *worker; /* fast ones, slow ones, the brief one, the network worker */
+  uint32_t count, fast, slow, brief; /* brief: 1 if there are other nodes, else 0 */
   uint32_t node, nodes;
   uint64_t stack_size;
   uint64_t data_budget, data_used; /* bytes that modules count by ctx_data_take; used: atomic */
@@ -82,7 +84,7 @@ struct worker {
   struct ring_list queue;  /* tasks of clients, not begun */
   struct ring_list urgent; /* what others wait for: subtasks, tasks inside a gate, operations */
   struct bell_word *word;
-  env_bell bell;
+  env_bell bell;          /* the brief one has that of the network worker */
   uint32_t awake, inside; /* atomic: stepped lately; inside a method */
   uint32_t full;          /* atomic: it has no stack to begin one more task with */
   uint64_t beat, accepted, ended, refused, busy_ns, blocked_count, resting; /* tallies */
@@ -128,6 +130,12 @@ struct worker {
 CHI_PRIVATE int worker_open(struct worker *w, struct worker_crew *crew, uint32_t index,
                             enum worker_kind kind, struct bell_word *word);
 CHI_PRIVATE void worker_close(struct worker *w);
+
+/* NULL: there are no other nodes. */
+CHI_INLINE struct worker *worker_brief(const struct worker_crew *crew)
+{
+  return crew->brief ? &crew->worker[crew->count - 2] : NULL;
+}
 
 /* See runtime.h. */
 CHI_PRIVATE bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *deadline);
@@ -199,6 +207,8 @@ CHI_PRIVATE void worker_awake(struct worker *w);
 /* Network worker: looks which of the others are stuck: in a method, or without a stack to begin one
  * more task with. True: one of them is awake. */
 CHI_PRIVATE bool worker_look(struct worker *network);
+/* Network worker: the brief one is known to be stuck, before any look has found it so. */
+CHI_PRIVATE void worker_mark_stuck(struct worker *brief);
 /* Network worker: gives what has not begun on a stuck worker to another. Returns the heir of worker
  * `index`, or its own index if it isn't stuck or all are. */
 CHI_PRIVATE uint32_t worker_relieve(struct worker *network, uint32_t index);

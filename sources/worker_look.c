@@ -56,13 +56,20 @@ bool worker_look(struct worker *network)
 
 /* ---- take-over */
 
+void worker_mark_stuck(struct worker *brief)
+{
+  CHI_ASSERT(brief->kind == WORKER_BRIEF);
+  brief->stuck = true;
+  brief->beat_seen = tally_get(&brief->beat);
+}
+
 /* One of its own kind, if there is one. */
 static uint32_t worker_heir(const struct worker_crew *crew, uint32_t index)
 {
   uint32_t others = crew->fast + crew->slow, heir = index;
-  for (uint32_t i = 1; i < others; i++) {
+  for (uint32_t i = 1; i <= others; i++) {
     const struct worker *other = &crew->worker[(index + i) % others];
-    if (other->stuck)
+    if (other->stuck || other->index == index)
       continue;
     if (other->kind == crew->worker[index].kind)
       return other->index;

@@ -41,7 +41,7 @@ void worker_awake(struct worker *w)
   if (mark_get(&w->word->word) & 1)
     bell_withdraw(w->word);
   mark_set_fenced(&w->awake, 1);
-  if (w->kind == WORKER_NETWORK || mark_get(&crew->watching))
+  if (w->kind >= WORKER_BRIEF || mark_get(&crew->watching)) /* these are not looked after so */
     return;
   mark_set(&crew->watching, 1);
   worker_ring(w, &crew->worker[crew->count - 1]);

@@ -114,6 +114,7 @@ struct fuzz_node {
   void *held[FUZZ_HELD]; /* parcels with the environment */
   uint32_t held_count, parcels;
   uint64_t boot;
+  uint64_t seen[FUZZ_NODES]; /* of each peer, after the hello before */
 };
 
 static void *fuzz_get(void *arg, size_t size)
@@ -260,6 +261,40 @@ static void fuzz_message(struct fuzz_node *n, uint64_t now, const uint8_t *data,
   free(bytes);
 }
 
+/* A hello whose header is right, and whose fields are mostly so: what is known of a peer is then
+ * what one of its hellos has said. */
+static void fuzz_hello(struct fuzz_node *n, uint64_t now, const uint8_t *data, size_t size,
+                       uint8_t what, uint8_t how)
+{
+  size_t room = WIRE_HEADER + WIRE_RECORD + 32 + size;
+  unsigned char *bytes = calloc(1, room);
+  struct wire_header h = {.records = 1,
+                          .from = what >> 3 & 3,
+                          .from_boot = what >> 5,
+                          .to_boot = how & 2 ? 7 : n->set.boot,
+                          .cluster = n->set.cluster};
+  struct wire_in in;
+  struct wire_out out;
+  wire_in_init(&in, data, size);
+  wire_out_init(&out, bytes, room);
+  out.used = WIRE_HEADER;
+  size_t begin = wire_record_begin(&out, WIRE_HELLO);
+  wire_put_u32(&out, FUZZ_NODES + (how & 1));
+  wire_put_u64(&out, how >> 5 == 7 ? wire_get_u64(&in) : how >> 5);
+  wire_put_u64(&out, how & 4 ? n->set.boot + wire_get_u8(&in) : wire_get_u8(&in));
+  wire_put_u8(&out, how >> 3 & 3);
+  wire_put_u16(&out, (uint16_t)(in.size - in.at));
+  wire_put_bytes(&out, in.data + in.at, in.size - in.at);
+  wire_record_end(&out, begin, 0);
+  wire_header_put(bytes, out.used, &h);
+  peer_on_message(&n->set, now, &(struct env_frame){bytes, out.used}, 1);
+  for (uint32_t i = 1; i < FUZZ_NODES; i++) { /* none goes back to an earlier life */
+    fuzz_check(n->set.peer[i].boot >= n->seen[i]);
+    n->seen[i] = n->set.peer[i].boot;
+  }
+  free(bytes);
+}
+
 /* Each step: what to do, its argument, the number of bytes, the bytes. */
 static void fuzz_messages(const uint8_t *data, size_t size)
 {
@@ -281,6 +316,8 @@ static void fuzz_messages(const uint8_t *data, size_t size)
       peer_on_sent(&n->set, parcel);
     } else if (what % 8 == 2) {
       peer_reset(&n->set.peer[1 + how % 2]);
+    } else if (what % 8 == 7) {
+      fuzz_hello(n, now, data + 3, bytes, what, how);
     } else {
       fuzz_message(n, now, data + 3, bytes, what, how);
     }

@@ -3,6 +3,7 @@
 #include "fleet.h"
 #include "modules/calc.h"
 #include "station.h"
+#include "modules/unruly.h"
 #include "test.h"
 
 #include <signal.h>
@@ -111,6 +112,101 @@ TEST(a_node_that_is_frozen_under_load)
   CHECK_INT(counted[0].ok + counted[1].ok, 8 * BURST); /* nothing happened to these */
   CHECK(slept[2].ok < 4 * BURST);
   town_free(&t);
+}
+
+/* ---- a method that never yields -------------------------------------------------------------- */
+
+/* Spins so long on node 1, asked on node 0; NULL: it can't be asked. */
+static struct unruly_spin *spin_far(struct town *t, uint64_t ns)
+{
+  struct unruly_spin *spin = SEAT_NEW(&t->seat[0], unruly_spin);
+  if (!spin)
+    return NULL;
+  spin->task.pool = (chi_pool_id){301, 0};
+  spin->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = 1};
+  spin->ns = ns;
+  return chi_submit(t->seat[0].queue, spin) == CHI_OK ? spin : NULL;
+}
+
+/* So often that the method is known to be brief; how many were not right. */
+static uint32_t spin_often(struct town *t)
+{
+  uint32_t wrong = 0;
+  for (uint32_t i = 0; i < 2000; i++) {
+    struct unruly_spin *spin = spin_far(t, 0);
+    wrong += !spin || chi_wait(t->seat[0].queue, spin, WAIT_NS) != CHI_OK;
+    chi_task_free(t->seat[0].queue, spin);
+  }
+  return wrong;
+}
+
+/* The node goes on with all but that task, and keeps its place among the others. */
+static void served_while(struct town *t, uint64_t ns)
+{
+  struct seat seat;
+  uint64_t sum = 0;
+  for (uint64_t end = now_ns() + ns; now_ns() < end; pause_ns(20 * MS_NS)) {
+    CHECK_INT(town_add(t, 0, 1, &sum), CHI_OK);
+    CHECK_INT(town_add(t, 1, 0, &sum), CHI_OK);
+    CHECK_INT(seat_open(&seat, t->node[1].instance), CHI_OK);
+    seat_close(&seat);
+  }
+}
+
+TEST(a_method_that_was_brief_and_never_yields_does_not_hold_up_the_network)
+{
+  static struct town t;
+  chi_pool_id id = {301, 0};
+  CHECK_STR(town_open(&t, 2), "");
+  CHECK_INT(chi_pool_create(t.seat[0].queue, "unruly", "wild", NULL, 0, &id, NULL), CHI_OK);
+  for (uint32_t round = 0; round < 2; round++) {
+    CHECK_INT(spin_often(&t), 0);
+    struct unruly_spin *stuck = spin_far(&t, 4 * SLOW * SECOND_NS);
+    CHECK(stuck);
+    served_while(&t, 3 * SLOW * SECOND_NS);
+    CHECK_INT(chi_task_done(t.seat[0].queue, stuck), 0);
+    CHECK_INT(chi_wait(t.seat[0].queue, stuck, WAIT_NS), CHI_OK);
+    chi_task_free(t.seat[0].queue, stuck);
+  }
+  CHECK(daemon_logged(&t.node[1], "another thread takes the network over") >= 2);
+  CHECK(daemon_logged(&t.node[1], "another thread takes the network over") < 60);
+  /* And for ever: the daemon stops all the same, as if it had been any other worker. */
+  CHECK_INT(spin_often(&t), 0);
+  CHECK(spin_far(&t, UINT64_MAX / 2));
+  served_while(&t, SECOND_NS);
+  kill(t.node[1].pid, SIGTERM);
+  CHECK(daemon_wait(&t.node[1], 60000 * SLOW) >= 0);
+  town_free(&t);
+}
+
+/* Who attaches hears that there is no answer; who is attached gets none, and goes on afterwards:
+ * what was answered late is not taken for the answer to something else. */
+TEST(nobody_waits_for_ever_for_a_daemon_that_is_frozen)
+{
+  static struct daemon d;
+  struct seat seat;
+  chi_client *none = NULL;
+  chi_bulk bulk = {0};
+  chi_error err = {0};
+  CHECK(daemon_make(&d, NULL));
+  CHECK_STR(daemon_start(&d), "");
+  CHECK_INT(seat_open(&seat, d.instance), CHI_OK);
+  CHECK(daemon_freeze(&d));
+  uint64_t begun = now_ns();
+  CHECK_INT(chi_client_open(d.instance, &none, &err), CHI_ETIMEOUT);
+  CHECK_STR(err.text, "the daemon does not answer: it is stopped, or has had no time for 10 s");
+  CHECK_INT(chi_bulk_alloc(seat.queue, 4u << 20, &bulk), CHI_ETIMEOUT);
+  CHECK_INT(chi_bulk_alloc(seat.queue, 4u << 20, &bulk), CHI_ETIMEOUT); /* nothing more is asked */
+  CHECK(now_ns() - begun >= 29 * SECOND_NS && now_ns() - begun < 30 * SECOND_NS + 3 * SOON);
+  kill(d.pid, SIGCONT);
+  CHECK_INT(chi_bulk_alloc(seat.queue, 3u << 20, &bulk), CHI_OK);
+  memset(bulk.data, 1, bulk.size);
+  chi_bulk_free(seat.queue, &bulk);
+  seat_close(&seat);
+  CHECK_INT(seat_open(&seat, d.instance), CHI_OK);
+  seat_close(&seat);
+  CHECK_INT(daemon_stop(&d), 0);
+  daemon_free(&d);
 }
 
 TEST(nodes_that_are_killed_under_load_and_come_back_soon_or_late)

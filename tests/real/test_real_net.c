@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <zmq.h>
 
 #define LONG_MS (10000 * SLOW)
@@ -77,6 +78,45 @@ TEST(messages_arrive_whole_and_in_order)
   CHECK_INT(b.bytes, bytes);
   for (uint32_t i = 0; i < n; i++)
     CHECK_INT(a.parcel[i], sizes[i % CHI_COUNT(sizes)] > 0);
+  pair_close(&a, &b);
+}
+
+static volatile uint32_t signals;
+
+static void on_signal(int number)
+{
+  (void)number;
+  signals++;
+}
+
+/* Of so many frames each, while signals are handled all the time; in turns of the other node that
+ * are as short as they can be. */
+TEST(signals_tear_no_message_and_let_none_wait)
+{
+  static struct station a, b;
+  const struct sigaction action = {.sa_handler = on_signal};
+  const struct itimerval often = {{0, 30}, {0, 30}}, never = {{0, 0}, {0, 0}};
+  struct env_frame frame[ENV_FRAMES_MAX];
+  struct sigaction before;
+  uint32_t number = 0;
+  CHECK(pair_open(&a, &b));
+  sigaction(SIGALRM, &action, &before);
+  setitimer(ITIMER_REAL, &often, NULL);
+  frame[0] = (struct env_frame){&number, sizeof(number)};
+  for (uint32_t i = 1; i < ENV_FRAMES_MAX; i++)
+    frame[i] = (struct env_frame){station_bulk(), 33};
+  struct env *env = &a.r.env;
+  for (uint64_t end = now_ns() + 4 * SECOND_NS; now_ns() < end; number++) {
+    CHECK_INT(env->net_send(env, 1, frame, ENV_FRAMES_MAX, &a.parcel[0]), CHI_OK);
+    CHECK(STATION_UNTIL(&b, NULL, LONG_MS, b.messages == number + 1));
+    CHECK_INT(b.count, ENV_FRAMES_MAX);
+    station_turn(&a);
+  }
+  setitimer(ITIMER_REAL, &never, NULL);
+  sigaction(SIGALRM, &before, NULL);
+  CHECK_INT(b.wrong, 0);
+  CHECK(number > 100 && signals > 100);
+  CHECK_INT(a.downs[1] + b.downs[0], 0);
   pair_close(&a, &b);
 }
 

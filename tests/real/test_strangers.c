@@ -155,6 +155,56 @@ TEST(noise_on_the_port_for_some_seconds)
   town_free(&t);
 }
 
+/* A frame of ZeroMQ that claims any size, of any kind, and has some of it. */
+static size_t claim_make(unsigned char *bytes, size_t room)
+{
+  uint64_t claimed = (((uint64_t)noise() << 32) | noise()) >> noise() % 56;
+  size_t size = 9 + noise() % (room - 9);
+  bytes[0] = 2 | (noise() % 4 == 0 ? 4 : 0) | noise() % 2; /* long; a command; more to come */
+  for (uint32_t i = 0; i < 8; i++)
+    bytes[1 + i] = (unsigned char)(claimed >> (56 - 8 * i));
+  for (size_t i = 9; i < size; i++)
+    bytes[i] = (unsigned char)noise();
+  return size;
+}
+
+/* Before hands are shaken and after: what a stranger claims costs no memory, only what it sends
+ * does. */
+TEST(what_strangers_claim_is_not_taken_for_true)
+{
+  static struct town t;
+  static unsigned char bytes[60000];
+  struct figures before, now;
+  int fd[100];
+  uint64_t most = 0;
+  noise_state = 23;
+  CHECK_STR(town_open(&t, 2), "");
+  CHECK(figures_of_process(t.node[1].pid, &before));
+  for (uint32_t round = 0; round < 6; round++) {
+    for (uint32_t i = 0; i < CHI_COUNT(fd); i++) {
+      fd[i] = i % 2 ? shake(&t) : call(&t);
+      CHECK(fd[i] >= 0);
+      if (i % 4 == 0)
+        say(fd[i], greeting, sizeof(greeting));
+      for (uint32_t k = 0; k < 4; k++)
+        if (!say(fd[i], bytes, claim_make(bytes, sizeof(bytes))))
+          break;
+    }
+    CHECK(serves(&t));
+    CHECK(figures_of_process(t.node[1].pid, &now));
+    most = now.rss > most ? now.rss : most;
+    for (uint32_t i = 0; i < CHI_COUNT(fd); i++)
+      close(fd[i]);
+  }
+  /* All that was sent in a round, and what is kept of a message that goes on. */
+  CHECK(most < before.rss + 4 * CHI_COUNT(fd) * sizeof(bytes) + (32u << 20) + RSS_SLACK);
+  CHECK(EVENTUALLY(MET_MS, figures_of_process(t.node[1].pid, &now) &&
+                               now.descriptors <= before.descriptors + 5));
+  CHECK(serves(&t));
+  CHECK(lines_logged(&t) < 60 * SLOW);
+  town_free(&t);
+}
+
 /* ---- floods ---------------------------------------------------------------------------------- */
 
 /* Repeats bytes until hung up on: true; false: all of the flood was taken. *grown: the most that
@@ -200,6 +250,28 @@ TEST(a_message_without_end_is_hung_up_on)
   /* More than there is. */
   CHECK(flood(&t, claim, sizeof(claim), parts, sizeof(parts), WHOLE_MOST, &grown));
   CHECK(serves(&t));
+  town_free(&t);
+}
+
+/* What the network says of strangers is in the figures of the log like all other lines. */
+TEST(lines_about_strangers_are_counted)
+{
+  static struct town t;
+  static const unsigned char other[64] = {0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0x7f, 3, 0, 'C', 'U', 'R'};
+  struct figures f;
+  char counted[64];
+  CHECK_STR(town_open(&t, 2), "");
+  CHECK_INT(figures_ask(&t.seat[1], &f), CHI_OK);
+  uint32_t before = daemon_logged(&t.node[1], " warning node=");
+  int fd = call(&t);
+  CHECK(say(fd, other, sizeof(other)));
+  CHECK(EVENTUALLY(MET_MS, daemon_logged(&t.node[1], "refused a connection from 127.0.0.1") > 0));
+  CHECK(daemon_logged(&t.node[1], " warning node=") > before);
+  CHECK_INT(figures_ask(&t.seat[1], &f), CHI_OK);
+  snprintf(counted, sizeof(counted), "\"warning\":%u,",
+           daemon_logged(&t.node[1], " warning node="));
+  CHECK(strstr(figures_json(), counted));
+  close(fd);
   town_free(&t);
 }
 

@@ -41,6 +41,68 @@ static void each_seed(void (*story)(uint64_t seed))
     story(seed);
 }
 
+/* ---- the executor does not come back from a method ------------------------------------------ */
+
+/* Has node 1 use so much CPU in one go, often; what the last one returned. */
+struct labour {
+  uint64_t ns;
+  uint32_t calls;
+  int rc;
+};
+
+static void works(chi_cluster *cluster, chi_client *client, void *arg)
+{
+  struct labour *labour = arg;
+  chi_queue *queue;
+  (void)cluster;
+  CHECK_INT(chi_queue_open(client, &queue, NULL), CHI_OK);
+  for (uint32_t i = 0; i < labour->calls; i++) {
+    struct town_work *work = CHI_NEW(queue, town_work);
+    CHECK(work);
+    work->task.pool = TOWN_POOL;
+    work->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = 1};
+    work->ns = labour->ns;
+    labour->rc = chi_run(queue, work);
+    CHECK_INT(chi_task_free(queue, work), CHI_OK);
+  }
+  chi_queue_close(queue);
+}
+
+/* A method that was always brief runs on the thread that speaks with the others. When it doesn't
+ * come back, they hear of the node all the same, and other methods are answered. */
+static void brief_method_stays(uint64_t seed)
+{
+  struct town t;
+  struct labour often = {.ns = 0, .calls = 1000}, once = {.ns = 20 * TOWN_SECOND, .calls = 1};
+  struct chi_admin_find_pool find = {.task = {.pool = CHI_ADMIN_POOL}, .pool_name = "town"};
+  CHECK_STR(town_seed(&t, seed, "nodes=3,heartbeat_interval=200ms,task_timeout=5s"), "");
+  town_client(&t, 0, works, &often);
+  CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_LONG), CHI_OK);
+  CHECK_INT(often.rc, CHI_OK);
+  town_client(&t, 0, works, &once);
+  CHECK_INT(town_pass(&t, TOWN_SECOND), CHI_OK);
+  for (uint32_t i = 0; i < 20; i++) {
+    uint64_t began = chi_cluster_now(t.cluster);
+    find.task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = 1};
+    CHECK_INT(town_call(&t, i % 3, &chi_admin_find_pool_type, &find), CHI_OK);
+    CHECK(chi_cluster_now(t.cluster) - began < town_within(100 * TOWN_MS));
+    CHECK_INT(town_pass(&t, TOWN_SECOND / 4), CHI_OK);
+  }
+  CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_LONG), CHI_OK);
+  CHECK_INT(once.rc, CHI_OK);
+  if (town_is_simulated()) {
+    CHECK(town_tells(&t, "another thread takes the network over"));
+    CHECK(!town_tells(&t, "node 1 is dead") && !town_tells(&t, "node 1 is suspected"));
+  }
+  CHECK_STR(town_end(&t), "");
+}
+
+TEST(cluster_brief_method_that_stays_leaves_the_network_alone)
+{
+  TOWN_NEEDS_NET;
+  each_seed(brief_method_stays);
+}
+
 /* ---- the executor goes --------------------------------------------------------------------- */
 
 /* It had begun: nobody can say whether it ran to its end. */
@@ -129,7 +191,7 @@ TEST(cluster_node_that_never_came_is_unreachable)
 static void late_but_there(uint64_t seed)
 {
   struct town t;
-  struct chi_admin_find_pool find = {.task = {.pool = CHI_ADMIN_POOL}, .pool_name = "admin"};
+  struct chi_admin_find_pool find = {.task = {.pool = CHI_ADMIN_POOL}, .pool_name = "town"};
   CHECK_STR(town_seed(&t, seed, "nodes=3,up=2,wait_for_restart=20s"), "");
   CHECK_INT(chi_cluster_plan(t.cluster, "8 start 2\n", &t.error), CHI_OK);
   find.task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = 2};
