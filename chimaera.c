@@ -4028,6 +4028,36 @@ CHI_PRIVATE bool sync_abandon(chi_ctx *ctx, const struct alloc *alloc, chi_ctx *
 
 #endif
 
+/* ---- sources/spin.h ---- */
+/* spin.h - how long who waits looks for work before it sleeps: as long as that pays. */
+#ifndef CHI_SPIN_H
+#define CHI_SPIN_H
+
+/* Sleeping costs a wake-up of some 50 us; looking on costs a CPU. A window that passed twice in a
+ * row without work shrinks to nothing, until some sleeps in a row end so soon that looking on would
+ * have found the work. One thread. */
+struct spin {
+  struct env *env;
+  bool (*look)(const void *who); /* whether there is work */
+  const void *who;
+  uint64_t limit;  /* the whole window, in nanoseconds */
+  uint64_t window; /* the present one: limit or 0 */
+  uint32_t fruitless, brief; /* windows without work, short sleeps: in a row */
+};
+
+/* Nothing at first: who has never been busy doesn't spin. */
+CHI_PRIVATE void spin_init(struct spin *s, struct env *env, uint64_t limit,
+                           bool (*look)(const void *who), const void *who);
+/* Who has something to wait for spins at once. */
+CHI_PRIVATE void spin_open(struct spin *s);
+/* Looks for work, giving way to others in between, until the window or the deadline is over. *now:
+ * the time, which is kept. True: there is work. */
+CHI_PRIVATE bool spin_on(struct spin *s, uint64_t deadline, uint64_t *now);
+/* A sleep has ended; from the last work to its end it took so long. */
+CHI_PRIVATE void spin_slept(struct spin *s, uint64_t took);
+
+#endif
+
 /* ---- sources/text.h ---- */
 /* text.h - declared structs as text: reading fields, printing them, describing a module.
  *
@@ -4686,39 +4716,6 @@ CHI_PRIVATE struct timespec *real_env_left(uint64_t now, uint64_t deadline, stru
 #endif
 #endif /* CHI_OMIT_REAL */
 
-/* ---- sources/real_spin.h ---- */
-#ifndef CHI_OMIT_REAL
-/* real_spin.h - how long a thread looks for work before it parks: as long as that pays. */
-#ifndef CHI_REAL_SPIN_H
-#define CHI_REAL_SPIN_H
-
-#define REAL_SPIN_CROWDED_NS 300000u /* others keep the CPU for longer than those who spin do */
-
-#ifndef CHI_OMIT_REAL
-
-/* Parking costs a wake-up of some 50 us; looking on costs a CPU. A window that passed twice in a
- * row without work shrinks to nothing, until some sleeps in a row end so soon that looking on would
- * have found the work. One thread. */
-struct real_spin {
-  uint64_t limit;  /* the whole window */
-  uint64_t window; /* the present one: limit or 0 */
-  uint32_t fruitless, brief; /* windows without work, short sleeps: in a row */
-};
-
-/* Nothing at first: a thread that has never been busy doesn't spin. */
-CHI_PRIVATE void real_spin_init(struct real_spin *s, uint64_t limit);
-/* A window has ended, with or without work. */
-CHI_PRIVATE void real_spin_ended(struct real_spin *s, bool found);
-/* Others want the CPU and keep it when they have it: who sleeps until there is work gets it sooner
- * than who gives way again and again. */
-CHI_PRIVATE void real_spin_crowded(struct real_spin *s);
-/* A sleep has ended; from the last work to its end it took so long. */
-CHI_PRIVATE void real_spin_slept(struct real_spin *s, uint64_t took);
-
-#endif
-#endif
-#endif /* CHI_OMIT_REAL */
-
 /* ---- sources/real_thread.h ---- */
 #ifndef CHI_OMIT_REAL
 /* real_thread.h - the threads of a node: each steps one worker, looks for more work, and parks. */
@@ -4737,7 +4734,7 @@ struct real_thread {
   struct real_thread_crew *crew;
   uint32_t worker;
   pthread_t id;
-  struct real_spin spin;
+  struct spin spin;
   uint64_t now;      /* the clock, at the end of the last step or later */
   uint64_t polled;   /* network worker: when it last looked at its sockets */
   bool ring_watched; /* network worker: its loop wakes for its files */
@@ -22193,6 +22190,71 @@ bool bell_wanted_after_fence(const struct bell_word *b, uint32_t *last)
   return true;
 }
 
+/* ---- sources/spin.c ---- */
+/* spin.c - how long who waits looks for work before it sleeps: as long as that pays. */
+
+#define SPIN_TURNS 64u      /* the least that a window gives way before it closes */
+#define SPIN_WAKE_NS 50000u /* from a ring to the sleeper's first look, on another CPU */
+#define SPIN_FRUITLESS 2u
+#define SPIN_BRIEF 4u /* sleeps: work that comes just too late for a window wastes few */
+#define SPIN_CROWDED_NS 300000u /* others keep the CPU for longer than those who spin do */
+
+void spin_init(struct spin *s, struct env *env, uint64_t limit, bool (*look)(const void *who),
+               const void *who)
+{
+  *s = (struct spin){.env = env, .look = look, .who = who, .limit = limit};
+}
+
+void spin_open(struct spin *s)
+{
+  s->window = s->limit;
+  s->fruitless = s->brief = 0;
+}
+
+/* A window has ended. Where others want the CPU and keep it when they have it, who sleeps until
+ * there is work gets it sooner than who gives way again and again. */
+static void spin_ended(struct spin *s, bool found, bool crowded)
+{
+  s->fruitless = found ? 0 : s->fruitless + 1;
+  if (crowded)
+    s->brief = 0;
+  if (crowded || s->fruitless >= SPIN_FRUITLESS)
+    s->window = 0;
+}
+
+bool spin_on(struct spin *s, uint64_t deadline, uint64_t *now)
+{
+  uint64_t end = *now + s->window;
+  bool found = false, crowded = false;
+  if (s->window == 0)
+    return false;
+  /* Where others run in between, time passes but nothing is spent: then turns count. */
+  for (uint32_t n = 0; !found && !crowded && *now < deadline && (*now < end || n < SPIN_TURNS);
+       n++) {
+    uint64_t before = *now;
+    s->env->relax(s->env);
+    found = s->look(s->who);
+    *now = s->env->clock(s->env);
+    crowded = *now - before > SPIN_CROWDED_NS;
+  }
+  spin_ended(s, found, crowded);
+  return found;
+}
+
+void spin_slept(struct spin *s, uint64_t took)
+{
+  bool brief = took < SPIN_WAKE_NS || took - SPIN_WAKE_NS < s->limit;
+  s->brief = brief ? s->brief + 1 : 0;
+  if (s->brief >= SPIN_BRIEF)
+    spin_open(s);
+}
+
+#undef SPIN_TURNS
+#undef SPIN_WAKE_NS
+#undef SPIN_FRUITLESS
+#undef SPIN_BRIEF
+#undef SPIN_CROWDED_NS
+
 /* ---- sources/accord.c ---- */
 /* accord.c - the pool table on which all nodes agree: versions, tombstones, exchange. */
 
@@ -32605,7 +32667,6 @@ int chi_client_open(const char *instance, chi_client **out, chi_error *err)
 
 #define REAL_SINGLE_BUDGET 64u     /* pieces of work in a step */
 #define REAL_SINGLE_PAUSES 72      /* a few microseconds */
-#define REAL_SINGLE_TURNS 64       /* the least that a window gives way before it closes */
 #define REAL_SINGLE_POLL_NS 50000u /* the most that sockets are left alone under load */
 #define REAL_SINGLE_FLUSH_NS 100000000u /* what was recorded that long ago is in the file */
 
@@ -32669,6 +32730,13 @@ static bool real_single_look(const struct real_thread *t)
   return found;
 }
 
+/* The same, and at the network. */
+static bool real_single_listen(const void *who)
+{
+  const struct real_thread *t = who;
+  return real_single_look(t) || real_net_ready(t->crew->env);
+}
+
 /* Sockets, requests to stop, messages. False: it must not sleep. */
 static bool real_single_serve(struct real_thread *t)
 {
@@ -32723,23 +32791,7 @@ static bool real_single_spin(struct real_thread *t, uint64_t deadline)
     if (!found)
       atomic_pause();
   }
-  if (found || t->spin.window == 0 || t->crew->spinners == 0)
-    return found;
-  uint64_t end = t->now + t->spin.window;
-  bool crowded = false;
-  for (int n = 0; !found && !crowded && t->now < deadline &&
-                  (t->now < end || n < REAL_SINGLE_TURNS);
-       n++) {
-    uint64_t before = t->now;
-    sched_yield();
-    found = real_single_look(t) || real_net_ready(t->crew->env);
-    t->now = real_single_now(t);
-    crowded = t->now - before > REAL_SPIN_CROWDED_NS;
-  }
-  real_spin_ended(&t->spin, found);
-  if (crowded)
-    real_spin_crowded(&t->spin);
-  return found;
+  return found || (t->crew->spinners > 0 && spin_on(&t->spin, deadline, &t->now));
 }
 
 /* All have announced it, and none has found anything since. */
@@ -32768,7 +32820,7 @@ static void real_single_sleep(struct real_thread *t, uint64_t worked, uint64_t d
   record_flush(t->crew->record);
   real_loop_sleep(t->crew->env->loop, deadline);
   t->polled = t->now = real_single_now(t);
-  real_spin_slept(&t->spin, t->now - worked);
+  spin_slept(&t->spin, t->now - worked);
 }
 
 static uint64_t real_single_deadline(const struct real_single *all, uint32_t count)
@@ -32803,13 +32855,13 @@ static void real_single_loop(struct real_thread *t, struct real_single *all, uin
 
 static void real_single_work(struct real_thread *t)
 {
-  uint32_t count = runtime_worker_count(t->crew->runtime);
-  real_single_loop(t, t->crew->all, count);
+  struct real_thread_crew *crew = t->crew;
+  spin_init(&t->spin, &crew->env->env, crew->spin_window_ns, real_single_listen, t);
+  real_single_loop(t, crew->all, runtime_worker_count(crew->runtime));
 }
 
 #undef REAL_SINGLE_BUDGET
 #undef REAL_SINGLE_PAUSES
-#undef REAL_SINGLE_TURNS
 #undef REAL_SINGLE_POLL_NS
 #undef REAL_SINGLE_FLUSH_NS
 
@@ -32836,7 +32888,6 @@ static void real_single_work(struct real_thread *t)
 #define REAL_THREAD_PAUSES 72         /* 1 to 5 us, depending on the processor */
 #define REAL_THREAD_TRY 64u           /* steps between tries to let tasks gather, at first */
 #define REAL_THREAD_TRY_MAX 4096u     /* and where it never pays */
-#define REAL_THREAD_TURNS 64          /* the least that a window gives way before it closes */
 #define REAL_THREAD_GATHER 64         /* pauses in which they do */
 #define REAL_THREAD_FEW 4u            /* in a step, that are worth them */
 #define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
@@ -32937,33 +32988,18 @@ static bool real_thread_look(const struct real_thread *t)
 }
 
 /* The same, and at the network, which costs as much as giving the CPU to others. */
-static bool real_thread_listen(const struct real_thread *t)
+static bool real_thread_listen(const void *who)
 {
+  const struct real_thread *t = who;
   return real_thread_look(t) || (real_thread_is_network(t) && real_net_ready(t->crew->env));
 }
 
-/* Looks for work, giving the CPU to others in between, until the window or the deadline is over. */
+/* Spins on, unless enough others do. */
 static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
 {
   struct real_thread_crew *crew = t->crew;
-  bool found = false;
-  if (count_add(&crew->spinning, 1) < crew->spinners) {
-    uint64_t end = t->now + t->spin.window;
-    /* Where others run in between, time passes but nothing is spent: then turns count. */
-    bool crowded = false;
-    for (int n = 0; !found && !crowded && t->now < deadline &&
-                    (t->now < end || n < REAL_THREAD_TURNS);
-         n++) {
-      uint64_t before = t->now;
-      sched_yield();
-      found = real_thread_listen(t);
-      t->now = real_thread_now(t);
-      crowded = t->now - before > REAL_SPIN_CROWDED_NS;
-    }
-    real_spin_ended(&t->spin, found);
-    if (crowded)
-      real_spin_crowded(&t->spin);
-  }
+  bool found = count_add(&crew->spinning, 1) < crew->spinners &&
+               spin_on(&t->spin, deadline, &t->now);
   count_add(&crew->spinning, UINT32_MAX);
   return found;
 }
@@ -33028,7 +33064,7 @@ static void real_thread_sleep(struct real_thread *t, uint64_t worked, uint64_t d
   else
     real_thread_park(t, deadline);
   t->polled = t->now = real_thread_now(t);
-  real_spin_slept(&t->spin, t->polled - worked);
+  spin_slept(&t->spin, t->polled - worked);
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */
@@ -33054,6 +33090,7 @@ static void real_thread_work(struct real_thread *t)
 {
   struct real_thread_crew *crew = t->crew;
   bool network = real_thread_is_network(t);
+  spin_init(&t->spin, &crew->env->env, crew->spin_window_ns, real_thread_listen, t);
   t->now = real_thread_now(t);
   while (!mark_get(&crew->quit)) {
     uint64_t now = t->now, deadline = UINT64_MAX;
@@ -33135,7 +33172,6 @@ static int real_thread_create_all(struct real_thread_crew *crew, uint32_t count)
     struct real_thread *t = &crew->thread[crew->count];
     *t = (struct real_thread){
         .crew = crew, .worker = crew->count, .patience = REAL_THREAD_TRY};
-    real_spin_init(&t->spin, crew->spin_window_ns);
     rc = pthread_create(&t->id, NULL, real_thread_main, t);
     if (rc != 0)
       break;
@@ -33198,55 +33234,9 @@ bool real_thread_inside(const struct real_thread_crew *crew)
 #undef REAL_THREAD_TRY
 #undef REAL_THREAD_TRY_MAX
 #undef REAL_THREAD_FEW
-#undef REAL_THREAD_TURNS
 #undef REAL_THREAD_GATHER
 #undef REAL_THREAD_POLL_NS
 #undef REAL_THREAD_ALT_SIZE
-
-#endif
-#endif /* CHI_OMIT_REAL */
-
-/* ---- sources/real_spin.c ---- */
-#ifndef CHI_OMIT_REAL
-/* real_spin.c - how long a thread looks for work before it parks: as long as that pays. */
-
-#ifndef CHI_OMIT_REAL
-
-#define REAL_SPIN_WAKE_NS 50000u /* from a ring to the sleeper's first look, on another CPU */
-#define REAL_SPIN_FRUITLESS 2u
-#define REAL_SPIN_BRIEF 4u /* sleeps: work that comes just too late for a window wastes few */
-
-void real_spin_init(struct real_spin *s, uint64_t limit)
-{
-  *s = (struct real_spin){.limit = limit};
-}
-
-void real_spin_ended(struct real_spin *s, bool found)
-{
-  s->fruitless = found ? 0 : s->fruitless + 1;
-  if (s->fruitless >= REAL_SPIN_FRUITLESS)
-    s->window = 0;
-}
-
-void real_spin_crowded(struct real_spin *s)
-{
-  s->window = 0;
-  s->brief = 0;
-}
-
-void real_spin_slept(struct real_spin *s, uint64_t took)
-{
-  bool brief = took < REAL_SPIN_WAKE_NS || took - REAL_SPIN_WAKE_NS < s->limit;
-  s->brief = brief ? s->brief + 1 : 0;
-  if (s->brief < REAL_SPIN_BRIEF)
-    return;
-  s->window = s->limit;
-  s->fruitless = s->brief = 0;
-}
-
-#undef REAL_SPIN_WAKE_NS
-#undef REAL_SPIN_FRUITLESS
-#undef REAL_SPIN_BRIEF
 
 #endif
 #endif /* CHI_OMIT_REAL */

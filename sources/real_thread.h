@@ -8,7 +8,7 @@
 #ifndef CHI_OMIT_REAL
 
 #include "real_env.h"
-#include "real_spin.h"
+#include "spin.h"
 
 #include <pthread.h>
 
@@ -20,7 +20,7 @@ struct real_thread {
   struct real_thread_crew *crew;
   uint32_t worker;
   pthread_t id;
-  struct real_spin spin;
+  struct spin spin;
   uint64_t now;      /* the clock, at the end of the last step or later */
   uint64_t polled;   /* network worker: when it last looked at its sockets */
   bool ring_watched; /* network worker: its loop wakes for its files */
