@@ -233,6 +233,7 @@ struct env_share {
 };
 #define ENV_SHARES_MAX 80 /* of one message */
 #define ENV_MESSAGE_MAX 8192 /* bytes of one link message */
+#define ENV_CALL_NS UINT64_C(10000000000) /* a node that takes longer to answer is taken not to */
 
 /* A connection between a client and a node: messages with boundaries, in order, and a hang-up that
  * the other side always hears, whatever way a party dies. Handles of the environment. */
@@ -377,7 +378,9 @@ struct env {
   /* Finds the node of an instance and connects. On failure *err says what was looked for. */
   int (*link_open)(struct env *env, const char *instance, env_link *out, chi_error *err);
   /* Sends a request and waits for its answer; callers on several threads are served one after the
-   * other. *size: room in, bytes out; *count: room for shares in, number out. CHI_ESHUTDOWN. */
+   * other. *size: room in, bytes out; *count: room for shares in, number out. CHI_ESHUTDOWN;
+   * CHI_ETIMEOUT: no answer within ENV_CALL_NS. One that comes later is thrown away, and nothing is
+   * sent before it has. */
   int (*link_call)(struct env *env, env_link link, const void *request, size_t request_size,
                    void *reply, size_t *size, struct env_share *shares, uint32_t *count);
   /* Sleeps until the bell is rung (CHI_OK, the ring is consumed), deadline (CHI_ETIMEOUT; clock
@@ -589,6 +592,55 @@ CHI_PRIVATE void lane_done_push(struct lane_done_in *in, uint32_t slot, int32_t 
 
 #endif
 
+/* ---- sources/log.h ---- */
+/* log.h - lines for people: formatted only if wanted, bounded, impossible to forge. */
+#ifndef CHI_LOG_H
+#define CHI_LOG_H
+
+#define LOG_LINE_MAX 512 /* bytes of a line with its NUL */
+
+/* Where lines go. sink gets each line without a newline, on the thread that wrote it, and keeps no
+ * pointer to it; it adds time and place, and guards itself if threads share it. */
+struct log {
+  void (*sink)(void *arg, int level, const char *line); /* NULL: nowhere */
+  void *arg;
+  int level; /* an enum chi_log_level; lines below it are dropped unformatted */
+  struct log_figures *figures; /* NULL: nobody counts */
+};
+
+/* Counts of a log; any thread. */
+struct log_figures {
+  uint64_t lines[CHI_LOG_ERROR + 1]; /* by level: handed to the sink */
+  uint64_t held, told;               /* held back; and of these, as many as lines have told of */
+};
+
+/* Holds back repetitions of one kind of line. All zero to begin with; not shared by threads. */
+struct log_limit {
+  uint64_t next;       /* when the next second begins, nanoseconds */
+  uint32_t passed;     /* lines in this one */
+  uint32_t suppressed; /* lines held back since the last one that passed */
+};
+
+/* Writes a line. What doesn't fit ends in "..."; control characters and malformed UTF-8 become '?',
+ * so that no name within it begins a line of its own. */
+CHI_PRIVATE void log_write(const struct log *log, int level, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* As log_write, but at most one line a second for each limit; the next line that passes says how
+ * many were held back. now: nanoseconds of any clock; a clock set back doesn't silence it. */
+CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uint64_t now,
+                             int level, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* The same with up to `burst` lines a second, for lines that are not all of a kind. */
+CHI_PRIVATE void log_burst(const struct log *log, struct log_limit *limit, uint32_t burst,
+                           uint64_t now, int level, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
+/* Counts a line that isn't even tried, as one held back. */
+CHI_PRIVATE void log_skip(const struct log *log);
+/* The last word: how many lines were held back that no line has told of. */
+CHI_PRIVATE void log_close(const struct log *log);
+
+#endif
+
 /* ---- sources/runtime.h ---- */
 /* runtime.h - one node: open, step, drain, close. What an environment drives.
  *
@@ -616,6 +668,7 @@ struct runtime_options {
   uint32_t node;            /* own position in config->hosts */
   const chi_module *const *modules; /* linked in, beside admin and bdev */
   uint32_t module_count;
+  struct log_figures *figures; /* where lines of the log are counted; NULL: here alone */
   /* Called on every change of state by the network worker; must not call back. May be NULL. */
   void (*on_state)(void *arg, enum runtime_state state);
   void *arg;
@@ -626,9 +679,19 @@ CHI_PRIVATE int runtime_open(struct env *env, const struct runtime_options *opti
 /* Only in RUNTIME_STOPPED or before the first step: frees everything. */
 CHI_PRIVATE void runtime_close(struct runtime *rt);
 
-/* Workers are numbered: fast ones from 0, then slow ones, and the network worker last. */
+/* Workers are numbered: fast ones from 0, then slow ones, the brief one, and the network worker
+ * last. The brief one is there if there are other nodes. It has the network worker's bell, and is
+ * stepped by its thread, before that sleeps and whenever it has work: nobody else rings for what
+ * the network worker gives it. Its bodies are to return at once. While one doesn't, for
+ * RUNTIME_STUCK_NS, another thread steps the network worker, which first calls runtime_take_over;
+ * the first one gets it back, between two steps, when its step of the brief one has ended. */
 CHI_PRIVATE uint32_t runtime_worker_count(const struct runtime *rt);
 CHI_PRIVATE uint32_t runtime_network_worker(const struct runtime *rt);
+CHI_PRIVATE uint32_t runtime_brief_worker(const struct runtime *rt); /* UINT32_MAX: there is none */
+#define RUNTIME_STUCK_NS 20000000u
+/* Whether the brief worker is inside the same body as when *beat was last read here. Any thread. */
+CHI_PRIVATE bool runtime_brief_stays(const struct runtime *rt, uint64_t *beat);
+CHI_PRIVATE void runtime_take_over(struct runtime *rt, uint64_t now);
 CHI_PRIVATE env_bell runtime_worker_bell(const struct runtime *rt, uint32_t worker);
 
 /* Does up to `budget` pieces of work. Returns true if there may be more to do at once; *deadline
@@ -662,6 +725,15 @@ struct runtime_view {
   uint64_t credit;     /* held of peers' room, and of its own for them: see net_credit */
 };
 CHI_PRIVATE CHI_UNUSED void runtime_inspect(const struct runtime *rt, struct runtime_view *out);
+/* A container that is here, of a ready pool that all nodes share. */
+struct runtime_place {
+  chi_pool_id pool;
+  uint64_t generation; /* of that pool */
+  uint32_t container;
+};
+/* Number `at` of them, from 0; false: there are fewer. */
+CHI_PRIVATE CHI_UNUSED bool runtime_inspect_place(const struct runtime *rt, uint32_t at,
+                                                  struct runtime_place *out);
 
 /* For the handler of a memory fault, on the thread that faulted: if address is in the guard page
  * of the task's stack that runs there, writes "method <name> of pool <id> overran its stack of N
@@ -855,7 +927,7 @@ struct record_head {
   char module[RECORD_MODULES][CHI_NAME_MAX]; /* linked in */
 };
 
-#define RECORD_WORKERS 2049u /* the most that a configuration allows */
+#define RECORD_WORKERS 2050u /* the most that a configuration allows */
 
 struct record;
 
@@ -1610,7 +1682,7 @@ struct chi_ctx {
   uint32_t running;  /* subtasks not completed: parent's worker only */
   bool ended;        /* a subtask that isn't under way: parent's worker only */
   bool slow;         /* estimated to belong on a slow worker */
-  bool brief;        /* so brief that the network worker runs it itself */
+  bool brief;        /* so brief that the network worker's thread runs it itself */
   bool shielded;     /* is not cancelled */
   bool resolved;     /* container and method are set: no look-up at submission */
   bool early;        /* a subtask whose pool was in creation when it was submitted */
@@ -1665,21 +1737,29 @@ CHI_PRIVATE void task_fields_out(const chi_type *type, const chi_task *copy, chi
 
 #define TASK_WORD 8u /* bytes; a struct that a compiler laid out has whole ones */
 
-/* Copies header and IN fields of `shared` into `copy` and validates them; zeroes it before if the
- * struct isn't plain. Bulk fields are resolved through the client's table. CHI_ECORRUPT. */
+/* Copies IN fields of `shared` behind the header that is in `copy` already and validates them; the
+ * rest is zeroed if the struct isn't plain. Bulk fields are resolved through the client's table.
+ * CHI_ECORRUPT. */
+CHI_INLINE int task_copy_fields_in(const struct task_plan *plan, const struct shm_table *table,
+                                   const chi_task *shared, chi_task *copy)
+{
+  uint32_t size = plan->type->size;
+  if (!plan->plain) {
+    memset(copy + 1, 0, size - sizeof *copy);
+    return task_fields_in(plan->type, table, shared, copy);
+  }
+  /* A few words, most of the time: quicker than a call. */
+  for (uint32_t at = sizeof *copy; at < size; at += TASK_WORD)
+    memcpy((char *)copy + at, (const char *)shared + at, TASK_WORD);
+  return CHI_OK;
+}
+
+/* The same, and the header, which has been read before. */
 CHI_INLINE int task_copy_in(const struct task_plan *plan, const struct shm_table *table,
                             const chi_task *header, const chi_task *shared, chi_task *copy)
 {
-  if (!plan->plain) {
-    memset(copy, 0, plan->type->size);
-    *copy = *header;
-    return task_fields_in(plan->type, table, shared, copy);
-  }
   *copy = *header;
-  /* A few words, most of the time: quicker than a call. */
-  for (uint32_t at = sizeof *copy; at < plan->type->size; at += TASK_WORD)
-    memcpy((char *)copy + at, (const char *)shared + at, TASK_WORD);
-  return CHI_OK;
+  return task_copy_fields_in(plan, table, shared, copy);
 }
 
 /* Writes OUT fields back. The code travels with the completion. */
@@ -2020,55 +2100,6 @@ CHI_PRIVATE bool accord_on_record(struct accord *a, uint64_t now, uint32_t from,
  * from a peer, with on_entry if it is news. CHI_ECORRUPT: it can't be one; CHI_ERANGE: ACCORD_MAX;
  * CHI_ENOMEM. */
 CHI_PRIVATE int accord_learn(struct accord *a, const struct accord_entry *entry);
-
-#endif
-
-/* ---- sources/log.h ---- */
-/* log.h - lines for people: formatted only if wanted, bounded, impossible to forge. */
-#ifndef CHI_LOG_H
-#define CHI_LOG_H
-
-#define LOG_LINE_MAX 512 /* bytes of a line with its NUL */
-
-/* Where lines go. sink gets each line without a newline, on the thread that wrote it, and keeps no
- * pointer to it; it adds time and place, and guards itself if threads share it. */
-struct log {
-  void (*sink)(void *arg, int level, const char *line); /* NULL: nowhere */
-  void *arg;
-  int level; /* an enum chi_log_level; lines below it are dropped unformatted */
-  struct log_figures *figures; /* NULL: nobody counts */
-};
-
-/* Counts of a log; any thread. */
-struct log_figures {
-  uint64_t lines[CHI_LOG_ERROR + 1]; /* by level: handed to the sink */
-  uint64_t held, told;               /* held back; and of these, as many as lines have told of */
-};
-
-/* Holds back repetitions of one kind of line. All zero to begin with; not shared by threads. */
-struct log_limit {
-  uint64_t next;       /* when the next second begins, nanoseconds */
-  uint32_t passed;     /* lines in this one */
-  uint32_t suppressed; /* lines held back since the last one that passed */
-};
-
-/* Writes a line. What doesn't fit ends in "..."; control characters and malformed UTF-8 become '?',
- * so that no name within it begins a line of its own. */
-CHI_PRIVATE void log_write(const struct log *log, int level, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-
-/* As log_write, but at most one line a second for each limit; the next line that passes says how
- * many were held back. now: nanoseconds of any clock; a clock set back doesn't silence it. */
-CHI_PRIVATE void log_limited(const struct log *log, struct log_limit *limit, uint64_t now,
-                             int level, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
-/* The same with up to `burst` lines a second, for lines that are not all of a kind. */
-CHI_PRIVATE void log_burst(const struct log *log, struct log_limit *limit, uint32_t burst,
-                           uint64_t now, int level, const char *fmt, ...)
-    __attribute__((format(printf, 6, 7)));
-/* Counts a line that isn't even tried, as one held back. */
-CHI_PRIVATE void log_skip(const struct log *log);
-/* The last word: how many lines were held back that no line has told of. */
-CHI_PRIVATE void log_close(const struct log *log);
 
 #endif
 
@@ -2436,7 +2467,9 @@ CHI_PRIVATE int route_resolve(const chi_query *query, const struct pool_map *map
 #ifndef CHI_WORKER_H
 #define CHI_WORKER_H
 
-enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_NETWORK };
+/* The brief one runs brief tasks from other nodes on the network worker's thread, but is a worker
+ * of its own: a body that never comes back costs this one, and not the network. */
+enum worker_kind { WORKER_FAST, WORKER_SLOW, WORKER_BRIEF, WORKER_NETWORK };
 
 #define WORKER_BRIEF_NS 2500u   /* below this, which only measuring shows, a hand-over costs more */
 #define WORKER_FIBERS 1024u     /* tasks begun and not ended, per worker */
@@ -2476,8 +2509,8 @@ struct worker_crew {
   struct log_figures log_figures;
   struct latch refusals_latch;
   struct log_limit refusals; /* one line a second for all workers */
-  struct worker *worker; /* fast ones, slow ones, the network worker */
-  uint32_t count, fast, slow;
+  struct worker *worker; /* fast ones, slow ones, the brief one, the network worker */
+  uint32_t count, fast, slow, brief; /* brief: 1 if there are other nodes, else 0 */
   uint32_t node, nodes;
   uint64_t stack_size;
   uint64_t data_budget, data_used; /* bytes that modules count by ctx_data_take; used: atomic */
@@ -2504,7 +2537,7 @@ struct worker {
   struct ring_list queue;  /* tasks of clients, not begun */
   struct ring_list urgent; /* what others wait for: subtasks, tasks inside a gate, operations */
   struct bell_word *word;
-  env_bell bell;
+  env_bell bell;          /* the brief one has that of the network worker */
   uint32_t awake, inside; /* atomic: stepped lately; inside a method */
   uint32_t full;          /* atomic: it has no stack to begin one more task with */
   uint64_t beat, accepted, ended, refused, busy_ns, blocked_count, resting; /* tallies */
@@ -2550,6 +2583,12 @@ struct worker {
 CHI_PRIVATE int worker_open(struct worker *w, struct worker_crew *crew, uint32_t index,
                             enum worker_kind kind, struct bell_word *word);
 CHI_PRIVATE void worker_close(struct worker *w);
+
+/* NULL: there are no other nodes. */
+CHI_INLINE struct worker *worker_brief(const struct worker_crew *crew)
+{
+  return crew->brief ? &crew->worker[crew->count - 2] : NULL;
+}
 
 /* See runtime.h. */
 CHI_PRIVATE bool worker_step(struct worker *w, uint64_t now, uint32_t budget, uint64_t *deadline);
@@ -2621,6 +2660,8 @@ CHI_PRIVATE void worker_awake(struct worker *w);
 /* Network worker: looks which of the others are stuck: in a method, or without a stack to begin one
  * more task with. True: one of them is awake. */
 CHI_PRIVATE bool worker_look(struct worker *network);
+/* Network worker: the brief one is known to be stuck, before any look has found it so. */
+CHI_PRIVATE void worker_mark_stuck(struct worker *brief);
 /* Network worker: gives what has not begun on a stuck worker to another. Returns the heir of worker
  * `index`, or its own index if it isn't stuck or all are. */
 CHI_PRIVATE uint32_t worker_relieve(struct worker *network, uint32_t index);
@@ -3944,7 +3985,8 @@ struct bdev_io {
   uint64_t *written; /* a bit for each piece of the memory that has been written to */
   uint64_t turns;
   uint64_t synced; /* turns before this number: what was written before them is durable */
-  uint32_t depth, active, touchy, sample;
+  uint32_t depth, active, touchy;
+  uint32_t sample[2]; /* reads and writes so far, of memory: which are timed */
   struct bdev_io_turn *running, *waiting, **waiting_end;
   struct bdev_io_meter meter[3]; /* reads, writes, both together */
   int failed;                    /* a sync has failed */
@@ -4041,6 +4083,36 @@ CHI_PRIVATE void sync_event_reset(chi_event *e);
 /* Takes a waiting task out of its queue; false: somebody has let it in already. Others may get in
  * because it no longer stands before them. */
 CHI_PRIVATE bool sync_abandon(chi_ctx *ctx, const struct alloc *alloc, chi_ctx **woken);
+
+#endif
+
+/* ---- sources/spin.h ---- */
+/* spin.h - how long who waits looks for work before it sleeps: as long as that pays. */
+#ifndef CHI_SPIN_H
+#define CHI_SPIN_H
+
+/* Sleeping costs a wake-up of some 50 us; looking on costs a CPU. A window that passed twice in a
+ * row without work shrinks to nothing, until some sleeps in a row end so soon that looking on would
+ * have found the work. One thread. */
+struct spin {
+  struct env *env;
+  bool (*look)(const void *who); /* whether there is work */
+  const void *who;
+  uint64_t limit;  /* the whole window, in nanoseconds */
+  uint64_t window; /* the present one: limit or 0 */
+  uint32_t fruitless, brief; /* windows without work, short sleeps: in a row */
+};
+
+/* Nothing at first: who has never been busy doesn't spin. */
+CHI_PRIVATE void spin_init(struct spin *s, struct env *env, uint64_t limit,
+                           bool (*look)(const void *who), const void *who);
+/* Who has something to wait for spins at once. */
+CHI_PRIVATE void spin_open(struct spin *s);
+/* Looks for work, giving way to others in between, until the window or the deadline is over. *now:
+ * the time, which is kept. True: there is work. */
+CHI_PRIVATE bool spin_on(struct spin *s, uint64_t deadline, uint64_t *now);
+/* A sleep has ended; from the last work to its end it took so long. */
+CHI_PRIVATE void spin_slept(struct spin *s, uint64_t took);
 
 #endif
 
@@ -4516,6 +4588,7 @@ struct real_env {
   struct env env; /* what the core sees; its self is this struct */
   uint32_t *mark; /* env.alive */
   struct real_log log;
+  struct log_figures figures; /* of its lines, whoever writes them */
   const char *directory;   /* of sockets; NULL: that of this user */
   struct real_limit limit; /* asked before memory is taken */
   struct log_limit complaints; /* of real_shm: that memory is short */
@@ -4562,6 +4635,8 @@ CHI_PRIVATE int real_env_adopt_bell(int fd, env_bell *out);
 /* Consumes what was rung. */
 CHI_PRIVATE void real_env_drain(int fd);
 
+/* For those who write lines of this level and above to the log. */
+CHI_PRIVATE struct log real_env_lines(struct real_env *r, int level);
 /* Logs something that may happen again and again, at most once a second. */
 CHI_PRIVATE void real_env_complain(struct real_env *r, struct log_limit *limit, int level,
                                    const char *text);
@@ -4795,34 +4870,47 @@ CHI_PRIVATE int real_node_open(const chi_config *config, const chi_module *const
 #endif
 #endif /* CHI_OMIT_REAL */
 
-/* ---- sources/real_spin.h ---- */
+/* ---- sources/real_stand.h ---- */
 #ifndef CHI_OMIT_REAL
-/* real_spin.h - how long a thread looks for work before it parks: as long as that pays. */
-#ifndef CHI_REAL_SPIN_H
-#define CHI_REAL_SPIN_H
-
-#define REAL_SPIN_CROWDED_NS 300000u /* others keep the CPU for longer than those who spin do */
+/* real_stand.h - who stands in for the network worker's thread when that does not come back.
+ *
+ * That thread also steps the brief worker, whose bodies belong to others: one that never returns
+ * shall not take the network along. So it says when it goes there, and another thread watches. If
+ * it stays, the other takes the network worker, until the first is back and wants it again. */
+#ifndef CHI_REAL_STAND_H
+#define CHI_REAL_STAND_H
 
 #ifndef CHI_OMIT_REAL
 
-/* Parking costs a wake-up of some 50 us; looking on costs a CPU. A window that passed twice in a
- * row without work shrinks to nothing, until some sleeps in a row end so soon that looking on would
- * have found the work. One thread. */
-struct real_spin {
-  uint64_t limit;  /* the whole window */
-  uint64_t window; /* the present one: limit or 0 */
-  uint32_t fruitless, brief; /* windows without work, short sleeps: in a row */
+#include <pthread.h>
+
+struct real_stand {
+  uint32_t place;    /* atomic, enum of real_stand.c: where the network worker's thread is */
+  uint32_t watching; /* atomic: the other one looks every so often */
+  int fd;            /* eventfd that wakes it */
+  pthread_mutex_t lock;
+  pthread_cond_t home; /* the network worker was given back */
 };
 
-/* Nothing at first: a thread that has never been busy doesn't spin. */
-CHI_PRIVATE void real_spin_init(struct real_spin *s, uint64_t limit);
-/* A window has ended, with or without work. */
-CHI_PRIVATE void real_spin_ended(struct real_spin *s, bool found);
-/* Others want the CPU and keep it when they have it: who sleeps until there is work gets it sooner
- * than who gives way again and again. */
-CHI_PRIVATE void real_spin_crowded(struct real_spin *s);
-/* A sleep has ended; from the last work to its end it took so long. */
-CHI_PRIVATE void real_spin_slept(struct real_spin *s, uint64_t took);
+/* CHI_ENOMEM: no descriptors. */
+CHI_PRIVATE int real_stand_open(struct real_stand *s);
+CHI_PRIVATE void real_stand_close(struct real_stand *s);
+
+/* ---- the network worker's thread */
+/* It begins a step of the brief worker. */
+CHI_PRIVATE void real_stand_leave(struct real_stand *s);
+/* It has ended it. Waits until the network worker is its own again; `bell` is that worker's. */
+CHI_PRIVATE void real_stand_return(struct real_stand *s, struct env *env, env_bell bell);
+
+/* ---- the one that stands in */
+/* Waits until the network worker is to be taken: true, and it is its own; false: *quit, which
+ * real_stand_wake makes it see. */
+CHI_PRIVATE bool real_stand_await(struct real_stand *s, const struct runtime *rt,
+                                  const uint32_t *quit);
+CHI_PRIVATE void real_stand_wake(struct real_stand *s);
+/* Between steps: whether it is wanted back. */
+CHI_PRIVATE bool real_stand_wanted(const struct real_stand *s);
+CHI_PRIVATE void real_stand_give_back(struct real_stand *s);
 
 #endif
 #endif
@@ -4841,15 +4929,24 @@ CHI_PRIVATE void real_spin_slept(struct real_spin *s, uint64_t took);
 struct real_thread_crew;
 struct record;
 
-/* The thread of one worker. */
+/* What the network worker's thread knows of the brief worker, which it steps, too. */
+struct real_thread_brief {
+  uint32_t worker;   /* UINT32_MAX: there is none */
+  uint64_t deadline; /* of its last step */
+  bool more;         /* it has more to do */
+  bool asleep;       /* it has announced that, and is rung */
+  bool ring_watched; /* the loop wakes for its files */
+};
+
+/* The thread of one worker; that of the brief one stands in for the network worker's. */
 struct real_thread {
   struct real_thread_crew *crew;
   uint32_t worker;
   pthread_t id;
-  struct real_spin spin;
+  struct spin spin;
   uint64_t now;      /* the clock, at the end of the last step or later */
   uint64_t polled;   /* network worker: when it last looked at its sockets */
-  bool ring_watched; /* network worker: its loop wakes for its files */
+  bool stands_in;    /* it steps the network worker, though that isn't its own */
   bool gather;       /* tasks come in a stream */
   uint32_t tries;    /* steps until letting them gather is tried again */
   uint32_t patience; /* how many those will be after one more try that didn't pay */
@@ -4870,6 +4967,9 @@ struct real_thread_crew {
   void *arg;
 
   struct real_thread *thread;
+  struct real_thread_brief brief;
+  struct real_stand stand;
+  bool ring_watched; /* the loop wakes for files of the network worker */
   uint32_t count;    /* started */
   uint32_t gate;     /* 0: wait, 1: go, 2: end; guarded by lock */
   uint32_t quit;     /* atomic */
@@ -5104,6 +5204,7 @@ CHI_PRIVATE void real_zap_close(struct real_zap *z);
 #ifndef CHI_OMIT_REAL
 
 #include <ev.h>
+#include <zmq.h>
 
 #define REAL_ZMQ_ENDPOINT 320u /* bytes of "tcp://[HOST]:PORT" with its NUL */
 #define REAL_ZMQ_NEWS 64u      /* events of a monitor that are heard before others get their turn */
@@ -5116,6 +5217,15 @@ CHI_PRIVATE void real_zmq_set(void *socket, int option, int value);
 CHI_PRIVATE void real_zmq_set_text(void *socket, int option, const char *text);
 /* What the socket can do now; asking lets it do its own work. */
 CHI_PRIVATE int real_zmq_events(void *socket);
+
+/* The next part of a message, or false: there is none, or no room for one. A signal that is handled
+ * meanwhile is no reason to say so: the rest of a message would be taken for another, and nobody
+ * would be told again of what is there. */
+CHI_PRIVATE bool real_zmq_take(void *socket, zmq_msg_t *part);
+CHI_PRIVATE bool real_zmq_put(void *socket, zmq_msg_t *part, bool more);
+/* The same of bytes, cut to what there is room for: how many it has; negative: there is none. */
+CHI_PRIVATE int real_zmq_take_bytes(void *socket, void *bytes, size_t room);
+CHI_PRIVATE void real_zmq_put_text(void *socket, const char *text, bool more);
 
 /* Calls when the socket may have become ready. The descriptor tells of changes only: whoever is
  * called takes all there is, or asks by real_zmq_again to be called once more. */
@@ -5843,7 +5953,8 @@ CHI_PRIVATE void sim_thread_stack_close(void *base, size_t size);
  * The model is ZeroMQ's. Each node keeps a connection to each other one (an ordered pair is a way):
  * what is sent arrives in order and whole, after the latency, the time its bytes take through the
  * sender's line, and a little chance. It is lost only with the connection - then what has left may
- * still arrive, up to a drawn message, never more - or when a fault says so. Queues are bounded.
+ * still arrive, up to a drawn message, never more - or when a fault says so. Of a sender that is no
+ * more it may arrive behind what its next life says. Queues are bounded.
  * A way that is cut holds what is sent on it until it is joined, or until the sender notices, at a
  * drawn time, that the connection is dead; some notice only after they sent something. */
 #ifndef CHI_SIM_NET_H
@@ -5881,6 +5992,7 @@ struct sim_net_mail {
   uint32_t from, to;
   bool connected;                /* SIM_NET_PEER: `from` */
   bool held;                     /* by a cut: in no inbox */
+  bool stray;                    /* of a life that is over: on no way any more */
   uint64_t number, size, leaves; /* SIM_NET_MESSAGE: of all messages; bytes; when it has left */
   void *parcel;                  /* SIM_NET_SENT */
   struct sim_net_mail *other;    /* of a message its SIM_NET_SENT, and of that the message */
@@ -6253,6 +6365,7 @@ CHI_PRIVATE void sim_device_free(struct sim_device **devices);
  *   P5           what a device on a file has acknowledged is there: see sim_device.h
  *   membership   when all is settled, every node takes every other for alive, in its present life
  *   pools        and all have the same table of pools
+ *   places       and no container is on two nodes
  *   open         and no node has a task that nobody waits for
  *   credit       and none holds slots, bytes or answers of tasks between nodes
  *
@@ -6588,6 +6701,18 @@ struct sim_host_setting {
 
 struct sim_host_worker;
 
+/* The brief worker, which the thread of the network worker steps, too. Its own thread stands in for
+ * that one when it stays there. */
+struct sim_host_brief {
+  struct sim_host_worker *worker; /* NULL: there is none */
+  uint64_t deadline;
+  bool more, asleep;
+  uint64_t late; /* when the network worker's thread is to be back */
+  bool away;   /* it is in a step of this one */
+  bool taken;  /* and the network worker was taken from it */
+  bool wanted; /* it is back, and wants it again */
+};
+
 struct sim_host {
   struct sim_world *world;
   uint32_t number;
@@ -6608,6 +6733,7 @@ struct sim_host {
   struct runtime *runtime;
   struct sim_host_worker *worker;
   uint32_t worker_count;
+  struct sim_host_brief brief;
   enum runtime_state state;
   bool paused, stop_asked;
   bool ended; /* it has stopped, and is to be finished */
@@ -8030,11 +8156,14 @@ static int runtime_open_workers(struct runtime *rt)
   for (uint32_t i = 0; i < crew->count; i++) {
     enum worker_kind kind = i < crew->fast                ? WORKER_FAST
                             : i < crew->fast + crew->slow ? WORKER_SLOW
+                            : i + 1 < crew->count         ? WORKER_BRIEF
                                                           : WORKER_NETWORK;
     int rc = worker_open(&crew->worker[i], crew, i, kind, &rt->sessions.page->worker[i]);
     if (rc != CHI_OK)
       return rc;
   }
+  if (crew->brief)
+    worker_brief(crew)->bell = runtime_network(rt)->bell;
   return CHI_OK;
 }
 
@@ -8065,10 +8194,11 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
       .log = {.sink = runtime_log_sink,
               .arg = env,
               .level = config->log_level,
-              .figures = &rt->crew.log_figures},
+              .figures = o->figures ? o->figures : &rt->crew.log_figures},
       .fast = config->sched_threads,
       .slow = config->slow_threads,
-      .count = config->sched_threads + config->slow_threads + 1,
+      .brief = config->host_count > 1,
+      .count = config->sched_threads + config->slow_threads + (config->host_count > 1) + 1,
       .node = o->node,
       .data_budget = config->runtime_data_segment_size,
       .nodes = config->host_count ? config->host_count : 1,
@@ -8416,6 +8546,36 @@ uint32_t runtime_network_worker(const struct runtime *rt)
   return rt->crew.count - 1;
 }
 
+uint32_t runtime_brief_worker(const struct runtime *rt)
+{
+  return rt->crew.brief ? rt->crew.count - 2 : UINT32_MAX;
+}
+
+bool runtime_brief_stays(const struct runtime *rt, uint64_t *beat)
+{
+  const struct worker *w = worker_brief(&rt->crew);
+  uint64_t before = *beat;
+  bool inside = mark_get(&w->inside);
+  *beat = tally_get(&w->beat);
+  return inside && *beat == before;
+}
+
+void runtime_take_over(struct runtime *rt, uint64_t now)
+{
+  struct worker *w = worker_brief(&rt->crew), *network = runtime_network(rt);
+  if (now > network->now)
+    network->now = now;
+  worker_mark_stuck(w);
+  uint32_t heir = worker_relieve(network, w->index);
+  log_write(&rt->crew.log, CHI_LOG_WARNING,
+            "worker %u does not come back from a method that was brief: another thread takes the "
+            "network over from it, and worker %u its tasks",
+            w->index, heir);
+  if (rt->env->trace)
+    rt->env->trace(rt->env, ENV_TRACE_TAKEOVER, w->index, heir, 0);
+  mark_set(&rt->crew.watching, 1); /* looks go on as long as it is away */
+}
+
 env_bell runtime_worker_bell(const struct runtime *rt, uint32_t worker)
 {
   return rt->crew.worker[worker].bell;
@@ -8433,6 +8593,20 @@ void runtime_inspect(const struct runtime *rt, struct runtime_view *out)
                                .credit = rt->fleet.net ? net_credit(rt->fleet.net) : 0};
   for (uint32_t i = 0; i < rt->crew.count; i++)
     out->tasks_open -= mark_get(&rt->crew.worker[i].resting);
+}
+
+bool runtime_inspect_place(const struct runtime *rt, uint32_t at, struct runtime_place *out)
+{
+  for (const struct pool *p = rt->directory.first; p; p = p->next) {
+    bool ready = p->shared && p->state == POOL_READY;
+    for (uint32_t i = 0; ready && i < p->map->count; i++) {
+      if (!p->map->at[i].here || at-- > 0)
+        continue;
+      *out = (struct runtime_place){p->id, p->version[0], i};
+      return true;
+    }
+  }
+  return false;
 }
 
 enum runtime_state runtime_state(const struct runtime *rt)
@@ -8563,6 +8737,15 @@ static int client_get_bells(struct client_link *l)
   return CHI_OK;
 }
 
+static int client_refused(int rc, const char *why, chi_error *err)
+{
+  if (rc == CHI_ETIMEOUT)
+    return error_set(err, rc,
+                     "the daemon does not answer: it is stopped, or has had no time for %u s",
+                     (uint32_t)(ENV_CALL_NS / 1000000000u));
+  return error_set(err, rc, "the daemon refused: %s", *why ? why : chi_status_text(rc));
+}
+
 static int client_hello(struct client_link *l, chi_error *err)
 {
   struct env *env = l->env;
@@ -8571,8 +8754,7 @@ static int client_hello(struct client_link *l, chi_error *err)
   uint32_t count = 1;
   int rc = client_call(l, &(struct attach_request){.op = ATTACH_HELLO}, &r, share, &count);
   if (rc != CHI_OK || count != 1)
-    return error_set(err, rc != CHI_OK ? rc : CHI_EVERSION, "the daemon refused: %s",
-                     r.text[0] ? r.text : chi_status_text(rc));
+    return client_refused(rc != CHI_OK ? rc : CHI_EVERSION, r.text, err);
   l->page_segment = share[0].segment;
   l->page = share[0].segment.base;
   l->boot = r.boot;
@@ -8589,7 +8771,7 @@ static int client_hello(struct client_link *l, chi_error *err)
   if (!l->bell || !l->chunk)
     return error_set(err, CHI_ENOMEM, "no memory to attach");
   rc = client_get_bells(l);
-  return rc == CHI_OK ? rc : error_set(err, rc, "attaching: %s", chi_status_text(rc));
+  return rc == CHI_OK ? rc : client_refused(rc, "", err);
 }
 
 static int client_connect(struct env *env, const char *instance, struct client_link **out,
@@ -12360,7 +12542,7 @@ static void admin_out_open(const struct admin_out *o, const char *name, const ch
 
 static void admin_out_worker(const struct admin_out *o, const struct worker *w, bool first)
 {
-  static const char *const kinds[] = {"fast", "slow", "network"};
+  static const char *const kinds[] = {"fast", "slow", "brief", "network"};
   o->put(o->arg, first ? "{" : ",{");
   admin_out_number(o, "id", w->index, true);
   admin_out_string(o, "kind", kinds[w->kind], false);
@@ -12636,7 +12818,7 @@ void admin_monitor_print(const struct admin_host *host, struct admin_asked *aske
   admin_out_fleet(&o, host->fleet);
   admin_out_memory(&o, host);
   admin_out_totals(&o, host);
-  admin_out_log(&o, &host->crew->log_figures);
+  admin_out_log(&o, host->crew->log.figures);
   put(arg, "}");
 }
 
@@ -13661,7 +13843,8 @@ static void bdev_io_meter_end(struct bdev_io_meter *m, const struct bdev_io_turn
 
 static void bdev_io_time_begin(chi_ctx *ctx, struct bdev_io *io, struct bdev_io_turn *turn)
 {
-  turn->timed = turn->kind != BDEV_IO_SYNC && (io->file || io->sample++ % BDEV_IO_TIMED == 0);
+  turn->timed = turn->kind != BDEV_IO_SYNC &&
+                (io->file || io->sample[turn->kind]++ % BDEV_IO_TIMED == 0);
   if (!turn->timed)
     return;
   turn->since = chi_now(ctx);
@@ -18232,9 +18415,10 @@ static void net_run_context(struct net_run *run, struct container *c)
   ctx->call_arg = run;
   uint64_t ns = method_estimate(ctx->method, ctx->task->compute_us, ctx->task->io_size);
   ctx->slow = ns >= COST_SLOW_NS;
-  /* Not where many have blocked after all: its stacks are for others, too. */
-  ctx->brief = ns < WORKER_BRIEF_NS &&
-               tally_get(&n->worker->blocked_count) < WORKER_FIBERS / 4;
+  /* Not where many have blocked after all, nor behind one that doesn't come back. */
+  const struct worker *brief = worker_brief(n->worker->crew);
+  ctx->brief = ns < WORKER_BRIEF_NS && brief && !brief->stuck &&
+               tally_get(&brief->blocked_count) < WORKER_FIBERS / 4;
   if (r->remaining != 0 && r->remaining < UINT64_MAX - run->arrived)
     ctx->deadline = run->arrived + r->remaining;
 }
@@ -19338,6 +19522,9 @@ bool worker_may_begin(struct worker *w, uint32_t depth)
 
 void worker_ring(struct worker *from, struct worker *to)
 {
+  /* The brief one has the thread of the network worker, which looks. */
+  if (from->kind == WORKER_NETWORK && to->kind == WORKER_BRIEF)
+    return;
   if (from != to && bell_wanted(to->word, &from->rung[to->index]))
     to->crew->env->bell_ring(to->crew->env, to->bell);
 }
@@ -19385,8 +19572,10 @@ static struct worker *worker_for(struct worker *w, const chi_ctx *ctx)
   struct worker_crew *crew = w->crew;
   if (pool_id_equal(ctx->container->pool->id, CHI_ADMIN_POOL))
     return &crew->worker[crew->count - 1];
-  if ((w->kind != WORKER_NETWORK || ctx->brief) && (w->kind == WORKER_SLOW || !ctx->slow))
+  if (w->kind == WORKER_SLOW || (w->kind == WORKER_FAST && !ctx->slow))
     return w;
+  if (ctx->brief)
+    return worker_brief(crew);
   if (ctx->slow || crew->fast == 0)
     return worker_of_slow(crew);
   return &crew->worker[count_add(&crew->turn, 1) % crew->fast];
@@ -20195,7 +20384,7 @@ int worker_open(struct worker *w, struct worker_crew *crew, uint32_t index, enum
   heap_init(&w->timer, crew->alloc);
   w->rung = alloc_zero(crew->alloc, crew->count * sizeof *w->rung);
   int rc = w->rung ? heap_reserve(&w->timer, WORKER_FIBERS * 2 + 1) : CHI_ENOMEM;
-  if (rc == CHI_OK)
+  if (rc == CHI_OK && kind != WORKER_BRIEF)
     rc = crew->env->bell_open(crew->env, &w->bell);
   if (rc == CHI_OK) {
     w->fiber = worker_fiber_open(w);
@@ -20225,7 +20414,7 @@ void worker_close(struct worker *w)
   alloc_put(alloc, w->lane, w->lane_room * sizeof(void *));
   alloc_put(alloc, w->rung, w->crew->count * sizeof *w->rung);
   heap_fini(&w->timer);
-  if (w->bell != ENV_NO_BELL)
+  if (w->bell != ENV_NO_BELL && w->kind != WORKER_BRIEF)
     w->crew->env->bell_close(w->crew->env, w->bell);
   w->bell = ENV_NO_BELL;
   w->lane = NULL;
@@ -20526,10 +20715,9 @@ static void worker_fetch(const struct queue_lane *l)
  * to be done: the usual one. False: it is not, or something is wrong with it. */
 static bool worker_accept_brief(struct worker *w, struct queue *q, const struct lane_entry *e)
 {
-  const chi_task header = {.pool = {(uint32_t)(e->pool >> 32), (uint32_t)e->pool},
-                           .method = e->method};
-  const struct pool_entry *p = worker_pool(w, header.pool);
-  if (pool_id_equal(header.pool, CHI_ADMIN_POOL)) /* its bodies are the network worker's */
+  const chi_pool_id pool = {(uint32_t)(e->pool >> 32), (uint32_t)e->pool};
+  const struct pool_entry *p = worker_pool(w, pool);
+  if (pool_id_equal(pool, CHI_ADMIN_POOL)) /* its bodies are the network worker's */
     return false;
   if (!p || p->state != POOL_READY || !w->local.here || w->kind != WORKER_FAST ||
       mark_get(&w->crew->draining) || mark_get(&q->gone) || w->crew->env->memory)
@@ -20545,7 +20733,8 @@ static bool worker_accept_brief(struct worker *w, struct queue *q, const struct 
   chi_ctx *ctx = worker_record_of(w, q, m, e->slot, e->turn);
   if (!ctx)
     return false;
-  if (task_copy_in(&m->plan, q->table, &header, shared, ctx->task) != CHI_OK) {
+  *ctx->task = (chi_task){.pool = pool, .method = e->method};
+  if (task_copy_fields_in(&m->plan, q->table, shared, ctx->task) != CHI_OK) {
     worker_record_free(w, ctx);
     return false;
   }
@@ -20832,13 +21021,20 @@ bool worker_look(struct worker *network)
 
 /* ---- take-over */
 
+void worker_mark_stuck(struct worker *brief)
+{
+  CHI_ASSERT(brief->kind == WORKER_BRIEF);
+  brief->stuck = true;
+  brief->beat_seen = tally_get(&brief->beat);
+}
+
 /* One of its own kind, if there is one. */
 static uint32_t worker_heir(const struct worker_crew *crew, uint32_t index)
 {
   uint32_t others = crew->fast + crew->slow, heir = index;
-  for (uint32_t i = 1; i < others; i++) {
+  for (uint32_t i = 1; i <= others; i++) {
     const struct worker *other = &crew->worker[(index + i) % others];
-    if (other->stuck)
+    if (other->stuck || other->index == index)
       continue;
     if (other->kind == crew->worker[index].kind)
       return other->index;
@@ -20942,7 +21138,7 @@ void worker_awake(struct worker *w)
   if (mark_get(&w->word->word) & 1)
     bell_withdraw(w->word);
   mark_set_fenced(&w->awake, 1);
-  if (w->kind == WORKER_NETWORK || mark_get(&crew->watching))
+  if (w->kind >= WORKER_BRIEF || mark_get(&crew->watching)) /* these are not looked after so */
     return;
   mark_set(&crew->watching, 1);
   worker_ring(w, &crew->worker[crew->count - 1]);
@@ -22272,6 +22468,71 @@ bool bell_wanted_after_fence(const struct bell_word *b, uint32_t *last)
   atomic_set(last, word);
   return true;
 }
+
+/* ---- sources/spin.c ---- */
+/* spin.c - how long who waits looks for work before it sleeps: as long as that pays. */
+
+#define SPIN_TURNS 64u      /* the least that a window gives way before it closes */
+#define SPIN_WAKE_NS 50000u /* from a ring to the sleeper's first look, on another CPU */
+#define SPIN_FRUITLESS 2u
+#define SPIN_BRIEF 4u /* sleeps: work that comes just too late for a window wastes few */
+#define SPIN_CROWDED_NS 300000u /* others keep the CPU for longer than those who spin do */
+
+void spin_init(struct spin *s, struct env *env, uint64_t limit, bool (*look)(const void *who),
+               const void *who)
+{
+  *s = (struct spin){.env = env, .look = look, .who = who, .limit = limit};
+}
+
+void spin_open(struct spin *s)
+{
+  s->window = s->limit;
+  s->fruitless = s->brief = 0;
+}
+
+/* A window has ended. Where others want the CPU and keep it when they have it, who sleeps until
+ * there is work gets it sooner than who gives way again and again. */
+static void spin_ended(struct spin *s, bool found, bool crowded)
+{
+  s->fruitless = found ? 0 : s->fruitless + 1;
+  if (crowded)
+    s->brief = 0;
+  if (crowded || s->fruitless >= SPIN_FRUITLESS)
+    s->window = 0;
+}
+
+bool spin_on(struct spin *s, uint64_t deadline, uint64_t *now)
+{
+  uint64_t end = *now + s->window;
+  bool found = false, crowded = false;
+  if (s->window == 0)
+    return false;
+  /* Where others run in between, time passes but nothing is spent: then turns count. */
+  for (uint32_t n = 0; !found && !crowded && *now < deadline && (*now < end || n < SPIN_TURNS);
+       n++) {
+    uint64_t before = *now;
+    s->env->relax(s->env);
+    found = s->look(s->who);
+    *now = s->env->clock(s->env);
+    crowded = *now - before > SPIN_CROWDED_NS;
+  }
+  spin_ended(s, found, crowded);
+  return found;
+}
+
+void spin_slept(struct spin *s, uint64_t took)
+{
+  bool brief = took < SPIN_WAKE_NS || took - SPIN_WAKE_NS < s->limit;
+  s->brief = brief ? s->brief + 1 : 0;
+  if (s->brief >= SPIN_BRIEF)
+    spin_open(s);
+}
+
+#undef SPIN_TURNS
+#undef SPIN_WAKE_NS
+#undef SPIN_FRUITLESS
+#undef SPIN_BRIEF
+#undef SPIN_CROWDED_NS
 
 /* ---- sources/accord.c ---- */
 /* accord.c - the pool table on which all nodes agree: versions, tombstones, exchange. */
@@ -32499,7 +32760,7 @@ static int real_node_open_env(struct chi_node *n, const chi_config *config, chi_
   if (rc == CHI_OK)
     rc = real_net_bind(&n->real, &network, &n->config);
   if (rc == CHI_OK)
-    rc = real_file_bind(&n->real, n->config.sched_threads + n->config.slow_threads + 1);
+    rc = real_file_bind(&n->real, n->config.sched_threads + n->config.slow_threads + 2);
   real_shm_bind(&n->real);
   real_module_bind(&n->real);
   if (rc == CHI_OK && n->fault)
@@ -32566,6 +32827,8 @@ static int real_node_prepare(struct chi_node *n, const chi_config *config,
                                           .node = n->self,
                                           .modules = modules,
                                           .module_count = count,
+                                          .figures = n->config.record_file[0] ? NULL
+                                                                              : &n->real.figures,
                                           .on_state = real_node_on_state,
                                           .arg = n};
   rc = real_node_open_runtime(n, &options, err);
@@ -33099,7 +33362,6 @@ void real_fault_serves(struct real_env *r)
 
 #define REAL_SINGLE_BUDGET 64u     /* pieces of work in a step */
 #define REAL_SINGLE_PAUSES 72      /* a few microseconds */
-#define REAL_SINGLE_TURNS 64       /* the least that a window gives way before it closes */
 #define REAL_SINGLE_POLL_NS 50000u /* the most that sockets are left alone under load */
 #define REAL_SINGLE_FLUSH_NS 100000000u /* what was recorded that long ago is in the file */
 
@@ -33163,6 +33425,13 @@ static bool real_single_look(const struct real_thread *t)
   return found;
 }
 
+/* The same, and at the network. */
+static bool real_single_listen(const void *who)
+{
+  const struct real_thread *t = who;
+  return real_single_look(t) || real_net_ready(t->crew->env);
+}
+
 /* Sockets, requests to stop, messages. False: it must not sleep. */
 static bool real_single_serve(struct real_thread *t)
 {
@@ -33217,23 +33486,7 @@ static bool real_single_spin(struct real_thread *t, uint64_t deadline)
     if (!found)
       atomic_pause();
   }
-  if (found || t->spin.window == 0 || t->crew->spinners == 0)
-    return found;
-  uint64_t end = t->now + t->spin.window;
-  bool crowded = false;
-  for (int n = 0; !found && !crowded && t->now < deadline &&
-                  (t->now < end || n < REAL_SINGLE_TURNS);
-       n++) {
-    uint64_t before = t->now;
-    sched_yield();
-    found = real_single_look(t) || real_net_ready(t->crew->env);
-    t->now = real_single_now(t);
-    crowded = t->now - before > REAL_SPIN_CROWDED_NS;
-  }
-  real_spin_ended(&t->spin, found);
-  if (crowded)
-    real_spin_crowded(&t->spin);
-  return found;
+  return found || (t->crew->spinners > 0 && spin_on(&t->spin, deadline, &t->now));
 }
 
 /* All have announced it, and none has found anything since. */
@@ -33262,7 +33515,7 @@ static void real_single_sleep(struct real_thread *t, uint64_t worked, uint64_t d
   record_flush(t->crew->record);
   real_loop_sleep(t->crew->env->loop, deadline);
   t->polled = t->now = real_single_now(t);
-  real_spin_slept(&t->spin, t->now - worked);
+  spin_slept(&t->spin, t->now - worked);
 }
 
 static uint64_t real_single_deadline(const struct real_single *all, uint32_t count)
@@ -33297,13 +33550,13 @@ static void real_single_loop(struct real_thread *t, struct real_single *all, uin
 
 static void real_single_work(struct real_thread *t)
 {
-  uint32_t count = runtime_worker_count(t->crew->runtime);
-  real_single_loop(t, t->crew->all, count);
+  struct real_thread_crew *crew = t->crew;
+  spin_init(&t->spin, &crew->env->env, crew->spin_window_ns, real_single_listen, t);
+  real_single_loop(t, crew->all, runtime_worker_count(crew->runtime));
 }
 
 #undef REAL_SINGLE_BUDGET
 #undef REAL_SINGLE_PAUSES
-#undef REAL_SINGLE_TURNS
 #undef REAL_SINGLE_POLL_NS
 #undef REAL_SINGLE_FLUSH_NS
 
@@ -33330,7 +33583,6 @@ static void real_single_work(struct real_thread *t)
 #define REAL_THREAD_PAUSES 72         /* 1 to 5 us, depending on the processor */
 #define REAL_THREAD_TRY 64u           /* steps between tries to let tasks gather, at first */
 #define REAL_THREAD_TRY_MAX 4096u     /* and where it never pays */
-#define REAL_THREAD_TURNS 64          /* the least that a window gives way before it closes */
 #define REAL_THREAD_GATHER 64         /* pauses in which they do */
 #define REAL_THREAD_FEW 4u            /* in a step, that are worth them */
 #define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
@@ -33424,40 +33676,36 @@ static uint64_t real_thread_now(const struct real_thread *t)
   return env->clock(env);
 }
 
+static bool real_thread_has_work(const struct real_thread *t, uint32_t worker)
+{
+  return runtime_has_work(t->crew->runtime, worker) || real_file_ready(t->crew->env, worker);
+}
+
+/* Whether this thread steps the brief worker, too. */
+static bool real_thread_has_brief(const struct real_thread *t)
+{
+  return t->crew->brief.worker != UINT32_MAX && !t->stands_in && real_thread_is_network(t);
+}
+
 static bool real_thread_look(const struct real_thread *t)
 {
-  return runtime_has_work(t->crew->runtime, t->worker) ||
-         real_file_ready(t->crew->env, t->worker);
+  return real_thread_has_work(t, t->worker) ||
+         (real_thread_has_brief(t) && real_thread_has_work(t, t->crew->brief.worker));
 }
 
 /* The same, and at the network, which costs as much as giving the CPU to others. */
-static bool real_thread_listen(const struct real_thread *t)
+static bool real_thread_listen(const void *who)
 {
+  const struct real_thread *t = who;
   return real_thread_look(t) || (real_thread_is_network(t) && real_net_ready(t->crew->env));
 }
 
-/* Looks for work, giving the CPU to others in between, until the window or the deadline is over. */
+/* Spins on, unless enough others do. */
 static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
 {
   struct real_thread_crew *crew = t->crew;
-  bool found = false;
-  if (count_add(&crew->spinning, 1) < crew->spinners) {
-    uint64_t end = t->now + t->spin.window;
-    /* Where others run in between, time passes but nothing is spent: then turns count. */
-    bool crowded = false;
-    for (int n = 0; !found && !crowded && t->now < deadline &&
-                    (t->now < end || n < REAL_THREAD_TURNS);
-         n++) {
-      uint64_t before = t->now;
-      sched_yield();
-      found = real_thread_listen(t);
-      t->now = real_thread_now(t);
-      crowded = t->now - before > REAL_SPIN_CROWDED_NS;
-    }
-    real_spin_ended(&t->spin, found);
-    if (crowded)
-      real_spin_crowded(&t->spin);
-  }
+  bool found = count_add(&crew->spinning, 1) < crew->spinners &&
+               spin_on(&t->spin, deadline, &t->now);
   count_add(&crew->spinning, UINT32_MAX);
   return found;
 }
@@ -33508,24 +33756,46 @@ static void real_thread_park(struct real_thread *t, uint64_t deadline)
   runtime_awake(crew->runtime, t->worker);
 }
 
+/* Announces it for all workers that this thread steps, and looks once more. */
+static bool real_thread_may_sleep(struct real_thread *t)
+{
+  struct real_thread_brief *b = &t->crew->brief;
+  if (runtime_may_sleep(t->crew->runtime, t->worker)) {
+    if (!real_thread_has_brief(t) || b->asleep)
+      return true;
+    b->asleep = runtime_may_sleep(t->crew->runtime, b->worker);
+    if (b->asleep)
+      return true;
+    runtime_awake(t->crew->runtime, b->worker);
+  }
+  runtime_awake(t->crew->runtime, t->worker);
+  return false;
+}
+
 /* The network worker's loop calls runtime_awake itself, before anything is told to the runtime. */
 static void real_thread_sleep(struct real_thread *t, uint64_t worked, uint64_t deadline)
 {
-  if (deadline <= real_thread_now(t))
+  if (deadline <= real_thread_now(t) || !real_thread_may_sleep(t))
     return;
-  if (!runtime_may_sleep(t->crew->runtime, t->worker)) {
-    runtime_awake(t->crew->runtime, t->worker);
-    return;
-  }
   if (real_thread_is_network(t))
     real_loop_sleep(t->crew->env->loop, deadline);
   else
     real_thread_park(t, deadline);
   t->polled = t->now = real_thread_now(t);
-  real_spin_slept(&t->spin, t->polled - worked);
+  spin_slept(&t->spin, t->polled - worked);
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */
+
+/* The loop wakes for completed operations of a worker. False: not yet. */
+static bool real_thread_watch_files(struct real_thread *t, uint32_t worker, bool *watched)
+{
+  struct real_env *r = t->crew->env;
+  int ring = real_file_descriptor(r, worker);
+  if (ring >= 0 && !*watched)
+    *watched = real_loop_watch(r->loop, ring, false) == CHI_OK;
+  return ring < 0 || *watched;
+}
 
 /* What the network worker does between steps. False: it must not sleep. */
 static bool real_thread_serve(struct real_thread *t, uint64_t now)
@@ -33538,23 +33808,56 @@ static bool real_thread_serve(struct real_thread *t, uint64_t now)
   }
   t->crew->turn(t->crew->arg);
   more = real_net_turn(r);
-  int ring = real_file_descriptor(r, t->worker);
-  if (ring >= 0 && !t->ring_watched)
-    t->ring_watched = real_loop_watch(r->loop, ring, false) == CHI_OK;
-  return !more && (ring < 0 || t->ring_watched);
+  return real_thread_watch_files(t, t->worker, &t->crew->ring_watched) && !more;
+}
+
+/* Steps the brief worker if it has something to do. True: there is more. */
+static bool real_thread_assist(struct real_thread *t, uint64_t now, uint64_t *deadline)
+{
+  struct real_thread_crew *crew = t->crew;
+  struct real_thread_brief *b = &crew->brief;
+  struct env *env = &crew->env->env;
+  if (b->more || b->deadline <= now || real_thread_has_work(t, b->worker)) {
+    if (b->asleep)
+      runtime_awake(crew->runtime, b->worker);
+    b->asleep = false;
+    real_stand_leave(&crew->stand);
+    b->more = runtime_step(crew->runtime, b->worker, now, REAL_THREAD_BUDGET, &b->deadline);
+    real_stand_return(&crew->stand, env, runtime_worker_bell(crew->runtime, b->worker));
+    b->more |= !real_file_flush(crew->env, b->worker);
+    b->more |= !real_thread_watch_files(t, b->worker, &b->ring_watched);
+  }
+  *deadline = b->deadline < *deadline ? b->deadline : *deadline;
+  return b->more;
+}
+
+/* Tasks that the workers of this thread have ended. */
+static uint64_t real_thread_done(const struct real_thread *t)
+{
+  const struct runtime *rt = t->crew->runtime;
+  return runtime_worker_done(rt, t->worker) +
+         (real_thread_has_brief(t) ? runtime_worker_done(rt, t->crew->brief.worker) : 0);
+}
+
+static bool real_thread_goes_on(const struct real_thread *t)
+{
+  return !mark_get(&t->crew->quit) && !(t->stands_in && real_stand_wanted(&t->crew->stand));
 }
 
 static void real_thread_work(struct real_thread *t)
 {
   struct real_thread_crew *crew = t->crew;
-  bool network = real_thread_is_network(t);
+  bool network = real_thread_is_network(t), brief = real_thread_has_brief(t);
+  spin_init(&t->spin, &crew->env->env, crew->spin_window_ns, real_thread_listen, t);
   t->now = real_thread_now(t);
-  while (!mark_get(&crew->quit)) {
+  while (real_thread_goes_on(t)) {
     uint64_t now = t->now, deadline = UINT64_MAX;
     bool more = network && !real_thread_serve(t, now);
-    uint64_t done = runtime_worker_done(crew->runtime, t->worker);
+    uint64_t done = real_thread_done(t);
     more |= runtime_step(crew->runtime, t->worker, now, REAL_THREAD_BUDGET, &deadline);
-    real_thread_pace(t, runtime_worker_done(crew->runtime, t->worker) - done);
+    if (brief)
+      more |= real_thread_assist(t, now, &deadline);
+    real_thread_pace(t, real_thread_done(t) - done);
     if (!real_file_flush(crew->env, t->worker)) {
       sched_yield();
       more = true;
@@ -33563,6 +33866,22 @@ static void real_thread_work(struct real_thread *t)
     t->now = real_thread_now(t);
     if (!more && !real_thread_spin(t, deadline))
       real_thread_sleep(t, now, deadline);
+  }
+}
+
+/* Stands in for the network worker's thread whenever that stays away. */
+static void real_thread_stand_in(struct real_thread *t)
+{
+  struct real_thread_crew *crew = t->crew;
+  uint32_t own = t->worker;
+  while (real_stand_await(&crew->stand, crew->runtime, &crew->quit)) {
+    t->worker = runtime_network_worker(crew->runtime);
+    t->stands_in = true;
+    runtime_take_over(crew->runtime, real_thread_now(t));
+    real_thread_work(t);
+    t->stands_in = false;
+    t->worker = own;
+    real_stand_give_back(&crew->stand);
   }
 }
 
@@ -33580,9 +33899,10 @@ static bool real_thread_may_go(struct real_thread_crew *crew)
 static void real_thread_name(const struct real_thread *t)
 {
   char name[16];
-  const char *form = t->crew->single             ? "chi-single"
-                     : real_thread_is_network(t) ? "chi-net"
-                                                 : "chi-worker-%u";
+  const char *form = t->crew->single                       ? "chi-single"
+                     : real_thread_is_network(t)           ? "chi-net"
+                     : t->worker == t->crew->brief.worker ? "chi-stand-in"
+                                                           : "chi-worker-%u";
   snprintf(name, sizeof(name), form, (unsigned)t->worker);
   pthread_setname_np(t->id, name);
 }
@@ -33594,7 +33914,9 @@ static void *real_thread_main(void *arg)
   prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul); /* a sleep shall not be rounded up by 50 us */
   void *stack = real_thread_enter(t, &before);
   if (real_thread_may_go(t->crew))
-    (t->crew->single ? t->crew->single : real_thread_work)(t);
+    (t->crew->single                       ? t->crew->single
+     : t->worker == t->crew->brief.worker ? real_thread_stand_in
+                                           : real_thread_work)(t);
   real_thread_leave(stack, &before);
   return NULL;
 }
@@ -33629,7 +33951,6 @@ static int real_thread_create_all(struct real_thread_crew *crew, uint32_t count)
     struct real_thread *t = &crew->thread[crew->count];
     *t = (struct real_thread){
         .crew = crew, .worker = crew->count, .patience = REAL_THREAD_TRY};
-    real_spin_init(&t->spin, crew->spin_window_ns);
     rc = pthread_create(&t->id, NULL, real_thread_main, t);
     if (rc != 0)
       break;
@@ -33647,7 +33968,9 @@ int real_thread_start(struct real_thread_crew *crew, chi_error *err)
   pthread_mutex_init(&crew->lock, NULL);
   pthread_cond_init(&crew->opened, NULL);
   crew->thread = calloc(count, sizeof(*crew->thread));
-  if (!crew->thread ||
+  crew->brief = (struct real_thread_brief){.worker = runtime_brief_worker(crew->runtime),
+                                           .deadline = UINT64_MAX};
+  if (real_stand_open(&crew->stand) != CHI_OK || !crew->thread ||
       real_loop_watch(crew->env->loop, real_env_bell_of(bell)->fd, true) != CHI_OK) {
     real_thread_join(crew);
     return error_set(err, CHI_ENOMEM, "out of memory");
@@ -33669,6 +33992,7 @@ void real_thread_quit(struct real_thread_crew *crew)
   mark_set(&crew->quit, 1);
   for (uint32_t i = 0; i < runtime_worker_count(crew->runtime); i++)
     env->bell_ring(env, runtime_worker_bell(crew->runtime, i));
+  real_stand_wake(&crew->stand);
 }
 
 void real_thread_join(struct real_thread_crew *crew)
@@ -33678,6 +34002,7 @@ void real_thread_join(struct real_thread_crew *crew)
   free(crew->thread);
   crew->thread = NULL;
   crew->count = 0;
+  real_stand_close(&crew->stand);
   pthread_mutex_destroy(&crew->lock);
   pthread_cond_destroy(&crew->opened);
 }
@@ -33692,7 +34017,6 @@ bool real_thread_inside(const struct real_thread_crew *crew)
 #undef REAL_THREAD_TRY
 #undef REAL_THREAD_TRY_MAX
 #undef REAL_THREAD_FEW
-#undef REAL_THREAD_TURNS
 #undef REAL_THREAD_GATHER
 #undef REAL_THREAD_POLL_NS
 #undef REAL_THREAD_ALT_SIZE
@@ -33700,47 +34024,123 @@ bool real_thread_inside(const struct real_thread_crew *crew)
 #endif
 #endif /* CHI_OMIT_REAL */
 
-/* ---- sources/real_spin.c ---- */
+/* ---- sources/real_stand.c ---- */
 #ifndef CHI_OMIT_REAL
-/* real_spin.c - how long a thread looks for work before it parks: as long as that pays. */
+/* real_stand.c - who stands in for the network worker's thread when that does not come back. */
 
 #ifndef CHI_OMIT_REAL
 
-#define REAL_SPIN_WAKE_NS 50000u /* from a ring to the sleeper's first look, on another CPU */
-#define REAL_SPIN_FRUITLESS 2u
-#define REAL_SPIN_BRIEF 4u /* sleeps: work that comes just too late for a window wastes few */
+#include <errno.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
-void real_spin_init(struct real_spin *s, uint64_t limit)
+#define REAL_STAND_LINGER 12u /* looks that find nothing, until it sleeps */
+
+enum real_stand_place {
+  REAL_STAND_HOME,  /* at the network worker */
+  REAL_STAND_AWAY,  /* in a step of the brief one */
+  REAL_STAND_TAKEN, /* there, and the network worker was taken from it */
+  REAL_STAND_BACK   /* back, and wants it again */
+};
+
+int real_stand_open(struct real_stand *s)
 {
-  *s = (struct real_spin){.limit = limit};
+  *s = (struct real_stand){.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+  pthread_mutex_init(&s->lock, NULL);
+  pthread_cond_init(&s->home, NULL);
+  return s->fd >= 0 ? CHI_OK : CHI_ENOMEM;
 }
 
-void real_spin_ended(struct real_spin *s, bool found)
+void real_stand_close(struct real_stand *s)
 {
-  s->fruitless = found ? 0 : s->fruitless + 1;
-  if (s->fruitless >= REAL_SPIN_FRUITLESS)
-    s->window = 0;
+  if (s->fd >= 0)
+    close(s->fd);
+  s->fd = -1;
+  pthread_mutex_destroy(&s->lock);
+  pthread_cond_destroy(&s->home);
 }
 
-void real_spin_crowded(struct real_spin *s)
+void real_stand_wake(struct real_stand *s)
 {
-  s->window = 0;
-  s->brief = 0;
+  uint64_t one = 1;
+  while (write(s->fd, &one, sizeof(one)) < 0 && errno == EINTR)
+    ;
 }
 
-void real_spin_slept(struct real_spin *s, uint64_t took)
+/* ---- the network worker's thread ------------------------------------------------------------- */
+
+void real_stand_leave(struct real_stand *s)
 {
-  bool brief = took < REAL_SPIN_WAKE_NS || took - REAL_SPIN_WAKE_NS < s->limit;
-  s->brief = brief ? s->brief + 1 : 0;
-  if (s->brief < REAL_SPIN_BRIEF)
+  mark_set_fenced(&s->place, REAL_STAND_AWAY);
+  if (mark_get(&s->watching))
     return;
-  s->window = s->limit;
-  s->fruitless = s->brief = 0;
+  mark_set(&s->watching, 1);
+  real_stand_wake(s);
 }
 
-#undef REAL_SPIN_WAKE_NS
-#undef REAL_SPIN_FRUITLESS
-#undef REAL_SPIN_BRIEF
+void real_stand_return(struct real_stand *s, struct env *env, env_bell bell)
+{
+  if (mark_change(&s->place, REAL_STAND_AWAY, REAL_STAND_HOME))
+    return;
+  pthread_mutex_lock(&s->lock);
+  if (mark_get(&s->place) == REAL_STAND_TAKEN) {
+    mark_set(&s->place, REAL_STAND_BACK);
+    env->bell_ring(env, bell);
+  }
+  while (mark_get(&s->place) != REAL_STAND_HOME)
+    pthread_cond_wait(&s->home, &s->lock);
+  pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- the one that stands in ------------------------------------------------------------------ */
+
+bool real_stand_wanted(const struct real_stand *s)
+{
+  return mark_get(&s->place) == REAL_STAND_BACK;
+}
+
+void real_stand_give_back(struct real_stand *s)
+{
+  pthread_mutex_lock(&s->lock);
+  /* Who quits gives back unasked: the other, if it ever returns, is only to find its way out. */
+  mark_set(&s->place, REAL_STAND_HOME);
+  pthread_cond_signal(&s->home);
+  pthread_mutex_unlock(&s->lock);
+}
+
+/* Whoever leaves sets its place before it looks whether anybody watches. */
+static void real_stand_rest(struct real_stand *s)
+{
+  mark_set_fenced(&s->watching, 0);
+  if (mark_get(&s->place) == REAL_STAND_AWAY)
+    mark_set(&s->watching, 1);
+}
+
+bool real_stand_await(struct real_stand *s, const struct runtime *rt, const uint32_t *quit)
+{
+  const int look_ms = RUNTIME_STUCK_NS / 1000000u;
+  struct pollfd p = {s->fd, POLLIN, 0};
+  uint64_t beat = 0;
+  uint32_t idle = 0;
+  while (!mark_get(quit)) {
+    bool watching = mark_get(&s->watching);
+    if (poll(&p, 1, watching ? look_ms : -1) > 0)
+      real_env_drain(s->fd);
+    uint64_t before = beat;
+    bool stays = runtime_brief_stays(rt, &beat);
+    if (stays && watching && mark_change(&s->place, REAL_STAND_AWAY, REAL_STAND_TAKEN))
+      return true;
+    idle = beat == before ? idle + 1 : 0;
+    if (idle < REAL_STAND_LINGER)
+      continue;
+    idle = 0;
+    real_stand_rest(s);
+  }
+  return false;
+}
+
+#undef REAL_STAND_LINGER
 
 #endif
 #endif /* CHI_OMIT_REAL */
@@ -33834,12 +34234,6 @@ struct real_net {
   struct log log;
   struct log_limit dropped, forged, undialled;
 };
-
-static void real_net_sink(void *arg, int level, const char *line)
-{
-  struct env *env = arg;
-  env->log(env, level, line);
-}
 
 static bool real_net_encrypts(const struct real_net *n)
 {
@@ -34165,7 +34559,7 @@ static bool real_net_receive(struct real_net *n)
   for (; more; count++) {
     zmq_msg_t *m = count < ENV_FRAMES_MAX ? &part[count] : &extra;
     zmq_msg_init(m);
-    if (zmq_msg_recv(m, n->in, ZMQ_DONTWAIT) < 0) {
+    if (!real_zmq_take(n->in, m)) {
       zmq_msg_close(m);
       break;
     }
@@ -34301,11 +34695,6 @@ static struct real_net_parcel *real_net_pack(struct real_net *n, uint32_t peer,
   return p;
 }
 
-static bool real_net_send_part(void *out, zmq_msg_t *part, bool more)
-{
-  return zmq_msg_send(part, out, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) >= 0;
-}
-
 /* The first frame decides whether the message is taken. */
 static bool real_net_send_first(struct real_net_peer *p, const struct env_frame *frame, bool more)
 {
@@ -34314,10 +34703,10 @@ static bool real_net_send_first(struct real_net_peer *p, const struct env_frame 
     return false;
   if (frame->size)
     memcpy(zmq_msg_data(&part), frame->data, frame->size);
-  if (real_net_send_part(p->out, &part, more))
+  if (real_zmq_put(p->out, &part, more))
     return true;
   /* It may not have looked yet whether there is room. */
-  if (real_zmq_events(p->out) & ZMQ_POLLOUT && real_net_send_part(p->out, &part, more))
+  if (real_zmq_events(p->out) & ZMQ_POLLOUT && real_zmq_put(p->out, &part, more))
     return true;
   zmq_msg_close(&part);
   return false;
@@ -34343,7 +34732,7 @@ static int real_net_send(struct env *env, uint32_t peer, const struct env_frame 
     p->pinned += pack->bytes;
   /* If the connection goes away in between, ZeroMQ drops the whole, once it has seen all of it. */
   for (uint32_t i = 1; i < count; i++)
-    if (!taken || !real_net_send_part(p->out, &part[i], i + 1 < count))
+    if (!taken || !real_zmq_put(p->out, &part[i], i + 1 < count))
       zmq_msg_close(&part[i]);
   if (!taken)
     free(pack);
@@ -34539,8 +34928,7 @@ static int real_net_open(struct env *env, const chi_host *hosts, uint32_t count,
   CHI_ASSERT(!n->context && self < count);
   *n = (struct real_net){.env = n->env, .owner = n->owner, .ev = n->ev, .config = n->config,
                          .hosts = hosts, .count = count, .self = self, .port = port, .sent_fd = -1,
-                         .heard = true,
-                         .log = {.sink = real_net_sink, .arg = env, .level = n->config->log_level}};
+                         .heard = true, .log = real_env_lines(n->env, n->config->log_level)};
   ev_timer_init(&n->tick, real_net_on_tick, 0., REAL_NET_TICK_S);
   n->tick.data = n;
   rc = real_net_open_keys(n, err);
@@ -35014,7 +35402,7 @@ static bool real_zap_take(struct real_zap *z, struct real_zap_question *q)
   for (; more; i++) {
     size_t room = sizeof more;
     char spare[1], *to = i < REAL_ZAP_PARTS ? q->part[i] : spare;
-    int n = zmq_recv(z->socket, to, i < REAL_ZAP_PARTS ? REAL_ZAP_TEXT : 0, ZMQ_DONTWAIT);
+    int n = real_zmq_take_bytes(z->socket, to, i < REAL_ZAP_PARTS ? REAL_ZAP_TEXT : 0);
     if (n < 0)
       return false;
     if (i < REAL_ZAP_PARTS)
@@ -35028,13 +35416,12 @@ static bool real_zap_take(struct real_zap *z, struct real_zap_question *q)
 static void real_zap_answer(struct real_zap *z, const struct real_zap_question *q, bool good,
                             const char *user)
 {
-  zmq_send(z->socket, "1.0", 3, ZMQ_SNDMORE | ZMQ_DONTWAIT);
-  zmq_send(z->socket, q->part[REAL_ZAP_ID], strlen(q->part[REAL_ZAP_ID]),
-           ZMQ_SNDMORE | ZMQ_DONTWAIT);
-  zmq_send(z->socket, good ? "200" : "400", 3, ZMQ_SNDMORE | ZMQ_DONTWAIT);
-  zmq_send(z->socket, "", 0, ZMQ_SNDMORE | ZMQ_DONTWAIT);
-  zmq_send(z->socket, user, strlen(user), ZMQ_SNDMORE | ZMQ_DONTWAIT);
-  zmq_send(z->socket, "", 0, ZMQ_DONTWAIT);
+  real_zmq_put_text(z->socket, "1.0", true);
+  real_zmq_put_text(z->socket, q->part[REAL_ZAP_ID], true);
+  real_zmq_put_text(z->socket, good ? "200" : "400", true);
+  real_zmq_put_text(z->socket, "", true);
+  real_zmq_put_text(z->socket, user, true);
+  real_zmq_put_text(z->socket, "", false);
 }
 
 /* The user of an authorised connection is its public key: that is looked at with each message. */
@@ -35446,6 +35833,7 @@ int chi_keygen(const char *secret_file, const char *public_file, char *key, chi_
 
 #ifndef CHI_OMIT_REAL
 
+#include <errno.h>
 #include <zmq.h>
 
 void real_zmq_set(void *socket, int option, int value)
@@ -35477,10 +35865,47 @@ void real_zmq_drop(void **socket)
 
 int real_zmq_events(void *socket)
 {
-  int events = 0;
+  int events = 0, rc;
   size_t size = sizeof events;
-  int rc = zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size);
+  do
+    rc = zmq_getsockopt(socket, ZMQ_EVENTS, &events, &size);
+  while (rc != 0 && zmq_errno() == EINTR);
   return rc == 0 ? events : 0;
+}
+
+bool real_zmq_take(void *socket, zmq_msg_t *part)
+{
+  int n;
+  do
+    n = zmq_msg_recv(part, socket, ZMQ_DONTWAIT);
+  while (n < 0 && zmq_errno() == EINTR);
+  return n >= 0;
+}
+
+bool real_zmq_put(void *socket, zmq_msg_t *part, bool more)
+{
+  int n;
+  do
+    n = zmq_msg_send(part, socket, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0));
+  while (n < 0 && zmq_errno() == EINTR);
+  return n >= 0;
+}
+
+int real_zmq_take_bytes(void *socket, void *bytes, size_t room)
+{
+  int n;
+  do
+    n = zmq_recv(socket, bytes, room, ZMQ_DONTWAIT);
+  while (n < 0 && zmq_errno() == EINTR);
+  return n;
+}
+
+void real_zmq_put_text(void *socket, const char *text, bool more)
+{
+  int n;
+  do
+    n = zmq_send(socket, text, strlen(text), ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0));
+  while (n < 0 && zmq_errno() == EINTR);
 }
 
 void real_zmq_watch(struct ev_loop *ev, ev_io *io, void *socket, void *data,
@@ -35521,9 +35946,9 @@ int real_zmq_event(void *news, int *value)
   char address[REAL_ZMQ_ENDPOINT];
   uint16_t event;
   int32_t number;
-  if (zmq_recv(news, first, sizeof first, ZMQ_DONTWAIT) < (int)sizeof first)
+  if (real_zmq_take_bytes(news, first, sizeof first) < (int)sizeof first)
     return 0;
-  zmq_recv(news, address, sizeof address, ZMQ_DONTWAIT);
+  real_zmq_take_bytes(news, address, sizeof address);
   memcpy(&event, first, sizeof event);
   memcpy(&number, first + sizeof event, sizeof number);
   *value = number;
@@ -36425,8 +36850,10 @@ static int real_link_find(struct real_env *r, const char *instance, int *fd, chi
     int rc = real_link_locate(r->directory, name, (uint32_t)port, &place, err);
     return rc == CHI_OK ? real_link_dial(place.socket, fd, err) : rc;
   }
-  if (!split && !real_link_named(instance))
-    return error_set(err, CHI_EINVAL, "\"%s\" is not an instance: expected NAME:PORT", instance);
+  if (!split && (*instance == ':' || !real_link_named(instance)))
+    return error_set(err, CHI_EINVAL,
+                     "\"%s\" is not an instance: expected NAME:PORT, NAME, :PORT or a path",
+                     instance);
   real_link_directory(r->directory, search.directory, sizeof(search.directory));
   search.name = split ? NULL : instance;
   search.port = split ? instance + 1 : NULL;
@@ -36439,7 +36866,8 @@ static int real_link_find(struct real_env *r, const char *instance, int *fd, chi
 
 struct real_link {
   int fd;
-  pthread_mutex_t calling; /* held from a request to its answer */
+  bool owed;               /* an answer that nobody waits for any more is still to come */
+  pthread_mutex_t calling; /* held from a request to its answer; guards `owed` */
 };
 
 static struct real_link *real_link_of(env_link link)
@@ -36455,6 +36883,7 @@ static int real_link_open(struct env *env, const char *instance, env_link *out, 
   struct real_link *l = malloc(sizeof(*l));
   if (!l)
     return error_set(err, CHI_ENOMEM, "out of memory");
+  l->owed = false;
   int rc = real_link_find(r, instance, &l->fd, err);
   if (rc != CHI_OK) {
     free(l);
@@ -36502,7 +36931,19 @@ static uint32_t real_link_collect(struct msghdr *m, int *fds)
   return count;
 }
 
-/* Waits for a reply. *size: room in, bytes out; *fd_count: descriptors received. */
+/* Waits until there is something to read, or the end. */
+static int real_link_await(struct env *env, int fd, uint64_t deadline)
+{
+  struct pollfd p = {fd, POLLIN, 0};
+  struct timespec left;
+  int n;
+  do
+    n = ppoll(&p, 1, real_env_left(env->clock(env), deadline, &left), NULL);
+  while (n < 0 && errno == EINTR);
+  return n > 0 ? CHI_OK : n == 0 ? CHI_ETIMEOUT : CHI_ENOMEM;
+}
+
+/* Takes a reply that is there. *size: room in, bytes out; *fd_count: descriptors received. */
 static int real_link_receive(int fd, void *reply, size_t *size, struct real_link_header *header,
                              int *fds, uint32_t *fd_count)
 {
@@ -36562,6 +37003,7 @@ static int real_link_adopt_all(struct env *env, const struct real_link_header *h
   return CHI_OK;
 }
 
+/* There is room: no request is sent while the answer to the one before is owed. */
 static int real_link_send(int fd, const void *request, size_t size)
 {
   ssize_t n;
@@ -36569,6 +37011,41 @@ static int real_link_send(int fd, const void *request, size_t size)
     n = send(fd, request, size, MSG_NOSIGNAL);
   while (n < 0 && errno == EINTR);
   return n < 0 ? CHI_ESHUTDOWN : CHI_OK;
+}
+
+/* Throws the answer away that an earlier call has not waited for, once it is there. */
+static int real_link_settle(struct env *env, struct real_link *l, uint64_t deadline)
+{
+  struct real_link_header header;
+  char bytes[ENV_MESSAGE_MAX];
+  int fds[ENV_SHARES_MAX];
+  uint32_t fd_count = 0;
+  size_t size = sizeof(bytes);
+  if (!l->owed)
+    return CHI_OK;
+  int rc = real_link_await(env, l->fd, deadline);
+  if (rc != CHI_OK)
+    return rc;
+  rc = real_link_receive(l->fd, bytes, &size, &header, fds, &fd_count);
+  real_link_close_all(fds, 0, fd_count);
+  l->owed = false;
+  return rc == CHI_ESHUTDOWN ? rc : CHI_OK;
+}
+
+/* One request and its answer; under the lock. */
+static int real_link_exchange(struct env *env, struct real_link *l, const void *request,
+                              size_t request_size, void *reply, size_t *size,
+                              struct real_link_header *header, int *fds, uint32_t *fd_count)
+{
+  uint64_t deadline = env->clock(env) + ENV_CALL_NS;
+  int rc = real_link_settle(env, l, deadline);
+  if (rc == CHI_OK)
+    rc = real_link_send(l->fd, request, request_size);
+  if (rc != CHI_OK)
+    return rc;
+  rc = real_link_await(env, l->fd, deadline);
+  l->owed = rc != CHI_OK;
+  return rc == CHI_OK ? real_link_receive(l->fd, reply, size, header, fds, fd_count) : rc;
 }
 
 static int real_link_call(struct env *env, env_link link, const void *request, size_t request_size,
@@ -36583,9 +37060,7 @@ static int real_link_call(struct env *env, env_link link, const void *request, s
   if (request_size == 0 || request_size > ENV_MESSAGE_MAX)
     return CHI_ETOOBIG;
   pthread_mutex_lock(&l->calling);
-  int rc = real_link_send(l->fd, request, request_size);
-  if (rc == CHI_OK)
-    rc = real_link_receive(l->fd, reply, size, &header, fds, &fd_count);
+  int rc = real_link_exchange(env, l, request, request_size, reply, size, &header, fds, &fd_count);
   pthread_mutex_unlock(&l->calling);
   if (rc == CHI_OK && fd_count > *count)
     rc = CHI_ETOOBIG;
@@ -37737,10 +38212,16 @@ static void real_env_sink(void *arg, int level, const char *line)
   env->log(env, level, line);
 }
 
+struct log real_env_lines(struct real_env *r, int level)
+{
+  return (struct log){
+      .sink = real_env_sink, .arg = &r->env, .level = level, .figures = &r->figures};
+}
+
 void real_env_complain(struct real_env *r, struct log_limit *limit, int level, const char *text)
 {
   struct env *env = &r->env;
-  const struct log log = {.sink = real_env_sink, .arg = env};
+  const struct log log = real_env_lines(r, CHI_LOG_DEBUG);
   log_limited(&log, limit, env->clock(env), level, "%s", text);
 }
 
@@ -39950,6 +40431,26 @@ CHI_PRIVATE bool sim_check_met(const struct sim_check *c, char *why, size_t size
   return true;
 }
 
+/* Whether no container is on two nodes. */
+static bool sim_check_places(const struct sim_check *c, char *why, size_t size)
+{
+  struct sim_check_set places = {0};
+  struct runtime_place p;
+  bool good = true;
+  for (uint32_t i = 0; i < c->nodes && good; i++) {
+    const struct runtime *rt = c->node[i].serves ? sim_node_runtime(c->sim, i) : NULL;
+    for (uint32_t at = 0; good && rt && runtime_inspect_place(rt, at, &p); at++) {
+      uint64_t id = (uint64_t)p.pool.major << 32 | p.pool.minor;
+      good = sim_check_add(&places, &(struct sim_check_key){id, p.generation, p.container, 1});
+    }
+    if (!good)
+      snprintf(why, size, "container %u of pool %u.%u is on node %u, and on another one",
+               p.container, p.pool.major, p.pool.minor, i);
+  }
+  free(places.key);
+  return good;
+}
+
 CHI_PRIVATE bool sim_check_settled(const struct sim_check *c, char *why, size_t size)
 {
   struct runtime_view first = {0}, view;
@@ -39979,7 +40480,7 @@ CHI_PRIVATE bool sim_check_settled(const struct sim_check *c, char *why, size_t 
   }
   if (c->open.count)
     snprintf(why, size, "%u tasks of clients are under way", c->open.count);
-  return c->open.count == 0;
+  return c->open.count == 0 && sim_check_places(c, why, size);
 }
 
 #undef SIM_CHECK_FIRST
@@ -41072,10 +41573,32 @@ static void sim_host_spend(struct sim_host *host, uint64_t ns, uint64_t more)
   sim_thread_sleep(host->world, host->world->now + sim_world_about(&host->cpu, ns) + more);
 }
 
+/* Whether this thread steps the brief worker, too. */
+static bool sim_host_has_brief(const struct sim_host_worker *worker)
+{
+  const struct sim_host_brief *b = &worker->host->brief;
+  return b->worker && !b->taken && sim_host_is_network(worker);
+}
+
+/* Announces it for all workers that this thread steps. */
+static bool sim_host_may_sleep(struct sim_host_worker *worker)
+{
+  struct sim_host *host = worker->host;
+  struct sim_host_brief *b = &host->brief;
+  if (!runtime_may_sleep(host->runtime, worker->index))
+    return false;
+  if (!sim_host_has_brief(worker) || b->asleep)
+    return true;
+  b->asleep = runtime_may_sleep(host->runtime, b->worker->index);
+  if (!b->asleep)
+    runtime_awake(host->runtime, b->worker->index);
+  return b->asleep;
+}
+
 static void sim_host_rest(struct sim_host_worker *worker, uint64_t deadline)
 {
   struct sim_host *host = worker->host;
-  if (runtime_may_sleep(host->runtime, worker->index)) {
+  if (sim_host_may_sleep(worker)) {
     sim_host_spend(host, host->world->profile.park, 0);
     sim_party_bell_wait(&host->party, runtime_worker_bell(host->runtime, worker->index),
                         sim_host_until(worker, deadline));
@@ -41085,12 +41608,19 @@ static void sim_host_rest(struct sim_host_worker *worker, uint64_t deadline)
   runtime_awake(host->runtime, worker->index);
 }
 
+/* The brief worker has the bell of another, who may sleep while this one is busy. */
+static bool sim_host_sleeps(const struct sim_host *host, uint32_t worker)
+{
+  const struct sim_host_brief *b = &host->brief;
+  return !(b->away && worker == b->worker->index) &&
+         sim_party_bell_sleeps(&host->party, runtime_worker_bell(host->runtime, worker));
+}
+
 /* Whoever sleeps while there is work for it has been forgotten, unless its bell is rung. */
 static void sim_host_look_for_forgotten(struct sim_host *host)
 {
   for (uint32_t i = 0; i < host->worker_count; i++)
-    if (sim_party_bell_sleeps(&host->party, runtime_worker_bell(host->runtime, i)) &&
-        runtime_is_asked(host->runtime, i))
+    if (sim_host_sleeps(host, i) && runtime_is_asked(host->runtime, i))
       sim_world_fail(host->world, host->number, SIM_WORLD_FORGOTTEN,
                      "worker %u of node %u sleeps, though there is work for it, and nobody rings",
                      i, host->number);
@@ -41119,18 +41649,86 @@ static bool sim_host_step(struct sim_host_worker *worker, uint64_t *deadline)
   return more;
 }
 
+/* The network worker's thread was away for long: it is its own again when the other is between two
+ * steps. */
+static void sim_host_return(struct sim_host *host)
+{
+  struct sim_host_brief *b = &host->brief;
+  if (b->taken) {
+    b->wanted = true;
+    host->party.env.bell_ring(&host->party.env, runtime_worker_bell(host->runtime,
+                                                                    b->worker->index));
+  }
+  while (b->taken)
+    sim_thread_park(host->world, SIM_WORLD_NEVER);
+}
+
+/* Steps the brief worker if it has something to do. True: there is more. */
+static bool sim_host_assist(struct sim_host *host, uint64_t *deadline)
+{
+  struct sim_host_brief *b = &host->brief;
+  uint32_t index = b->worker->index;
+  if (b->more || b->deadline <= sim_party_now(&host->party) ||
+      runtime_has_work(host->runtime, index) || sim_io_ready(&host->io, index)) {
+    if (b->asleep)
+      runtime_awake(host->runtime, index);
+    b->asleep = false;
+    sim_host_spend(host, host->world->profile.step, sim_host_owed(b->worker));
+    b->away = true;
+    b->late = host->world->now + RUNTIME_STUCK_NS;
+    sim_thread_wake(&b->worker->thread, b->late);
+    b->more = sim_host_step(b->worker, &b->deadline);
+    b->away = false;
+    sim_host_return(host);
+  }
+  *deadline = b->deadline < *deadline ? b->deadline : *deadline;
+  return b->more;
+}
+
+/* Its messages and files wake this thread. */
+static void sim_host_attend(struct sim_host *host, struct sim_thread *thread)
+{
+  host->net->thread = host->port.thread = thread;
+  host->io.worker[runtime_network_worker(host->runtime)].thread = thread;
+}
+
+static void sim_host_work(void *arg);
+
+/* The thread of the brief worker: stands in whenever the other stays away. */
+static void sim_host_stand_in(void *arg)
+{
+  struct sim_host_worker *own = arg, *network;
+  struct sim_host *host = own->host;
+  struct sim_host_brief *b = &host->brief;
+  network = &host->worker[runtime_network_worker(host->runtime)];
+  while (!host->ended) {
+    sim_thread_park(host->world, b->away ? b->late : SIM_WORLD_NEVER);
+    if (!b->away || host->world->now < b->late || host->ended)
+      continue;
+    b->taken = true;
+    sim_host_attend(host, &own->thread);
+    runtime_take_over(host->runtime, sim_party_now(&host->party));
+    sim_host_work(network);
+    sim_host_attend(host, &network->thread);
+    b->taken = b->wanted = false;
+    sim_thread_wake(&network->thread, host->world->now);
+  }
+}
+
 /* Time passes before a step, and what it does is seen when that time is over. */
 static void sim_host_work(void *arg)
 {
   struct sim_host_worker *worker = arg;
   struct sim_host *host = worker->host;
   uint64_t deadline = SIM_WORLD_NEVER;
-  while (!host->ended) {
+  while (!host->ended && !(host->brief.wanted && sim_host_is_network(worker))) {
     bool more;
     if (sim_host_is_network(worker))
       sim_host_upcalls(host);
     sim_host_spend(host, host->world->profile.step, sim_host_owed(worker));
     more = sim_host_step(worker, &deadline);
+    if (sim_host_has_brief(worker) && sim_host_assist(host, &deadline))
+      more = true;
     sim_host_look_for_forgotten(host);
     if (sim_host_is_network(worker) && runtime_state(host->runtime) == RUNTIME_STOPPED)
       host->ended = *host->some_ended = true;
@@ -41143,18 +41741,22 @@ static void sim_host_employ(struct sim_host *host)
 {
   host->worker_count = runtime_worker_count(host->runtime);
   host->worker = sim_world_new(host->worker_count * sizeof(*host->worker));
+  uint32_t brief = runtime_brief_worker(host->runtime);
+  host->brief = (struct sim_host_brief){.deadline = SIM_WORLD_NEVER};
+  if (brief != UINT32_MAX)
+    host->brief.worker = &host->worker[brief];
   sim_io_init(&host->io, host->world, host->disk, host->number, host->worker_count);
   host->io.blocks = host->blocking_io;
   for (uint32_t i = 0; i < host->worker_count; i++) {
     struct sim_host_worker *worker = &host->worker[i];
     worker->host = host;
     worker->index = i;
-    sim_thread_start(host->world, &worker->thread, host->number, sim_host_work, worker);
+    sim_thread_start(host->world, &worker->thread, host->number,
+                     i == brief ? sim_host_stand_in : sim_host_work, worker);
     worker->thread.frozen = &host->paused;
     host->io.worker[i].thread = &worker->thread;
   }
-  host->net->thread = host->port.thread =
-      &host->worker[runtime_network_worker(host->runtime)].thread;
+  sim_host_attend(host, &host->worker[runtime_network_worker(host->runtime)].thread);
 }
 
 /* ---- its life ----------------------------------------------------------------------------- */
@@ -41196,6 +41798,7 @@ static void sim_host_dismiss(struct sim_host *host)
     sim_thread_end(&host->worker[i].thread);
   free(host->worker);
   host->worker = NULL;
+  host->brief.worker = NULL;
   host->worker_count = 0;
 }
 
@@ -42278,10 +42881,14 @@ static void sim_net_leave(struct sim_net_port *port)
     for (struct sim_net_mail *mail = pair->first; mail; mail = mail->next) {
       sim_net_own(mail);
       sim_net_part(mail);
+      mail->stray = true;
     }
+    pair->first = pair->last = NULL;
+    pair->count = 0;
+    pair->bytes = 0;
     sim_net_cancel(net, pair);
     pair->up = pair->dead = pair->mute = pair->stalled = false;
-    pair->free = 0;
+    pair->free = pair->due = 0;
     pair->down_at = net->world->now;
   }
 }
@@ -42297,8 +42904,13 @@ static void sim_net_end(struct sim_net_port *port, enum sim_net_reason why, bool
     if (from != port->number && sim_net_known(net, from, port->number))
       sim_net_orphan(net, from, port->number, why, silent);
   sim_net_leave(port);
-  while ((entry = heap_pop(&port->inbox)))
-    sim_net_mail_free(CHI_CONTAINER_OF(entry, struct sim_net_mail, entry));
+  while ((entry = heap_pop(&port->inbox))) {
+    struct sim_net_mail *mail = CHI_CONTAINER_OF(entry, struct sim_net_mail, entry);
+    if (mail->stray)
+      sim_net_lost(net, mail, why);
+    else
+      sim_net_mail_free(mail);
+  }
   port->count = 0;
 }
 
@@ -42463,29 +43075,42 @@ CHI_PRIVATE int sim_net_send(struct sim_net_port *port, uint32_t peer,
 static void sim_net_arrived(struct sim_net_port *port, struct sim_net_mail *mail)
 {
   struct sim_net *net = port->net;
-  struct sim_net_pair *pair = sim_net_known(net, mail->from, mail->to);
-  CHI_ASSERT(pair->first == mail && pair->count > 0); /* order is kept */
-  pair->first = mail->next;
-  if (!pair->first)
-    pair->last = NULL;
-  pair->count--;
-  pair->bytes -= mail->size;
+  if (!mail->stray) {
+    struct sim_net_pair *pair = sim_net_known(net, mail->from, mail->to);
+    CHI_ASSERT(pair->first == mail && pair->count > 0); /* order is kept */
+    pair->first = mail->next;
+    if (!pair->first)
+      pair->last = NULL;
+    pair->count--;
+    pair->bytes -= mail->size;
+  }
   port->owed += sim_net_work(net, mail->size);
   net->figures.delivered++;
   sim_world_trace(net->world, port->number, SIM_TRACE_NET_DELIVER, mail->from, mail->number,
                   mail->size, NULL);
 }
 
-CHI_PRIVATE struct sim_net_mail *sim_net_take(struct sim_net_port *port)
+/* The next mail that is due, out of the inbox; NULL: none. */
+static struct sim_net_mail *sim_net_pop(struct sim_net_port *port)
 {
   struct heap_entry *entry = heap_top(&port->inbox);
-  struct sim_net_mail *mail;
   if (!entry || entry->time > port->net->world->now)
     return NULL;
   heap_remove(&port->inbox, entry);
   if (port->inbox.count == 0 && port->inbox.room > SIM_NET_INBOX)
     heap_fini(&port->inbox); /* it grows again */
-  mail = CHI_CONTAINER_OF(entry, struct sim_net_mail, entry);
+  return CHI_CONTAINER_OF(entry, struct sim_net_mail, entry);
+}
+
+CHI_PRIVATE struct sim_net_mail *sim_net_take(struct sim_net_port *port)
+{
+  struct sim_net_mail *mail = sim_net_pop(port);
+  while (mail && mail->stray && sim_net_blocked(port->net, mail->from, mail->to)) {
+    sim_net_lost(port->net, mail, SIM_NET_CLOSED);
+    mail = sim_net_pop(port);
+  }
+  if (!mail)
+    return NULL;
   if (mail->kind == SIM_NET_MESSAGE) {
     sim_net_arrived(port, mail);
   } else if (mail->other) {
@@ -42630,6 +43255,7 @@ struct sim_link {
   env_link client_end, node_end;
   struct sim_thread *waiting;  /* the client's, in a call or a wait */
   struct sim_link_mail *reply; /* arrived, or about to */
+  bool owed;                   /* it is of a call that has not waited for it */
 };
 
 static void sim_link_drop(struct sim_link *link)
@@ -42834,16 +43460,29 @@ CHI_PRIVATE env_link sim_link_connect(struct sim_party *client, struct sim_link_
   return link->client_end;
 }
 
-/* Parks the running thread until the reply is there, or the link has hung up: false. */
-static bool sim_link_await(struct sim_party *client, struct sim_link *link)
+/* Parks the running thread until the reply is there, the link has hung up, or it is that late. */
+static int sim_link_await(struct sim_party *client, struct sim_link *link, uint64_t end)
 {
   struct sim_world *world = client->world;
   CHI_ASSERT(!link->waiting); /* one thread at a time */
   link->waiting = world->running;
-  while (link->reply ? link->reply->due > world->now : link->port != NULL)
-    sim_thread_park(world, link->reply ? link->reply->due : SIM_WORLD_NEVER);
+  while (world->now < end && (link->reply ? link->reply->due > world->now : link->port != NULL))
+    sim_thread_park(world, link->reply && link->reply->due < end ? link->reply->due : end);
   link->waiting = NULL;
-  return link->reply != NULL;
+  link->owed = link->port && (!link->reply || link->reply->due > world->now);
+  if (link->owed)
+    return CHI_ETIMEOUT;
+  return link->reply ? CHI_OK : CHI_ESHUTDOWN;
+}
+
+/* Throws away what an earlier call has not waited for. */
+static int sim_link_settle(struct sim_party *client, struct sim_link *link, uint64_t end)
+{
+  int rc = link->owed ? sim_link_await(client, link, end) : CHI_OK;
+  if (rc == CHI_OK && link->reply)
+    sim_link_mail_free(link->reply);
+  link->reply = rc == CHI_OK ? NULL : link->reply;
+  return rc;
 }
 
 CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link handle, const void *request,
@@ -42852,13 +43491,17 @@ CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link handle, const v
 {
   struct sim_link *link = sim_party_table_get(&client->links, handle);
   struct sim_link_mail *mail;
-  int rc = CHI_OK;
+  uint64_t end = client->world->now + ENV_CALL_NS;
   CHI_ASSERT(link);
+  int rc = sim_link_settle(client, link, end);
+  if (rc != CHI_OK)
+    return rc;
   if (!link->port)
     return CHI_ESHUTDOWN;
   sim_link_post(client, link->port, sim_link_mail(link, SIM_LINK_REQUEST, request, request_size));
-  if (!sim_link_await(client, link))
-    return CHI_ESHUTDOWN;
+  rc = sim_link_await(client, link, end);
+  if (rc != CHI_OK)
+    return rc;
   mail = link->reply;
   link->reply = NULL;
   if (mail->size > *size || mail->count > *count) {

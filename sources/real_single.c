@@ -14,7 +14,6 @@
 
 #define REAL_SINGLE_BUDGET 64u     /* pieces of work in a step */
 #define REAL_SINGLE_PAUSES 72      /* a few microseconds */
-#define REAL_SINGLE_TURNS 64       /* the least that a window gives way before it closes */
 #define REAL_SINGLE_POLL_NS 50000u /* the most that sockets are left alone under load */
 #define REAL_SINGLE_FLUSH_NS 100000000u /* what was recorded that long ago is in the file */
 
@@ -78,6 +77,13 @@ static bool real_single_look(const struct real_thread *t)
   return found;
 }
 
+/* The same, and at the network. */
+static bool real_single_listen(const void *who)
+{
+  const struct real_thread *t = who;
+  return real_single_look(t) || real_net_ready(t->crew->env);
+}
+
 /* Sockets, requests to stop, messages. False: it must not sleep. */
 static bool real_single_serve(struct real_thread *t)
 {
@@ -132,23 +138,7 @@ static bool real_single_spin(struct real_thread *t, uint64_t deadline)
     if (!found)
       atomic_pause();
   }
-  if (found || t->spin.window == 0 || t->crew->spinners == 0)
-    return found;
-  uint64_t end = t->now + t->spin.window;
-  bool crowded = false;
-  for (int n = 0; !found && !crowded && t->now < deadline &&
-                  (t->now < end || n < REAL_SINGLE_TURNS);
-       n++) {
-    uint64_t before = t->now;
-    sched_yield();
-    found = real_single_look(t) || real_net_ready(t->crew->env);
-    t->now = real_single_now(t);
-    crowded = t->now - before > REAL_SPIN_CROWDED_NS;
-  }
-  real_spin_ended(&t->spin, found);
-  if (crowded)
-    real_spin_crowded(&t->spin);
-  return found;
+  return found || (t->crew->spinners > 0 && spin_on(&t->spin, deadline, &t->now));
 }
 
 /* All have announced it, and none has found anything since. */
@@ -177,7 +167,7 @@ static void real_single_sleep(struct real_thread *t, uint64_t worked, uint64_t d
   record_flush(t->crew->record);
   real_loop_sleep(t->crew->env->loop, deadline);
   t->polled = t->now = real_single_now(t);
-  real_spin_slept(&t->spin, t->now - worked);
+  spin_slept(&t->spin, t->now - worked);
 }
 
 static uint64_t real_single_deadline(const struct real_single *all, uint32_t count)
@@ -212,13 +202,13 @@ static void real_single_loop(struct real_thread *t, struct real_single *all, uin
 
 static void real_single_work(struct real_thread *t)
 {
-  uint32_t count = runtime_worker_count(t->crew->runtime);
-  real_single_loop(t, t->crew->all, count);
+  struct real_thread_crew *crew = t->crew;
+  spin_init(&t->spin, &crew->env->env, crew->spin_window_ns, real_single_listen, t);
+  real_single_loop(t, crew->all, runtime_worker_count(crew->runtime));
 }
 
 #undef REAL_SINGLE_BUDGET
 #undef REAL_SINGLE_PAUSES
-#undef REAL_SINGLE_TURNS
 #undef REAL_SINGLE_POLL_NS
 #undef REAL_SINGLE_FLUSH_NS
 

@@ -23,7 +23,6 @@
 #define REAL_THREAD_PAUSES 72         /* 1 to 5 us, depending on the processor */
 #define REAL_THREAD_TRY 64u           /* steps between tries to let tasks gather, at first */
 #define REAL_THREAD_TRY_MAX 4096u     /* and where it never pays */
-#define REAL_THREAD_TURNS 64          /* the least that a window gives way before it closes */
 #define REAL_THREAD_GATHER 64         /* pauses in which they do */
 #define REAL_THREAD_FEW 4u            /* in a step, that are worth them */
 #define REAL_THREAD_POLL_NS 50000u    /* the most a busy network worker leaves its sockets alone */
@@ -135,33 +134,18 @@ static bool real_thread_look(const struct real_thread *t)
 }
 
 /* The same, and at the network, which costs as much as giving the CPU to others. */
-static bool real_thread_listen(const struct real_thread *t)
+static bool real_thread_listen(const void *who)
 {
+  const struct real_thread *t = who;
   return real_thread_look(t) || (real_thread_is_network(t) && real_net_ready(t->crew->env));
 }
 
-/* Looks for work, giving the CPU to others in between, until the window or the deadline is over. */
+/* Spins on, unless enough others do. */
 static bool real_thread_yield(struct real_thread *t, uint64_t deadline)
 {
   struct real_thread_crew *crew = t->crew;
-  bool found = false;
-  if (count_add(&crew->spinning, 1) < crew->spinners) {
-    uint64_t end = t->now + t->spin.window;
-    /* Where others run in between, time passes but nothing is spent: then turns count. */
-    bool crowded = false;
-    for (int n = 0; !found && !crowded && t->now < deadline &&
-                    (t->now < end || n < REAL_THREAD_TURNS);
-         n++) {
-      uint64_t before = t->now;
-      sched_yield();
-      found = real_thread_listen(t);
-      t->now = real_thread_now(t);
-      crowded = t->now - before > REAL_SPIN_CROWDED_NS;
-    }
-    real_spin_ended(&t->spin, found);
-    if (crowded)
-      real_spin_crowded(&t->spin);
-  }
+  bool found = count_add(&crew->spinning, 1) < crew->spinners &&
+               spin_on(&t->spin, deadline, &t->now);
   count_add(&crew->spinning, UINT32_MAX);
   return found;
 }
@@ -238,7 +222,7 @@ static void real_thread_sleep(struct real_thread *t, uint64_t worked, uint64_t d
   else
     real_thread_park(t, deadline);
   t->polled = t->now = real_thread_now(t);
-  real_spin_slept(&t->spin, t->polled - worked);
+  spin_slept(&t->spin, t->polled - worked);
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */
@@ -304,6 +288,7 @@ static void real_thread_work(struct real_thread *t)
 {
   struct real_thread_crew *crew = t->crew;
   bool network = real_thread_is_network(t), brief = real_thread_has_brief(t);
+  spin_init(&t->spin, &crew->env->env, crew->spin_window_ns, real_thread_listen, t);
   t->now = real_thread_now(t);
   while (real_thread_goes_on(t)) {
     uint64_t now = t->now, deadline = UINT64_MAX;
@@ -406,7 +391,6 @@ static int real_thread_create_all(struct real_thread_crew *crew, uint32_t count)
     struct real_thread *t = &crew->thread[crew->count];
     *t = (struct real_thread){
         .crew = crew, .worker = crew->count, .patience = REAL_THREAD_TRY};
-    real_spin_init(&t->spin, crew->spin_window_ns);
     rc = pthread_create(&t->id, NULL, real_thread_main, t);
     if (rc != 0)
       break;
@@ -473,7 +457,6 @@ bool real_thread_inside(const struct real_thread_crew *crew)
 #undef REAL_THREAD_TRY
 #undef REAL_THREAD_TRY_MAX
 #undef REAL_THREAD_FEW
-#undef REAL_THREAD_TURNS
 #undef REAL_THREAD_GATHER
 #undef REAL_THREAD_POLL_NS
 #undef REAL_THREAD_ALT_SIZE

@@ -8,8 +8,8 @@
 #ifndef CHI_OMIT_REAL
 
 #include "real_env.h"
-#include "real_spin.h"
 #include "real_stand.h"
+#include "spin.h"
 
 #include <pthread.h>
 
@@ -30,7 +30,7 @@ struct real_thread {
   struct real_thread_crew *crew;
   uint32_t worker;
   pthread_t id;
-  struct real_spin spin;
+  struct spin spin;
   uint64_t now;      /* the clock, at the end of the last step or later */
   uint64_t polled;   /* network worker: when it last looked at its sockets */
   bool stands_in;    /* it steps the network worker, though that isn't its own */

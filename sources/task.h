@@ -142,21 +142,29 @@ CHI_PRIVATE void task_fields_out(const chi_type *type, const chi_task *copy, chi
 
 #define TASK_WORD 8u /* bytes; a struct that a compiler laid out has whole ones */
 
-/* Copies header and IN fields of `shared` into `copy` and validates them; zeroes it before if the
- * struct isn't plain. Bulk fields are resolved through the client's table. CHI_ECORRUPT. */
+/* Copies IN fields of `shared` behind the header that is in `copy` already and validates them; the
+ * rest is zeroed if the struct isn't plain. Bulk fields are resolved through the client's table.
+ * CHI_ECORRUPT. */
+CHI_INLINE int task_copy_fields_in(const struct task_plan *plan, const struct shm_table *table,
+                                   const chi_task *shared, chi_task *copy)
+{
+  uint32_t size = plan->type->size;
+  if (!plan->plain) {
+    memset(copy + 1, 0, size - sizeof *copy);
+    return task_fields_in(plan->type, table, shared, copy);
+  }
+  /* A few words, most of the time: quicker than a call. */
+  for (uint32_t at = sizeof *copy; at < size; at += TASK_WORD)
+    memcpy((char *)copy + at, (const char *)shared + at, TASK_WORD);
+  return CHI_OK;
+}
+
+/* The same, and the header, which has been read before. */
 CHI_INLINE int task_copy_in(const struct task_plan *plan, const struct shm_table *table,
                             const chi_task *header, const chi_task *shared, chi_task *copy)
 {
-  if (!plan->plain) {
-    memset(copy, 0, plan->type->size);
-    *copy = *header;
-    return task_fields_in(plan->type, table, shared, copy);
-  }
   *copy = *header;
-  /* A few words, most of the time: quicker than a call. */
-  for (uint32_t at = sizeof *copy; at < plan->type->size; at += TASK_WORD)
-    memcpy((char *)copy + at, (const char *)shared + at, TASK_WORD);
-  return CHI_OK;
+  return task_copy_fields_in(plan, table, shared, copy);
 }
 
 /* Writes OUT fields back. The code travels with the completion. */

@@ -291,10 +291,9 @@ static void worker_fetch(const struct queue_lane *l)
  * to be done: the usual one. False: it is not, or something is wrong with it. */
 static bool worker_accept_brief(struct worker *w, struct queue *q, const struct lane_entry *e)
 {
-  const chi_task header = {.pool = {(uint32_t)(e->pool >> 32), (uint32_t)e->pool},
-                           .method = e->method};
-  const struct pool_entry *p = worker_pool(w, header.pool);
-  if (pool_id_equal(header.pool, CHI_ADMIN_POOL)) /* its bodies are the network worker's */
+  const chi_pool_id pool = {(uint32_t)(e->pool >> 32), (uint32_t)e->pool};
+  const struct pool_entry *p = worker_pool(w, pool);
+  if (pool_id_equal(pool, CHI_ADMIN_POOL)) /* its bodies are the network worker's */
     return false;
   if (!p || p->state != POOL_READY || !w->local.here || w->kind != WORKER_FAST ||
       mark_get(&w->crew->draining) || mark_get(&q->gone) || w->crew->env->memory)
@@ -310,7 +309,8 @@ static bool worker_accept_brief(struct worker *w, struct queue *q, const struct 
   chi_ctx *ctx = worker_record_of(w, q, m, e->slot, e->turn);
   if (!ctx)
     return false;
-  if (task_copy_in(&m->plan, q->table, &header, shared, ctx->task) != CHI_OK) {
+  *ctx->task = (chi_task){.pool = pool, .method = e->method};
+  if (task_copy_fields_in(&m->plan, q->table, shared, ctx->task) != CHI_OK) {
     worker_record_free(w, ctx);
     return false;
   }

@@ -203,18 +203,32 @@ static bool remote_wrong(struct bench_result *r)
   return bench_note(r, "a task failed or gave a wrong result");
 }
 
+/* Of all daemons. */
+static uint64_t remote_cpu_time(const struct bench_remote *c)
+{
+  uint64_t sum = 0;
+  for (uint32_t i = 0; i < c->nodes; i++)
+    sum += bench_cpu_time(c->daemon[i].pid);
+  return sum;
+}
+
 /* ---- figures ---------------------------------------------------------------------------- */
 
-/* Raw and ours take turns. ours: tasks per second; raw: messages with `batch` of them. */
+/* Raw and ours take turns. ours: tasks per second; raw: messages with `batch` of them. *cpu: the
+ * nanoseconds that the client and the daemons spent on a task. */
 static bool remote_rounds(const struct bench *b, struct bench_remote *c, struct bench_exchange *x,
-                          uint32_t window, double batch, struct bench_result *r)
+                          uint32_t window, double batch, double *cpu, struct bench_result *r)
 {
   bool good = true;
+  double tasks = 0, spent = 0;
   for (uint32_t i = 0; i < b->rounds && good; i++) {
     if (i % 2 == 0)
       r->raw[i] = batch * bench_raw_exchange(x, b->round_ns);
     bench_pin(x->cpu);
+    uint64_t before = bench_cpu_time(getpid()) + remote_cpu_time(c);
     r->ours[i] = bench_remote_run(c, window, x->bulk, b->round_ns);
+    spent += (double)(bench_cpu_time(getpid()) + remote_cpu_time(c) - before);
+    tasks += r->ours[i] * (double)b->round_ns / 1e9;
     bench_pin(BENCH_NOWHERE);
     if (i % 2 == 1)
       r->raw[i] = batch * bench_raw_exchange(x, b->round_ns);
@@ -222,6 +236,7 @@ static bool remote_rounds(const struct bench *b, struct bench_remote *c, struct 
            (r->raw[i] > 0 || bench_note(r, "ZeroMQ alone failed"));
     r->rounds++;
   }
+  *cpu = tasks > 0 ? spent / tasks : 0;
   return good;
 }
 
@@ -265,18 +280,20 @@ bool bench_run_remote_latency(const struct bench *b, const struct bench_figure *
 {
   struct bench_exchange x;
   struct bench_remote c;
+  double cpu;
   bool good;
   if (!remote_begin(b, f, &c, &x, &good, r))
     return good;
-  good = (remote_learn(&c, 1, &x) > 0 || remote_wrong(r)) && remote_rounds(b, &c, &x, 1, 1, r);
+  good = (remote_learn(&c, 1, &x) > 0 || remote_wrong(r)) &&
+         remote_rounds(b, &c, &x, 1, 1, &cpu, r);
   for (uint32_t i = 0; i < r->rounds && good; i++) {
     r->ours[i] = 1e9 / r->ours[i];
     r->raw[i] = 1e9 / r->raw[i];
   }
   bench_remote_close(&c);
   if (good)
-    bench_note(r, "%llu bytes there, %llu back", (unsigned long long)x.out,
-               (unsigned long long)x.in);
+    bench_note(r, "%llu bytes there, %llu back, %.1f us of CPU", (unsigned long long)x.out,
+               (unsigned long long)x.in, cpu / 1000);
   return good;
 }
 
@@ -286,17 +303,18 @@ bool bench_run_remote_rate(const struct bench *b, const struct bench_figure *f,
   uint32_t window = REMOTE_WINDOW * (f->parameter - 1);
   struct bench_exchange x;
   struct bench_remote c;
+  double cpu;
   bool good;
   if (!remote_begin(b, f, &c, &x, &good, r))
     return good;
   double batch = remote_learn(&c, window, &x);
   good = batch > 0 || remote_wrong(r);
   x.window = good && window / batch > 1 ? (uint32_t)(window / batch + 0.5) : 1;
-  good = good && remote_rounds(b, &c, &x, window, batch, r);
+  good = good && remote_rounds(b, &c, &x, window, batch, &cpu, r);
   bench_remote_close(&c);
   if (good)
-    bench_note(r, "%.1f tasks a message, %llu bytes there, %llu back", batch,
-               (unsigned long long)x.out, (unsigned long long)x.in);
+    bench_note(r, "%.1f tasks a message, %llu bytes there, %llu back, %.1f us of CPU a task", batch,
+               (unsigned long long)x.out, (unsigned long long)x.in, cpu / 1000);
   return good;
 }
 
@@ -316,7 +334,8 @@ bool bench_run_remote_bulk(const struct bench *b, const struct bench_figure *f,
   struct bench_remote c;
   if (!bench_remote_open(b, nodes, NULL, &c, r))
     return false;
-  bool good = remote_rounds(b, &c, &x, window, 1, r);
+  double cpu;
+  bool good = remote_rounds(b, &c, &x, window, 1, &cpu, r);
   for (uint32_t i = 0; i < r->rounds && good; i++) {
     r->ours[i] *= (double)size;
     r->raw[i] *= (double)size;
@@ -408,19 +427,16 @@ bool bench_run_remote_idle(const struct bench *b, const struct bench_figure *f,
   struct timespec settle = {REMOTE_SETTLE_NS / 1000000000, 0};
   struct timespec idle = {(time_t)(b->idle_ns / 1000000000), (long)(b->idle_ns % 1000000000)};
   struct bench_remote c;
-  uint64_t cpu = 0, begin;
+  uint64_t cpu, begin;
   if (!bench_remote_open(b, f->parameter, NULL, &c, r))
     return false;
   bool good = bench_remote_run(&c, REMOTE_WINDOW, 0, REMOTE_WARM_NS) > 0 || remote_wrong(r);
   nanosleep(&settle, NULL);
-  for (uint32_t i = 0; i < c.nodes; i++)
-    cpu += bench_cpu_time(c.daemon[i].pid);
+  cpu = remote_cpu_time(&c);
   good = good && (cpu > 0 || bench_note(r, "the kernel does not tell the CPU time of a process"));
   begin = cli_now();
   nanosleep(&idle, NULL);
-  uint64_t took = cli_now() - begin, after = 0;
-  for (uint32_t i = 0; i < c.nodes; i++)
-    after += bench_cpu_time(c.daemon[i].pid);
+  uint64_t took = cli_now() - begin, after = remote_cpu_time(&c);
   r->ours[0] = 100.0 * (double)(after - cpu) / (double)took;
   r->rounds = 1;
   if (good)

@@ -86,7 +86,8 @@ static const struct {
 /* An environment (real_*, sim/) is driven by nobody and drives these; it may include them beside
  * the seam, what lies below the seam, and other rooms of the same environment. */
 static const char *const driven_rooms[] = {"record",   "runtime", "client", "reader", "config",
-                                           "hostfile", "fiber",   "attach", "cluster", "wire"};
+                                           "hostfile", "fiber",   "attach", "cluster", "wire",
+                                           "spin"};
 
 /* Who may include something above itself, or on another side. */
 static const struct {

@@ -605,8 +605,8 @@ chi get pieces "$temp/copy" --manifest "$temp/file.chi.json"
 want 0
 ok cmp "$temp/file" "$temp/copy"
 
-# Of a device in memory one operation in sixteen is timed, of reads and writes each: taking turns, as
-# here, they don't hide each other.
+# Of a device in memory one operation in sixteen is timed, of reads and writes each: taking turns,
+# as here, they don't hide each other.
 sed 's/pieces/turns/; s/301.0/302.0/' "$temp/pieces.yaml" >"$temp/turns.yaml"
 chi compose "$temp/turns.yaml"
 want 0
@@ -615,7 +615,7 @@ want 0
 chi get turns "$temp/copy" --manifest "$temp/file.1.chi.json"
 want 0
 chi call turns get_stats
-want 0 '"write_latency_us":[0-9.]*[1-9]' 
+want 0 '"write_latency_us":[0-9.]*[1-9]'
 want 0 '"read_latency_us":[0-9.]*[1-9]'
 
 # ---- keygen ------------------------------------------------------------------------------------
