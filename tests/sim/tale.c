@@ -40,11 +40,12 @@ bool tale_is_over(struct town *town)
 }
 
 /* What went wrong, or the empty text. */
-static const char *tale_once(struct tale *t, uint64_t seed, const char *line, const char *then)
+static const char *tale_once(struct tale *t, uint64_t seed, const char *keys, const char *line,
+                             const char *then)
 {
   static char wrong[400];
   struct town town;
-  snprintf(wrong, sizeof(wrong), "%s", tale_begin(&town, seed, NULL));
+  snprintf(wrong, sizeof(wrong), "%s", tale_begin(&town, seed, keys));
   if (!wrong[0]) {
     tale_client(&town, t);
     if (!tale_is_over(&town))
@@ -64,8 +65,14 @@ void tale_tell(void (*body)(struct tale *t, chi_queue *queue), const char *line,
 {
   for (uint64_t seed = 1; seed <= town_seeds(TALE_SEEDS); seed++) {
     struct tale t = {.body = body};
-    CHECK_STR(tale_once(&t, seed, line, then), "");
+    CHECK_STR(tale_once(&t, seed, NULL, line, then), "");
   }
+}
+
+void tale_tell_with(void (*body)(struct tale *t, chi_queue *queue), const char *keys)
+{
+  struct tale t = {.body = body};
+  CHECK_STR(tale_once(&t, 1, keys, NULL, NULL), "");
 }
 
 uint64_t tale_now(const struct tale *t)

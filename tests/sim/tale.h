@@ -21,6 +21,8 @@ struct tale {
 /* One client with this body, for a few seeds. In a simulation the transcript must have these texts,
  * in this order; NULL: any. */
 void tale_tell(void (*body)(struct tale *t, chi_queue *queue), const char *line, const char *then);
+/* One client with this body, once, where these keys of a spec are set. */
+void tale_tell_with(void (*body)(struct tale *t, chi_queue *queue), const char *keys);
 
 /* The same in pieces. Opens a cluster of one node with the pool; keys are those of a spec, or NULL.
  * The empty text, or what went wrong. town_end ends it. */

@@ -144,11 +144,5 @@ static void opens_half_way(struct tale *s, chi_queue *queue)
 TEST(story_client_opens_half_way)
 {
   TOWN_NEEDS_SIM("each asking for memory is refused in turn");
-  struct town town;
-  struct tale t = {.body = opens_half_way};
-  CHECK_STR(tale_begin(&town, 1, "main_segment_size=4M"), "");
-  tale_client(&town, &t);
-  CHECK(tale_is_over(&town));
-  CHECK_STR(town_end(&town), "");
-  CHECK_INT(town.told, 1);
+  tale_tell_with(opens_half_way, "main_segment_size=4M");
 }

@@ -176,13 +176,7 @@ static void jams(struct tale *s, chi_queue *queue)
 TEST(story_full_lane_is_busy_not_dead)
 {
   TOWN_NEEDS_SIM("a worker is busy for exactly as long as it takes to fill its lane");
-  struct town town;
-  struct tale t = {.body = jams};
-  CHECK_STR(tale_begin(&town, 1, "queue_depth=6000"), "");
-  tale_client(&town, &t);
-  CHECK(tale_is_over(&town));
-  CHECK_STR(town_end(&town), "");
-  CHECK_INT(town.told, 1);
+  tale_tell_with(jams, "queue_depth=6000");
 }
 
 struct called {
