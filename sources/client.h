@@ -8,6 +8,7 @@
 #include "lane.h"
 #include "ring.h"
 #include "shm.h"
+#include "spin.h"
 
 /* What chi_client_open does, in any environment. env must outlive the client; if `dispose` is not
  * NULL it is called with env when the client has been closed. */
@@ -71,8 +72,7 @@ struct chi_queue {
   uint32_t done_first, done_last, flying;
   uint32_t calls; /* done ones that have a callback */
   uint32_t quits; /* cancellations that wait for room in their lanes */
-  uint64_t window; /* how long to spin before sleeping, nanoseconds */
-  uint32_t fruitless;
+  struct spin spin;
   bool armed;
   uint64_t listen_at; /* when a look that finds nothing asks whether the daemon is still there */
   chi_error error;

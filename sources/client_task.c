@@ -4,8 +4,6 @@
 #include "error.h"
 
 #define CLIENT_PAUSES 72u     /* 1 to 5 us: a pause takes 10 to 70 ns, depending on the processor */
-#define CLIENT_WAKE_NS 50000u /* of a sleep that is spent on waking up */
-#define CLIENT_TURNS 64u      /* the least that a window gives way before it closes */
 #define CLIENT_STREAM 8u      /* so many tasks under way are a stream */
 #define CLIENT_GATHER 64u     /* pauses that let completions gather, one for each under way */
 #define CLIENT_FETCH 32u      /* so many results are brought near when they have arrived */
@@ -13,12 +11,18 @@
 
 /* ---- slots */
 
+static bool client_has_answer(const void *who)
+{
+  const chi_queue *q = who;
+  return lane_done_ready(&q->done);
+}
+
 void client_queue_reset(chi_queue *q)
 {
   q->slot_used = q->flying = q->calls = q->quits = 0;
   q->slot_free = q->done_first = q->done_last = CLIENT_NO_SLOT;
-  q->window = q->memory->link->spin_ns;
-  q->fruitless = 0;
+  spin_init(&q->spin, q->client->env, q->memory->link->spin_ns, client_has_answer, q);
+  spin_be_eager(&q->spin);
   q->armed = false;
 }
 
@@ -351,26 +355,14 @@ static bool client_glance(const chi_queue *q)
   return false;
 }
 
-/* Looks on, giving way to others in between. A window that was fruitless twice is closed until a
- * sleep turns out short. */
+/* Looks on, giving way to others in between. */
 static bool client_spin(chi_queue *q, uint64_t until)
 {
   struct env *env = q->client->env;
-  if (q->window == 0)
+  if (q->spin.window == 0)
     return false;
-  uint64_t now = env->clock(env), end = now + q->window;
-  /* Where others run in between, time passes but nothing is spent: then turns count. */
-  for (uint32_t n = 0; now < until && (now < end || n < CLIENT_TURNS); n++) {
-    env->relax(env);
-    if (lane_done_ready(&q->done)) {
-      q->fruitless = 0;
-      return true;
-    }
-    now = env->clock(env);
-  }
-  if (++q->fruitless >= 2)
-    q->window = 0;
-  return false;
+  uint64_t now = env->clock(env);
+  return spin_on(&q->spin, until, &now);
 }
 
 static int client_sleep(chi_queue *q, uint64_t until)
@@ -383,10 +375,7 @@ static int client_sleep(chi_queue *q, uint64_t until)
   if (!lane_done_ready(&q->done))
     rc = env->link_wait(env, l->link, q->bell, until);
   bell_withdraw(&q->desk->client);
-  if (q->window == 0 && env->clock(env) - begun < l->spin_ns + CLIENT_WAKE_NS) {
-    q->window = l->spin_ns;
-    q->fruitless = 1;
-  }
+  spin_slept(&q->spin, env->clock(env) - begun);
   if (rc == CHI_ESHUTDOWN) {
     mark_set(&l->dead, 1);
     client_queue_fail_all(q);
@@ -642,9 +631,7 @@ int chi_queue_arm(chi_queue *q)
 }
 
 #undef CLIENT_PAUSES
-#undef CLIENT_TURNS
 #undef CLIENT_STREAM
 #undef CLIENT_GATHER
 #undef CLIENT_FETCH
 #undef CLIENT_LISTEN_NS
-#undef CLIENT_WAKE_NS

@@ -13,10 +13,10 @@ void spin_init(struct spin *s, struct env *env, uint64_t limit, bool (*look)(con
   *s = (struct spin){.env = env, .look = look, .who = who, .limit = limit};
 }
 
-void spin_open(struct spin *s)
+void spin_be_eager(struct spin *s)
 {
+  s->eager = true;
   s->window = s->limit;
-  s->fruitless = s->brief = 0;
 }
 
 /* A window has ended. Where others want the CPU and keep it when they have it, who sleeps until
@@ -43,7 +43,7 @@ bool spin_on(struct spin *s, uint64_t deadline, uint64_t *now)
     s->env->relax(s->env);
     found = s->look(s->who);
     *now = s->env->clock(s->env);
-    crowded = *now - before > SPIN_CROWDED_NS;
+    crowded = !s->eager && *now - before > SPIN_CROWDED_NS;
   }
   spin_ended(s, found, crowded);
   return found;
@@ -53,8 +53,11 @@ void spin_slept(struct spin *s, uint64_t took)
 {
   bool brief = took < SPIN_WAKE_NS || took - SPIN_WAKE_NS < s->limit;
   s->brief = brief ? s->brief + 1 : 0;
-  if (s->brief >= SPIN_BRIEF)
-    spin_open(s);
+  if (s->eager ? !brief || s->window > 0 : s->brief < SPIN_BRIEF)
+    return;
+  s->window = s->limit;
+  s->fruitless = s->eager ? SPIN_FRUITLESS - 1 : 0;
+  s->brief = 0;
 }
 
 #undef SPIN_TURNS

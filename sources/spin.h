@@ -15,13 +15,16 @@ struct spin {
   uint64_t limit;  /* the whole window, in nanoseconds */
   uint64_t window; /* the present one: limit or 0 */
   uint32_t fruitless, brief; /* windows without work, short sleeps: in a row */
+  bool eager;
 };
 
 /* Nothing at first: who has never been busy doesn't spin. */
 CHI_PRIVATE void spin_init(struct spin *s, struct env *env, uint64_t limit,
                            bool (*look)(const void *who), const void *who);
-/* Who has something to wait for spins at once. */
-CHI_PRIVATE void spin_open(struct spin *s);
+/* For a client, who waits for nothing but what it has asked for: it spins from the beginning, one
+ * short sleep opens its window again, if for one try, and it goes on among others, too: that
+ * sleeping serves it better there did not show. */
+CHI_PRIVATE void spin_be_eager(struct spin *s);
 /* Looks for work, giving way to others in between, until the window or the deadline is over. *now:
  * the time, which is kept. True: there is work. */
 CHI_PRIVATE bool spin_on(struct spin *s, uint64_t deadline, uint64_t *now);

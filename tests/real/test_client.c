@@ -468,7 +468,7 @@ TEST(many_tasks_by_wait_any_wait_all_and_reap)
   CHECK_STR(stage_open(&st, NULL, "calc"), "");
   chi_queue *q = st.s.queue;
   for (uint64_t i = 0; i < 50; i++) {
-    struct calc_later *one = later(&st.s, (50 - i) * 4 * MS_NS);
+    struct calc_later *one = later(&st.s, (i == 49 ? 4 : 250 - i) * MS_NS); /* the last is first */
     CHECK(one);
     one->a = i;
     t[i] = one;

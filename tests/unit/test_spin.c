@@ -159,3 +159,30 @@ TEST(spin_among_many_sleeps)
   CHECK(!waiter_spin(&w, 2));
   CHECK_INT(w.turns, 1);
 }
+
+TEST(spin_of_the_eager_begins_at_once_and_again_after_one_short_sleep)
+{
+  struct waiter w;
+  waiter_init(&w, LIMIT);
+  spin_be_eager(&w.spin);
+  CHECK(!waiter_spin(&w, 0));
+  CHECK(!waiter_spin(&w, 0));
+  CHECK_INT(w.spin.window, 0);
+  spin_slept(&w.spin, 1000000);
+  CHECK_INT(w.spin.window, 0);
+  spin_slept(&w.spin, 1);
+  CHECK(!waiter_spin(&w, 0));
+  CHECK_INT(w.turns, 64);
+  CHECK_INT(w.spin.window, 0);
+}
+
+TEST(spin_of_the_eager_goes_on_among_many)
+{
+  struct waiter w;
+  waiter_init(&w, LIMIT);
+  spin_be_eager(&w.spin);
+  w.turn = CROWD;
+  CHECK(waiter_spin(&w, 3));
+  CHECK_INT(w.turns, 3);
+  CHECK_INT(w.spin.window, LIMIT);
+}
