@@ -1318,6 +1318,39 @@ CHI_PRIVATE int shm_find(struct shm_arena *a, const void *p, uint64_t *ref, uint
 
 #endif
 
+/* ---- sources/spin.h ---- */
+/* spin.h - how long who waits looks for work before it sleeps: as long as that pays. */
+#ifndef CHI_SPIN_H
+#define CHI_SPIN_H
+
+/* Sleeping costs a wake-up of some 50 us; looking on costs a CPU. A window that passed twice in a
+ * row without work shrinks to nothing, until some sleeps in a row end so soon that looking on would
+ * have found the work. One thread. */
+struct spin {
+  struct env *env;
+  bool (*look)(const void *who); /* whether there is work */
+  const void *who;
+  uint64_t limit;  /* the whole window, in nanoseconds */
+  uint64_t window; /* the present one: limit or 0 */
+  uint32_t fruitless, brief; /* windows without work, short sleeps: in a row */
+  bool eager;
+};
+
+/* Nothing at first: who has never been busy doesn't spin. */
+CHI_PRIVATE void spin_init(struct spin *s, struct env *env, uint64_t limit,
+                           bool (*look)(const void *who), const void *who);
+/* For a client, who waits for nothing but what it has asked for: it spins from the beginning, one
+ * short sleep opens its window again, if for one try, and it goes on among others, too: that
+ * sleeping serves it better there did not show. */
+CHI_PRIVATE void spin_be_eager(struct spin *s);
+/* Looks for work, giving way to others in between, until the window or the deadline is over. *now:
+ * the time, which is kept. True: there is work. */
+CHI_PRIVATE bool spin_on(struct spin *s, uint64_t deadline, uint64_t *now);
+/* A sleep has ended; from the last work to its end it took so long. */
+CHI_PRIVATE void spin_slept(struct spin *s, uint64_t took);
+
+#endif
+
 /* ---- sources/client.h ---- */
 /* client.h - a program's side of shared memory: attach, queues, submit, reap, wait, cancel. */
 #ifndef CHI_CLIENT_H
@@ -1385,8 +1418,7 @@ struct chi_queue {
   uint32_t done_first, done_last, flying;
   uint32_t calls; /* done ones that have a callback */
   uint32_t quits; /* cancellations that wait for room in their lanes */
-  uint64_t window; /* how long to spin before sleeping, nanoseconds */
-  uint32_t fruitless;
+  struct spin spin;
   bool armed;
   uint64_t listen_at; /* when a look that finds nothing asks whether the daemon is still there */
   chi_error error;
@@ -4083,36 +4115,6 @@ CHI_PRIVATE void sync_event_reset(chi_event *e);
 /* Takes a waiting task out of its queue; false: somebody has let it in already. Others may get in
  * because it no longer stands before them. */
 CHI_PRIVATE bool sync_abandon(chi_ctx *ctx, const struct alloc *alloc, chi_ctx **woken);
-
-#endif
-
-/* ---- sources/spin.h ---- */
-/* spin.h - how long who waits looks for work before it sleeps: as long as that pays. */
-#ifndef CHI_SPIN_H
-#define CHI_SPIN_H
-
-/* Sleeping costs a wake-up of some 50 us; looking on costs a CPU. A window that passed twice in a
- * row without work shrinks to nothing, until some sleeps in a row end so soon that looking on would
- * have found the work. One thread. */
-struct spin {
-  struct env *env;
-  bool (*look)(const void *who); /* whether there is work */
-  const void *who;
-  uint64_t limit;  /* the whole window, in nanoseconds */
-  uint64_t window; /* the present one: limit or 0 */
-  uint32_t fruitless, brief; /* windows without work, short sleeps: in a row */
-};
-
-/* Nothing at first: who has never been busy doesn't spin. */
-CHI_PRIVATE void spin_init(struct spin *s, struct env *env, uint64_t limit,
-                           bool (*look)(const void *who), const void *who);
-/* Who has something to wait for spins at once. */
-CHI_PRIVATE void spin_open(struct spin *s);
-/* Looks for work, giving way to others in between, until the window or the deadline is over. *now:
- * the time, which is kept. True: there is work. */
-CHI_PRIVATE bool spin_on(struct spin *s, uint64_t deadline, uint64_t *now);
-/* A sleep has ended; from the last work to its end it took so long. */
-CHI_PRIVATE void spin_slept(struct spin *s, uint64_t took);
 
 #endif
 
@@ -9248,8 +9250,6 @@ int chi_pool_destroy(chi_queue *q, chi_pool_id id, chi_error *err)
 /* client_task.c - tasks under way: submit, reap, wait, cancel, abandon. */
 
 #define CLIENT_PAUSES 72u     /* 1 to 5 us: a pause takes 10 to 70 ns, depending on the processor */
-#define CLIENT_WAKE_NS 50000u /* of a sleep that is spent on waking up */
-#define CLIENT_TURNS 64u      /* the least that a window gives way before it closes */
 #define CLIENT_STREAM 8u      /* so many tasks under way are a stream */
 #define CLIENT_GATHER 64u     /* pauses that let completions gather, one for each under way */
 #define CLIENT_FETCH 32u      /* so many results are brought near when they have arrived */
@@ -9257,12 +9257,18 @@ int chi_pool_destroy(chi_queue *q, chi_pool_id id, chi_error *err)
 
 /* ---- slots */
 
+static bool client_has_answer(const void *who)
+{
+  const chi_queue *q = who;
+  return lane_done_ready(&q->done);
+}
+
 void client_queue_reset(chi_queue *q)
 {
   q->slot_used = q->flying = q->calls = q->quits = 0;
   q->slot_free = q->done_first = q->done_last = CLIENT_NO_SLOT;
-  q->window = q->memory->link->spin_ns;
-  q->fruitless = 0;
+  spin_init(&q->spin, q->client->env, q->memory->link->spin_ns, client_has_answer, q);
+  spin_be_eager(&q->spin);
   q->armed = false;
 }
 
@@ -9595,26 +9601,14 @@ static bool client_glance(const chi_queue *q)
   return false;
 }
 
-/* Looks on, giving way to others in between. A window that was fruitless twice is closed until a
- * sleep turns out short. */
+/* Looks on, giving way to others in between. */
 static bool client_spin(chi_queue *q, uint64_t until)
 {
   struct env *env = q->client->env;
-  if (q->window == 0)
+  if (q->spin.window == 0)
     return false;
-  uint64_t now = env->clock(env), end = now + q->window;
-  /* Where others run in between, time passes but nothing is spent: then turns count. */
-  for (uint32_t n = 0; now < until && (now < end || n < CLIENT_TURNS); n++) {
-    env->relax(env);
-    if (lane_done_ready(&q->done)) {
-      q->fruitless = 0;
-      return true;
-    }
-    now = env->clock(env);
-  }
-  if (++q->fruitless >= 2)
-    q->window = 0;
-  return false;
+  uint64_t now = env->clock(env);
+  return spin_on(&q->spin, until, &now);
 }
 
 static int client_sleep(chi_queue *q, uint64_t until)
@@ -9627,10 +9621,7 @@ static int client_sleep(chi_queue *q, uint64_t until)
   if (!lane_done_ready(&q->done))
     rc = env->link_wait(env, l->link, q->bell, until);
   bell_withdraw(&q->desk->client);
-  if (q->window == 0 && env->clock(env) - begun < l->spin_ns + CLIENT_WAKE_NS) {
-    q->window = l->spin_ns;
-    q->fruitless = 1;
-  }
+  spin_slept(&q->spin, env->clock(env) - begun);
   if (rc == CHI_ESHUTDOWN) {
     mark_set(&l->dead, 1);
     client_queue_fail_all(q);
@@ -9886,12 +9877,10 @@ int chi_queue_arm(chi_queue *q)
 }
 
 #undef CLIENT_PAUSES
-#undef CLIENT_TURNS
 #undef CLIENT_STREAM
 #undef CLIENT_GATHER
 #undef CLIENT_FETCH
 #undef CLIENT_LISTEN_NS
-#undef CLIENT_WAKE_NS
 
 /* ---- sources/cluster.c ---- */
 /* cluster.c - one handle on many nodes: specs, checks, properties, reports. */
@@ -22484,10 +22473,10 @@ void spin_init(struct spin *s, struct env *env, uint64_t limit, bool (*look)(con
   *s = (struct spin){.env = env, .look = look, .who = who, .limit = limit};
 }
 
-void spin_open(struct spin *s)
+void spin_be_eager(struct spin *s)
 {
+  s->eager = true;
   s->window = s->limit;
-  s->fruitless = s->brief = 0;
 }
 
 /* A window has ended. Where others want the CPU and keep it when they have it, who sleeps until
@@ -22514,7 +22503,7 @@ bool spin_on(struct spin *s, uint64_t deadline, uint64_t *now)
     s->env->relax(s->env);
     found = s->look(s->who);
     *now = s->env->clock(s->env);
-    crowded = *now - before > SPIN_CROWDED_NS;
+    crowded = !s->eager && *now - before > SPIN_CROWDED_NS;
   }
   spin_ended(s, found, crowded);
   return found;
@@ -22524,8 +22513,11 @@ void spin_slept(struct spin *s, uint64_t took)
 {
   bool brief = took < SPIN_WAKE_NS || took - SPIN_WAKE_NS < s->limit;
   s->brief = brief ? s->brief + 1 : 0;
-  if (s->brief >= SPIN_BRIEF)
-    spin_open(s);
+  if (s->eager ? !brief || s->window > 0 : s->brief < SPIN_BRIEF)
+    return;
+  s->window = s->limit;
+  s->fruitless = s->eager ? SPIN_FRUITLESS - 1 : 0;
+  s->brief = 0;
 }
 
 #undef SPIN_TURNS
