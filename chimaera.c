@@ -661,6 +661,8 @@ struct runtime_view {
   uint64_t credit;     /* held of peers' room, and of its own for them: see net_credit */
 };
 CHI_PRIVATE CHI_UNUSED void runtime_inspect(const struct runtime *rt, struct runtime_view *out);
+/* The life of another node that this one takes for alive; 0: it doesn't. */
+CHI_PRIVATE CHI_UNUSED uint64_t runtime_sees(const struct runtime *rt, uint32_t node);
 
 /* For the handler of a memory fault, on the thread that faulted: if address is in the guard page
  * of the task's stack that runs there, writes "method <name> of pool <id> overran its stack of N
@@ -1506,6 +1508,9 @@ CHI_PRIVATE void heap_fini(struct heap *heap);
 /* Room for n entries in all, so that pushing up to that many cannot fail. CHI_OK or CHI_ENOMEM,
  * which changes nothing. */
 CHI_PRIVATE int heap_reserve(struct heap *heap, uint32_t n);
+
+/* Gives back room that is by far not needed, but for n entries. */
+CHI_PRIVATE CHI_UNUSED void heap_shrink(struct heap *heap, uint32_t n);
 
 /* Puts an entry that is in no heap into this one. CHI_OK or CHI_ENOMEM, which changes nothing. */
 CHI_PRIVATE int heap_push(struct heap *heap, struct heap_entry *entry);
@@ -2800,32 +2805,36 @@ CHI_PRIVATE const struct member_figures *member_figures(const struct member *m);
 #define PEER_BACKLOG (1024u * 1024u) /* bytes of records that wait for a full queue to have room */
 #define PEER_RECORD_MAX (PEER_BATCH - WIRE_RECORD) /* bytes of one record */
 #define PEER_RETRY_NS 1000000ull     /* a full queue is tried again */
-#define PEER_LIVES 4                 /* former lives of a peer that are remembered */
 
 struct peer_set;
 struct peer_batch;
 
+struct peer_past;
+
+/* Small: a large cluster has as many as the square of its nodes. */
 struct peer {
-  struct peer_set *set;
-  uint32_t node;
-  bool connected; /* as the environment says */
-  bool met;       /* records can be sent: connected, and hellos were exchanged with this boot */
-  bool refused;   /* it runs with other settings: nothing is sent but hellos */
-  uint64_t boot;  /* highest of those whose hello fits: its records are heard; 0: none */
+  uint64_t boot; /* highest of those whose hello fits: its records are heard; 0: none */
   uint64_t sent, received, bytes_sent, bytes_received; /* messages and bytes, bulk included */
-  uint64_t refusals;                                   /* of its messages, by us */
+  uint32_t node : 24;
+  bool connected : 1; /* as the environment says */
+  bool met : 1;     /* records can be sent: connected, and hellos were exchanged with this boot */
+  bool refused : 1; /* it runs with other settings: nothing is sent but hellos */
 
   /* Private to peer.c. */
-  bool confirmed;                    /* it knows our boot, as of this connection */
-  bool queued;                       /* in the set's list of peers with something to send */
-  uint64_t life, former[PEER_LIVES]; /* random numbers of its lives; 0: none */
-  uint32_t former_next;
-  struct peer_batch *batch, *last; /* waiting, oldest first; the last one is being filled */
-  uint32_t waiting;                /* bytes in them */
-  uint32_t flying;                 /* parcels with the environment */
-  struct peer *next;
-  uint64_t refuse_at; /* the next refusal may be sent */
-  struct log_limit complaints, complained_of; /* by us of it, and the reverse */
+  bool confirmed : 1;      /* it knows our boot, as of this connection */
+  bool queued : 1;         /* in the set's list of peers with something to send */
+  uint32_t waiting;        /* bytes in the batches below */
+  uint32_t flying;         /* parcels with the environment */
+  uint32_t next;           /* in that list, 1 + its node; 0: none */
+  uint64_t life;           /* random number of its life; 0: none */
+  struct peer_batch *last; /* being filled; behind it, in a ring, those that wait, oldest first */
+  struct peer_past *past;  /* NULL: nothing worth remembering */
+};
+
+/* All of them, in one block. */
+struct peer_list {
+  struct peer_set *set;
+  struct peer peer[];
 };
 
 struct peer_set {
@@ -2860,8 +2869,9 @@ struct peer_set {
   uint64_t life;     /* own random number; not changed by being reborn */
   bool twice;        /* somebody else has our place: our boot isn't raised any more */
   uint64_t hello_at; /* hellos are repeated; 0: a poll period from the next flush on */
-  struct peer *pending, *pending_last; /* peers with something to send */
-  struct peer_batch *flying;           /* parcels with the environment, newest first */
+  uint32_t pending, pending_last; /* peers with something to send, 1 + node; 0: none */
+  struct peer_batch *spare;       /* to begin the next one with; NULL: none */
+  struct peer_batch *flying;      /* parcels with the environment, newest first */
   struct log_limit unsound, foreign, twin; /* noise doesn't hide what matters more */
 };
 
@@ -2873,6 +2883,15 @@ CHI_PRIVATE int peer_open(struct peer_set *s, struct env *env, struct log *log,
 /* Hands back every parcel through on_sent; so it is closed before those whom the upcalls reach.
  * Does nothing to a set that is zero. */
 CHI_PRIVATE void peer_close(struct peer_set *s);
+
+CHI_INLINE struct peer_set *peer_set_of(const struct peer *p)
+{
+  return CHI_CONTAINER_OF(p - p->node, const struct peer_list, peer)->set;
+}
+
+/* How many of its messages we have refused; and what holds back lines that complain of it. */
+CHI_PRIVATE uint64_t peer_refusals(const struct peer *p);
+CHI_PRIVATE struct log_limit *peer_complaints(struct peer *p);
 
 /* Begins a record of at most `most` bytes (<= PEER_RECORD_MAX) for a peer; false: it isn't met, too
  * much waits for it, or no memory. Write it to *out, then peer_post, with nothing begun between; a
@@ -3403,6 +3422,8 @@ CHI_PRIVATE bool fleet_called_from(const struct fleet *f, uint64_t root, const s
 CHI_PRIVATE uint32_t fleet_calls_of(const struct fleet *f, const struct method *method);
 /* Of the table of pools; 0: this node is alone. */
 CHI_PRIVATE uint64_t fleet_digest_of(const struct fleet *f);
+/* The life of a node that this one takes for alive; 0: it doesn't. */
+CHI_PRIVATE CHI_UNUSED uint64_t fleet_sees(const struct fleet *f, uint32_t node);
 /* At the end of every step; returns when it wants to be called again. */
 CHI_PRIVATE uint64_t fleet_step(struct fleet *f, uint64_t now);
 
@@ -8351,6 +8372,11 @@ void runtime_inspect(const struct runtime *rt, struct runtime_view *out)
     out->tasks_open -= mark_get(&rt->crew.worker[i].resting);
 }
 
+uint64_t runtime_sees(const struct runtime *rt, uint32_t node)
+{
+  return fleet_sees(&rt->fleet, node);
+}
+
 enum runtime_state runtime_state(const struct runtime *rt)
 {
   return rt->state;
@@ -12463,7 +12489,7 @@ static void admin_out_node(const struct admin_out *o, const struct fleet *f, uin
   admin_out_number(o, "messages_in", p->received, false);
   admin_out_number(o, "bytes_out", p->bytes_sent, false);
   admin_out_number(o, "bytes_in", p->bytes_received, false);
-  admin_out_number(o, "refused", p->refusals, false);
+  admin_out_number(o, "refused", peer_refusals(p), false);
   admin_out_number(o, "requests_waiting", n.waiting, false);
   admin_out_number(o, "requests_open", n.open, false);
   admin_out_number(o, "answers_kept", n.kept, false);
@@ -15292,7 +15318,7 @@ static void fleet_on_record(void *arg, struct peer *from, enum wire_kind kind,
     net_on_record(f->net, from, kind, record);
   }
   if (!ok)
-    log_limited(&f->options.crew->log, &from->complaints, f->now, CHI_LOG_WARNING,
+    log_limited(&f->options.crew->log, peer_complaints(from), f->now, CHI_LOG_WARNING,
                 "node %u sent a malformed record of kind %d", from->node, (int)kind);
 }
 
@@ -15535,6 +15561,12 @@ uint32_t fleet_calls_of(const struct fleet *f, const struct method *method)
 uint64_t fleet_digest_of(const struct fleet *f)
 {
   return f->accord ? accord_digest(f->accord) : 0;
+}
+
+uint64_t fleet_sees(const struct fleet *f, uint32_t node)
+{
+  bool alive = f->member && member_state(f->member, node) == MEMBER_ALIVE;
+  return alive ? member_boot(f->member, node) : 0;
 }
 
 uint64_t fleet_step(struct fleet *f, uint64_t now)
@@ -19172,6 +19204,7 @@ void directory_on_notice(struct directory *d, struct pool_notice *n)
 /* worker.c - the step: tasks, ready fibers, blocked tasks, timers and sleep. */
 
 #define WORKER_RETRY_NS 10000000u /* until a lane for which there was no memory is tried again */
+#define WORKER_TIMERS 16u         /* for which there is always room */
 
 static void worker_loop(void *arg);
 static void worker_finish(struct worker *w, chi_ctx *ctx, int rc, bool kept);
@@ -19201,9 +19234,20 @@ CHI_APART static void worker_trace_begin(const struct worker *w, const chi_ctx *
 
 /* ---- fibers */
 
+/* Room for so many more timers: of those there are, each fiber may need one whenever it blocks. */
+static int worker_timer_room(struct worker *w, uint32_t more)
+{
+  uint32_t need = w->timer.count + w->fibers + more, room = WORKER_TIMERS;
+  while (room < need)
+    room *= 2;
+  return heap_reserve(&w->timer, room);
+}
+
 static struct worker_fiber *worker_fiber_open(struct worker *w)
 {
   struct worker_crew *crew = w->crew;
+  if (worker_timer_room(w, 1) != CHI_OK)
+    return NULL;
   struct worker_fiber *f = alloc_zero(crew->alloc, sizeof *f);
   if (!f)
     return NULL;
@@ -19212,7 +19256,6 @@ static struct worker_fiber *worker_fiber_open(struct worker *w)
     return NULL;
   }
   f->worker = w;
-  fiber_init(&f->fiber, f->stack.base, f->stack.size, worker_loop, f);
   mark_set(&w->fibers, w->fibers + 1);
   return f;
 }
@@ -19238,6 +19281,8 @@ static struct worker_fiber *worker_unspare(struct worker *w)
   CHI_ASSERT(f && w->spares > 0);
   w->spare = f->next;
   w->spares--;
+  if (!f->fiber.entry) /* before it is needed, its stack takes no memory */
+    fiber_init(&f->fiber, f->stack.base, f->stack.size, worker_loop, f);
   return f;
 }
 
@@ -19685,12 +19730,6 @@ static bool worker_is_doomed(const struct worker *w, const chi_ctx *ctx)
          mark_get(&ctx->container->leaving);
 }
 
-/* Room for one more that waits without a body. */
-static int worker_timer_room(struct worker *w)
-{
-  return heap_reserve(&w->timer, (w->timer.count / 1024 + 1) * 1024 + WORKER_FIBERS * 2 + 1);
-}
-
 /* A periodic task rests until its next run; else the code that it ends with. */
 CHI_APART static int worker_rest(struct worker *w, chi_ctx *ctx)
 {
@@ -19698,7 +19737,7 @@ CHI_APART static int worker_rest(struct worker *w, chi_ctx *ctx)
   if (rc == CHI_OK && worker_is_doomed(w, ctx))
     rc = CHI_ECANCELLED;
   if (rc == CHI_OK)
-    rc = worker_timer_room(w);
+    rc = worker_timer_room(w, 1);
   if (rc != CHI_OK)
     return rc;
   worker_free_children(w, ctx);
@@ -19883,7 +19922,7 @@ static void worker_park(struct worker *w, chi_ctx *ctx)
   const struct pool *p = ctx->container->pool;
   int rc = worker_cancelled(ctx); /* perhaps it was asked for on the way here */
   if (rc == CHI_OK && p->state == POOL_CREATING)
-    rc = worker_timer_room(w);
+    rc = worker_timer_room(w, 1);
   if (rc != CHI_OK || (p->state != POOL_CREATING && p->state != POOL_READY)) {
     worker_finish(w, ctx, rc != CHI_OK ? rc : CHI_ENOENT, false);
   } else if (p->state == POOL_READY) {
@@ -20114,11 +20153,11 @@ int worker_open(struct worker *w, struct worker_crew *crew, uint32_t index, enum
   w->io_end = &w->io_first;
   heap_init(&w->timer, crew->alloc);
   w->rung = alloc_zero(crew->alloc, crew->count * sizeof *w->rung);
-  int rc = w->rung ? heap_reserve(&w->timer, WORKER_FIBERS * 2 + 1) : CHI_ENOMEM;
+  int rc = w->rung ? worker_timer_room(w, 1) : CHI_ENOMEM;
   if (rc == CHI_OK)
     rc = crew->env->bell_open(crew->env, &w->bell);
   if (rc == CHI_OK) {
-    w->fiber = worker_fiber_open(w);
+    w->fiber = worker_may_begin(w, 0) ? worker_unspare(w) : NULL;
     rc = w->fiber ? CHI_OK : CHI_ENOMEM;
   }
   if (rc != CHI_OK)
@@ -20153,6 +20192,7 @@ void worker_close(struct worker *w)
 }
 
 #undef WORKER_RETRY_NS
+#undef WORKER_TIMERS
 
 /* ---- sources/worker_accept.c ---- */
 /* worker_accept.c - lanes, and from an entry to a task: the one place to read a client's memory. */
@@ -22218,6 +22258,13 @@ struct accord_item {
   uint64_t acked[]; /* a bit for each node */
 };
 
+/* For records as they are read and written. */
+struct accord_desk {
+  char name[CHI_PATH_MAX], module[CHI_NAME_MAX], params[ACCORD_PARAMS];
+  struct accord_move move[ACCORD_PIECE];
+  unsigned char bytes[ACCORD_RECORD];
+};
+
 struct accord {
   struct accord_options opt;
   uint64_t digest;
@@ -22227,10 +22274,7 @@ struct accord {
   struct accord_item *oldest, *newest; /* complete ones */
   uint32_t complete, budget;
   struct accord_item *bucket[ACCORD_BUCKETS];
-  /* For records as they are read and written. */
-  char name[CHI_PATH_MAX], module[CHI_NAME_MAX], params[ACCORD_PARAMS];
-  struct accord_move move[ACCORD_PIECE];
-  unsigned char bytes[ACCORD_RECORD];
+  struct accord_desk *desk; /* NULL: there was no record yet */
   uint64_t next_at[]; /* by peer: before that, no exchange is started */
 };
 
@@ -22777,7 +22821,7 @@ static void accord_send_piece(struct accord *a, uint32_t to, const struct accord
 {
   const struct accord_entry *e = &item->entry;
   struct wire_out out;
-  wire_out_init(&out, a->bytes, sizeof a->bytes);
+  wire_out_init(&out, a->desk->bytes, sizeof a->desk->bytes);
   wire_put_u64(&out, accord_key(e->pool.id));
   wire_put_u64(&out, e->version.counter);
   wire_put_u64(&out, e->version.boot);
@@ -22797,7 +22841,7 @@ static void accord_send_piece(struct accord *a, uint32_t to, const struct accord
   if (out.used > a->budget)
     return;
   a->budget -= (uint32_t)out.used;
-  a->opt.send(a->opt.arg, to, WIRE_POOL, a->bytes, out.used);
+  a->opt.send(a->opt.arg, to, WIRE_POOL, a->desk->bytes, out.used);
 }
 
 static void accord_send_entry(struct accord *a, uint32_t to, const struct accord_item *item)
@@ -22819,14 +22863,14 @@ static void accord_read_version(struct wire_in *in, struct accord_version *v)
 
 static bool accord_read_moves(struct accord *a, struct wire_in *in, struct accord_entry *e)
 {
-  e->move = a->move;
+  e->move = a->desk->move;
   e->move_count = wire_get_u16(in);
   if (e->move_count > ACCORD_PIECE || (e->move_count > 0 && e->state > ACCORD_READY))
     return false;
   for (uint32_t i = 0; i < e->move_count; i++) {
-    a->move[i].index = wire_get_u32(in);
-    a->move[i].node = wire_get_u32(in);
-    a->move[i].epoch = wire_get_u64(in);
+    a->desk->move[i].index = wire_get_u32(in);
+    a->desk->move[i].node = wire_get_u32(in);
+    a->desk->move[i].epoch = wire_get_u64(in);
   }
   return !in->failed;
 }
@@ -22844,15 +22888,16 @@ static bool accord_read_acks(const struct accord *a, struct wire_in *in,
 static bool accord_on_pool(struct accord *a, struct wire_in *in)
 {
   const unsigned char *acks;
-  struct accord_entry e = {.pool = {.name = a->name, .module = a->module, .params = a->params}};
+  struct accord_desk *d = a->desk;
+  struct accord_entry e = {.pool = {.name = d->name, .module = d->module, .params = d->params}};
   uint64_t key = wire_get_u64(in);
   e.pool.id = (chi_pool_id){(uint32_t)(key >> 32), (uint32_t)key};
   accord_read_version(in, &e.version);
   e.state = (enum accord_state)(e.version.counter % ACCORD_STATES);
   e.pool.containers = wire_get_u32(in);
-  wire_get_text(in, a->module, sizeof a->module);
-  wire_get_text(in, a->name, sizeof a->name);
-  wire_get_text(in, a->params, sizeof a->params);
+  wire_get_text(in, d->module, sizeof d->module);
+  wire_get_text(in, d->name, sizeof d->name);
+  wire_get_text(in, d->params, sizeof d->params);
   if (in->failed || !accord_read_moves(a, in, &e) || !accord_read_acks(a, in, &e, &acks) ||
       !accord_entry_fits(a, &e))
     return false;
@@ -22885,7 +22930,7 @@ struct accord_row {
 
 static void accord_write_list(struct accord *a, struct wire_out *out, const struct accord_list *l)
 {
-  wire_out_init(out, a->bytes, sizeof a->bytes);
+  wire_out_init(out, a->desk->bytes, sizeof a->desk->bytes);
   wire_put_u8(out, l->flags);
   wire_put_u64(out, l->first);
   wire_put_u64(out, l->last);
@@ -22895,7 +22940,7 @@ static void accord_write_list(struct accord *a, struct wire_out *out, const stru
 static void accord_send_list(struct accord *a, uint32_t to, const struct wire_out *out)
 {
   CHI_ASSERT(!out->failed);
-  a->opt.send(a->opt.arg, to, WIRE_POOLS, a->bytes, out->used);
+  a->opt.send(a->opt.arg, to, WIRE_POOLS, a->desk->bytes, out->used);
 }
 
 /* One record of the own list, from this place and key on; *last is its last key. The next place. */
@@ -23044,10 +23089,17 @@ uint64_t accord_digest(const struct accord *a)
   return a->digest;
 }
 
+static bool accord_has_desk(struct accord *a)
+{
+  if (!a->desk)
+    a->desk = alloc_get(a->opt.alloc, sizeof *a->desk);
+  return a->desk;
+}
+
 void accord_on_digest(struct accord *a, uint64_t now, uint32_t from, uint64_t digest)
 {
   CHI_ASSERT(from < a->opt.count && from != a->opt.self);
-  if (digest == a->digest || now < a->next_at[from])
+  if (digest == a->digest || now < a->next_at[from] || !accord_has_desk(a))
     return;
   a->next_at[from] = now + a->opt.interval_ns;
   accord_offer(a, from);
@@ -23059,6 +23111,8 @@ bool accord_on_record(struct accord *a, uint64_t now, uint32_t from, enum wire_k
   (void)now;
   if (from >= a->opt.count || from == a->opt.self)
     return false;
+  if (!accord_has_desk(a))
+    return true; /* as if it were lost: the next one is like it */
   a->budget = ACCORD_BURST;
   if (kind == WIRE_POOLS)
     return accord_on_pools(a, from, in);
@@ -23114,6 +23168,7 @@ void accord_close(struct accord *a)
   for (uint32_t i = 0; i < a->count; i++)
     accord_item_free(a, a->item[i]);
   alloc_put(a->opt.alloc, a->item, a->room * sizeof(struct accord_item *));
+  alloc_put(a->opt.alloc, a->desk, sizeof *a->desk);
   alloc_put(a->opt.alloc, a, accord_size(a->opt.count));
 }
 
@@ -23134,7 +23189,7 @@ void accord_reborn(struct accord *a, uint64_t boot)
 /* ---- sources/member.c ---- */
 /* member.c - who is alive: probes, suspicion, contradiction and the news of it. */
 
-#define MEMBER_NONE UINT32_MAX
+#define MEMBER_NONE UINT16_MAX
 #define MEMBER_HELPERS 3u    /* others that are asked to probe */
 #define MEMBER_DRAWS 12u     /* attempts to find that many different ones */
 #define MEMBER_HEALTH_MAX 3u /* a suspicion lasts up to 1 + this times as long */
@@ -23150,9 +23205,11 @@ void accord_reborn(struct accord *a, uint64_t boot)
 /* Lists that a node can be in, linked by number through the nodes. */
 enum member_chain { MEMBER_NEWS, MEMBER_WHEEL, MEMBER_CHAINS };
 
+/* By number, which takes no more than these bits: every node of a cluster keeps all of them. */
 struct member_link {
-  uint32_t before, after;
+  uint16_t before, after;
 };
+_Static_assert(MEMBER_MOST <= MEMBER_NONE, "a link names any node, or none");
 
 struct member_list {
   uint32_t first, last, count;
@@ -23161,16 +23218,17 @@ struct member_list {
 struct member_node {
   uint64_t boot;
   uint32_t refute;
-  uint32_t place; /* in its ring */
   struct member_link link[MEMBER_CHAINS];
-  uint8_t state;  /* enum member_state */
-  uint8_t left;   /* times the news about it is still to be sent; 0: it isn't in a list */
-  uint8_t bucket; /* of a suspected one */
+  uint16_t place;      /* in its ring */
+  uint8_t state : 2;   /* enum member_state */
+  uint8_t left : 6;    /* times the news about it is still to be sent; 0: it isn't in a list */
+  uint8_t bucket;      /* of a suspected one */
 };
+_Static_assert(MEMBER_COPIES < 1u << 6, "left has room for them");
 
 /* Nodes that take turns: those before `next` had theirs in this round, the rest is in no order. */
 struct member_ring {
-  uint32_t *node;
+  uint16_t *node;
   uint32_t count, next;
 };
 
@@ -23208,11 +23266,11 @@ static void member_list_init(struct member_list *l)
 static void member_list_push(struct member *m, enum member_chain chain, struct member_list *l,
                              uint32_t node)
 {
-  m->node[node].link[chain] = (struct member_link){l->last, MEMBER_NONE};
+  m->node[node].link[chain] = (struct member_link){(uint16_t)l->last, MEMBER_NONE};
   if (l->count == 0)
     l->first = node;
   else
-    m->node[l->last].link[chain].after = node;
+    m->node[l->last].link[chain].after = (uint16_t)node;
   l->last = node;
   l->count++;
 }
@@ -23235,8 +23293,8 @@ static void member_list_remove(struct member *m, enum member_chain chain, struct
 
 static void member_ring_put(struct member *m, struct member_ring *r, uint32_t place, uint32_t node)
 {
-  r->node[place] = node;
-  m->node[node].place = place;
+  r->node[place] = (uint16_t)node;
+  m->node[node].place = (uint16_t)place;
 }
 
 /* At the end: it has its turn in this round. */
@@ -23302,7 +23360,7 @@ static void member_tell(struct member *m, uint32_t node, uint32_t times)
 {
   if (m->node[node].left > 0)
     member_list_remove(m, MEMBER_NEWS, &m->news[m->node[node].left], node);
-  m->node[node].left = (uint8_t)times;
+  m->node[node].left = times & 0x3f;
   if (times > 0)
     member_list_push(m, MEMBER_NEWS, &m->news[times], node);
 }
@@ -23723,7 +23781,7 @@ void member_reborn(struct member *m, uint64_t boot)
 
 static size_t member_size(uint32_t count)
 {
-  return sizeof(struct member) + count * (sizeof(struct member_node) + 2 * sizeof(uint32_t));
+  return sizeof(struct member) + count * (sizeof(struct member_node) + 2 * sizeof(uint16_t));
 }
 
 int member_open(const struct member_options *options, struct member **out)
@@ -23738,7 +23796,7 @@ int member_open(const struct member_options *options, struct member **out)
   rng_seed(&m->rng, options->random(options->arg), options->self, options->boot);
   m->copies = 3 * member_log2(count + 1);
   CHI_ASSERT(m->copies <= MEMBER_COPIES);
-  m->lively.node = (uint32_t *)&m->node[count];
+  m->lively.node = (uint16_t *)&m->node[count];
   m->lost.node = m->lively.node + count;
   m->probe.ask_at = UINT64_MAX;
   m->outdone = MEMBER_NONE;
@@ -23803,6 +23861,7 @@ const struct member_figures *member_figures(const struct member *m)
 #define PEER_BOOT_MAX (UINT64_MAX >> 1)  /* so that there is always one above */
 #define PEER_BOOT_GAP 0xfffffu           /* the next life is up to so much above */
 #define PEER_REFUSE_NS 10000000u         /* between two refusals to one peer */
+#define PEER_LIVES 4                     /* former lives of a peer that are remembered */
 #define PEER_ROOM_MIN 2048u              /* bytes of a batch to begin with */
 #define PEER_INSTANCE (CHI_NAME_MAX + 8) /* bytes of "NAME:PORT" with its NUL */
 #define PEER_SINGLE (WIRE_HEADER + WIRE_RECORD + 32 + PEER_INSTANCE) /* of a HELLO or REFUSE */
@@ -23830,6 +23889,15 @@ struct peer_refusal {
   uint64_t got, want;
 };
 
+/* What most peers never have: former lives, and quarrels with us. */
+struct peer_past {
+  uint64_t former[PEER_LIVES]; /* random numbers of its lives before the present one; 0: none */
+  uint32_t former_next;
+  uint64_t refusals;
+  uint64_t refuse_at;                         /* the next refusal may be sent */
+  struct log_limit complaints, complained_of; /* by us of it, and the reverse */
+};
+
 struct peer_hello {
   uint32_t nodes;
   uint64_t life, heard;
@@ -23841,7 +23909,7 @@ struct peer_hello {
  * the parcel of the environment. */
 struct peer_batch {
   struct peer *peer;
-  struct peer_batch *next, *before; /* waiting: next alone; flying: both */
+  struct peer_batch *next, *before; /* waiting: next alone, in a ring; flying: both */
   unsigned char *data;
   uint32_t room, used, records, frames, parcels;
   uint64_t bulk_bytes;
@@ -23851,15 +23919,25 @@ struct peer_batch {
 
 static const char *peer_name(const struct peer *p)
 {
-  return p->set->hosts[p->node].name;
+  return peer_set_of(p)->hosts[p->node].name;
 }
 
 /* ---- batches */
 
-static void peer_batch_free(struct peer_set *s, struct peer_batch *b)
+static void peer_batch_put(struct peer_set *s, struct peer_batch *b)
 {
   alloc_put(s->alloc, b->data, b->room);
   alloc_put(s->alloc, b, sizeof *b);
+}
+
+/* One is kept: most steps send one or two small messages. What had bulk is not used again, so that
+ * it is noticed if somebody still looks at it. */
+static void peer_batch_free(struct peer_set *s, struct peer_batch *b)
+{
+  if (!s->spare && b->room == PEER_ROOM_MIN && b->frames == 0)
+    s->spare = b;
+  else
+    peer_batch_put(s, b);
 }
 
 /* Nobody reads it any more. */
@@ -23870,35 +23948,61 @@ static void peer_batch_release(struct peer_set *s, struct peer_batch *b)
   peer_batch_free(s, b);
 }
 
-static struct peer_batch *peer_batch_new(struct peer *p, uint32_t room)
+static struct peer_batch *peer_batch_get(struct peer_set *s, uint32_t room)
 {
-  const struct alloc *alloc = p->set->alloc;
-  struct peer_batch *b = alloc_get(alloc, sizeof *b);
+  struct peer_batch *b = s->spare;
+  if (b && b->room == room) {
+    s->spare = NULL;
+    return b;
+  }
+  b = alloc_get(s->alloc, sizeof *b);
   if (!b)
     return NULL;
-  b->data = alloc_get(alloc, room);
-  if (!b->data) {
-    alloc_put(alloc, b, sizeof *b);
-    return NULL;
-  }
-  b->peer = p;
-  b->next = b->before = NULL;
+  b->data = alloc_get(s->alloc, room);
   b->room = room;
+  if (b->data)
+    return b;
+  alloc_put(s->alloc, b, sizeof *b);
+  return NULL;
+}
+
+static struct peer_batch *peer_batch_new(struct peer *p, uint32_t room)
+{
+  struct peer_batch *b = peer_batch_get(peer_set_of(p), room);
+  if (!b)
+    return NULL;
+  b->peer = p;
+  b->before = NULL;
   b->used = WIRE_HEADER;
   b->records = b->frames = b->parcels = 0;
   b->bulk_bytes = 0;
+  b->next = p->last ? p->last->next : b;
   if (p->last)
     p->last->next = b;
-  else
-    p->batch = b;
   p->last = b;
   return b;
+}
+
+/* The one that waits longest; NULL. */
+static struct peer_batch *peer_oldest(const struct peer *p)
+{
+  return p->last ? p->last->next : NULL;
+}
+
+/* It waits no longer. */
+static void peer_take_oldest(struct peer *p)
+{
+  struct peer_batch *b = peer_oldest(p);
+  if (b == p->last)
+    p->last = NULL;
+  else
+    p->last->next = b->next;
 }
 
 /* At least doubles the room, so that a batch grows seldom. */
 static bool peer_batch_grow(struct peer_batch *b, uint32_t room)
 {
-  const struct alloc *alloc = b->peer->set->alloc;
+  const struct alloc *alloc = peer_set_of(b->peer)->alloc;
   uint32_t most = WIRE_HEADER + PEER_BATCH;
   unsigned char *data;
   if (room < 2 * b->room)
@@ -23954,7 +24058,7 @@ static void peer_count_sent(struct peer *p, uint64_t bytes)
 
 static int peer_send_batch(struct peer *p, struct peer_batch *b)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   struct wire_header h = {.records = b->records, .cluster = s->cluster, .from = s->self,
                           .to = p->node, .from_boot = s->boot, .to_boot = p->boot,
                           .bulk = b->frames, .bulk_bytes = b->bulk_bytes};
@@ -23967,19 +24071,17 @@ static int peer_send_batch(struct peer *p, struct peer_batch *b)
 static int peer_send(struct peer *p)
 {
   struct peer_batch *b;
-  while ((b = p->batch) && b->records > 0) {
+  while ((b = peer_oldest(p)) && b->records > 0) {
     int rc = peer_send_batch(p, b);
     if (rc != CHI_OK)
       return rc;
     peer_count_sent(p, b->used + b->bulk_bytes);
     p->waiting -= b->used - WIRE_HEADER;
-    p->batch = b->next;
-    if (!p->batch)
-      p->last = NULL;
+    peer_take_oldest(p);
     if (b->frames)
-      peer_fly(p->set, b);
+      peer_fly(peer_set_of(p), b);
     else
-      peer_batch_free(p->set, b);
+      peer_batch_free(peer_set_of(p), b);
   }
   return CHI_OK;
 }
@@ -23987,28 +24089,26 @@ static int peer_send(struct peer *p)
 /* Drops what waits for a peer. */
 static void peer_drop(struct peer *p)
 {
-  struct peer_batch *b = p->batch;
-  p->batch = p->last = NULL;
+  struct peer_batch *b;
   p->waiting = 0;
-  while (b) {
-    struct peer_batch *next = b->next;
-    peer_batch_release(p->set, b);
-    b = next;
+  while ((b = peer_oldest(p))) {
+    peer_take_oldest(p);
+    peer_batch_release(peer_set_of(p), b);
   }
 }
 
 static void peer_queue(struct peer *p)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   if (p->queued)
     return;
   p->queued = true;
-  p->next = NULL;
+  p->next = 0;
   if (s->pending_last)
-    s->pending_last->next = p;
+    s->peer[s->pending_last - 1].next = p->node + 1;
   else
-    s->pending = p;
-  s->pending_last = p;
+    s->pending = p->node + 1;
+  s->pending_last = p->node + 1;
 }
 
 bool peer_begin(struct peer *p, enum wire_kind kind, size_t most, bool control,
@@ -24058,7 +24158,7 @@ void peer_post(struct peer *p, struct wire_out *out, const struct env_frame *bul
 /* Sends a record alone: not kept if there is no way now. */
 static void peer_send_single(struct peer *p, struct wire_out *out, uint64_t to_boot)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   struct wire_header h = {.records = 1, .cluster = s->cluster, .from = s->self, .to = p->node,
                           .from_boot = s->boot, .to_boot = to_boot};
   struct env_frame frame = {out->data, out->used};
@@ -24080,7 +24180,7 @@ static size_t peer_begin_single(struct wire_out *out, unsigned char *bytes, enum
  * instance. Alone in its message, whose to_boot means nothing. */
 static void peer_say_hello(struct peer *p)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   unsigned char bytes[PEER_SINGLE];
   char instance[PEER_INSTANCE];
   struct wire_out out;
@@ -24143,7 +24243,7 @@ static void peer_greet(struct peer *p)
 {
   peer_say_hello(p);
   if (p->connected && !p->confirmed)
-    peer_want_hello(p->set);
+    peer_want_hello(peer_set_of(p));
 }
 
 /* Says what has become of a peer whose connection, boot or confirmation may have changed. */
@@ -24155,7 +24255,7 @@ static void peer_change(struct peer *p, uint64_t former)
   if (!met)
     peer_drop(p);
   if (news)
-    p->set->on_boot(p->set->arg, p, former);
+    peer_set_of(p)->on_boot(peer_set_of(p)->arg, p, former);
 }
 
 /* Drops everything on its way to a peer. */
@@ -24166,8 +24266,8 @@ static void peer_unpin(struct peer *p)
     return;
   p->confirmed = false;
   if (p->connected)
-    peer_want_hello(p->set);
-  p->set->env->net_reset(p->set->env, p->node);
+    peer_want_hello(peer_set_of(p));
+  peer_set_of(p)->env->net_reset(peer_set_of(p)->env, p->node);
 }
 
 void peer_reset(struct peer *p)
@@ -24195,12 +24295,31 @@ void peer_raise(struct peer_set *s, uint64_t boot)
       peer_greet(&s->peer[i]);
 }
 
+/* NULL: no memory. */
+static struct peer_past *peer_past(struct peer *p)
+{
+  if (!p->past)
+    p->past = alloc_zero(peer_set_of(p)->alloc, sizeof *p->past);
+  return p->past;
+}
+
 static bool peer_is_former(const struct peer *p, uint64_t life)
 {
-  for (uint32_t i = 0; i < PEER_LIVES; i++)
-    if (p->former[i] == life)
+  for (uint32_t i = 0; p->past && i < PEER_LIVES; i++)
+    if (p->past->former[i] == life)
       return true;
   return false;
+}
+
+/* The present life is over; false: no memory to know it by. */
+static bool peer_outlived(struct peer *p)
+{
+  struct peer_past *past = peer_past(p);
+  if (!past)
+    return false;
+  past->former[past->former_next] = p->life;
+  past->former_next = (past->former_next + 1) % PEER_LIVES;
+  return true;
 }
 
 /* Whether this boot and life of a peer may follow what is known of it. A boot that another life has
@@ -24219,7 +24338,7 @@ static struct peer_refusal peer_judge_life(const struct peer *p, uint64_t boot, 
 static struct peer_refusal peer_judge_hello(const struct peer *p, const struct wire_header *h,
                                             const struct peer_hello *hello)
 {
-  const struct peer_set *s = p->set;
+  const struct peer_set *s = peer_set_of(p);
   if (hello->nodes != s->count)
     return (struct peer_refusal){PEER_NODES, hello->nodes, s->count};
   if (h->cluster != s->cluster)
@@ -24231,7 +24350,7 @@ static struct peer_refusal peer_judge_hello(const struct peer *p, const struct w
 
 static struct peer_refusal peer_judge_batch(const struct peer *p, const struct wire_header *h)
 {
-  const struct peer_set *s = p->set;
+  const struct peer_set *s = peer_set_of(p);
   if (h->cluster != s->cluster)
     return (struct peer_refusal){PEER_CLUSTER, h->cluster, s->cluster};
   if (h->to != s->self)
@@ -24266,24 +24385,45 @@ static bool peer_is_setting(enum peer_reason reason)
   return reason == PEER_CLUSTER || reason == PEER_NODES || reason == PEER_TO;
 }
 
-/* The message isn't heard: says so here and, if it isn't told too often, there. */
+uint64_t peer_refusals(const struct peer *p)
+{
+  return p->past ? p->past->refusals : 0;
+}
+
+struct log_limit *peer_complaints(struct peer *p)
+{
+  struct peer_past *past = peer_past(p);
+  return past ? &past->complaints : &peer_set_of(p)->unsound;
+}
+
+/* Tells it, if it isn't told too often. */
+static void peer_tell_refusal(struct peer *p, uint64_t to_boot, struct peer_refusal refusal)
+{
+  struct peer_set *s = peer_set_of(p);
+  struct peer_past *past = peer_past(p);
+  if (!past)
+    return;
+  past->refusals++;
+  if (s->now < past->refuse_at)
+    return;
+  past->refuse_at = s->now + PEER_REFUSE_NS;
+  peer_say_refuse(p, to_boot, refusal);
+}
+
+/* The message isn't heard: says so here and there. */
 static void peer_refuse(struct peer *p, const struct wire_header *h, const char *instance,
                         struct peer_refusal refusal)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   int level;
   const char *text = peer_reason_text(refusal.reason, &level);
-  p->refusals++;
-  log_limited(s->log, &p->complaints, s->now, level,
+  log_limited(s->log, peer_complaints(p), s->now, level,
               "node %u (%s%s%s) is refused: %s: %llu, here %llu", p->node, peer_name(p),
               *instance ? ", " : "", instance, text, (unsigned long long)refusal.got,
               (unsigned long long)refusal.want);
   if (peer_is_setting(refusal.reason) && !p->confirmed)
     p->refused = true;
-  if (s->now < p->refuse_at)
-    return;
-  p->refuse_at = s->now + PEER_REFUSE_NS;
-  peer_say_refuse(p, h->from_boot, refusal);
+  peer_tell_refusal(p, h->from_boot, refusal);
 }
 
 /* A hello that fits: this is the peer, in this life. */
@@ -24292,22 +24432,20 @@ static void peer_welcome(struct peer *p, uint64_t boot, const struct peer_hello 
   uint64_t former = p->boot;
   bool pinned = false;
   CHI_ASSERT(boot > former || (boot == former && (p->life == 0 || p->life == hello->life)));
+  if (p->life != hello->life && p->life != 0 && !peer_outlived(p))
+    return; /* it will say hello again */
   if (boot != former) {
     p->met = p->confirmed = false;
     pinned = p->flying > 0;
     peer_unpin(p);
   }
-  if (p->life != hello->life && p->life != 0) {
-    p->former[p->former_next] = p->life;
-    p->former_next = (p->former_next + 1) % PEER_LIVES;
-  }
   p->boot = boot;
   p->life = hello->life;
   p->refused = false;
   /* A connection that was just dropped can't carry records: it is confirmed when it is back. */
-  p->confirmed = hello->heard == p->set->boot && !pinned;
+  p->confirmed = hello->heard == peer_set_of(p)->boot && !pinned;
   if (p->connected && !p->confirmed)
-    peer_want_hello(p->set);
+    peer_want_hello(peer_set_of(p));
   if (hello->ask)
     peer_say_hello(p);
   peer_change(p, former);
@@ -24321,7 +24459,7 @@ static void peer_drop_message(struct peer_set *s, const char *why)
 
 static void peer_on_hello(struct peer *p, const struct wire_header *h, struct wire_in *in)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   struct peer_hello hello;
   struct peer_refusal refusal;
   if (!peer_read_hello(in, &hello)) {
@@ -24348,8 +24486,9 @@ static void peer_greet_anew(struct peer *p)
 
 static void peer_on_refuse(struct peer *p, const struct wire_header *h, struct wire_in *in)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   struct peer_refusal refusal;
+  struct peer_past *past;
   const char *text;
   int level;
   if (!peer_read_refuse(in, &refusal)) {
@@ -24359,7 +24498,8 @@ static void peer_on_refuse(struct peer *p, const struct wire_header *h, struct w
   if (h->to != s->self || h->to_boot != s->boot)
     return; /* of what another life, or another node, has sent */
   text = peer_reason_text(refusal.reason, &level);
-  log_limited(s->log, &p->complained_of, s->now, level,
+  past = peer_past(p);
+  log_limited(s->log, past ? &past->complained_of : &s->unsound, s->now, level,
               "node %u (%s) refuses this node: %s: %llu, there %llu", p->node, peer_name(p), text,
               (unsigned long long)refusal.got, (unsigned long long)refusal.want);
   if (peer_is_setting(refusal.reason)) {
@@ -24387,7 +24527,7 @@ static void peer_on_refuse(struct peer *p, const struct wire_header *h, struct w
 static void peer_deliver(struct peer *p, struct wire_in *in, const struct env_frame *bulk,
                          uint32_t left)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   uint64_t boot = s->boot;
   enum wire_kind kind;
   struct wire_in record;
@@ -24481,7 +24621,7 @@ void peer_on_link(struct peer_set *s, uint32_t node, bool connected)
 void peer_on_sent(struct peer_set *s, void *batch)
 {
   struct peer_batch *b = batch;
-  CHI_ASSERT(b && b->peer->set == s && b->peer->flying > 0);
+  CHI_ASSERT(b && peer_set_of(b->peer) == s && b->peer->flying > 0);
   peer_land(s, b);
   peer_batch_release(s, b);
 }
@@ -24504,9 +24644,10 @@ static bool peer_repeat_hellos(struct peer_set *s)
 
 static void peer_flush_pending(struct peer_set *s)
 {
-  struct peer *p = s->pending, *next;
-  s->pending = s->pending_last = NULL;
-  for (; p; p = next) {
+  uint32_t next = s->pending;
+  s->pending = s->pending_last = 0;
+  while (next) {
+    struct peer *p = &s->peer[next - 1];
     int rc = peer_send(p);
     next = p->next;
     p->queued = false;
@@ -24567,6 +24708,18 @@ static uint64_t peer_first_boot(struct env *env)
   return boot > 0 ? boot : 1;
 }
 
+static size_t peer_list_size(uint32_t count)
+{
+  return sizeof(struct peer_list) + count * sizeof(struct peer);
+}
+
+static void peer_list_free(struct peer_set *s)
+{
+  struct peer_list *list = CHI_CONTAINER_OF(s->peer, struct peer_list, peer);
+  alloc_put(s->alloc, list, peer_list_size(s->count));
+  s->peer = NULL;
+}
+
 int peer_open(struct peer_set *s, struct env *env, struct log *log, const chi_config *config,
               uint32_t self, const char *instance, chi_error *err)
 {
@@ -24579,19 +24732,17 @@ int peer_open(struct peer_set *s, struct env *env, struct log *log, const chi_co
   s->cluster = peer_digest(config);
   s->boot = peer_first_boot(env);
   s->life = env->random(env) | 1;
-  s->peer = alloc_zero(s->alloc, count * sizeof *s->peer);
-  if (!s->peer)
+  struct peer_list *list = alloc_zero(s->alloc, peer_list_size(count));
+  if (!list)
     return error_set(err, CHI_ENOMEM, "no memory for %u nodes", count);
-  for (uint32_t i = 0; i < count; i++) {
-    s->peer[i].set = s;
+  list->set = s;
+  s->peer = list->peer;
+  for (uint32_t i = 0; i < count; i++)
     s->peer[i].node = i;
-  }
   if (count > 1)
     rc = env->net_open(env, config->hosts, count, self, config->port, err);
-  if (rc != CHI_OK) {
-    alloc_put(s->alloc, s->peer, count * sizeof *s->peer);
-    s->peer = NULL;
-  }
+  if (rc != CHI_OK)
+    peer_list_free(s);
   return rc;
 }
 
@@ -24605,18 +24756,21 @@ void peer_close(struct peer_set *s)
   for (uint32_t i = 0; i < s->count; i++) {
     s->peer[i].connected = s->peer[i].confirmed = s->peer[i].met = false;
     peer_drop(&s->peer[i]);
+    alloc_put(s->alloc, s->peer[i].past, sizeof *s->peer[i].past);
   }
   while ((b = s->flying)) {
     peer_land(s, b);
     peer_batch_release(s, b);
   }
-  alloc_put(s->alloc, s->peer, s->count * sizeof *s->peer);
-  s->peer = NULL;
+  if (s->spare)
+    peer_batch_put(s, s->spare);
+  peer_list_free(s);
 }
 
 #undef PEER_BOOT_MAX
 #undef PEER_BOOT_GAP
 #undef PEER_REFUSE_NS
+#undef PEER_LIVES
 #undef PEER_ROOM_MIN
 #undef PEER_INSTANCE
 #undef PEER_SINGLE
@@ -29881,14 +30035,10 @@ CHI_PRIVATE void heap_fini(struct heap *heap)
   heap->count = heap->room = 0;
 }
 
-CHI_PRIVATE int heap_reserve(struct heap *heap, uint32_t n)
+/* Moves it all to room for n, at least as many as there are. */
+static int heap_move(struct heap *heap, uint32_t n)
 {
-  struct heap_slot *slot;
-  if (n <= heap->room)
-    return CHI_OK;
-  if (n > HEAP_ROOM_MAX)
-    return CHI_ENOMEM;
-  slot = alloc_get(heap->alloc, n * sizeof(*slot));
+  struct heap_slot *slot = alloc_get(heap->alloc, n * sizeof(*slot));
   if (!slot)
     return CHI_ENOMEM;
   if (heap->count > 0)
@@ -29897,6 +30047,20 @@ CHI_PRIVATE int heap_reserve(struct heap *heap, uint32_t n)
   heap->slot = slot;
   heap->room = n;
   return CHI_OK;
+}
+
+CHI_PRIVATE int heap_reserve(struct heap *heap, uint32_t n)
+{
+  if (n <= heap->room)
+    return CHI_OK;
+  return n <= HEAP_ROOM_MAX ? heap_move(heap, n) : CHI_ENOMEM;
+}
+
+CHI_PRIVATE void heap_shrink(struct heap *heap, uint32_t n)
+{
+  uint32_t room = heap->count * 2 > n ? heap->count * 2 : n;
+  if (room <= heap->room / 4)
+    (void)heap_move(heap, room); /* else it stays as it is */
 }
 
 CHI_PRIVATE int heap_push(struct heap *heap, struct heap_entry *entry)

@@ -567,6 +567,11 @@ void runtime_inspect(const struct runtime *rt, struct runtime_view *out)
     out->tasks_open -= mark_get(&rt->crew.worker[i].resting);
 }
 
+uint64_t runtime_sees(const struct runtime *rt, uint32_t node)
+{
+  return fleet_sees(&rt->fleet, node);
+}
+
 enum runtime_state runtime_state(const struct runtime *rt)
 {
   return rt->state;

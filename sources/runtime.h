@@ -73,6 +73,8 @@ struct runtime_view {
   uint64_t credit;     /* held of peers' room, and of its own for them: see net_credit */
 };
 CHI_PRIVATE CHI_UNUSED void runtime_inspect(const struct runtime *rt, struct runtime_view *out);
+/* The life of another node that this one takes for alive; 0: it doesn't. */
+CHI_PRIVATE CHI_UNUSED uint64_t runtime_sees(const struct runtime *rt, uint32_t node);
 
 /* For the handler of a memory fault, on the thread that faulted: if address is in the guard page
  * of the task's stack that runs there, writes "method <name> of pool <id> overran its stack of N
