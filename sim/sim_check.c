@@ -6,7 +6,6 @@
 #include <stdlib.h>
 
 #define SIM_CHECK_FIRST 1024u /* places of a set at first */
-#define SIM_CHECK_ALIVE 1     /* enum member_state */
 
 static void sim_check_fail(struct sim_check *c, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -130,28 +129,12 @@ static void sim_check_on_key(struct sim_check *c, const struct sim_trace_event *
                    (unsigned long long)(e->a & UINT32_MAX));
 }
 
-static void sim_check_on_member(struct sim_check *c, const struct sim_trace_event *e)
-{
-  struct sim_check_node *node = &c->node[e->node];
-  if (e->a >= c->nodes)
-    return;
-  if (!node->state) {
-    node->state = sim_world_new(c->nodes);
-    node->seen = sim_world_new(c->nodes * sizeof(*node->seen));
-  }
-  node->state[e->a] = (uint8_t)e->b;
-  node->seen[e->a] = e->c;
-}
-
 static void sim_check_on_node(struct sim_check *c, const struct sim_trace_event *e)
 {
   struct sim_check_node *node = &c->node[e->node];
   node->serves = e->a == SIM_TRACE_NODE_SERVES;
-  if (e->a != SIM_TRACE_NODE_STARTS)
-    return;
-  node->boot = 0;
-  if (node->state)
-    memset(node->state, 0, c->nodes);
+  if (e->a == SIM_TRACE_NODE_STARTS)
+    node->boot = 0;
 }
 
 static void sim_check_on_client(struct sim_check *c, const struct sim_trace_event *e)
@@ -181,8 +164,6 @@ CHI_PRIVATE void sim_check_event(void *arg, const struct sim_trace_event *e)
     sim_check_on_key(c, e);
   else if (e->kind == ENV_TRACE_NET)
     c->net[e->a < SIM_CHECK_NET ? e->a : SIM_CHECK_NET - 1]++;
-  else if (e->kind == ENV_TRACE_MEMBER && ours)
-    sim_check_on_member(c, e);
   else if (e->kind == ENV_TRACE_BOOT && ours)
     c->node[e->node].boot = e->a;
   else if (e->kind == SIM_TRACE_NODE && ours)
@@ -206,10 +187,6 @@ CHI_PRIVATE void sim_check_open(struct sim_check *c, struct sim *sim, uint32_t n
 
 CHI_PRIVATE void sim_check_close(struct sim_check *c)
 {
-  for (uint32_t i = 0; i < c->nodes; i++) {
-    free(c->node[i].state);
-    free(c->node[i].seen);
-  }
   free(c->node);
   free(c->keys.key);
   free(c->open.key);
@@ -241,13 +218,13 @@ CHI_PRIVATE void sim_check_client(struct sim_check *c, uint32_t number)
 
 static bool sim_check_sees(const struct sim_check *c, uint32_t node, char *why, size_t size)
 {
-  const struct sim_check_node *from = &c->node[node];
+  const struct runtime *rt = sim_node_runtime(c->sim, node);
   for (uint32_t other = 0; other < c->nodes; other++) {
     const struct sim_check_node *to = &c->node[other];
     if (other == node || !to->serves)
       continue;
-    if (from->state && from->state[other] == SIM_CHECK_ALIVE &&
-        (to->boot == 0 || from->seen[other] == to->boot))
+    uint64_t seen = rt ? runtime_sees(rt, other) : 0;
+    if (seen != 0 && (to->boot == 0 || seen == to->boot))
       continue;
     snprintf(why, size, "node %u does not take node %u for alive in its present life", node, other);
     return false;
@@ -316,4 +293,3 @@ CHI_PRIVATE bool sim_check_settled(const struct sim_check *c, char *why, size_t 
 }
 
 #undef SIM_CHECK_FIRST
-#undef SIM_CHECK_ALIVE

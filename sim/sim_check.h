@@ -36,9 +36,7 @@ struct sim_check_set {
 /* A node, as the events tell. */
 struct sim_check_node {
   bool serves;
-  uint64_t boot;  /* its present life */
-  uint8_t *state; /* enum member_state of every node, as it sees them */
-  uint64_t *seen; /* and which life of theirs */
+  uint64_t boot; /* its present life */
 };
 
 struct sim_check {

@@ -4,12 +4,16 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #define SIM_CLUSTER_PENDING 64u                    /* faults asked for within one event */
 #define SIM_CLUSTER_START_NS UINT64_C(60000000000) /* nodes come up within that */
 #define SIM_CLUSTER_RETRY_NS UINT64_C(10000000)    /* between a client's looks for its node */
 #define SIM_CLUSTER_LOOK_NS UINT64_C(10000000)     /* between looks whether all is settled */
 #define SIM_CLUSTER_STOP_NS UINT64_C(1000000000)   /* a stop's phases last grace and that */
+#define SIM_CLUSTER_LARGE 100u                     /* nodes whose start takes much memory */
 #define SIM_CLUSTER_PHASES 4u                      /* drain, cancel, close the pools, stuck */
 
 /* A client program. */
@@ -132,12 +136,17 @@ static bool sim_cluster_is_up(const chi_cluster *c, uint32_t node)
   return sim_node_state(sim_cluster_of_const(c)->sim, node) == RUNTIME_SERVING;
 }
 
-/* Whether every node that was started has come up, or one has failed. */
+/* Nodes that were started; those before `first` have come up. */
+struct sim_cluster_rise {
+  uint32_t first, count;
+};
+
+/* Whether every one has, or one has failed. */
 static int sim_cluster_has_started(chi_cluster *c, void *arg)
 {
-  const uint32_t *up = arg;
-  for (uint32_t i = 0; i < *up; i++) {
-    enum runtime_state state = sim_node_state(sim_cluster_of(c)->sim, i);
+  struct sim_cluster_rise *rise = arg;
+  for (; rise->first < rise->count; rise->first++) {
+    enum runtime_state state = sim_node_state(sim_cluster_of(c)->sim, rise->first);
     if (state != RUNTIME_SERVING)
       return state != RUNTIME_STARTING;
   }
@@ -166,14 +175,16 @@ static int sim_cluster_meet(struct sim_cluster *s, chi_error *err)
 
 static int sim_cluster_start(struct sim_cluster *s, uint32_t up, chi_error *err)
 {
+  struct sim_cluster_rise rise = {0, up};
+  int rc;
   for (uint32_t i = 0; i < s->base.nodes; i++)
     sim_node_prepare(s->sim, i, &s->config, s->modules, s->module_count);
   for (uint32_t i = 0; i < up; i++) {
-    int rc = sim_node_begin(s->sim, i, &s->config, s->modules, s->module_count, err);
+    rc = sim_node_begin(s->sim, i, &s->config, s->modules, s->module_count, err);
     if (rc)
       return rc;
   }
-  sim_cluster_run(&s->base, sim_cluster_has_started, &up, SIM_CLUSTER_START_NS);
+  sim_cluster_run(&s->base, sim_cluster_has_started, &rise, SIM_CLUSTER_START_NS);
   if (s->base.failed)
     return error_set(err, CHI_ECANCELLED, "%s", s->base.failure.text);
   for (uint32_t i = 0; i < up; i++) {
@@ -184,7 +195,12 @@ static int sim_cluster_start(struct sim_cluster *s, uint32_t up, chi_error *err)
     if (state != RUNTIME_SERVING)
       return error_set(err, CHI_ETIMEOUT, "node %u does not come up", i);
   }
-  return sim_cluster_meet(s, err);
+  rc = sim_cluster_meet(s, err);
+#ifdef __GLIBC__
+  if (up >= SIM_CLUSTER_LARGE)
+    malloc_trim(0); /* what only the meeting of all with all took */
+#endif
+  return rc;
 }
 
 static void sim_cluster_close(chi_cluster *c)
@@ -586,4 +602,5 @@ CHI_PRIVATE const struct sim_plan *sim_cluster_plan(chi_cluster *c)
 #undef SIM_CLUSTER_RETRY_NS
 #undef SIM_CLUSTER_LOOK_NS
 #undef SIM_CLUSTER_STOP_NS
+#undef SIM_CLUSTER_LARGE
 #undef SIM_CLUSTER_PHASES

@@ -13,31 +13,33 @@
 /* What is drawn for a way, each by a number of its own. */
 enum sim_net_purpose { SIM_NET_JITTER = 1, SIM_NET_WHEN, SIM_NET_WHETHER, SIM_NET_ARRIVED };
 
-/* Something that will happen to the connection of a way. */
-struct sim_net_change {
-  struct sim_world_event event;
-  struct sim_net *net;
-  uint32_t from, to;
+/* The way from one node to another, and the first one's connection along it: there are as many as
+ * the square of the nodes, and most are quiet most of the time. */
+struct sim_net_pair {
+  struct sim_net_way *way; /* NULL: nothing is on it, nothing is wrong with it */
+  uint32_t sent;           /* messages so far: they number the draws, as do changes */
+  uint32_t changes : 31;
+  bool up : 1; /* as the sender sees it */
 };
 
-/* The way from one node to another, and the first one's connection along it. */
-struct sim_net_pair {
+/* What is on a way, and what is wrong with it. */
+struct sim_net_way {
+  struct sim_world_event change; /* up: it will be noticed dead; down: it will be up */
+  struct sim_net *net;
+  uint32_t from, to;
   struct sim_net_mail *first, *last; /* sent and not taken, in order */
-  struct sim_net_change *change;     /* up: it will be noticed dead; down: it will be up */
   uint64_t free;                     /* from then on nothing is being transmitted */
   uint64_t due;                      /* of the last message */
   uint64_t bytes;                    /* sent and not taken */
   uint64_t clog;                     /* ns added to the latency */
   uint64_t down_at;
-  uint32_t count;         /* messages sent and not taken */
-  uint32_t sent, changes; /* so far: they number the draws */
-  uint32_t slow;          /* percent of the usual time; 0: 100 */
-  uint32_t lose;          /* messages until the one that is lost; 0: none is */
-  bool up;                /* as the sender sees it */
-  bool dead;              /* though it is not, and nothing arrives */
-  bool mute;              /* dead, and there is nobody who would say so */
-  bool cut;               /* by a fault */
-  bool stalled;           /* up over a way that is blocked: what is sent is held */
+  uint32_t count; /* messages sent and not taken */
+  uint32_t slow;  /* percent of the usual time; 0: 100 */
+  uint32_t lose;  /* messages until the one that is lost; 0: none is */
+  bool dead;      /* though it is up, and nothing arrives */
+  bool mute;      /* dead, and there is nobody who would say so */
+  bool cut;       /* by a fault */
+  bool stalled;   /* up over a way that is blocked: what is sent is held */
   bool full, snap;
 };
 
@@ -89,12 +91,54 @@ static void sim_net_grow(struct sim_net_port *port, uint32_t count)
   port->pair_count = count;
 }
 
-static struct sim_net_pair *sim_net_pair(struct sim_net *net, uint32_t from, uint32_t to)
+static void sim_net_changes(struct sim_world_event *event);
+
+/* What is on a way that is known, made if nothing is. */
+static struct sim_net_way *sim_net_use(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  struct sim_net_way *way = pair->way;
+  if (way)
+    return way;
+  way = pair->way = sim_world_new(sizeof(*way));
+  net->ways++;
+  way->change.run = sim_net_changes;
+  way->net = net;
+  way->from = from;
+  way->to = to;
+  way->down_at = net->port[from]->opened;
+  return way;
+}
+
+/* The same of a way that need not be known yet. */
+static struct sim_net_way *sim_net_way(struct sim_net *net, uint32_t from, uint32_t to)
 {
   struct sim_net_port *port = sim_net_port(net, from);
   sim_net_port(net, to);
   sim_net_grow(port, to + 1);
-  return &port->pair[to];
+  return sim_net_use(net, from, to);
+}
+
+static bool sim_net_will_change(const struct sim_net_way *way)
+{
+  return way && heap_contains(&way->net->world->heap, &way->change.entry);
+}
+
+/* Forgets what is on a way if that makes no difference. */
+static void sim_net_rest(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  const struct sim_net_way *way = pair ? pair->way : NULL;
+  uint64_t now = net->world->now;
+  if (!way || way->first || way->due > now || way->free > now || sim_net_will_change(way))
+    return;
+  if (way->clog || way->slow || way->lose || way->dead || way->cut || way->stalled || way->full)
+    return;
+  if (!pair->up && net->port[from]->open && way->down_at != net->port[from]->opened)
+    return;
+  free(pair->way);
+  pair->way = NULL;
+  net->ways--;
 }
 
 static bool sim_net_is_open(const struct sim_net *net, uint32_t number)
@@ -106,7 +150,7 @@ static bool sim_net_blocked(const struct sim_net *net, uint32_t from, uint32_t t
 {
   const struct sim_net_port *a = net->port[from], *b = net->port[to];
   const struct sim_net_pair *pair = sim_net_known(net, from, to);
-  return (pair && pair->cut) || a->isolated || b->isolated || a->side != b->side;
+  return (pair && pair->way && pair->way->cut) || a->isolated || b->isolated || a->side != b->side;
 }
 
 /* A number below n, n > 0. It depends on way, purpose and number alone: no draw shifts another. */
@@ -187,20 +231,20 @@ static void sim_net_tell(struct sim_net *net, uint32_t node, uint32_t peer, bool
 
 /* ---- messages on their way ---------------------------------------------------------------- */
 
-static uint64_t sim_net_factor(const struct sim_net_pair *pair, uint64_t ns)
+static uint64_t sim_net_factor(const struct sim_net_way *way, uint64_t ns)
 {
-  return pair->slow ? ns * pair->slow / 100 : ns;
+  return way->slow ? ns * way->slow / 100 : ns;
 }
 
-static void sim_net_append(struct sim_net_pair *pair, struct sim_net_mail *mail)
+static void sim_net_append(struct sim_net_way *way, struct sim_net_mail *mail)
 {
-  if (pair->last)
-    pair->last->next = mail;
+  if (way->last)
+    way->last->next = mail;
   else
-    pair->first = mail;
-  pair->last = mail;
-  pair->count++;
-  pair->bytes += mail->size;
+    way->first = mail;
+  way->last = mail;
+  way->count++;
+  way->bytes += mail->size;
 }
 
 static void sim_net_lost(struct sim_net *net, struct sim_net_mail *mail, enum sim_net_reason why)
@@ -218,68 +262,50 @@ static void sim_net_lost(struct sim_net *net, struct sim_net_mail *mail, enum si
 }
 
 /* Loses all that was sent after the first `keep`. */
-static void sim_net_lose_rest(struct sim_net *net, struct sim_net_pair *pair, uint32_t keep,
+static void sim_net_lose_rest(struct sim_net *net, struct sim_net_way *way, uint32_t keep,
                               enum sim_net_reason why)
 {
-  struct sim_net_mail *mail = pair->first, *kept = NULL, *next;
+  struct sim_net_mail *mail = way->first, *kept = NULL, *next;
   for (uint32_t i = 0; i < keep; i++) {
     kept = mail;
     mail = mail->next;
   }
   for (; mail; mail = next) {
     next = mail->next;
-    pair->count--;
-    pair->bytes -= mail->size;
+    way->count--;
+    way->bytes -= mail->size;
     sim_net_lost(net, mail, why);
   }
-  pair->last = kept;
+  way->last = kept;
   if (kept)
     kept->next = NULL;
   else
-    pair->first = NULL;
+    way->first = NULL;
 }
 
 /* How many messages arrive though their connection breaks now: all that are there, some of those
  * that have left. */
-static uint32_t sim_net_saved(struct sim_net *net, struct sim_net_pair *pair, bool all)
+static uint32_t sim_net_saved(struct sim_net *net, struct sim_net_way *way, bool all)
 {
   uint64_t now = net->world->now;
   uint32_t there = 0, left = 0;
-  const struct sim_net_mail *mail = pair->first;
+  const struct sim_net_mail *mail = way->first;
   for (; mail && !mail->held && mail->leaves <= now; mail = mail->next) {
     there += mail->entry.time <= now;
     left++;
   }
   if (all || left == there)
     return left;
-  return there + (uint32_t)sim_net_draw(net, pair->first->from, pair->first->to, SIM_NET_ARRIVED,
-                                        pair->changes++, left - there + 1);
+  return there + (uint32_t)sim_net_draw(net, way->from, way->to, SIM_NET_ARRIVED,
+                                        sim_net_known(net, way->from, way->to)->changes++,
+                                        left - there + 1);
 }
 
 /* ---- connections -------------------------------------------------------------------------- */
 
-static void sim_net_cancel(struct sim_net *net, struct sim_net_pair *pair)
-{
-  if (!pair->change)
-    return;
-  sim_world_cancel(net->world, &pair->change->event);
-  free(pair->change);
-  pair->change = NULL;
-}
-
-static void sim_net_changes(struct sim_world_event *event);
-
 static void sim_net_change(struct sim_net *net, uint32_t from, uint32_t to, uint64_t time)
 {
-  struct sim_net_pair *pair = sim_net_known(net, from, to);
-  if (!pair->change) {
-    pair->change = sim_world_new(sizeof(*pair->change));
-    pair->change->event.run = sim_net_changes;
-    pair->change->net = net;
-    pair->change->from = from;
-    pair->change->to = to;
-  }
-  sim_world_at(net->world, &pair->change->event, time);
+  sim_world_at(net->world, &sim_net_use(net, from, to)->change, time);
 }
 
 static uint64_t sim_net_when(struct sim_net *net, uint32_t from, uint32_t to, uint64_t ns)
@@ -294,12 +320,12 @@ static void sim_net_try(struct sim_net *net, uint32_t from, uint32_t to, bool fi
   const struct sim_profile *profile = &net->world->profile;
   struct sim_net_pair *pair = sim_net_known(net, from, to);
   uint64_t wait;
-  if (!pair || from == to || pair->up || pair->change || !sim_net_is_open(net, from) ||
-      !sim_net_is_open(net, to) || to >= net->port[from]->count)
+  if (!pair || from == to || pair->up || sim_net_will_change(pair->way) ||
+      !sim_net_is_open(net, from) || !sim_net_is_open(net, to) || to >= net->port[from]->count)
     return;
   if (sim_net_blocked(net, from, to) || sim_net_blocked(net, to, from))
     return;
-  wait = (net->world->now - pair->down_at) / 2;
+  wait = (net->world->now - sim_net_use(net, from, to)->down_at) / 2;
   wait = wait < profile->retry ? profile->retry : wait;
   wait = first ? profile->latency : wait < profile->retry_max ? wait : profile->retry_max;
   sim_net_change(net, from, to, sim_net_when(net, from, to, wait) + 3 * profile->latency);
@@ -317,11 +343,12 @@ static void sim_net_trace(struct sim_net *net, uint32_t from, uint32_t to, bool 
 static void sim_net_break(struct sim_net *net, uint32_t from, uint32_t to, enum sim_net_reason why)
 {
   struct sim_net_pair *pair = sim_net_known(net, from, to);
+  struct sim_net_way *way = sim_net_use(net, from, to);
   CHI_ASSERT(pair->up);
-  sim_net_lose_rest(net, pair, sim_net_saved(net, pair, why == SIM_NET_RESET), why);
-  sim_net_cancel(net, pair);
-  pair->up = pair->dead = pair->mute = pair->stalled = false;
-  pair->down_at = net->world->now;
+  sim_net_lose_rest(net, way, sim_net_saved(net, way, why == SIM_NET_RESET), why);
+  sim_world_cancel(net->world, &way->change);
+  pair->up = way->dead = way->mute = way->stalled = false;
+  way->down_at = net->world->now;
   sim_net_trace(net, from, to, false, why);
   sim_net_tell(net, from, to, false);
   sim_net_try(net, from, to, false);
@@ -332,10 +359,10 @@ static void sim_net_break(struct sim_net *net, uint32_t from, uint32_t to, enum 
 static void sim_net_notice(struct sim_net *net, uint32_t from, uint32_t to, bool soon)
 {
   const struct sim_profile *profile = &net->world->profile;
-  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  struct sim_net_way *way = sim_net_use(net, from, to);
   uint64_t when = soon ? sim_net_when(net, from, to, profile->latency) + profile->latency
                        : sim_net_when(net, from, to, profile->notice) + profile->notice / 16;
-  if (!pair->change || pair->change->event.entry.time > when)
+  if (!sim_net_will_change(way) || way->change.entry.time > when)
     sim_net_change(net, from, to, when);
 }
 
@@ -352,15 +379,20 @@ static void sim_net_orphan(struct sim_net *net, uint32_t from, uint32_t to, enum
                            bool silent)
 {
   struct sim_net_pair *pair = sim_net_known(net, from, to);
+  struct sim_net_way *way = pair->up ? sim_net_use(net, from, to) : pair->way;
   bool nobody = why == SIM_NET_DIED || why == SIM_NET_CLOSED;
-  sim_net_lose_rest(net, pair, nobody ? 0 : sim_net_saved(net, pair, false), why);
-  if (!pair->dead)
-    sim_net_cancel(net, pair);
-  pair->stalled = false;
-  if (!pair->up || pair->dead)
+  if (!way)
     return;
-  pair->dead = true;
-  pair->mute = !nobody;
+  sim_net_lose_rest(net, way, nobody ? 0 : sim_net_saved(net, way, false), why);
+  if (!way->dead)
+    sim_world_cancel(net->world, &way->change);
+  way->stalled = false;
+  if (!pair->up || way->dead) {
+    sim_net_rest(net, from, to);
+    return;
+  }
+  way->dead = true;
+  way->mute = !nobody;
   if (silent || sim_net_blocked(net, to, from))
     sim_net_may_notice(net, from, to);
   else
@@ -369,13 +401,11 @@ static void sim_net_orphan(struct sim_net *net, uint32_t from, uint32_t to, enum
 
 static void sim_net_changes(struct sim_world_event *event)
 {
-  struct sim_net_change *change = CHI_CONTAINER_OF(event, struct sim_net_change, event);
-  struct sim_net *net = change->net;
-  uint32_t from = change->from, to = change->to;
+  struct sim_net_way *way = CHI_CONTAINER_OF(event, struct sim_net_way, change);
+  struct sim_net *net = way->net;
+  uint32_t from = way->from, to = way->to;
   struct sim_net_pair *pair = sim_net_known(net, from, to);
-  CHI_ASSERT(pair->change == change);
-  pair->change = NULL;
-  free(change);
+  CHI_ASSERT(pair->way == way);
   if (pair->up) {
     sim_net_break(net, from, to, SIM_NET_NOTICED);
   } else if (!sim_net_blocked(net, from, to) && !sim_net_blocked(net, to, from)) {
@@ -383,6 +413,7 @@ static void sim_net_changes(struct sim_world_event *event)
     sim_net_trace(net, from, to, true, SIM_NET_CONNECTED);
     sim_net_tell(net, from, to, true);
   }
+  sim_net_rest(net, from, to);
 }
 
 /* ---- ways that are blocked ---------------------------------------------------------------- */
@@ -390,10 +421,10 @@ static void sim_net_changes(struct sim_world_event *event)
 /* What hasn't arrived stays where it is. */
 static void sim_net_stall(struct sim_net *net, uint32_t from, uint32_t to)
 {
-  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  struct sim_net_way *way = sim_net_use(net, from, to);
   struct heap *inbox = &net->port[to]->inbox;
-  pair->stalled = true;
-  for (struct sim_net_mail *mail = pair->first; mail; mail = mail->next) {
+  way->stalled = true;
+  for (struct sim_net_mail *mail = way->first; mail; mail = mail->next) {
     if (mail->entry.time <= net->world->now)
       continue;
     heap_remove(inbox, &mail->entry);
@@ -406,20 +437,20 @@ static void sim_net_stall(struct sim_net *net, uint32_t from, uint32_t to)
 /* And goes on when the sender's machine next tries. */
 static void sim_net_flow(struct sim_net *net, uint32_t from, uint32_t to)
 {
-  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  struct sim_net_way *way = sim_net_use(net, from, to);
   uint64_t again = sim_net_when(net, from, to, SIM_NET_AGAIN_NS);
-  pair->stalled = false;
-  sim_net_cancel(net, pair);
-  for (struct sim_net_mail *mail = pair->first; mail; mail = mail->next) {
+  way->stalled = false;
+  sim_world_cancel(net->world, &way->change);
+  for (struct sim_net_mail *mail = way->first; mail; mail = mail->next) {
     if (!mail->held)
       continue;
     mail->held = false;
     if (mail->leaves == SIM_WORLD_NEVER)
       sim_net_hand_back(net, mail, again);
     mail->leaves = again;
-    again += sim_net_factor(pair, mail->size * net->world->profile.byte_ps / 1000);
-    pair->due = pair->due < again ? again : pair->due;
-    sim_net_post(net, to, mail, pair->due);
+    again += sim_net_factor(way, mail->size * net->world->profile.byte_ps / 1000);
+    way->due = way->due < again ? again : way->due;
+    sim_net_post(net, to, mail, way->due);
   }
 }
 
@@ -430,12 +461,13 @@ static void sim_net_review(struct sim_net *net, uint32_t from, uint32_t to)
   if (!pair || from == to || !net->port[to])
     return;
   blocked = sim_net_blocked(net, from, to);
-  if (blocked && pair->up && !pair->dead && !pair->stalled)
+  if (blocked && pair->up && !(pair->way && (pair->way->dead || pair->way->stalled)))
     sim_net_stall(net, from, to);
-  if (!blocked && pair->stalled)
+  if (!blocked && pair->way && pair->way->stalled)
     sim_net_flow(net, from, to);
   if (!blocked)
     sim_net_try(net, from, to, false);
+  sim_net_rest(net, from, to);
 }
 
 static void sim_net_review_all(struct sim_net *net)
@@ -457,10 +489,12 @@ CHI_PRIVATE int sim_net_open(struct sim_net_port *port, uint32_t count, uint32_t
     return error_set(err, CHI_EINVAL, "node %u of %u: at most %u", self, count, SIM_NET_NODES);
   port->open = true;
   port->busy = port->owed = 0;
+  port->opened = net->world->now;
   port->count = self == port->number ? count : 0;
   sim_net_grow(port, port->count);
   for (uint32_t to = 0; to < port->pair_count; to++)
-    port->pair[to].down_at = net->world->now;
+    if (port->pair[to].way)
+      port->pair[to].way->down_at = port->opened;
   for (uint32_t i = 0; i < net->port_count; i++) {
     sim_net_try(net, port->number, i, true);
     sim_net_try(net, i, port->number, false);
@@ -468,26 +502,26 @@ CHI_PRIVATE int sim_net_open(struct sim_net_port *port, uint32_t count, uint32_t
   return CHI_OK;
 }
 
-/* Its own end of everything. What has left arrives, where somebody is. */
-static void sim_net_leave(struct sim_net_port *port)
+/* Its own end of a way. What has left arrives, where somebody is. */
+static void sim_net_leave(struct sim_net *net, struct sim_net_pair *pair)
 {
-  struct sim_net *net = port->net;
-  for (uint32_t to = 0; to < port->pair_count; to++) {
-    struct sim_net_pair *pair = &port->pair[to];
-    sim_net_lose_rest(net, pair, sim_net_saved(net, pair, true), SIM_NET_CLOSED);
-    for (struct sim_net_mail *mail = pair->first; mail; mail = mail->next) {
-      sim_net_own(mail);
-      sim_net_part(mail);
-      mail->stray = true;
-    }
-    pair->first = pair->last = NULL;
-    pair->count = 0;
-    pair->bytes = 0;
-    sim_net_cancel(net, pair);
-    pair->up = pair->dead = pair->mute = pair->stalled = false;
-    pair->free = pair->due = 0;
-    pair->down_at = net->world->now;
+  struct sim_net_way *way = pair->way;
+  pair->up = false;
+  if (!way)
+    return;
+  sim_net_lose_rest(net, way, sim_net_saved(net, way, true), SIM_NET_CLOSED);
+  for (struct sim_net_mail *mail = way->first; mail; mail = mail->next) {
+    sim_net_own(mail);
+    sim_net_part(mail);
+    mail->stray = true;
   }
+  way->first = way->last = NULL;
+  way->count = 0;
+  way->bytes = 0;
+  sim_world_cancel(net->world, &way->change);
+  way->dead = way->mute = way->stalled = false;
+  way->free = way->due = 0;
+  sim_net_rest(net, way->from, way->to);
 }
 
 static void sim_net_end(struct sim_net_port *port, enum sim_net_reason why, bool silent)
@@ -500,7 +534,8 @@ static void sim_net_end(struct sim_net_port *port, enum sim_net_reason why, bool
   for (uint32_t from = 0; from < net->port_count; from++)
     if (from != port->number && sim_net_known(net, from, port->number))
       sim_net_orphan(net, from, port->number, why, silent);
-  sim_net_leave(port);
+  for (uint32_t to = 0; to < port->pair_count; to++)
+    sim_net_leave(net, &port->pair[to]);
   while ((entry = heap_pop(&port->inbox))) {
     struct sim_net_mail *mail = CHI_CONTAINER_OF(entry, struct sim_net_mail, entry);
     if (mail->stray)
@@ -528,8 +563,11 @@ CHI_PRIVATE void sim_net_fini(struct sim_net *net)
       sim_net_die(net->port[i], true);
   for (uint32_t i = 0; i < net->port_count; i++) {
     struct sim_net_port *port = net->port[i];
-    for (uint32_t to = 0; port && to < port->pair_count; to++)
-      sim_net_cancel(net, &port->pair[to]);
+    for (uint32_t to = 0; port && to < port->pair_count; to++) {
+      if (port->pair[to].way)
+        sim_world_cancel(net->world, &port->pair[to].way->change);
+      free(port->pair[to].way);
+    }
     if (port) {
       heap_fini(&port->inbox);
       free(port->pair);
@@ -588,43 +626,44 @@ static void sim_net_attach(struct sim_net_mail *mail, void *parcel)
 }
 
 /* Puts it on the line, after what is there. */
-static void sim_net_transmit(struct sim_net_port *port, struct sim_net_pair *pair,
+static void sim_net_transmit(struct sim_net_port *port, struct sim_net_way *way,
                              struct sim_net_mail *mail)
 {
   struct sim_net *net = port->net;
   const struct sim_profile *profile = &net->world->profile;
   uint64_t line = mail->size * profile->byte_ps / 1000, due = net->world->now + port->owed;
-  uint64_t jitter =
-      sim_net_draw(net, mail->from, mail->to, SIM_NET_JITTER, pair->sent, profile->latency / 4 + 1);
+  uint32_t number = sim_net_known(net, mail->from, mail->to)->sent;
+  uint64_t jitter = sim_net_draw(net, mail->from, mail->to, SIM_NET_JITTER, number,
+                                 profile->latency / 4 + 1);
   due = due < port->busy ? port->busy : due;
-  due = due < pair->free ? pair->free : due;
+  due = due < way->free ? way->free : due;
   port->busy = due + line;
-  mail->leaves = pair->free = due + sim_net_factor(pair, line);
-  due = mail->leaves + sim_net_factor(pair, profile->latency + jitter) + pair->clog;
-  pair->due = due < pair->due ? pair->due : due;
+  mail->leaves = way->free = due + sim_net_factor(way, line);
+  due = mail->leaves + sim_net_factor(way, profile->latency + jitter) + way->clog;
+  way->due = due < way->due ? way->due : due;
   sim_net_hand_back(net, mail, mail->leaves);
 }
 
 /* Where it goes: onto the line, to those that are held, or nowhere. */
-static void sim_net_dispatch(struct sim_net_port *port, struct sim_net_pair *pair,
+static void sim_net_dispatch(struct sim_net_port *port, struct sim_net_way *way,
                              struct sim_net_mail *mail)
 {
   struct sim_net *net = port->net;
   uint32_t from = mail->from, to = mail->to;
-  bool lost = pair->lose && --pair->lose == 0;
-  if (pair->dead || lost) {
-    sim_net_lost(net, mail, pair->dead ? SIM_NET_NOBODY : SIM_NET_LOST);
-    if (pair->dead)
+  bool lost = way->lose && --way->lose == 0;
+  if (way->dead || lost) {
+    sim_net_lost(net, mail, way->dead ? SIM_NET_NOBODY : SIM_NET_LOST);
+    if (way->dead)
       sim_net_notice(net, from, to,
-                     !pair->mute && sim_net_is_open(net, to) && !sim_net_blocked(net, from, to));
-    else if (pair->snap)
+                     !way->mute && sim_net_is_open(net, to) && !sim_net_blocked(net, from, to));
+    else if (way->snap)
       sim_net_break(net, from, to, SIM_NET_DROPPED);
     return;
   }
-  sim_net_append(pair, mail);
-  if (!pair->stalled) {
-    sim_net_transmit(port, pair, mail);
-    sim_net_post(net, to, mail, pair->due);
+  sim_net_append(way, mail);
+  if (!way->stalled) {
+    sim_net_transmit(port, way, mail);
+    sim_net_post(net, to, mail, way->due);
     return;
   }
   mail->held = true;
@@ -648,13 +687,15 @@ CHI_PRIVATE int sim_net_send(struct sim_net_port *port, uint32_t peer,
   struct sim_net *net = port->net;
   const struct sim_profile *profile = &net->world->profile;
   struct sim_net_pair *pair = sim_net_known(net, port->number, peer);
+  struct sim_net_way *way;
   struct sim_net_mail *mail;
   CHI_ASSERT(count > 0 && count <= ENV_FRAMES_MAX);
   CHI_ASSERT(parcel || count == 1);
   if (!pair || !pair->up)
     return sim_net_refuse(port, peer, 0, CHI_EUNREACHABLE);
-  if (pair->full || pair->count >= profile->queue_messages || pair->bytes >= profile->queue_bytes)
-    return sim_net_refuse(port, peer, pair->count, CHI_EBUSY);
+  way = sim_net_use(net, port->number, peer);
+  if (way->full || way->count >= profile->queue_messages || way->bytes >= profile->queue_bytes)
+    return sim_net_refuse(port, peer, way->count, CHI_EBUSY);
   mail = sim_net_wrap(net, port->number, peer, frame, count);
   sim_net_attach(mail, parcel);
   pair->sent++;
@@ -663,7 +704,7 @@ CHI_PRIVATE int sim_net_send(struct sim_net_port *port, uint32_t peer,
   port->owed += sim_net_work(net, mail->size);
   sim_world_trace(net->world, port->number, SIM_TRACE_NET_SEND, peer, mail->number, mail->size,
                   NULL);
-  sim_net_dispatch(port, pair, mail);
+  sim_net_dispatch(port, way, mail);
   return CHI_OK;
 }
 
@@ -673,13 +714,14 @@ static void sim_net_arrived(struct sim_net_port *port, struct sim_net_mail *mail
 {
   struct sim_net *net = port->net;
   if (!mail->stray) {
-    struct sim_net_pair *pair = sim_net_known(net, mail->from, mail->to);
-    CHI_ASSERT(pair->first == mail && pair->count > 0); /* order is kept */
-    pair->first = mail->next;
-    if (!pair->first)
-      pair->last = NULL;
-    pair->count--;
-    pair->bytes -= mail->size;
+    struct sim_net_way *way = sim_net_use(net, mail->from, mail->to);
+    CHI_ASSERT(way->first == mail && way->count > 0); /* order is kept */
+    way->first = mail->next;
+    if (!way->first)
+      way->last = NULL;
+    way->count--;
+    way->bytes -= mail->size;
+    sim_net_rest(net, mail->from, mail->to);
   }
   port->owed += sim_net_work(net, mail->size);
   net->figures.delivered++;
@@ -733,7 +775,7 @@ CHI_PRIVATE bool sim_net_connected(struct sim_net *net, uint32_t from, uint32_t 
 
 CHI_PRIVATE void sim_net_cut(struct sim_net *net, uint32_t from, uint32_t to, bool cut)
 {
-  sim_net_pair(net, from, to)->cut = cut;
+  sim_net_way(net, from, to)->cut = cut;
   sim_net_review(net, from, to);
   sim_net_review(net, to, from);
 }
@@ -767,7 +809,7 @@ static void sim_net_end_dead(struct sim_net *net)
   for (uint32_t from = 0; from < net->port_count; from++) {
     const struct sim_net_port *port = net->port[from];
     for (uint32_t to = 0; port && to < port->pair_count; to++)
-      if (port->pair[to].up && port->pair[to].dead)
+      if (port->pair[to].up && port->pair[to].way && port->pair[to].way->dead)
         sim_net_drop(net, from, to, true);
   }
 }
@@ -777,9 +819,11 @@ CHI_PRIVATE void sim_net_heal(struct sim_net *net)
   for (uint32_t i = 0; i < net->port_count; i++) {
     struct sim_net_port *port = net->port[i];
     for (uint32_t to = 0; port && to < port->pair_count; to++) {
-      struct sim_net_pair *pair = &port->pair[to];
-      pair->cut = pair->full = pair->snap = false;
-      pair->clog = pair->slow = pair->lose = 0;
+      struct sim_net_way *way = port->pair[to].way;
+      if (!way)
+        continue;
+      way->cut = way->full = way->snap = false;
+      way->clog = way->slow = way->lose = 0;
     }
     if (port) {
       port->isolated = false;
@@ -792,23 +836,26 @@ CHI_PRIVATE void sim_net_heal(struct sim_net *net)
 
 CHI_PRIVATE void sim_net_clog(struct sim_net *net, uint32_t from, uint32_t to, uint64_t ns)
 {
-  sim_net_pair(net, from, to)->clog = ns;
+  sim_net_way(net, from, to)->clog = ns;
+  sim_net_rest(net, from, to);
 }
 
 CHI_PRIVATE void sim_net_slow(struct sim_net *net, uint32_t from, uint32_t to, uint32_t percent)
 {
-  sim_net_pair(net, from, to)->slow = percent;
+  sim_net_way(net, from, to)->slow = percent;
+  sim_net_rest(net, from, to);
 }
 
 CHI_PRIVATE void sim_net_full(struct sim_net *net, uint32_t from, uint32_t to, bool full)
 {
-  sim_net_pair(net, from, to)->full = full;
+  sim_net_way(net, from, to)->full = full;
+  sim_net_rest(net, from, to);
 }
 
 CHI_PRIVATE bool sim_net_drop(struct sim_net *net, uint32_t from, uint32_t to, bool noticed)
 {
   struct sim_net_pair *pair = sim_net_known(net, from, to);
-  if (!pair || !pair->up || (pair->dead && !noticed))
+  if (!pair || !pair->up || (pair->way && pair->way->dead && !noticed))
     return false;
   if (noticed)
     sim_net_break(net, from, to, SIM_NET_DROPPED);
@@ -820,9 +867,9 @@ CHI_PRIVATE bool sim_net_drop(struct sim_net *net, uint32_t from, uint32_t to, b
 CHI_PRIVATE void sim_net_lose(struct sim_net *net, uint32_t from, uint32_t to, uint32_t nth,
                               bool with_connection)
 {
-  struct sim_net_pair *pair = sim_net_pair(net, from, to);
-  pair->lose = nth;
-  pair->snap = with_connection;
+  struct sim_net_way *way = sim_net_way(net, from, to);
+  way->lose = nth;
+  way->snap = with_connection;
 }
 
 CHI_PRIVATE const char *sim_net_reason(enum sim_net_reason reason)

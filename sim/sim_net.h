@@ -64,8 +64,9 @@ struct sim_net_port {
   uint32_t count;            /* nodes it connects to, itself among them; 0: it is alone */
   struct sim_thread *thread; /* network worker, to be woken; NULL: none */
   struct heap inbox;
-  uint64_t busy; /* its line is, until then */
-  uint64_t owed; /* CPU time its messages took; the worker takes it (and zeroes it) */
+  uint64_t opened; /* when it last was */
+  uint64_t busy;   /* its line is, until then */
+  uint64_t owed;   /* CPU time its messages took; the worker takes it (and zeroes it) */
   bool isolated;
   uint32_t side;             /* of a partition */
   struct sim_net_pair *pair; /* to each other node */
@@ -85,6 +86,7 @@ struct sim_net {
   struct sim_net_port **port; /* by node number; NULL: never heard of */
   uint32_t port_count;
   uint64_t messages, sequence;
+  uint32_t ways; /* that aren't quiet: only these take memory */
   struct sim_net_figures figures;
 };
 

@@ -8,6 +8,8 @@
 #define SIM_PARTY_NEW 0xa5
 #define SIM_PARTY_OLD 0x5a
 #define SIM_PARTY_FORMER_BYTES 32768u /* at most, of a party, that nobody may touch */
+#define SIM_PARTY_FORMER_ALL (4u << 20) /* and of all of them */
+#define SIM_PARTY_FORMER_LEAST 2048u    /* but of each so many */
 #define SIM_PARTY_LARGE 16384u /* blocks from this on have pages of their own */
 #define SIM_PARTY_MARKED 2048u /* bytes of such a block that are filled with the above */
 #if defined(__SANITIZE_ADDRESS__)
@@ -116,6 +118,13 @@ static void sim_party_former_free(struct sim_party *party)
   sim_party_block_free(block);
 }
 
+static uint64_t sim_party_former_room(const struct sim_party *party)
+{
+  uint64_t share = SIM_PARTY_FORMER_ALL / (party->world->party_count + 1);
+  share = share < SIM_PARTY_FORMER_BYTES ? share : SIM_PARTY_FORMER_BYTES;
+  return share > SIM_PARTY_FORMER_LEAST ? share : SIM_PARTY_FORMER_LEAST;
+}
+
 static void sim_party_former_add(struct sim_party *party, struct sim_party_block *block)
 {
   if (block->size >= SIM_PARTY_LARGE || SIM_PARTY_WATCHED) {
@@ -123,7 +132,7 @@ static void sim_party_former_add(struct sim_party *party, struct sim_party_block
     return;
   }
   while (party->former_count == SIM_PARTY_FORMER ||
-         (party->former_count > 0 && party->former_bytes > SIM_PARTY_FORMER_BYTES))
+         (party->former_count > 0 && party->former_bytes > sim_party_former_room(party)))
     sim_party_former_free(party);
   memset(block + 1, SIM_PARTY_OLD, block->size);
   block->party = NULL;
@@ -402,6 +411,7 @@ CHI_PRIVATE void sim_party_init(struct sim_party *party, struct sim_world *world
   uint64_t purpose = number ? SIM_WORLD_STREAM_CLIENT + 2 * (uint64_t)number : 0;
   memset(party, 0, sizeof(*party));
   party->world = world;
+  world->party_count++;
   party->node = node;
   party->number = number;
   sim_world_stream(world, &party->random, node, purpose ? purpose : SIM_WORLD_STREAM_RANDOM);
@@ -463,6 +473,7 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
     sim_party_block_free(block);
   }
   sim_party_former_clear(party);
+  party->world->party_count--;
   for (uint32_t i = 0; i < party->stacks.count; i++)
     if (party->stacks.item[i])
       sim_party_stack_free(party->stacks.item[i]);
@@ -480,6 +491,8 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
 #undef SIM_PARTY_NEW
 #undef SIM_PARTY_OLD
 #undef SIM_PARTY_FORMER_BYTES
+#undef SIM_PARTY_FORMER_ALL
+#undef SIM_PARTY_FORMER_LEAST
 #undef SIM_PARTY_LARGE
 #undef SIM_PARTY_MARKED
 #undef SIM_PARTY_WATCHED

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define SIM_WORLD_ROOM 4096u /* events for which there is always room, once there was */
+
 static void *sim_world_get(void *arg, size_t size)
 {
   (void)arg;
@@ -106,8 +108,12 @@ CHI_PRIVATE bool sim_world_next(struct sim_world *world, uint64_t limit)
     return false;
   }
   event = CHI_CONTAINER_OF(heap_pop(&world->heap), struct sim_world_event, entry);
+  if (CHI_UNLIKELY(world->heap.room / 8 > SIM_WORLD_ROOM + world->heap.count))
+    heap_shrink(&world->heap, SIM_WORLD_ROOM);
   CHI_ASSERT(event->entry.time >= world->now);
   world->now = event->entry.time;
   event->run(event);
   return true;
 }
+
+#undef SIM_WORLD_ROOM

@@ -55,6 +55,7 @@ struct sim_world {
   struct fiber host; /* the real thread, while a simulated one runs */
   struct sim_thread *running;
   uint32_t thread_count, bell_count; /* so far: they number them */
+  uint32_t party_count;              /* now */
   struct sim_trace trace;
   struct sim_fault fault;
   struct sim_profile profile;

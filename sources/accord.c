@@ -25,6 +25,13 @@ struct accord_item {
   uint64_t acked[]; /* a bit for each node */
 };
 
+/* For records as they are read and written. */
+struct accord_desk {
+  char name[CHI_PATH_MAX], module[CHI_NAME_MAX], params[ACCORD_PARAMS];
+  struct accord_move move[ACCORD_PIECE];
+  unsigned char bytes[ACCORD_RECORD];
+};
+
 struct accord {
   struct accord_options opt;
   uint64_t digest;
@@ -34,10 +41,7 @@ struct accord {
   struct accord_item *oldest, *newest; /* complete ones */
   uint32_t complete, budget;
   struct accord_item *bucket[ACCORD_BUCKETS];
-  /* For records as they are read and written. */
-  char name[CHI_PATH_MAX], module[CHI_NAME_MAX], params[ACCORD_PARAMS];
-  struct accord_move move[ACCORD_PIECE];
-  unsigned char bytes[ACCORD_RECORD];
+  struct accord_desk *desk; /* NULL: there was no record yet */
   uint64_t next_at[]; /* by peer: before that, no exchange is started */
 };
 
@@ -584,7 +588,7 @@ static void accord_send_piece(struct accord *a, uint32_t to, const struct accord
 {
   const struct accord_entry *e = &item->entry;
   struct wire_out out;
-  wire_out_init(&out, a->bytes, sizeof a->bytes);
+  wire_out_init(&out, a->desk->bytes, sizeof a->desk->bytes);
   wire_put_u64(&out, accord_key(e->pool.id));
   wire_put_u64(&out, e->version.counter);
   wire_put_u64(&out, e->version.boot);
@@ -604,7 +608,7 @@ static void accord_send_piece(struct accord *a, uint32_t to, const struct accord
   if (out.used > a->budget)
     return;
   a->budget -= (uint32_t)out.used;
-  a->opt.send(a->opt.arg, to, WIRE_POOL, a->bytes, out.used);
+  a->opt.send(a->opt.arg, to, WIRE_POOL, a->desk->bytes, out.used);
 }
 
 static void accord_send_entry(struct accord *a, uint32_t to, const struct accord_item *item)
@@ -626,14 +630,14 @@ static void accord_read_version(struct wire_in *in, struct accord_version *v)
 
 static bool accord_read_moves(struct accord *a, struct wire_in *in, struct accord_entry *e)
 {
-  e->move = a->move;
+  e->move = a->desk->move;
   e->move_count = wire_get_u16(in);
   if (e->move_count > ACCORD_PIECE || (e->move_count > 0 && e->state > ACCORD_READY))
     return false;
   for (uint32_t i = 0; i < e->move_count; i++) {
-    a->move[i].index = wire_get_u32(in);
-    a->move[i].node = wire_get_u32(in);
-    a->move[i].epoch = wire_get_u64(in);
+    a->desk->move[i].index = wire_get_u32(in);
+    a->desk->move[i].node = wire_get_u32(in);
+    a->desk->move[i].epoch = wire_get_u64(in);
   }
   return !in->failed;
 }
@@ -651,15 +655,16 @@ static bool accord_read_acks(const struct accord *a, struct wire_in *in,
 static bool accord_on_pool(struct accord *a, struct wire_in *in)
 {
   const unsigned char *acks;
-  struct accord_entry e = {.pool = {.name = a->name, .module = a->module, .params = a->params}};
+  struct accord_desk *d = a->desk;
+  struct accord_entry e = {.pool = {.name = d->name, .module = d->module, .params = d->params}};
   uint64_t key = wire_get_u64(in);
   e.pool.id = (chi_pool_id){(uint32_t)(key >> 32), (uint32_t)key};
   accord_read_version(in, &e.version);
   e.state = (enum accord_state)(e.version.counter % ACCORD_STATES);
   e.pool.containers = wire_get_u32(in);
-  wire_get_text(in, a->module, sizeof a->module);
-  wire_get_text(in, a->name, sizeof a->name);
-  wire_get_text(in, a->params, sizeof a->params);
+  wire_get_text(in, d->module, sizeof d->module);
+  wire_get_text(in, d->name, sizeof d->name);
+  wire_get_text(in, d->params, sizeof d->params);
   if (in->failed || !accord_read_moves(a, in, &e) || !accord_read_acks(a, in, &e, &acks) ||
       !accord_entry_fits(a, &e))
     return false;
@@ -692,7 +697,7 @@ struct accord_row {
 
 static void accord_write_list(struct accord *a, struct wire_out *out, const struct accord_list *l)
 {
-  wire_out_init(out, a->bytes, sizeof a->bytes);
+  wire_out_init(out, a->desk->bytes, sizeof a->desk->bytes);
   wire_put_u8(out, l->flags);
   wire_put_u64(out, l->first);
   wire_put_u64(out, l->last);
@@ -702,7 +707,7 @@ static void accord_write_list(struct accord *a, struct wire_out *out, const stru
 static void accord_send_list(struct accord *a, uint32_t to, const struct wire_out *out)
 {
   CHI_ASSERT(!out->failed);
-  a->opt.send(a->opt.arg, to, WIRE_POOLS, a->bytes, out->used);
+  a->opt.send(a->opt.arg, to, WIRE_POOLS, a->desk->bytes, out->used);
 }
 
 /* One record of the own list, from this place and key on; *last is its last key. The next place. */
@@ -851,10 +856,17 @@ uint64_t accord_digest(const struct accord *a)
   return a->digest;
 }
 
+static bool accord_has_desk(struct accord *a)
+{
+  if (!a->desk)
+    a->desk = alloc_get(a->opt.alloc, sizeof *a->desk);
+  return a->desk;
+}
+
 void accord_on_digest(struct accord *a, uint64_t now, uint32_t from, uint64_t digest)
 {
   CHI_ASSERT(from < a->opt.count && from != a->opt.self);
-  if (digest == a->digest || now < a->next_at[from])
+  if (digest == a->digest || now < a->next_at[from] || !accord_has_desk(a))
     return;
   a->next_at[from] = now + a->opt.interval_ns;
   accord_offer(a, from);
@@ -866,6 +878,8 @@ bool accord_on_record(struct accord *a, uint64_t now, uint32_t from, enum wire_k
   (void)now;
   if (from >= a->opt.count || from == a->opt.self)
     return false;
+  if (!accord_has_desk(a))
+    return true; /* as if it were lost: the next one is like it */
   a->budget = ACCORD_BURST;
   if (kind == WIRE_POOLS)
     return accord_on_pools(a, from, in);
@@ -921,6 +935,7 @@ void accord_close(struct accord *a)
   for (uint32_t i = 0; i < a->count; i++)
     accord_item_free(a, a->item[i]);
   alloc_put(a->opt.alloc, a->item, a->room * sizeof(struct accord_item *));
+  alloc_put(a->opt.alloc, a->desk, sizeof *a->desk);
   alloc_put(a->opt.alloc, a, accord_size(a->opt.count));
 }
 

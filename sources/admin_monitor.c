@@ -394,7 +394,7 @@ static void admin_out_node(const struct admin_out *o, const struct fleet *f, uin
   admin_out_number(o, "messages_in", p->received, false);
   admin_out_number(o, "bytes_out", p->bytes_sent, false);
   admin_out_number(o, "bytes_in", p->bytes_received, false);
-  admin_out_number(o, "refused", p->refusals, false);
+  admin_out_number(o, "refused", peer_refusals(p), false);
   admin_out_number(o, "requests_waiting", n.waiting, false);
   admin_out_number(o, "requests_open", n.open, false);
   admin_out_number(o, "answers_kept", n.kept, false);

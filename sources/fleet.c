@@ -24,7 +24,7 @@ static void fleet_on_record(void *arg, struct peer *from, enum wire_kind kind,
     net_on_record(f->net, from, kind, record);
   }
   if (!ok)
-    log_limited(&f->options.crew->log, &from->complaints, f->now, CHI_LOG_WARNING,
+    log_limited(&f->options.crew->log, peer_complaints(from), f->now, CHI_LOG_WARNING,
                 "node %u sent a malformed record of kind %d", from->node, (int)kind);
 }
 
@@ -268,6 +268,12 @@ uint32_t fleet_calls_of(const struct fleet *f, const struct method *method)
 uint64_t fleet_digest_of(const struct fleet *f)
 {
   return f->accord ? accord_digest(f->accord) : 0;
+}
+
+uint64_t fleet_sees(const struct fleet *f, uint32_t node)
+{
+  bool alive = f->member && member_state(f->member, node) == MEMBER_ALIVE;
+  return alive ? member_boot(f->member, node) : 0;
 }
 
 uint64_t fleet_step(struct fleet *f, uint64_t now)

@@ -52,6 +52,8 @@ CHI_PRIVATE bool fleet_called_from(const struct fleet *f, uint64_t root, const s
 CHI_PRIVATE uint32_t fleet_calls_of(const struct fleet *f, const struct method *method);
 /* Of the table of pools; 0: this node is alone. */
 CHI_PRIVATE uint64_t fleet_digest_of(const struct fleet *f);
+/* The life of a node that this one takes for alive; 0: it doesn't. */
+CHI_PRIVATE CHI_UNUSED uint64_t fleet_sees(const struct fleet *f, uint32_t node);
 /* At the end of every step; returns when it wants to be called again. */
 CHI_PRIVATE uint64_t fleet_step(struct fleet *f, uint64_t now);
 

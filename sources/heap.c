@@ -59,14 +59,10 @@ CHI_PRIVATE void heap_fini(struct heap *heap)
   heap->count = heap->room = 0;
 }
 
-CHI_PRIVATE int heap_reserve(struct heap *heap, uint32_t n)
+/* Moves it all to room for n, at least as many as there are. */
+static int heap_move(struct heap *heap, uint32_t n)
 {
-  struct heap_slot *slot;
-  if (n <= heap->room)
-    return CHI_OK;
-  if (n > HEAP_ROOM_MAX)
-    return CHI_ENOMEM;
-  slot = alloc_get(heap->alloc, n * sizeof(*slot));
+  struct heap_slot *slot = alloc_get(heap->alloc, n * sizeof(*slot));
   if (!slot)
     return CHI_ENOMEM;
   if (heap->count > 0)
@@ -75,6 +71,20 @@ CHI_PRIVATE int heap_reserve(struct heap *heap, uint32_t n)
   heap->slot = slot;
   heap->room = n;
   return CHI_OK;
+}
+
+CHI_PRIVATE int heap_reserve(struct heap *heap, uint32_t n)
+{
+  if (n <= heap->room)
+    return CHI_OK;
+  return n <= HEAP_ROOM_MAX ? heap_move(heap, n) : CHI_ENOMEM;
+}
+
+CHI_PRIVATE void heap_shrink(struct heap *heap, uint32_t n)
+{
+  uint32_t room = heap->count * 2 > n ? heap->count * 2 : n;
+  if (room <= heap->room / 4)
+    (void)heap_move(heap, room); /* else it stays as it is */
 }
 
 CHI_PRIVATE int heap_push(struct heap *heap, struct heap_entry *entry)

@@ -36,6 +36,9 @@ CHI_PRIVATE void heap_fini(struct heap *heap);
  * which changes nothing. */
 CHI_PRIVATE int heap_reserve(struct heap *heap, uint32_t n);
 
+/* Gives back room that is by far not needed, but for n entries. */
+CHI_PRIVATE CHI_UNUSED void heap_shrink(struct heap *heap, uint32_t n);
+
 /* Puts an entry that is in no heap into this one. CHI_OK or CHI_ENOMEM, which changes nothing. */
 CHI_PRIVATE int heap_push(struct heap *heap, struct heap_entry *entry);
 

@@ -3,7 +3,7 @@
 
 #include "rng.h"
 
-#define MEMBER_NONE UINT32_MAX
+#define MEMBER_NONE UINT16_MAX
 #define MEMBER_HELPERS 3u    /* others that are asked to probe */
 #define MEMBER_DRAWS 12u     /* attempts to find that many different ones */
 #define MEMBER_HEALTH_MAX 3u /* a suspicion lasts up to 1 + this times as long */
@@ -19,9 +19,11 @@
 /* Lists that a node can be in, linked by number through the nodes. */
 enum member_chain { MEMBER_NEWS, MEMBER_WHEEL, MEMBER_CHAINS };
 
+/* By number, which takes no more than these bits: every node of a cluster keeps all of them. */
 struct member_link {
-  uint32_t before, after;
+  uint16_t before, after;
 };
+_Static_assert(MEMBER_MOST <= MEMBER_NONE, "a link names any node, or none");
 
 struct member_list {
   uint32_t first, last, count;
@@ -30,16 +32,17 @@ struct member_list {
 struct member_node {
   uint64_t boot;
   uint32_t refute;
-  uint32_t place; /* in its ring */
   struct member_link link[MEMBER_CHAINS];
-  uint8_t state;  /* enum member_state */
-  uint8_t left;   /* times the news about it is still to be sent; 0: it isn't in a list */
-  uint8_t bucket; /* of a suspected one */
+  uint16_t place;      /* in its ring */
+  uint8_t state : 2;   /* enum member_state */
+  uint8_t left : 6;    /* times the news about it is still to be sent; 0: it isn't in a list */
+  uint8_t bucket;      /* of a suspected one */
 };
+_Static_assert(MEMBER_COPIES < 1u << 6, "left has room for them");
 
 /* Nodes that take turns: those before `next` had theirs in this round, the rest is in no order. */
 struct member_ring {
-  uint32_t *node;
+  uint16_t *node;
   uint32_t count, next;
 };
 
@@ -77,11 +80,11 @@ static void member_list_init(struct member_list *l)
 static void member_list_push(struct member *m, enum member_chain chain, struct member_list *l,
                              uint32_t node)
 {
-  m->node[node].link[chain] = (struct member_link){l->last, MEMBER_NONE};
+  m->node[node].link[chain] = (struct member_link){(uint16_t)l->last, MEMBER_NONE};
   if (l->count == 0)
     l->first = node;
   else
-    m->node[l->last].link[chain].after = node;
+    m->node[l->last].link[chain].after = (uint16_t)node;
   l->last = node;
   l->count++;
 }
@@ -104,8 +107,8 @@ static void member_list_remove(struct member *m, enum member_chain chain, struct
 
 static void member_ring_put(struct member *m, struct member_ring *r, uint32_t place, uint32_t node)
 {
-  r->node[place] = node;
-  m->node[node].place = place;
+  r->node[place] = (uint16_t)node;
+  m->node[node].place = (uint16_t)place;
 }
 
 /* At the end: it has its turn in this round. */
@@ -171,7 +174,7 @@ static void member_tell(struct member *m, uint32_t node, uint32_t times)
 {
   if (m->node[node].left > 0)
     member_list_remove(m, MEMBER_NEWS, &m->news[m->node[node].left], node);
-  m->node[node].left = (uint8_t)times;
+  m->node[node].left = times & 0x3f;
   if (times > 0)
     member_list_push(m, MEMBER_NEWS, &m->news[times], node);
 }
@@ -592,7 +595,7 @@ void member_reborn(struct member *m, uint64_t boot)
 
 static size_t member_size(uint32_t count)
 {
-  return sizeof(struct member) + count * (sizeof(struct member_node) + 2 * sizeof(uint32_t));
+  return sizeof(struct member) + count * (sizeof(struct member_node) + 2 * sizeof(uint16_t));
 }
 
 int member_open(const struct member_options *options, struct member **out)
@@ -607,7 +610,7 @@ int member_open(const struct member_options *options, struct member **out)
   rng_seed(&m->rng, options->random(options->arg), options->self, options->boot);
   m->copies = 3 * member_log2(count + 1);
   CHI_ASSERT(m->copies <= MEMBER_COPIES);
-  m->lively.node = (uint32_t *)&m->node[count];
+  m->lively.node = (uint16_t *)&m->node[count];
   m->lost.node = m->lively.node + count;
   m->probe.ask_at = UINT64_MAX;
   m->outdone = MEMBER_NONE;

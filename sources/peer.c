@@ -9,6 +9,7 @@
 #define PEER_BOOT_MAX (UINT64_MAX >> 1)  /* so that there is always one above */
 #define PEER_BOOT_GAP 0xfffffu           /* the next life is up to so much above */
 #define PEER_REFUSE_NS 10000000u         /* between two refusals to one peer */
+#define PEER_LIVES 4                     /* former lives of a peer that are remembered */
 #define PEER_ROOM_MIN 2048u              /* bytes of a batch to begin with */
 #define PEER_INSTANCE (CHI_NAME_MAX + 8) /* bytes of "NAME:PORT" with its NUL */
 #define PEER_SINGLE (WIRE_HEADER + WIRE_RECORD + 32 + PEER_INSTANCE) /* of a HELLO or REFUSE */
@@ -36,6 +37,15 @@ struct peer_refusal {
   uint64_t got, want;
 };
 
+/* What most peers never have: former lives, and quarrels with us. */
+struct peer_past {
+  uint64_t former[PEER_LIVES]; /* random numbers of its lives before the present one; 0: none */
+  uint32_t former_next;
+  uint64_t refusals;
+  uint64_t refuse_at;                         /* the next refusal may be sent */
+  struct log_limit complaints, complained_of; /* by us of it, and the reverse */
+};
+
 struct peer_hello {
   uint32_t nodes;
   uint64_t life, heard;
@@ -47,7 +57,7 @@ struct peer_hello {
  * the parcel of the environment. */
 struct peer_batch {
   struct peer *peer;
-  struct peer_batch *next, *before; /* waiting: next alone; flying: both */
+  struct peer_batch *next, *before; /* waiting: next alone, in a ring; flying: both */
   unsigned char *data;
   uint32_t room, used, records, frames, parcels;
   uint64_t bulk_bytes;
@@ -57,15 +67,25 @@ struct peer_batch {
 
 static const char *peer_name(const struct peer *p)
 {
-  return p->set->hosts[p->node].name;
+  return peer_set_of(p)->hosts[p->node].name;
 }
 
 /* ---- batches */
 
-static void peer_batch_free(struct peer_set *s, struct peer_batch *b)
+static void peer_batch_put(struct peer_set *s, struct peer_batch *b)
 {
   alloc_put(s->alloc, b->data, b->room);
   alloc_put(s->alloc, b, sizeof *b);
+}
+
+/* One is kept: most steps send one or two small messages. What had bulk is not used again, so that
+ * it is noticed if somebody still looks at it. */
+static void peer_batch_free(struct peer_set *s, struct peer_batch *b)
+{
+  if (!s->spare && b->room == PEER_ROOM_MIN && b->frames == 0)
+    s->spare = b;
+  else
+    peer_batch_put(s, b);
 }
 
 /* Nobody reads it any more. */
@@ -76,35 +96,61 @@ static void peer_batch_release(struct peer_set *s, struct peer_batch *b)
   peer_batch_free(s, b);
 }
 
-static struct peer_batch *peer_batch_new(struct peer *p, uint32_t room)
+static struct peer_batch *peer_batch_get(struct peer_set *s, uint32_t room)
 {
-  const struct alloc *alloc = p->set->alloc;
-  struct peer_batch *b = alloc_get(alloc, sizeof *b);
+  struct peer_batch *b = s->spare;
+  if (b && b->room == room) {
+    s->spare = NULL;
+    return b;
+  }
+  b = alloc_get(s->alloc, sizeof *b);
   if (!b)
     return NULL;
-  b->data = alloc_get(alloc, room);
-  if (!b->data) {
-    alloc_put(alloc, b, sizeof *b);
-    return NULL;
-  }
-  b->peer = p;
-  b->next = b->before = NULL;
+  b->data = alloc_get(s->alloc, room);
   b->room = room;
+  if (b->data)
+    return b;
+  alloc_put(s->alloc, b, sizeof *b);
+  return NULL;
+}
+
+static struct peer_batch *peer_batch_new(struct peer *p, uint32_t room)
+{
+  struct peer_batch *b = peer_batch_get(peer_set_of(p), room);
+  if (!b)
+    return NULL;
+  b->peer = p;
+  b->before = NULL;
   b->used = WIRE_HEADER;
   b->records = b->frames = b->parcels = 0;
   b->bulk_bytes = 0;
+  b->next = p->last ? p->last->next : b;
   if (p->last)
     p->last->next = b;
-  else
-    p->batch = b;
   p->last = b;
   return b;
+}
+
+/* The one that waits longest; NULL. */
+static struct peer_batch *peer_oldest(const struct peer *p)
+{
+  return p->last ? p->last->next : NULL;
+}
+
+/* It waits no longer. */
+static void peer_take_oldest(struct peer *p)
+{
+  struct peer_batch *b = peer_oldest(p);
+  if (b == p->last)
+    p->last = NULL;
+  else
+    p->last->next = b->next;
 }
 
 /* At least doubles the room, so that a batch grows seldom. */
 static bool peer_batch_grow(struct peer_batch *b, uint32_t room)
 {
-  const struct alloc *alloc = b->peer->set->alloc;
+  const struct alloc *alloc = peer_set_of(b->peer)->alloc;
   uint32_t most = WIRE_HEADER + PEER_BATCH;
   unsigned char *data;
   if (room < 2 * b->room)
@@ -160,7 +206,7 @@ static void peer_count_sent(struct peer *p, uint64_t bytes)
 
 static int peer_send_batch(struct peer *p, struct peer_batch *b)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   struct wire_header h = {.records = b->records, .cluster = s->cluster, .from = s->self,
                           .to = p->node, .from_boot = s->boot, .to_boot = p->boot,
                           .bulk = b->frames, .bulk_bytes = b->bulk_bytes};
@@ -173,19 +219,17 @@ static int peer_send_batch(struct peer *p, struct peer_batch *b)
 static int peer_send(struct peer *p)
 {
   struct peer_batch *b;
-  while ((b = p->batch) && b->records > 0) {
+  while ((b = peer_oldest(p)) && b->records > 0) {
     int rc = peer_send_batch(p, b);
     if (rc != CHI_OK)
       return rc;
     peer_count_sent(p, b->used + b->bulk_bytes);
     p->waiting -= b->used - WIRE_HEADER;
-    p->batch = b->next;
-    if (!p->batch)
-      p->last = NULL;
+    peer_take_oldest(p);
     if (b->frames)
-      peer_fly(p->set, b);
+      peer_fly(peer_set_of(p), b);
     else
-      peer_batch_free(p->set, b);
+      peer_batch_free(peer_set_of(p), b);
   }
   return CHI_OK;
 }
@@ -193,28 +237,26 @@ static int peer_send(struct peer *p)
 /* Drops what waits for a peer. */
 static void peer_drop(struct peer *p)
 {
-  struct peer_batch *b = p->batch;
-  p->batch = p->last = NULL;
+  struct peer_batch *b;
   p->waiting = 0;
-  while (b) {
-    struct peer_batch *next = b->next;
-    peer_batch_release(p->set, b);
-    b = next;
+  while ((b = peer_oldest(p))) {
+    peer_take_oldest(p);
+    peer_batch_release(peer_set_of(p), b);
   }
 }
 
 static void peer_queue(struct peer *p)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   if (p->queued)
     return;
   p->queued = true;
-  p->next = NULL;
+  p->next = 0;
   if (s->pending_last)
-    s->pending_last->next = p;
+    s->peer[s->pending_last - 1].next = p->node + 1;
   else
-    s->pending = p;
-  s->pending_last = p;
+    s->pending = p->node + 1;
+  s->pending_last = p->node + 1;
 }
 
 bool peer_begin(struct peer *p, enum wire_kind kind, size_t most, bool control,
@@ -264,7 +306,7 @@ void peer_post(struct peer *p, struct wire_out *out, const struct env_frame *bul
 /* Sends a record alone: not kept if there is no way now. */
 static void peer_send_single(struct peer *p, struct wire_out *out, uint64_t to_boot)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   struct wire_header h = {.records = 1, .cluster = s->cluster, .from = s->self, .to = p->node,
                           .from_boot = s->boot, .to_boot = to_boot};
   struct env_frame frame = {out->data, out->used};
@@ -286,7 +328,7 @@ static size_t peer_begin_single(struct wire_out *out, unsigned char *bytes, enum
  * instance. Alone in its message, whose to_boot means nothing. */
 static void peer_say_hello(struct peer *p)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   unsigned char bytes[PEER_SINGLE];
   char instance[PEER_INSTANCE];
   struct wire_out out;
@@ -349,7 +391,7 @@ static void peer_greet(struct peer *p)
 {
   peer_say_hello(p);
   if (p->connected && !p->confirmed)
-    peer_want_hello(p->set);
+    peer_want_hello(peer_set_of(p));
 }
 
 /* Says what has become of a peer whose connection, boot or confirmation may have changed. */
@@ -361,7 +403,7 @@ static void peer_change(struct peer *p, uint64_t former)
   if (!met)
     peer_drop(p);
   if (news)
-    p->set->on_boot(p->set->arg, p, former);
+    peer_set_of(p)->on_boot(peer_set_of(p)->arg, p, former);
 }
 
 /* Drops everything on its way to a peer. */
@@ -372,8 +414,8 @@ static void peer_unpin(struct peer *p)
     return;
   p->confirmed = false;
   if (p->connected)
-    peer_want_hello(p->set);
-  p->set->env->net_reset(p->set->env, p->node);
+    peer_want_hello(peer_set_of(p));
+  peer_set_of(p)->env->net_reset(peer_set_of(p)->env, p->node);
 }
 
 void peer_reset(struct peer *p)
@@ -401,12 +443,31 @@ void peer_raise(struct peer_set *s, uint64_t boot)
       peer_greet(&s->peer[i]);
 }
 
+/* NULL: no memory. */
+static struct peer_past *peer_past(struct peer *p)
+{
+  if (!p->past)
+    p->past = alloc_zero(peer_set_of(p)->alloc, sizeof *p->past);
+  return p->past;
+}
+
 static bool peer_is_former(const struct peer *p, uint64_t life)
 {
-  for (uint32_t i = 0; i < PEER_LIVES; i++)
-    if (p->former[i] == life)
+  for (uint32_t i = 0; p->past && i < PEER_LIVES; i++)
+    if (p->past->former[i] == life)
       return true;
   return false;
+}
+
+/* The present life is over; false: no memory to know it by. */
+static bool peer_outlived(struct peer *p)
+{
+  struct peer_past *past = peer_past(p);
+  if (!past)
+    return false;
+  past->former[past->former_next] = p->life;
+  past->former_next = (past->former_next + 1) % PEER_LIVES;
+  return true;
 }
 
 /* Whether this boot and life of a peer may follow what is known of it. A boot that another life has
@@ -425,7 +486,7 @@ static struct peer_refusal peer_judge_life(const struct peer *p, uint64_t boot, 
 static struct peer_refusal peer_judge_hello(const struct peer *p, const struct wire_header *h,
                                             const struct peer_hello *hello)
 {
-  const struct peer_set *s = p->set;
+  const struct peer_set *s = peer_set_of(p);
   if (hello->nodes != s->count)
     return (struct peer_refusal){PEER_NODES, hello->nodes, s->count};
   if (h->cluster != s->cluster)
@@ -437,7 +498,7 @@ static struct peer_refusal peer_judge_hello(const struct peer *p, const struct w
 
 static struct peer_refusal peer_judge_batch(const struct peer *p, const struct wire_header *h)
 {
-  const struct peer_set *s = p->set;
+  const struct peer_set *s = peer_set_of(p);
   if (h->cluster != s->cluster)
     return (struct peer_refusal){PEER_CLUSTER, h->cluster, s->cluster};
   if (h->to != s->self)
@@ -472,24 +533,45 @@ static bool peer_is_setting(enum peer_reason reason)
   return reason == PEER_CLUSTER || reason == PEER_NODES || reason == PEER_TO;
 }
 
-/* The message isn't heard: says so here and, if it isn't told too often, there. */
+uint64_t peer_refusals(const struct peer *p)
+{
+  return p->past ? p->past->refusals : 0;
+}
+
+struct log_limit *peer_complaints(struct peer *p)
+{
+  struct peer_past *past = peer_past(p);
+  return past ? &past->complaints : &peer_set_of(p)->unsound;
+}
+
+/* Tells it, if it isn't told too often. */
+static void peer_tell_refusal(struct peer *p, uint64_t to_boot, struct peer_refusal refusal)
+{
+  struct peer_set *s = peer_set_of(p);
+  struct peer_past *past = peer_past(p);
+  if (!past)
+    return;
+  past->refusals++;
+  if (s->now < past->refuse_at)
+    return;
+  past->refuse_at = s->now + PEER_REFUSE_NS;
+  peer_say_refuse(p, to_boot, refusal);
+}
+
+/* The message isn't heard: says so here and there. */
 static void peer_refuse(struct peer *p, const struct wire_header *h, const char *instance,
                         struct peer_refusal refusal)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   int level;
   const char *text = peer_reason_text(refusal.reason, &level);
-  p->refusals++;
-  log_limited(s->log, &p->complaints, s->now, level,
+  log_limited(s->log, peer_complaints(p), s->now, level,
               "node %u (%s%s%s) is refused: %s: %llu, here %llu", p->node, peer_name(p),
               *instance ? ", " : "", instance, text, (unsigned long long)refusal.got,
               (unsigned long long)refusal.want);
   if (peer_is_setting(refusal.reason) && !p->confirmed)
     p->refused = true;
-  if (s->now < p->refuse_at)
-    return;
-  p->refuse_at = s->now + PEER_REFUSE_NS;
-  peer_say_refuse(p, h->from_boot, refusal);
+  peer_tell_refusal(p, h->from_boot, refusal);
 }
 
 /* A hello that fits: this is the peer, in this life. */
@@ -498,22 +580,20 @@ static void peer_welcome(struct peer *p, uint64_t boot, const struct peer_hello 
   uint64_t former = p->boot;
   bool pinned = false;
   CHI_ASSERT(boot > former || (boot == former && (p->life == 0 || p->life == hello->life)));
+  if (p->life != hello->life && p->life != 0 && !peer_outlived(p))
+    return; /* it will say hello again */
   if (boot != former) {
     p->met = p->confirmed = false;
     pinned = p->flying > 0;
     peer_unpin(p);
   }
-  if (p->life != hello->life && p->life != 0) {
-    p->former[p->former_next] = p->life;
-    p->former_next = (p->former_next + 1) % PEER_LIVES;
-  }
   p->boot = boot;
   p->life = hello->life;
   p->refused = false;
   /* A connection that was just dropped can't carry records: it is confirmed when it is back. */
-  p->confirmed = hello->heard == p->set->boot && !pinned;
+  p->confirmed = hello->heard == peer_set_of(p)->boot && !pinned;
   if (p->connected && !p->confirmed)
-    peer_want_hello(p->set);
+    peer_want_hello(peer_set_of(p));
   if (hello->ask)
     peer_say_hello(p);
   peer_change(p, former);
@@ -527,7 +607,7 @@ static void peer_drop_message(struct peer_set *s, const char *why)
 
 static void peer_on_hello(struct peer *p, const struct wire_header *h, struct wire_in *in)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   struct peer_hello hello;
   struct peer_refusal refusal;
   if (!peer_read_hello(in, &hello)) {
@@ -554,8 +634,9 @@ static void peer_greet_anew(struct peer *p)
 
 static void peer_on_refuse(struct peer *p, const struct wire_header *h, struct wire_in *in)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   struct peer_refusal refusal;
+  struct peer_past *past;
   const char *text;
   int level;
   if (!peer_read_refuse(in, &refusal)) {
@@ -565,7 +646,8 @@ static void peer_on_refuse(struct peer *p, const struct wire_header *h, struct w
   if (h->to != s->self || h->to_boot != s->boot)
     return; /* of what another life, or another node, has sent */
   text = peer_reason_text(refusal.reason, &level);
-  log_limited(s->log, &p->complained_of, s->now, level,
+  past = peer_past(p);
+  log_limited(s->log, past ? &past->complained_of : &s->unsound, s->now, level,
               "node %u (%s) refuses this node: %s: %llu, there %llu", p->node, peer_name(p), text,
               (unsigned long long)refusal.got, (unsigned long long)refusal.want);
   if (peer_is_setting(refusal.reason)) {
@@ -593,7 +675,7 @@ static void peer_on_refuse(struct peer *p, const struct wire_header *h, struct w
 static void peer_deliver(struct peer *p, struct wire_in *in, const struct env_frame *bulk,
                          uint32_t left)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   uint64_t boot = s->boot;
   enum wire_kind kind;
   struct wire_in record;
@@ -687,7 +769,7 @@ void peer_on_link(struct peer_set *s, uint32_t node, bool connected)
 void peer_on_sent(struct peer_set *s, void *batch)
 {
   struct peer_batch *b = batch;
-  CHI_ASSERT(b && b->peer->set == s && b->peer->flying > 0);
+  CHI_ASSERT(b && peer_set_of(b->peer) == s && b->peer->flying > 0);
   peer_land(s, b);
   peer_batch_release(s, b);
 }
@@ -710,9 +792,10 @@ static bool peer_repeat_hellos(struct peer_set *s)
 
 static void peer_flush_pending(struct peer_set *s)
 {
-  struct peer *p = s->pending, *next;
-  s->pending = s->pending_last = NULL;
-  for (; p; p = next) {
+  uint32_t next = s->pending;
+  s->pending = s->pending_last = 0;
+  while (next) {
+    struct peer *p = &s->peer[next - 1];
     int rc = peer_send(p);
     next = p->next;
     p->queued = false;
@@ -773,6 +856,18 @@ static uint64_t peer_first_boot(struct env *env)
   return boot > 0 ? boot : 1;
 }
 
+static size_t peer_list_size(uint32_t count)
+{
+  return sizeof(struct peer_list) + count * sizeof(struct peer);
+}
+
+static void peer_list_free(struct peer_set *s)
+{
+  struct peer_list *list = CHI_CONTAINER_OF(s->peer, struct peer_list, peer);
+  alloc_put(s->alloc, list, peer_list_size(s->count));
+  s->peer = NULL;
+}
+
 int peer_open(struct peer_set *s, struct env *env, struct log *log, const chi_config *config,
               uint32_t self, const char *instance, chi_error *err)
 {
@@ -785,19 +880,17 @@ int peer_open(struct peer_set *s, struct env *env, struct log *log, const chi_co
   s->cluster = peer_digest(config);
   s->boot = peer_first_boot(env);
   s->life = env->random(env) | 1;
-  s->peer = alloc_zero(s->alloc, count * sizeof *s->peer);
-  if (!s->peer)
+  struct peer_list *list = alloc_zero(s->alloc, peer_list_size(count));
+  if (!list)
     return error_set(err, CHI_ENOMEM, "no memory for %u nodes", count);
-  for (uint32_t i = 0; i < count; i++) {
-    s->peer[i].set = s;
+  list->set = s;
+  s->peer = list->peer;
+  for (uint32_t i = 0; i < count; i++)
     s->peer[i].node = i;
-  }
   if (count > 1)
     rc = env->net_open(env, config->hosts, count, self, config->port, err);
-  if (rc != CHI_OK) {
-    alloc_put(s->alloc, s->peer, count * sizeof *s->peer);
-    s->peer = NULL;
-  }
+  if (rc != CHI_OK)
+    peer_list_free(s);
   return rc;
 }
 
@@ -811,18 +904,21 @@ void peer_close(struct peer_set *s)
   for (uint32_t i = 0; i < s->count; i++) {
     s->peer[i].connected = s->peer[i].confirmed = s->peer[i].met = false;
     peer_drop(&s->peer[i]);
+    alloc_put(s->alloc, s->peer[i].past, sizeof *s->peer[i].past);
   }
   while ((b = s->flying)) {
     peer_land(s, b);
     peer_batch_release(s, b);
   }
-  alloc_put(s->alloc, s->peer, s->count * sizeof *s->peer);
-  s->peer = NULL;
+  if (s->spare)
+    peer_batch_put(s, s->spare);
+  peer_list_free(s);
 }
 
 #undef PEER_BOOT_MAX
 #undef PEER_BOOT_GAP
 #undef PEER_REFUSE_NS
+#undef PEER_LIVES
 #undef PEER_ROOM_MIN
 #undef PEER_INSTANCE
 #undef PEER_SINGLE

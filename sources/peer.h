@@ -22,32 +22,36 @@
 #define PEER_BACKLOG (1024u * 1024u) /* bytes of records that wait for a full queue to have room */
 #define PEER_RECORD_MAX (PEER_BATCH - WIRE_RECORD) /* bytes of one record */
 #define PEER_RETRY_NS 1000000ull     /* a full queue is tried again */
-#define PEER_LIVES 4                 /* former lives of a peer that are remembered */
 
 struct peer_set;
 struct peer_batch;
 
+struct peer_past;
+
+/* Small: a large cluster has as many as the square of its nodes. */
 struct peer {
-  struct peer_set *set;
-  uint32_t node;
-  bool connected; /* as the environment says */
-  bool met;       /* records can be sent: connected, and hellos were exchanged with this boot */
-  bool refused;   /* it runs with other settings: nothing is sent but hellos */
-  uint64_t boot;  /* highest of those whose hello fits: its records are heard; 0: none */
+  uint64_t boot; /* highest of those whose hello fits: its records are heard; 0: none */
   uint64_t sent, received, bytes_sent, bytes_received; /* messages and bytes, bulk included */
-  uint64_t refusals;                                   /* of its messages, by us */
+  uint32_t node : 24;
+  bool connected : 1; /* as the environment says */
+  bool met : 1;     /* records can be sent: connected, and hellos were exchanged with this boot */
+  bool refused : 1; /* it runs with other settings: nothing is sent but hellos */
 
   /* Private to peer.c. */
-  bool confirmed;                    /* it knows our boot, as of this connection */
-  bool queued;                       /* in the set's list of peers with something to send */
-  uint64_t life, former[PEER_LIVES]; /* random numbers of its lives; 0: none */
-  uint32_t former_next;
-  struct peer_batch *batch, *last; /* waiting, oldest first; the last one is being filled */
-  uint32_t waiting;                /* bytes in them */
-  uint32_t flying;                 /* parcels with the environment */
-  struct peer *next;
-  uint64_t refuse_at; /* the next refusal may be sent */
-  struct log_limit complaints, complained_of; /* by us of it, and the reverse */
+  bool confirmed : 1;      /* it knows our boot, as of this connection */
+  bool queued : 1;         /* in the set's list of peers with something to send */
+  uint32_t waiting;        /* bytes in the batches below */
+  uint32_t flying;         /* parcels with the environment */
+  uint32_t next;           /* in that list, 1 + its node; 0: none */
+  uint64_t life;           /* random number of its life; 0: none */
+  struct peer_batch *last; /* being filled; behind it, in a ring, those that wait, oldest first */
+  struct peer_past *past;  /* NULL: nothing worth remembering */
+};
+
+/* All of them, in one block. */
+struct peer_list {
+  struct peer_set *set;
+  struct peer peer[];
 };
 
 struct peer_set {
@@ -82,8 +86,9 @@ struct peer_set {
   uint64_t life;     /* own random number; not changed by being reborn */
   bool twice;        /* somebody else has our place: our boot isn't raised any more */
   uint64_t hello_at; /* hellos are repeated; 0: a poll period from the next flush on */
-  struct peer *pending, *pending_last; /* peers with something to send */
-  struct peer_batch *flying;           /* parcels with the environment, newest first */
+  uint32_t pending, pending_last; /* peers with something to send, 1 + node; 0: none */
+  struct peer_batch *spare;       /* to begin the next one with; NULL: none */
+  struct peer_batch *flying;      /* parcels with the environment, newest first */
   struct log_limit unsound, foreign, twin; /* noise doesn't hide what matters more */
 };
 
@@ -95,6 +100,15 @@ CHI_PRIVATE int peer_open(struct peer_set *s, struct env *env, struct log *log,
 /* Hands back every parcel through on_sent; so it is closed before those whom the upcalls reach.
  * Does nothing to a set that is zero. */
 CHI_PRIVATE void peer_close(struct peer_set *s);
+
+CHI_INLINE struct peer_set *peer_set_of(const struct peer *p)
+{
+  return CHI_CONTAINER_OF(p - p->node, const struct peer_list, peer)->set;
+}
+
+/* How many of its messages we have refused; and what holds back lines that complain of it. */
+CHI_PRIVATE uint64_t peer_refusals(const struct peer *p);
+CHI_PRIVATE struct log_limit *peer_complaints(struct peer *p);
 
 /* Begins a record of at most `most` bytes (<= PEER_RECORD_MAX) for a peer; false: it isn't met, too
  * much waits for it, or no memory. Write it to *out, then peer_post, with nothing begun between; a

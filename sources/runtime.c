@@ -615,6 +615,11 @@ bool runtime_inspect_place(const struct runtime *rt, uint32_t at, struct runtime
   return false;
 }
 
+uint64_t runtime_sees(const struct runtime *rt, uint32_t node)
+{
+  return fleet_sees(&rt->fleet, node);
+}
+
 enum runtime_state runtime_state(const struct runtime *rt)
 {
   return rt->state;

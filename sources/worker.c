@@ -4,6 +4,7 @@
 #include "sync.h"
 
 #define WORKER_RETRY_NS 10000000u /* until a lane for which there was no memory is tried again */
+#define WORKER_TIMERS 16u         /* for which there is always room */
 
 static void worker_loop(void *arg);
 static void worker_finish(struct worker *w, chi_ctx *ctx, int rc, bool kept);
@@ -33,9 +34,20 @@ CHI_APART static void worker_trace_begin(const struct worker *w, const chi_ctx *
 
 /* ---- fibers */
 
+/* Room for so many more timers: of those there are, each fiber may need one whenever it blocks. */
+static int worker_timer_room(struct worker *w, uint32_t more)
+{
+  uint32_t need = w->timer.count + w->fibers + more, room = WORKER_TIMERS;
+  while (room < need)
+    room *= 2;
+  return heap_reserve(&w->timer, room);
+}
+
 static struct worker_fiber *worker_fiber_open(struct worker *w)
 {
   struct worker_crew *crew = w->crew;
+  if (worker_timer_room(w, 1) != CHI_OK)
+    return NULL;
   struct worker_fiber *f = alloc_zero(crew->alloc, sizeof *f);
   if (!f)
     return NULL;
@@ -44,7 +56,6 @@ static struct worker_fiber *worker_fiber_open(struct worker *w)
     return NULL;
   }
   f->worker = w;
-  fiber_init(&f->fiber, f->stack.base, f->stack.size, worker_loop, f);
   mark_set(&w->fibers, w->fibers + 1);
   return f;
 }
@@ -70,6 +81,8 @@ static struct worker_fiber *worker_unspare(struct worker *w)
   CHI_ASSERT(f && w->spares > 0);
   w->spare = f->next;
   w->spares--;
+  if (!f->fiber.entry) /* before it is needed, its stack takes no memory */
+    fiber_init(&f->fiber, f->stack.base, f->stack.size, worker_loop, f);
   return f;
 }
 
@@ -522,12 +535,6 @@ static bool worker_is_doomed(const struct worker *w, const chi_ctx *ctx)
          mark_get(&ctx->container->leaving);
 }
 
-/* Room for one more that waits without a body. */
-static int worker_timer_room(struct worker *w)
-{
-  return heap_reserve(&w->timer, (w->timer.count / 1024 + 1) * 1024 + WORKER_FIBERS * 2 + 1);
-}
-
 /* A periodic task rests until its next run; else the code that it ends with. */
 CHI_APART static int worker_rest(struct worker *w, chi_ctx *ctx)
 {
@@ -535,7 +542,7 @@ CHI_APART static int worker_rest(struct worker *w, chi_ctx *ctx)
   if (rc == CHI_OK && worker_is_doomed(w, ctx))
     rc = CHI_ECANCELLED;
   if (rc == CHI_OK)
-    rc = worker_timer_room(w);
+    rc = worker_timer_room(w, 1);
   if (rc != CHI_OK)
     return rc;
   worker_free_children(w, ctx);
@@ -720,7 +727,7 @@ static void worker_park(struct worker *w, chi_ctx *ctx)
   const struct pool *p = ctx->container->pool;
   int rc = worker_cancelled(ctx); /* perhaps it was asked for on the way here */
   if (rc == CHI_OK && p->state == POOL_CREATING)
-    rc = worker_timer_room(w);
+    rc = worker_timer_room(w, 1);
   if (rc != CHI_OK || (p->state != POOL_CREATING && p->state != POOL_READY)) {
     worker_finish(w, ctx, rc != CHI_OK ? rc : CHI_ENOENT, false);
   } else if (p->state == POOL_READY) {
@@ -951,11 +958,11 @@ int worker_open(struct worker *w, struct worker_crew *crew, uint32_t index, enum
   w->io_end = &w->io_first;
   heap_init(&w->timer, crew->alloc);
   w->rung = alloc_zero(crew->alloc, crew->count * sizeof *w->rung);
-  int rc = w->rung ? heap_reserve(&w->timer, WORKER_FIBERS * 2 + 1) : CHI_ENOMEM;
+  int rc = w->rung ? worker_timer_room(w, 1) : CHI_ENOMEM;
   if (rc == CHI_OK && kind != WORKER_BRIEF)
     rc = crew->env->bell_open(crew->env, &w->bell);
   if (rc == CHI_OK) {
-    w->fiber = worker_fiber_open(w);
+    w->fiber = worker_may_begin(w, 0) ? worker_unspare(w) : NULL;
     rc = w->fiber ? CHI_OK : CHI_ENOMEM;
   }
   if (rc != CHI_OK)
@@ -990,3 +997,4 @@ void worker_close(struct worker *w)
 }
 
 #undef WORKER_RETRY_NS
+#undef WORKER_TIMERS

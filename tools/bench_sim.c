@@ -311,18 +311,18 @@ static uint64_t bench_sim_resident(void)
   return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/* In a process of its own: bytes for each of 100 nodes. */
-static void bench_sim_weigh(int out)
+/* In a process of its own: bytes for each of so many nodes. */
+static void bench_sim_weigh(uint32_t nodes, int out)
 {
   struct bench_result r = {.note = ""};
   uint64_t before, each = 0;
   char spec[64];
-  snprintf(spec, sizeof(spec), "sim:nodes=%u", SIM_NODES);
+  snprintf(spec, sizeof(spec), "sim:nodes=%u", nodes);
   malloc_trim(0); /* what earlier figures left is not to be used again */
   before = bench_sim_resident();
   chi_cluster *cluster = bench_sim_open(spec, false, &r);
   if (cluster && chi_cluster_run_for(cluster, SIM_QUIET_S * SIM_SECOND) == CHI_OK)
-    each = (bench_sim_resident() - before) / SIM_NODES;
+    each = (bench_sim_resident() - before) / nodes;
   ssize_t written = write(out, &each, sizeof(each));
   _exit(written != (ssize_t)sizeof(each));
 }
@@ -331,24 +331,24 @@ bool bench_run_sim_memory(const struct bench *b, const struct bench_figure *f,
                           struct bench_result *r)
 {
   int ends[2], status;
-  (void)f;
-  for (; r->rounds < b->rounds; r->rounds++) {
+  uint64_t rounds = f->parameter > SIM_NODES ? 1 : b->rounds; /* it takes long, and is the same */
+  for (; r->rounds < rounds; r->rounds++) {
     uint64_t each = 0;
     if (pipe(ends) != 0)
       return bench_note(r, "no pipe");
     pid_t pid = fork();
     if (pid == 0)
-      bench_sim_weigh(ends[1]);
+      bench_sim_weigh(f->parameter, ends[1]);
     close(ends[1]);
     ssize_t got = pid > 0 ? read(ends[0], &each, sizeof(each)) : 0;
     close(ends[0]);
     if (pid > 0)
       waitpid(pid, &status, 0);
     if (got != (ssize_t)sizeof(each) || each == 0)
-      return bench_note(r, "%u nodes cannot be measured", SIM_NODES);
+      return bench_note(r, "%u nodes cannot be measured", f->parameter);
     r->ours[r->rounds] = (double)each;
   }
-  bench_note(r, "resident for each of %u idle nodes of one cluster", SIM_NODES);
+  bench_note(r, "resident for each of %u idle nodes of one cluster", f->parameter);
   return true;
 }
 

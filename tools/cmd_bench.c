@@ -67,7 +67,9 @@ static const struct bench_figure bench_figures[] = {
      bench_run_sim_probes},
     {"sim-seeds", "simulated runs of 20,000 events", BENCH_PER_DAY, false, 1e6, 0,
      bench_run_sim_seeds},
-    {"sim-memory", "an idle simulated node", BENCH_BYTES, true, 256 << 10, 0,
+    {"sim-memory", "an idle simulated node", BENCH_BYTES, true, 256 << 10, 100,
+     bench_run_sim_memory},
+    {"sim-memory-1000", "the same, one of 1,000", BENCH_BYTES, true, 256 << 10, 1000,
      bench_run_sim_memory},
 };
 

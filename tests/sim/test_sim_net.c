@@ -235,6 +235,27 @@ TEST(sim_net_carries_messages_in_order)
   town_close(&t);
 }
 
+TEST(sim_net_quiet_ways_take_no_memory)
+{
+  struct town t;
+  struct station *a = &t.station[0];
+  town_begin(&t, 1);
+  CHECK_INT(t.net.ways, 0);
+  CHECK_INT(station_send(a, 1, 0), CHI_OK);
+  CHECK_INT(t.net.ways, 1);
+  town_run(&t, 10 * MS);
+  CHECK_INT(t.net.ways, 0);
+  sim_net_clog(&t.net, 0, 2, MS);
+  sim_net_cut(&t.net, 1, 3, true);
+  town_run(&t, 10 * MS);
+  CHECK(t.net.ways >= 2);
+  sim_net_heal(&t.net);
+  town_run(&t, 10 * SECOND);
+  CHECK_INT(t.net.ways, 0);
+  CHECK_INT(t.station[1].heard[0], 1);
+  town_close(&t);
+}
+
 TEST(sim_net_bytes_take_time_on_the_line_of_their_sender)
 {
   static char big[1000000];

@@ -213,6 +213,35 @@ static void heap_push_twice(void *arg)
   heap_push(&heap, arg);
 }
 
+TEST(heap_gives_back_room)
+{
+  static struct heap_entry e[HEAP_MANY];
+  struct heap_memory m;
+  struct heap heap;
+  uint32_t room;
+  heap_memory_init(&m, 100);
+  heap_init(&heap, &m.alloc);
+  for (uint32_t i = 0; i < HEAP_MANY; i++) {
+    e[i] = (struct heap_entry){.time = i};
+    CHECK_INT(heap_push(&heap, &e[i]), CHI_OK);
+  }
+  room = heap.room;
+  heap_shrink(&heap, 4); /* it is full */
+  CHECK_INT(heap.room, room);
+  while (heap.count > HEAP_MANY / 10)
+    heap_pop(&heap);
+  m.left = 0;
+  heap_shrink(&heap, 4); /* there is no memory to move to */
+  CHECK_INT(heap.room, room);
+  m.left = 1;
+  heap_shrink(&heap, 4);
+  CHECK_INT(heap.room, 2 * heap.count);
+  CHECK_INT(heap_top(&heap)->time, HEAP_MANY - HEAP_MANY / 10);
+  CHECK(heap_ascends(&heap, HEAP_MANY / 10));
+  heap_fini(&heap);
+  CHECK_INT(m.out, 0);
+}
+
 static void heap_remove_stranger(void *arg)
 {
   struct heap_memory m;

@@ -274,6 +274,17 @@ TEST(peer_begin_without_memory)
   peer_toys_close(w);
 }
 
+TEST(peer_uses_its_last_batch_again)
+{
+  struct peer_toys *w = peer_toys_met();
+  CHECK(peer_say(w, 0, 1, 1, false) && peer_toys_settle(w));
+  w->node[0].allocs_left = 0;
+  for (int i = 0; i < 10; i++)
+    CHECK(peer_say(w, 0, 1, 1, false) && peer_toys_settle(w));
+  CHECK(w->node[1].seen_count == 11);
+  peer_toys_close(w);
+}
+
 TEST(peer_reset_unpins)
 {
   struct peer_toys *w = peer_toys_met();
@@ -417,6 +428,23 @@ TEST(peer_restart_tells_the_former_life)
   peer_toys_close(w);
 }
 
+/* A life that can't be remembered isn't followed by another: that says hello again. */
+TEST(peer_restart_without_memory)
+{
+  struct peer_toys *w = peer_toys_met();
+  uint64_t former = w->node[1].set.boot;
+  peer_toy_restart(w, 1, 1000000000);
+  peer_toy_link(w, 1, 0, true);
+  w->node[0].allocs_left = 0;
+  peer_toys_flush(w);
+  peer_toys_carry(w);
+  CHECK(peer_of(w, 0, 1)->boot == former);
+  w->node[0].allocs_left = -1;
+  CHECK(peer_toys_poll(w) && peer_both_met(w, 0, 1));
+  CHECK(peer_of(w, 0, 1)->boot == w->node[1].set.boot);
+  peer_toys_close(w);
+}
+
 /* With parcels on their way to the former life the connection is dropped, so that they come back.
  */
 TEST(peer_restart_resets)
@@ -466,7 +494,7 @@ TEST(peer_restart_heard_by_refusal)
   peer_toy_restart(w, 1, 1000000000);
   w->node[1].up[0] = true; /* can send, and isn't told that it is connected */
   CHECK(peer_say(w, 0, 1, 1, false) && peer_toys_settle(w));
-  CHECK(w->node[1].seen_count == 0 && peer_of(w, 1, 0)->refusals >= 1);
+  CHECK(w->node[1].seen_count == 0 && peer_refusals(peer_of(w, 1, 0)) >= 1);
   CHECK(peer_of(w, 0, 1)->boot == w->node[1].set.boot && peer_of(w, 0, 1)->met);
   CHECK(peer_say(w, 0, 1, 2, false) && peer_toys_settle(w));
   CHECK(w->node[1].seen_count == 1);
@@ -625,7 +653,7 @@ static void peer_story_say(struct peer_story *y, uint32_t from, uint32_t to)
   if (!peer_begin(p, WIRE_REQUEST, 20, peer_story_draw(y, 2), &out))
     return;
   wire_put_u32(&out, ++y->number);
-  wire_put_u64(&out, p->set->boot);
+  wire_put_u64(&out, peer_set_of(p)->boot);
   wire_put_u64(&out, p->boot);
   peer_post(p, &out, &frame, bulk, bulk ? y : NULL);
   y->parcels[from] += bulk;

@@ -78,7 +78,7 @@ TEST(peer_header_cluster)
   f.h.cluster++;
   peer_forge_deliver(w, &f);
   CHECK(w->node[1].seen_count == 0 && strstr(w->node[1].line, "digest of the host list"));
-  CHECK(peer_refused_for(w, 1) && peer_of(w, 1, 0)->refusals == 1);
+  CHECK(peer_refused_for(w, 1) && peer_refusals(peer_of(w, 1, 0)) == 1);
   CHECK(peer_of(w, 1, 0)->met && !peer_of(w, 1, 0)->refused); /* a stray one changes nothing */
   peer_toys_close(w);
 }
@@ -94,7 +94,7 @@ TEST(peer_header_from)
   CHECK(strstr(w->node[1].line, "another cluster"));
   f.h.from = 2; /* somebody else, who was never heard of */
   peer_forge_deliver(w, &f);
-  CHECK(w->node[1].seen_count == 0 && peer_of(w, 1, 2)->refusals == 1);
+  CHECK(w->node[1].seen_count == 0 && peer_refusals(peer_of(w, 1, 2)) == 1);
   peer_toys_close(w);
 }
 
@@ -120,7 +120,7 @@ TEST(peer_header_from_boot)
   peer_forge_deliver(w, &f);
   f.h.from_boot = 1ull << 63;
   peer_forge_deliver(w, &f);
-  CHECK(w->node[1].set.dropped == 2 && !w->node[1].mail && peer_of(w, 1, 0)->refusals == 0);
+  CHECK(w->node[1].set.dropped == 2 && !w->node[1].mail && peer_refusals(peer_of(w, 1, 0)) == 0);
   f.h.from_boot = boot - 1;
   peer_forge_deliver(w, &f);
   CHECK(peer_refused_for(w, 5));
@@ -143,7 +143,7 @@ TEST(peer_header_to_boot)
   CHECK(w->node[1].seen_count == 0 && peer_refused_for(w, 4));
   f.h.to_boot = 0; /* for hellos and refusals only */
   peer_forge_deliver(w, &f);
-  CHECK(w->node[1].seen_count == 0 && peer_of(w, 1, 0)->refusals == 2);
+  CHECK(w->node[1].seen_count == 0 && peer_refusals(peer_of(w, 1, 0)) == 2);
   CHECK(peer_toys_settle(w) && peer_both_met(w, 0, 1));
   peer_toys_close(w);
 }
@@ -521,7 +521,7 @@ TEST(peer_refuses_seldom)
   frame = (struct env_frame){f.bytes, f.out.used};
   for (int i = 0; i < 100; i++)
     peer_on_message(&w->node[1].set, w->now + (uint64_t)i, &frame, 1);
-  CHECK(peer_of(w, 1, 0)->refusals == 101 && w->node[1].sent_to[0] == before + 1);
+  CHECK(peer_refusals(peer_of(w, 1, 0)) == 101 && w->node[1].sent_to[0] == before + 1);
   peer_on_message(&w->node[1].set, w->now + 10000000, &frame, 1);
   CHECK_INT(w->node[1].sent_to[0], before + 2);
   peer_toys_close(w);
