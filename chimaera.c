@@ -3642,6 +3642,11 @@ struct compose {
 /* Creates the pools of config->compose in order; the first failure ends it. c stays until done. */
 CHI_PRIVATE int compose_start(struct compose *c);
 
+/* Where an entry's creation went wrong: at the parameter whose name `why` begins with, else at the
+ * entry. 0: it was not read from a file. */
+CHI_PRIVATE void compose_place(const chi_compose_entry *entry, const char *why, int *line,
+                               int *column);
+
 /* The parameters of an entry in the form admin takes: NAME=VALUE lines. CHI_ETOOBIG. */
 CHI_PRIVATE int compose_params(const chi_param *params, uint32_t count, char *out, size_t room);
 
@@ -10400,6 +10405,8 @@ uint32_t chi_cluster_report(const chi_cluster *c, chi_put_fn *put, void *arg)
 /* ---- sources/compose.c ---- */
 /* compose.c - pools declared in configuration become create tasks. */
 
+#include <stdio.h>
+
 #define COMPOSE_PARAMS_MAX 2048u
 
 int compose_params(const chi_param *params, uint32_t count, char *out, size_t room)
@@ -10421,6 +10428,37 @@ int compose_params(const chi_param *params, uint32_t count, char *out, size_t ro
   return CHI_OK;
 }
 
+/* Whether the text is "NAME: ...", with or without points in the name. */
+static bool compose_about(const char *text, const char *name)
+{
+  for (; *name; name++, text++)
+    if (*text != *name && !(*text == '_' && *name == '.'))
+      return false;
+  return *text == ':';
+}
+
+void compose_place(const chi_compose_entry *entry, const char *why, int *line, int *column)
+{
+  *line = entry->line;
+  *column = entry->column;
+  for (uint32_t i = 0; i < entry->param_count; i++)
+    if (compose_about(why, entry->params[i].name)) {
+      *line = entry->params[i].line;
+      *column = entry->params[i].column;
+    }
+}
+
+static void compose_wrong(struct compose *c, const chi_compose_entry *e, int rc, const char *why)
+{
+  char place[48] = "";
+  int line, column;
+  compose_place(e, why, &line, &column);
+  if (line)
+    snprintf(place, sizeof place, ", line %d, column %d", line, column);
+  error_set(&c->error, rc, "compose entry %s (%u.%u, module %s%s): %s", e->pool_name,
+            e->pool_major, e->pool_minor, e->mod_name, place, why);
+}
+
 static int compose_entry(chi_ctx *ctx, struct compose *c, const chi_compose_entry *e)
 {
   char params[COMPOSE_PARAMS_MAX];
@@ -10436,8 +10474,7 @@ static int compose_entry(chi_ctx *ctx, struct compose *c, const chi_compose_entr
   if (rc == CHI_OK && (id.major != e->pool_major || id.minor != e->pool_minor))
     rc = error_set(&why, CHI_ECONFLICT, "it is there as %u.%u", id.major, id.minor);
   if (rc != CHI_OK)
-    error_set(&c->error, rc, "compose entry %s (%u.%u, module %s): %s", e->pool_name,
-              e->pool_major, e->pool_minor, e->mod_name, why.text);
+    compose_wrong(c, e, rc, why.text);
   return rc;
 }
 
@@ -42813,7 +42850,7 @@ static void sim_party_unlink(struct sim_party_block *block)
 static void sim_party_env_put(void *arg, void *p, size_t size)
 {
   struct sim_party_block *block = (struct sim_party_block *)p - 1;
-  CHI_ASSERT(block->party == arg); /* given back twice, or to somebody else */
+  CHI_ASSERT(block->party == arg && "memory is given back once, and by who has it");
   CHI_ASSERT(block->size == size);
   sim_party_unlink(block);
   sim_party_former_add(arg, block);
