@@ -121,7 +121,7 @@ want 0
 ok diff "$temp/printed.yaml" "$temp/out"
 chi config --file "$temp/node.yaml" --json
 want 0 "\"port\":$port" '"mod_name":"bdev"' '"capacity":"16M"'
-ok test "$(grep -c '^  [# ]*[a-z_]*: ' "$temp/printed.yaml")" = \
+ok test "$(sed /^compose/q "$temp/printed.yaml" | grep -c "^  [# ]*[a-z_]*: ")" = \
   "$(sed 's/.*"values":{\([^}]*\)}.*/\1/' "$temp/out" | grep -o '"[a-z_]*":' | wc -l)"
 printf 'workers:\n  shed_threads: 2\nnetworking:\n  port: 700000\n' >"$temp/bad.yaml"
 chi config --check "$temp/bad.yaml"
