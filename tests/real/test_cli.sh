@@ -164,7 +164,7 @@ ok gone "$pid"
 ok not test -e "$temp/pid"
 start --instance "$name:$((port + 1))"
 want 0 "instance $name:$((port + 1)),"
-chi stop --instance "$name:$((port + 1))" 100
+chi stop --instance "$name:$((port + 1))" 2000
 want 0
 
 # In the foreground: one line, and a signal ends it.
