@@ -234,6 +234,7 @@ build/tidy: tools/tidy.c
 # A fresh machine may type this first.
 run:
 	@tools/setup build
+	@[ -x $(BUILD)/chimaera ] || echo '== building, which takes a minute or two'
 	@$(MAKE) -s --no-print-directory all
 	@PATH="$(abspath $(BUILD)):$$PATH" CHIMAERA=$(abspath $(BUILD))/chimaera tests/real/run-demo.sh
 

@@ -179,7 +179,7 @@ static void sim_party_unlink(struct sim_party_block *block)
 static void sim_party_env_put(void *arg, void *p, size_t size)
 {
   struct sim_party_block *block = (struct sim_party_block *)p - 1;
-  CHI_ASSERT(block->party == arg); /* given back twice, or to somebody else */
+  CHI_ASSERT(block->party == arg && "memory is given back once, and by who has it");
   CHI_ASSERT(block->size == size);
   sim_party_unlink(block);
   sim_party_former_add(arg, block);

@@ -3,6 +3,8 @@
 #include "error.h"
 #include "worker.h"
 
+#include <stdio.h>
+
 #define COMPOSE_PARAMS_MAX 2048u
 
 int compose_params(const chi_param *params, uint32_t count, char *out, size_t room)
@@ -24,6 +26,37 @@ int compose_params(const chi_param *params, uint32_t count, char *out, size_t ro
   return CHI_OK;
 }
 
+/* Whether the text is "NAME: ...", with or without points in the name. */
+static bool compose_about(const char *text, const char *name)
+{
+  for (; *name; name++, text++)
+    if (*text != *name && !(*text == '_' && *name == '.'))
+      return false;
+  return *text == ':';
+}
+
+void compose_place(const chi_compose_entry *entry, const char *why, int *line, int *column)
+{
+  *line = entry->line;
+  *column = entry->column;
+  for (uint32_t i = 0; i < entry->param_count; i++)
+    if (compose_about(why, entry->params[i].name)) {
+      *line = entry->params[i].line;
+      *column = entry->params[i].column;
+    }
+}
+
+static void compose_wrong(struct compose *c, const chi_compose_entry *e, int rc, const char *why)
+{
+  char place[48] = "";
+  int line, column;
+  compose_place(e, why, &line, &column);
+  if (line)
+    snprintf(place, sizeof place, ", line %d, column %d", line, column);
+  error_set(&c->error, rc, "compose entry %s (%u.%u, module %s%s): %s", e->pool_name,
+            e->pool_major, e->pool_minor, e->mod_name, place, why);
+}
+
 static int compose_entry(chi_ctx *ctx, struct compose *c, const chi_compose_entry *e)
 {
   char params[COMPOSE_PARAMS_MAX];
@@ -39,8 +72,7 @@ static int compose_entry(chi_ctx *ctx, struct compose *c, const chi_compose_entr
   if (rc == CHI_OK && (id.major != e->pool_major || id.minor != e->pool_minor))
     rc = error_set(&why, CHI_ECONFLICT, "it is there as %u.%u", id.major, id.minor);
   if (rc != CHI_OK)
-    error_set(&c->error, rc, "compose entry %s (%u.%u, module %s): %s", e->pool_name,
-              e->pool_major, e->pool_minor, e->mod_name, why.text);
+    compose_wrong(c, e, rc, why.text);
   return rc;
 }
 

@@ -174,7 +174,24 @@ static void real_node_on_sent(void *arg, void *parcel)
 
 /* ---- open ------------------------------------------------------------------------------------ */
 
-/* Everything of *config, with lists of its own. */
+/* A compose entry's parameters; with the places where they were written. */
+static int real_node_copy_entry(chi_compose_entry *to, const chi_compose_entry *from, bool places)
+{
+  int rc = CHI_OK;
+  to->line = places ? from->line : 0;
+  to->column = places ? from->column : 0;
+  for (uint32_t k = 0; k < from->param_count && rc == CHI_OK; k++) {
+    rc = chi_config_add_param(to, from->params[k].name, from->params[k].value);
+    if (rc == CHI_OK && places) {
+      to->params[k].line = from->params[k].line;
+      to->params[k].column = from->params[k].column;
+    }
+  }
+  return rc;
+}
+
+/* Everything of *config, with lists of its own. A record has no places: what is replayed from it
+ * would not say the same. */
 static int real_node_copy(chi_config *to, const chi_config *config)
 {
   int rc = CHI_OK;
@@ -189,8 +206,8 @@ static int real_node_copy(chi_config *to, const chi_config *config)
     chi_compose_entry *mine = NULL;
     rc = chi_config_add_pool(to, e->mod_name, e->pool_name, e->pool_query, e->pool_major,
                              e->pool_minor, &mine);
-    for (uint32_t k = 0; k < e->param_count && rc == CHI_OK; k++)
-      rc = chi_config_add_param(mine, e->params[k].name, e->params[k].value);
+    if (rc == CHI_OK)
+      rc = real_node_copy_entry(mine, e, !config->record_file[0]);
   }
   return rc;
 }

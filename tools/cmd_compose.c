@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "compose.h"
 #include "settings.h"
 #include "text.h"
 
@@ -29,13 +30,16 @@ static int compose_entry(const struct cli *cli, chi_queue *queue, const char *fi
 {
   chi_pool_id id = {entry->pool_major, entry->pool_minor}, other;
   chi_error err = {0};
+  int line, column;
   bool found = chi_pool_find(queue, entry->pool_name, &other) == CHI_OK;
   int status = chi_pool_create(queue, entry->mod_name, entry->pool_name, entry->params,
                                entry->param_count, &id, &err);
-  if (status != CHI_OK)
-    return cli_fail(cli, "%s:%d: pool %u.%u \"%s\": %s", file, entry->line, entry->pool_major,
-                    entry->pool_minor, entry->pool_name,
+  if (status != CHI_OK) {
+    compose_place(entry, err.text, &line, &column);
+    return cli_fail(cli, "%s:%d:%d: pool %u.%u \"%s\": %s", file, line, column,
+                    entry->pool_major, entry->pool_minor, entry->pool_name,
                     *err.text ? err.text : chi_status_text(status));
+  }
   compose_say(entry, id, found, cli_value(cli, "json") != NULL, first);
   return CLI_OK;
 }

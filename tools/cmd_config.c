@@ -19,6 +19,7 @@ static const chi_field config_fields[] = {
     CONFIG_U32(sched_threads),
     CONFIG_U32(slow_threads),
     CONFIG_U32(process_reaper_threads),
+    CONFIG_ROW(single_thread, CHI_KIND_i32, 4),
     CONFIG_U64(main_segment_size),
     CONFIG_U64(client_data_segment_size),
     CONFIG_U64(runtime_data_segment_size),
@@ -27,6 +28,9 @@ static const chi_field config_fields[] = {
     CONFIG_STR(hostfile),
     CONFIG_U64(wait_for_restart_ns),
     CONFIG_U64(wait_for_restart_poll_ns),
+    CONFIG_ROW(security, CHI_KIND_i32, 4),
+    CONFIG_STR(key_file),
+    CONFIG_STR(authorized_keys),
     CONFIG_ROW(log_level, CHI_KIND_i32, 4),
     CONFIG_STR(log_file),
     CONFIG_U64(stack_size),
@@ -103,7 +107,7 @@ const struct cli_command cmd_config = {
     .name = "config",
     .arguments = "",
     .about = "print the effective configuration, or every error in it",
-    .more = "Without a file it is the one that 'chimaera start' would read. Errors and warnings\n"
-            "are lines FILE:LINE:COLUMN: TEXT on standard error.\n",
+    .more = "Without a file it is the one that 'chimaera start' would read. What is wrong comes\n"
+            "on standard error, as lines 'error: FILE:LINE:COLUMN: TEXT', or 'warning: ...'.\n",
     .run = config_run,
     .options = {{"check", "FILE", "of this file"}, {"file", "FILE", "the same"}, {CLI_JSON}}};

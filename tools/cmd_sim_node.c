@@ -28,8 +28,9 @@ static void node_log(void *arg, int level, const char *line)
 static int node_tell(const struct cli *cli, const char *path, const struct sim_replay_report *r)
 {
   char instance[CHI_NAME_MAX], plain[sizeof(r->why.text)];
-  printf("%s: %llu items of node %s, state hash %016llx\n", path, (unsigned long long)r->items,
-         cli_plain(r->instance, instance, sizeof(instance)), (unsigned long long)r->hash);
+  if (r->items)
+    printf("%s: %llu items of node %s, state hash %016llx\n", path, (unsigned long long)r->items,
+           cli_plain(r->instance, instance, sizeof(instance)), (unsigned long long)r->hash);
   fflush(stdout);
   if (r->end == TAPE_COMPLETE)
     return CLI_OK;

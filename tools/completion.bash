@@ -24,8 +24,19 @@ _chimaera_methods()
 _chimaera_fields()
 {
   "${COMP_WORDS[0]}" call "$1" 2>/dev/null |
-    sed -n "/^  [0-9]* $2\$/,/^\$/s/^      in[out]*  *[^ ]*  *\([a-z0-9_.]*\)\(\[*\).*/\1=\2/p" |
-    sed 's/=\[$/[/'
+    sed -n "/^  [0-9]* $2\$/,/^\$/s/^      in[out]*  *[^ ]*  *\([A-Za-z0-9_.]*\)\(\[*\).*/\1=\2/p" |
+    sed 's/=\[$/[/' | sort -u
+}
+
+# Values of the option $2 of the command $1, if it takes one; files, if they are not listed here.
+_chimaera_values()
+{
+  "${COMP_WORDS[0]}" "$1" --help 2>/dev/null | grep -q -e "^  $2 [A-Z]" || return 1
+  case $2 in
+  --query) echo local broadcast dynamic id: hash: range: physical: ;;
+  --log-level) echo debug info warning error ;;
+  --test-case) echo bdev_io bdev_allocation bdev_task_alloc latency ;;
+  esac
 }
 
 # How many arguments of the command, without its options, come before the word being completed.
@@ -46,8 +57,10 @@ _chimaera()
 {
   local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]-} arguments words=
   COMPREPLY=()
-  if [ "$COMP_CWORD" = 1 ]; then
+  if [ "$COMP_CWORD" = 1 ] || [ "$command" = help ]; then
     words=$(_chimaera_help '')
+  elif words=$(_chimaera_values "$command" "${COMP_WORDS[COMP_CWORD - 1]}"); then
+    :
   elif [ "${word#-}" != "$word" ]; then
     words=$(_chimaera_help "$command")
   else

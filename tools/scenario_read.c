@@ -671,7 +671,7 @@ static void scenario_check_plan(struct scenario_reader *r)
     return;
   for (uint32_t i = 0; (at = scenario_item(r, list, i)) != NULL; i++)
     if (scenario_line_beyond(r->s, (const char *)at->data.scalar.value))
-      SCENARIO_WRONG(r, at, "plan: \"%s\" names a node that is not there",
+      SCENARIO_WRONG(r, at, "plan: \"%s\" names a node that isn't there",
                      (const char *)at->data.scalar.value);
 }
 
@@ -702,7 +702,7 @@ static void scenario_check_all(struct scenario_reader *r)
   for (uint32_t i = 0; i < s->works; i++)
     beyond = beyond || s->work[i].node >= s->nodes;
   if (beyond)
-    SCENARIO_WRONG_AT(r, "workload/only", "only: it names a node that is not there");
+    SCENARIO_WRONG_AT(r, "workload/only", "only: it names a node that isn't there");
   if ((s->operations || s->works) && !s->mixes)
     SCENARIO_WRONG_AT(r, "workload", "workload: there are operations, but no mix of them");
 }

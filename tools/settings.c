@@ -5,10 +5,11 @@
 
 #include "units.h"
 
+/* arg: whether there was an error. */
 static void settings_report(void *arg, int level, const char *text)
 {
   static const char *const names[] = {"note: ", "note: ", "warning: ", "error: "};
-  (void)arg;
+  *(bool *)arg = *(bool *)arg || level == CHI_LOG_ERROR;
   if (level >= CHI_LOG_DEBUG && level <= CHI_LOG_ERROR)
     fprintf(stderr, "%s%s\n", names[level], text);
 }
@@ -16,10 +17,11 @@ static void settings_report(void *arg, int level, const char *text)
 int settings_load(const struct cli *cli, const char *path, chi_config *config)
 {
   chi_error err = {0};
+  bool told = false;
   int status;
   chi_config_init(config);
-  status = chi_config_load(config, path, settings_report, NULL, &err);
-  if (status == CHI_ECONFIG)
+  status = chi_config_load(config, path, settings_report, &told, &err);
+  if (status != CHI_OK && told)
     return cli_fail(cli, "the configuration is not valid");
   if (status != CHI_OK)
     return cli_fail(cli, "%s", *err.text ? err.text : chi_status_text(status));

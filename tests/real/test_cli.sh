@@ -121,11 +121,14 @@ want 0
 ok diff "$temp/printed.yaml" "$temp/out"
 chi config --file "$temp/node.yaml" --json
 want 0 "\"port\":$port" '"mod_name":"bdev"' '"capacity":"16M"'
+ok test "$(sed /^compose/q "$temp/printed.yaml" | grep -c "^  [# ]*[a-z_]*: ")" = \
+  "$(sed 's/.*"values":{\([^}]*\)}.*/\1/' "$temp/out" | grep -o '"[a-z_]*":' | wc -l)"
 printf 'workers:\n  shed_threads: 2\nnetworking:\n  port: 700000\n' >"$temp/bad.yaml"
 chi config --check "$temp/bad.yaml"
 want 1 'bad.yaml:2:3: .*shed_threads.*sched_threads' 'bad.yaml:4:9: .*port'
 chi config --check "$temp/no-such.yaml"
 want 1 'no-such.yaml'
+ok test "$(grep -c no-such.yaml "$temp/err")" = 1
 chi config --check a --file b
 want 2
 chi config stray
@@ -161,7 +164,7 @@ ok gone "$pid"
 ok not test -e "$temp/pid"
 start --instance "$name:$((port + 1))"
 want 0 "instance $name:$((port + 1)),"
-chi stop --instance "$name:$((port + 1))" 100
+chi stop --instance "$name:$((port + 1))" 2000
 want 0
 
 # In the foreground: one line, and a signal ends it.
@@ -356,7 +359,7 @@ chi compose "$temp/node.yaml"
 want 0 'ram: was there$'
 sed 's/16M/32M/' "$temp/node.yaml" >"$temp/other.yaml"
 chi compose "$temp/other.yaml"
-want 1 'other.yaml:5: pool 300.0 "ram":'
+want 1 'other.yaml:5:3: pool 300.0 "ram":'
 cat >"$temp/some.yaml" <<END
 compose:
 - {mod_name: bdev, pool_name: r1, pool_query: local, pool_id: "310.0", bdev_type: ram, capacity: 1M}
@@ -364,7 +367,7 @@ compose:
 - {mod_name: bdev, pool_name: r3, pool_query: local, pool_id: "312.0", bdev_type: ram, capacity: 1M}
 END
 chi compose "$temp/some.yaml"
-want 1 '^310.0 bdev r1: created$' 'some.yaml:3: pool 311.0 "r2":'
+want 1 '^310.0 bdev r1: created$' 'some.yaml:3:3: pool 311.0 "r2":'
 ok not grep -q 312 "$temp/out"
 chi compose "$temp/bad.yaml"
 want 1 'bad.yaml:2:3:'
@@ -375,7 +378,25 @@ want 2
 printf 'compose:\n- {mod_name: nosuch, pool_name: n, pool_query: local, pool_id: "320.0"}\n' \
   >"$temp/nosuch.yaml"
 chi compose "$temp/nosuch.yaml"
-want 1 'pool 320.0 "n": .*nosuch'
+want 1 'nosuch.yaml:2:3: pool 320.0 "n": .*nosuch'
+# What is wrong with a parameter has the place of the parameter.
+cat >"$temp/place.yaml" <<END
+networking: {port: $((port + 1))}
+logging: {file: $temp/log}
+compose:
+- mod_name: bdev
+  pool_name: r9
+  pool_query: local
+  pool_id: "390.0"
+  bdev_type: ram
+  capacity: 1M
+  perf_metrics:
+    iops: many
+END
+chi compose "$temp/place.yaml"
+want 1 'place.yaml:11:5: pool 390.0 "r9": perf_metrics_iops: "many" is no value'
+chi start --config "$temp/place.yaml"
+want 1 'compose entry r9 (390.0, module bdev, line 11, column 5): perf_metrics_iops: "many"'
 
 # ---- status and top ----------------------------------------------------------------------------
 
@@ -679,6 +700,11 @@ ok completes --test-case bench --te
 ok completes 300.0 call 3
 ok completes allocate_blocks call 300.0 al
 ok completes block.offset= call 300.0 --query local write bl
+ok completes stop help st
+ok completes physical: call 300.0 get_stats --query phy
+ok completes warning start --log-level wa
+ok completes "$temp/node.yaml" start --config "$temp/nod"
+ok test "$(completes 'blocks[' call 300.0 free_blocks bl; echo "${#COMPREPLY[@]}")" = 1
 ok completes 'blocks[' call 300.0 free_blocks bl
 
 # ---- other names -------------------------------------------------------------------------------

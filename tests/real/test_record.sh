@@ -222,6 +222,7 @@ replay other.rec
 want 1 'is not a record of a node'
 replay node0.yaml
 want 1 'is not a record of a node'
+ok not grep -q items "$temp/out"
 : >empty.rec
 replay empty.rec
 want 1 'is not a record of a node'

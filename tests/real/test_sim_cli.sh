@@ -93,7 +93,7 @@ want 0 'nodes: 3' 'kinds: \[cut, '
 
 sim one.yaml --runs 12 --jobs 2 --json
 want 0 '"runs":12,"failed":0' '"zeros":\[\]' '"CHI_CANCELLED"\|"CHI_ECANCELLED"' '"cut":0'
-sim one.yaml --minutes 0.3s --jobs 2
+sim one.yaml --minutes 0.3s --jobs 2 --allow-zero
 want 0 'seeds/s'
 cat >never.yaml <<'END'
 name: never
@@ -241,9 +241,9 @@ wrong_at 2:10 'no such key of a cluster: "heartbet"' 'nodes: 1' 'config: {heartb
 wrong_at 2:21 'latency: expected' 'costs: {step: 2}' 'config: {port: 777, latency: x}'
 wrong_at 1:9 'no such key of a cluster: "stepp"' 'costs: {stepp: 2us}'
 wrong_at 2:1 'up: there are 3 nodes, not 4' 'nodes: 3' 'up: 4'
-wrong_at 2:30 'plan: "0.7 crash 3" names a node that is not there' 'nodes: 3' \
+wrong_at 2:30 "plan: \"0.7 crash 3\" names a node that isn't there" 'nodes: 3' \
   'faults: {plan: [0.5 crash 2, 0.7 crash 3]}'
-wrong_at 2:12 'only: it names a node that is not there' "$loads" \
+wrong_at 2:12 "only: it names a node that isn't there" "$loads" \
   'workload: {only: ["0 3: 0"], operations: 1, mix: [{pool: load, method: echo}]}'
 wrong_at 2:70 'operation 1 of the mix: sleep: nss: ' "$loads" \
   'workload: {operations: 1, mix: [{pool: load, method: sleep, fields: {nss: 5}}]}'

@@ -102,7 +102,7 @@ static const struct {
     {"nodes: 0", "f:1:8: nodes: expected a whole number from 1 to 4096, found \"0\""},
     {"nodes: [1]", "f:1:8: nodes: expected one value"},
     {"nodes: \"1\\0\"", "f:1:8: nodes: expected one value"},
-    {"nodes: 2\nup: 3", "up: there are 2 nodes, not 3"},
+    {"nodes: 2\nup: 3", "f:2:1: up: there are 2 nodes, not 3"},
     {"seed: -1", "f:1:7: seed: expected a whole number"},
     {"name: ''", "f:1:7: name: expected 1 to 63 bytes"},
     {"modules: load", "f:1:10: modules: expected a list"},
@@ -111,10 +111,10 @@ static const struct {
     {"pools: [{name: x}]", "f:1:9: a pool needs a module"},
     {"pools: [{modle: x}]", "f:1:10: unknown key \"modle\"; nearest is module"},
     {"pools: [{module: load, id: 1.0}]", "f:1:28: id: expected an id"},
-    {"pools: [{module: load}, {module: load}]", "two have the name \"load\""},
+    {"pools: [{module: load}, {module: load}]", "f:1:25: pools: two have the name \"load\""},
     {"workload: {mix: [{pool: a, method: b}]}", "f:1:25: pool: no pool \"a\" above"},
     {"workload: {mix: [3]}", "f:1:18: an operation: expected a map"},
-    {"workload: {operations: 3}", "there are operations, but no mix"},
+    {"workload: {operations: 3}", "f:1:1: workload: there are operations, but no mix"},
     {"workload: {think: 2s..1s}", "f:1:19: think: expected a time or a range"},
     {"workload: {cancel: 101%}", "f:1:20: cancel: expected 0% to 100%"},
     {"workload: {cancel: 1x}", "f:1:20: cancel: expected 0% to 100%"},
@@ -125,8 +125,9 @@ static const struct {
     {"workload: {only: ['0 0: 4-4294967296']}", "f:1:19: only: expected"},
     {"workload: {kill: ['1']}", "f:1:19: kill: expected \"SECONDS CLIENT\""},
     {"faults: {plan: ['1 explode']}", "f:1:17: plan: \"1 explode\": 1:3: no such kind"},
-    {"faults: {plan: ['1 crash 3']}", "it names a node that isn't there"},
-    {"faults: {plan: ['1 cut 0 3']}", "it names a node that isn't there"},
+    {"faults: {plan: ['1 crash 3']}", "f:1:17: plan: \"1 crash 3\" names a node that isn't there"},
+    {"faults:\n  plan: ['2 heal',\n '1 cut 0 3']", "f:3:2: plan: \"1 cut 0 3\" names a node"},
+    {"workload: {only: ['0 3: 4']}", "f:1:12: only: it names a node that isn't there"},
     {"faults: {random: {each: 2}}", "f:1:18: random: needs \"until\", after \"from\""},
     {"faults: {random: {until: 1s, kinds: [start]}}", "no such kind of fault to be drawn"},
     {"faults: {random: {until: 1s, kinds: []}}", "kinds: there must be one at least"},
@@ -146,6 +147,26 @@ TEST(scenario_mistakes_are_named_with_their_place)
       test_fail(__FILE__, __LINE__, "\"%s\": %s", scenario_wrong[i].text, scenario_complaints);
     scenario_free(s);
   }
+}
+
+TEST(scenario_values_are_found_by_their_path)
+{
+  static const char text[] = "nodes: 3\npools:\n  - {module: a}\n"
+                             "  - module: b\n    params: {x: 1,\n      y: 2}\n";
+  static const struct {
+    const char *path;
+    int line, column;
+  } places[] = {{"", 1, 1},           {"nodes", 1, 1},           {"pools", 2, 1},
+                {"pools/0", 3, 5},    {"pools/0/module", 3, 6},  {"pools/1/params/y", 6, 7},
+                {"pools/2/x", 2, 1},  {"pools/1/params/z", 5, 5}, {"nodes/1", 1, 1},
+                {"nowhere/a", 1, 1}};
+  for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+    struct report_mark at = scenario_locate(text, sizeof(text) - 1, places[i].path);
+    if (at.line != places[i].line || at.column != places[i].column)
+      test_fail(__FILE__, __LINE__, "%s: %d:%d", places[i].path, at.line, at.column);
+  }
+  CHECK_INT(scenario_locate("", 0, "a/b").line, 1);
+  CHECK_INT(scenario_locate("a: [", 4, "a/b").line, 1);
 }
 
 TEST(scenario_queries)
