@@ -323,18 +323,18 @@ compose:
      bdev_type: file, capacity: 64M}
 END_OF_FILE
 docker exec -i "$name-node1" sh -c 'cat >big.yaml' <"$temp/big.yaml"
-on 1 sh -c 'head -c 48M /dev/zero >big && chimaera compose big.yaml &&
+on 1 sh -c 'head -c 48M /dev/zero >letter && chimaera compose big.yaml &&
   chimaera call 301.0 allocate_blocks size=48M --query physical:1'
 want 0 '"offset":0,"size":50331648'
 to_node2=(chimaera call 301.0 write block.offset=0 block.size=50331648 --query physical:1)
 docker update --memory 88m --memory-swap 88m "$name-node2" >/dev/null 2>&1
-on 1 "${to_node2[@]}" data=@big
+on 1 "${to_node2[@]}" data=@letter
 want 1
 ok grep -q -e CHI_EBUSY -e CHI_ENOMEM "$temp/out"
 on 1 "${to_node2[@]}" data=small
 want 0 '"bytes_written":5'
 docker update --memory 3g --memory-swap 3g "$name-node2" >/dev/null 2>&1
-on 1 "${to_node2[@]}" data=@big
+on 1 "${to_node2[@]}" data=@letter
 want 0 '"bytes_written":50331648'
 ok test "$(look '{{.State.OOMKilled}} {{.RestartCount}}' "$name-node2")" = 'false 0'
 
