@@ -83,6 +83,8 @@ hosts_remove()
   hosts='1 2 3 4 5'
   compose_down
   "$docker" image rm -f $image >/dev/null 2>&1
+  # A build that failed has left its container.
+  "$docker" container prune -f --filter label=chimaera=distributed >/dev/null
   image_prune
   layer='{{index .RootFS.Layers 0}}'
   base=$("$docker" image inspect -f "$layer" chimaera-base:12 2>/dev/null) || return 0

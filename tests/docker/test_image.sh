@@ -316,6 +316,28 @@ want 0 hello
 on 1 chimaera call 300.0 read block.offset=0 block.size=4096 length=5 data=@- --query physical:1
 if grep -q hello "$temp/out"; then wrong 'node 1 has what was written to node 2'; else right; fi
 
+# One that is short of memory refuses what others send; it isn't killed, and works when it can.
+cat >"$temp/big.yaml" <<END_OF_FILE
+compose:
+  - {mod_name: bdev, pool_name: /data/big, pool_query: broadcast, pool_id: "301.0",
+     bdev_type: file, capacity: 64M}
+END_OF_FILE
+docker exec -i "$name-node1" sh -c 'cat >big.yaml' <"$temp/big.yaml"
+on 1 sh -c 'head -c 48M /dev/zero >letter && chimaera compose big.yaml &&
+  chimaera call 301.0 allocate_blocks size=48M --query physical:1'
+want 0 '"offset":0,"size":50331648'
+to_node2=(chimaera call 301.0 write block.offset=0 block.size=50331648 --query physical:1)
+docker update --memory 88m --memory-swap 88m "$name-node2" >/dev/null 2>&1
+on 1 "${to_node2[@]}" data=@letter
+want 1
+ok grep -q -e CHI_EBUSY -e CHI_ENOMEM "$temp/out"
+on 1 "${to_node2[@]}" data=small
+want 0 '"bytes_written":5'
+docker update --memory 3g --memory-swap 3g "$name-node2" >/dev/null 2>&1
+on 1 "${to_node2[@]}" data=@letter
+want 0 '"bytes_written":50331648'
+ok test "$(look '{{.State.OOMKilled}} {{.RestartCount}}' "$name-node2")" = 'false 0'
+
 # The daemon of one dies: its engine starts it again, the others notice both.
 since=$(look '{{.State.StartedAt}}' "$name-node3")
 docker exec "$name-node3" sh -c 'kill -9 -1' >/dev/null 2>&1
