@@ -291,15 +291,44 @@ static void await_end(struct actor *a, struct folk_sleep *t, uint64_t began)
   end(a, t, rc);
 }
 
+/* A task that is done again and again, until it is cancelled. */
+static void repeats(struct actor *a)
+{
+  struct folk_add *t = begin(a, &folk_add_type);
+  if (!t)
+    return;
+  t->token = books_submit_periodic();
+  t->task.query = another(a);
+  t->task.flags = CHI_TASK_PERIODIC;
+  t->task.period_us = 500 + (uint32_t)draw(a, 5000);
+  t->ns = draw(a, 2) ? draw(a, 5) * MS : 0;
+  int rc = chi_submit(a->queue, t);
+  if (rc == CHI_OK) {
+    chi_cluster_sleep(a->cluster, draw(a, 30) * MS);
+    uint64_t began = chi_cluster_now(a->cluster);
+    chi_cancel(a->queue, t);
+    rc = chi_wait(a->queue, t, UINT64_MAX);
+    books_end(t->token, rc);
+    if (a->books->quiet && chi_cluster_now(a->cluster) > began + 40 * MS)
+      books_fail("in time", "a periodic task goes on though it was asked to end");
+  }
+  end(a, t, rc);
+}
+
 static void changes(struct actor *a)
 {
+  uint64_t began = chi_cluster_now(a->cluster), how = draw(a, 4);
+  if (how == 3) {
+    repeats(a);
+    return;
+  }
   struct folk_sleep *t = begin(a, &folk_sleep_type);
-  uint64_t began = chi_cluster_now(a->cluster), how = draw(a, 3);
   if (!t)
     return;
   t->token = books_submit(false, false);
   t->task.query = another(a);
   t->ns = LONG;
+  t->via = draw(a, 3) ? 0 : 1 + (uint32_t)draw(a, a->nodes);
   if (how == 0) {
     t->task.deadline_ms = 5 + (uint32_t)draw(a, 60);
     t->until = began + t->task.deadline_ms * MS;

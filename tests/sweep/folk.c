@@ -284,11 +284,22 @@ static int folk_tell_run(chi_ctx *ctx, struct folk *self, struct folk_tell *t)
 
 /* ---- time and subtasks */
 
+static int sleep_elsewhere(chi_ctx *ctx, const struct folk_sleep *t)
+{
+  struct folk_sleep *sub = chi_subtask_new(ctx, &folk_sleep_type);
+  if (!sub)
+    return CHI_ENOMEM;
+  sub->task.pool = chi_self_pool(ctx);
+  sub->task.query = (chi_query){.mode = CHI_QUERY_ID, .a = t->via - 1};
+  sub->ns = t->ns;
+  return chi_call(ctx, sub);
+}
+
 static int folk_sleep_run(chi_ctx *ctx, struct folk *self, struct folk_sleep *t)
 {
   int rc;
   enter(ctx, self, t->token);
-  rc = chi_sleep(ctx, t->ns);
+  rc = t->via ? sleep_elsewhere(ctx, t) : chi_sleep(ctx, t->ns);
   if (t->until && now() > t->until && t->from != chi_self_node(ctx) && books_now->quiet &&
       !books_now->loaded)
     books_fail("in time", "a body is told %llu us after the time that it is to end",
