@@ -180,12 +180,27 @@ static struct folk_lock *new_lock(struct actor *a, uint32_t container)
   return t;
 }
 
+/* One reads for long; one who wants to write, and one behind it who reads, wait meanwhile; the
+ * writer gives up. */
+static void line_up(struct folk_lock *t, uint32_t place)
+{
+  static const uint32_t mode[] = {1, 2, 1};
+  if (place >= CHI_COUNT(mode) || t->task.method != folk_lock_type.id)
+    return;
+  t->mode = mode[place];
+  t->ns = (place == 0 ? 50 : 1) * MS;
+  t->patience = place == 1 ? 2 * MS : 0;
+}
+
 /* Some at once, each in the way of the others. */
 static void crowds(struct actor *a, uint32_t container)
 {
   struct folk_lock *t[CROWD] = {0};
   uint32_t count = 0;
+  bool lined_up = draw(a, 2) == 0;
   for (; count < CROWD && (t[count] = new_lock(a, container)); count++) {
+    if (lined_up)
+      line_up(t[count], count);
     if (chi_submit(a->queue, t[count]) == CHI_OK)
       continue;
     chi_task_free(a->queue, t[count]);
