@@ -180,12 +180,27 @@ static struct folk_lock *new_lock(struct actor *a, uint32_t container)
   return t;
 }
 
+/* One reads for long; one who wants to write, and one behind it who reads, wait meanwhile; the
+ * writer gives up. */
+static void line_up(struct folk_lock *t, uint32_t place)
+{
+  static const uint32_t mode[] = {1, 2, 1};
+  if (place >= CHI_COUNT(mode) || t->task.method != folk_lock_type.id)
+    return;
+  t->mode = mode[place];
+  t->ns = (place == 0 ? 50 : 1) * MS;
+  t->patience = place == 1 ? 2 * MS : 0;
+}
+
 /* Some at once, each in the way of the others. */
 static void crowds(struct actor *a, uint32_t container)
 {
   struct folk_lock *t[CROWD] = {0};
   uint32_t count = 0;
+  bool lined_up = draw(a, 2) == 0;
   for (; count < CROWD && (t[count] = new_lock(a, container)); count++) {
+    if (lined_up)
+      line_up(t[count], count);
     if (chi_submit(a->queue, t[count]) == CHI_OK)
       continue;
     chi_task_free(a->queue, t[count]);
@@ -291,15 +306,44 @@ static void await_end(struct actor *a, struct folk_sleep *t, uint64_t began)
   end(a, t, rc);
 }
 
+/* A task that is done again and again, until it is cancelled. */
+static void repeats(struct actor *a)
+{
+  struct folk_add *t = begin(a, &folk_add_type);
+  if (!t)
+    return;
+  t->token = books_submit_periodic();
+  t->task.query = another(a);
+  t->task.flags = CHI_TASK_PERIODIC;
+  t->task.period_us = 500 + (uint32_t)draw(a, 5000);
+  t->ns = draw(a, 2) ? draw(a, 5) * MS : 0;
+  int rc = chi_submit(a->queue, t);
+  if (rc == CHI_OK) {
+    chi_cluster_sleep(a->cluster, draw(a, 30) * MS);
+    uint64_t began = chi_cluster_now(a->cluster);
+    chi_cancel(a->queue, t);
+    rc = chi_wait(a->queue, t, UINT64_MAX);
+    books_end(t->token, rc);
+    if (a->books->quiet && chi_cluster_now(a->cluster) > began + 40 * MS)
+      books_fail("in time", "a periodic task goes on though it was asked to end");
+  }
+  end(a, t, rc);
+}
+
 static void changes(struct actor *a)
 {
+  uint64_t began = chi_cluster_now(a->cluster), how = draw(a, 4);
+  if (how == 3) {
+    repeats(a);
+    return;
+  }
   struct folk_sleep *t = begin(a, &folk_sleep_type);
-  uint64_t began = chi_cluster_now(a->cluster), how = draw(a, 3);
   if (!t)
     return;
   t->token = books_submit(false, false);
   t->task.query = another(a);
   t->ns = LONG;
+  t->via = draw(a, 3) ? 0 : 1 + (uint32_t)draw(a, a->nodes);
   if (how == 0) {
     t->task.deadline_ms = 5 + (uint32_t)draw(a, 60);
     t->until = began + t->task.deadline_ms * MS;

@@ -102,6 +102,13 @@ void books_lives(uint64_t token, uint32_t oldest, uint32_t newest)
   t->newest = newest;
 }
 
+uint64_t books_submit_periodic(void)
+{
+  uint64_t token = books_submit(true, false);
+  books_now->task[token - 1].periodic = true;
+  return token;
+}
+
 static void begin(uint64_t token, uint32_t container, uint32_t life, uint32_t node)
 {
   struct books_task *t = task_of(token);
@@ -117,6 +124,8 @@ static void begin(uint64_t token, uint32_t container, uint32_t life, uint32_t no
   if (t->ended && (t->rc == CHI_EUNREACHABLE || t->rc == CHI_ENOENT) && !t->loose && !t->many)
     books_fail("not run", "task %llu runs, though it ended with %s", (unsigned long long)token,
                chi_status_name(t->rc));
+  if (t->periodic && t->ended && t->rc == CHI_ECANCELLED)
+    books_fail("once", "a periodic task goes on after it was cancelled and has ended");
   t->ran |= bit;
   uint64_t stops = books_now->stopping[node];
   if (stops && t->begun > stops + BOOKS_HEARS)

@@ -26,6 +26,7 @@ struct books_task {
   bool ended;
   bool loose; /* may run more than once */
   bool many;  /* is for several containers */
+  bool periodic;
   uint32_t oldest, newest; /* lives that it may run in; 0: any */
 };
 
@@ -68,6 +69,8 @@ void books_fail(const char *check, const char *fmt, ...) __attribute__((format(p
 
 /* A client is about to submit a task; its token, from 1. */
 uint64_t books_submit(bool loose, bool many);
+/* Its body begins again and again, and no more once it has ended as it was asked to. */
+uint64_t books_submit_periodic(void);
 /* It is for a pool whose containers have these lives, and not for one before or after; 0: any. */
 void books_lives(uint64_t token, uint32_t oldest, uint32_t newest);
 /* Its body begins in that container, of that life, on that node. */

@@ -1,9 +1,11 @@
 /* feud.c - two nodes of which one isn't heard by the other, or too late. */
 #include "feud.h"
 #include "folk.h"
+#include "sim_cluster.h"
 
 #define MS UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
+#define STATE_DEAD 3 /* enum member_state */
 #define CALLS 60 /* of each who calls while it lasts */
 #define MUCH 40  /* asked one after the other, and then at once */
 
@@ -103,6 +105,16 @@ static void goes_on(chi_cluster *cluster, const struct feud *f, uint64_t how)
     chi_cluster_fault(cluster, CHI_FAULT_CRASH, f->source, 0, 0);
 }
 
+/* Who isn't heard is heard by others, and they say so. */
+static void look_for_dead(chi_cluster *cluster, const struct run_case *c)
+{
+  const struct sim_check *check = sim_cluster_check(cluster);
+  for (uint32_t i = 0; i < c->nodes; i++)
+    for (uint32_t k = 0; k < c->nodes && !chi_cluster_failure(cluster); k++)
+      if (i != k && check->node[i].state && check->node[i].state[k] == STATE_DEAD)
+        books_fail("feud", "node %u takes node %u for dead, which others hear", i, k);
+}
+
 void feud(chi_cluster *cluster, const struct run_case *c, struct rng *rng)
 {
   struct feud f = {.container = (uint32_t)rng_below(rng, c->nodes)};
@@ -126,6 +138,8 @@ void feud(chi_cluster *cluster, const struct run_case *c, struct rng *rng)
   goes_on(cluster, &f, how);
   chi_cluster_run_for(cluster, much * SECOND);
   f.over = true;
+  if (how == 0)
+    look_for_dead(cluster, c);
   if (how != 2 && !chi_cluster_failure(cluster) && !chi_cluster_client_ended(cluster, asker))
     books_fail("feud", "node %u waits for a task of node %u, of which it hears nothing", f.source,
                f.target);

@@ -5,8 +5,9 @@
 #include <string.h>
 
 #define MS UINT64_C(1000000)
-#define QUEUE 64u /* that wait for a lock and are looked at */
-#define SOON MS   /* who may go on does, where nothing else is in the way */
+#define QUEUE 64u      /* that wait for a lock and are looked at */
+#define SOON MS        /* who may go on does, where nothing else is in the way */
+#define LOAD (20 * MS) /* bodies that use CPU hold others up so long at most */
 
 /* A task that waits for a lock. */
 struct folk_wait {
@@ -104,10 +105,10 @@ static bool is_orderly(void)
   return books_now->quiet || books_now->gentle;
 }
 
-/* Nor does anything keep a task from going on. */
-static bool is_prompt(void)
+/* Until who may go on has done so. */
+static uint64_t soon(void)
 {
-  return is_orderly() && !books_now->loaded;
+  return SOON + (books_now->loaded ? LOAD : 0);
 }
 
 static bool in_the_way(const struct folk_wait *w, const struct folk_wait *of)
@@ -143,9 +144,9 @@ static void look_at_wait(struct folk *self, uint64_t group, bool got)
   for (uint32_t k = 0; k < i && got && is_orderly(); k++)
     if (in_the_way(&self->wait[k], &w))
       books_fail("locks", "a group gets a lock before another one that has waited longer");
-  if (got && w.may && now() > w.may + SOON && is_prompt())
+  if (got && w.may && now() > w.may + soon() && is_orderly())
     books_fail("locks", "a group waits for a lock that it could have");
-  if (!got && is_prompt() && (now() < w.until || now() > w.until + SOON))
+  if (!got && is_orderly() && (now() < w.until || now() > w.until + soon()))
     books_fail("locks", "a group doesn't give up when it should");
   memmove(&self->wait[i], &self->wait[i + 1], (--self->waits - i) * sizeof(w));
 }
@@ -267,7 +268,7 @@ static int folk_await_run(chi_ctx *ctx, struct folk *self, struct folk_await *t)
   rc = chi_event_wait(ctx, &self->event, t->patience);
   if (rc == CHI_OK && self->tells == tells)
     books_fail("locks", "an event has come that nobody has told of");
-  if (rc == CHI_ETIMEOUT && self->tells != tells && self->told + SOON < until)
+  if (rc == CHI_ETIMEOUT && self->tells != tells && self->told + soon() < until)
     books_fail("locks", "a task that waits for an event is not told");
   return leave(self, rc == CHI_ETIMEOUT ? CHI_OK : rc);
 }
@@ -284,11 +285,22 @@ static int folk_tell_run(chi_ctx *ctx, struct folk *self, struct folk_tell *t)
 
 /* ---- time and subtasks */
 
+static int sleep_elsewhere(chi_ctx *ctx, const struct folk_sleep *t)
+{
+  struct folk_sleep *sub = chi_subtask_new(ctx, &folk_sleep_type);
+  if (!sub)
+    return CHI_ENOMEM;
+  sub->task.pool = chi_self_pool(ctx);
+  sub->task.query = (chi_query){.mode = CHI_QUERY_ID, .a = t->via - 1};
+  sub->ns = t->ns;
+  return chi_call(ctx, sub);
+}
+
 static int folk_sleep_run(chi_ctx *ctx, struct folk *self, struct folk_sleep *t)
 {
   int rc;
   enter(ctx, self, t->token);
-  rc = chi_sleep(ctx, t->ns);
+  rc = t->via ? sleep_elsewhere(ctx, t) : chi_sleep(ctx, t->ns);
   if (t->until && now() > t->until && t->from != chi_self_node(ctx) && books_now->quiet &&
       !books_now->loaded)
     books_fail("in time", "a body is told %llu us after the time that it is to end",

@@ -39,10 +39,12 @@ CHI_TASK(folk_via, 15, FOLK_LOCK)
 /* Gives back locks that it doesn't have. */
 #define FOLK_MEDDLE(X, T) X(T, IN, u64, token)
 CHI_TASK(folk_meddle, 16, FOLK_MEDDLE)
-/* Sleeps. On another node than `from` it is to end before `until`, by the cluster's clock, as hops
- * keep some of the time back (0: no such time). */
+/* Sleeps, or has the container `via` - 1 do so if that isn't 0. On another node than `from` it is
+ * to end before `until`, by the cluster's clock, as hops keep some of the time back (0: no such
+ * time). */
 #define FOLK_SLEEP(X, T)                                                                           \
-  X(T, IN, u64, token) X(T, IN, u64, ns) X(T, IN, u64, until) X(T, IN, u32, from)
+  X(T, IN, u64, token)                                                                             \
+  X(T, IN, u64, ns) X(T, IN, u64, until) X(T, IN, u32, from) X(T, IN, u32, via)
 CHI_TASK(folk_sleep, 17, FOLK_SLEEP)
 /* Has subtasks: one (sub) in container `whom`, one that is left running, one that is forgotten. */
 #define FOLK_ASK(X, T)                                                                             \

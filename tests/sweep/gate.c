@@ -1,8 +1,9 @@
-/* gate.c - tasks that are to end while they wait for their container. */
+/* gate.c - tasks that are to end while they wait for their container, and one that takes long. */
 #include "gate.h"
 #include "folk.h"
 
 #define MS UINT64_C(1000000)
+#define LONG (40000 * MS) /* more than task_timeout */
 #define BEHIND 4
 
 struct visitor {
@@ -75,4 +76,17 @@ void gate(chi_cluster *cluster, uint32_t nodes, struct rng *rng)
   chi_cluster_run_for(cluster, 1000 * MS);
   if (!chi_cluster_client_ended(cluster, number) && !chi_cluster_failure(cluster))
     books_fail("gate", "a task waits for its container for ever");
+}
+
+void gate_long(chi_cluster *cluster, uint32_t nodes, struct rng *rng)
+{
+  uint32_t from = (uint32_t)rng_below(rng, nodes);
+  struct folk_sleep t = {.task = {.pool = FOLK_POOL}};
+  t.task.query = (chi_query){.mode = CHI_QUERY_ID, .a = (from + 1) % nodes};
+  t.token = books_submit(false, false);
+  t.ns = LONG;
+  int rc = chi_cluster_call(cluster, from, &folk_sleep_type, &t, 2 * LONG);
+  books_end(t.token, rc);
+  if (rc != CHI_OK && !chi_cluster_failure(cluster))
+    books_fail("gate", "a task that takes long ends with %s", chi_status_name(rc));
 }

@@ -189,7 +189,7 @@ static bool begin_again(chi_cluster *cluster, uint32_t who, uint32_t other)
   chi_error err;
   chi_cluster_fault(cluster, CHI_FAULT_CRASH, who, 0, 0);
   chi_cluster_fault(cluster, CHI_FAULT_CRASH, other, 0, 0);
-  chi_cluster_fault(cluster, CHI_FAULT_JUMP, who, 0, -(int64_t)(600 * SECOND));
+  chi_cluster_fault(cluster, CHI_FAULT_JUMP, who, 0, -(int64_t)(3000 * SECOND));
   chi_cluster_fault(cluster, CHI_FAULT_SPLIT, 0, 0, mask);
   chi_cluster_fault(cluster, CHI_FAULT_START, who, 0, 0);
   chi_cluster_fault(cluster, CHI_FAULT_START, other, 0, 0);

@@ -576,6 +576,13 @@ static void rebirth(struct run *r)
   audit(r);
 }
 
+static void gates(struct run *r)
+{
+  gate(r->cluster, r->c->nodes, &r->rng);
+  if (!failed(r))
+    gate_long(r->cluster, r->c->nodes, &r->rng);
+}
+
 static void feud_with(struct run *r)
 {
   feud(r->cluster, r->c, &r->rng);
@@ -638,7 +645,7 @@ void run_do(const struct run_case *c, struct run_result *out, chi_put_fn *story,
     if (c->leave && !failed(r))
       leave(r);
     if (c->gate && !failed(r))
-      gate(r->cluster, c->nodes, &r->rng);
+      gates(r);
     if (c->nap && !failed(r))
       nap(r);
     if (c->ghost && !failed(r))

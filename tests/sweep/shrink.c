@@ -201,6 +201,15 @@ static void fewer_acts(struct shrink *s)
   }
 }
 
+/* Perhaps it has nothing to do with faults and clients: then all else is quick. */
+static void bare(struct shrink *s)
+{
+  struct run_case c = copy_of(s);
+  sim_plan_free(&c.plan);
+  c.kinds = 0;
+  take(s, &c);
+}
+
 /* Until nothing more can go. */
 static void smaller(struct shrink *s)
 {
@@ -237,6 +246,7 @@ uint32_t shrink_case(struct run_case *c, struct run_result *r, uint32_t seconds)
 {
   struct shrink s = {.best = c, .result = r, .until = now() + seconds};
   snprintf(s.check, sizeof(s.check), "%s", r->check);
+  bare(&s);
   smaller(&s);
   for (uint64_t seed = c->seed + 1; !is_small(c) && now() < s.until; seed++)
     if (other_seed(&s, seed))
