@@ -378,12 +378,15 @@ static int field_options(struct field *f)
     return CLI_USAGE;
   f->share = f->file_size / FIELD_BLOCK / f->threads * FIELD_BLOCK;
   if (f->share == 0)
-    return cli_usage(f->cli, "--max-file-size: expected %llu bytes at least, a block of %u for each "
-                     "of %llu threads", (unsigned long long)f->threads * FIELD_BLOCK, FIELD_BLOCK,
+    return cli_usage(f->cli,
+                     "--max-file-size: expected %llu bytes at least, a block of %d for each of "
+                     "%llu threads",
+                     (unsigned long long)f->threads * FIELD_BLOCK, FIELD_BLOCK,
                      (unsigned long long)f->threads);
   if (f->io_size < 8 || f->io_size > f->share)
-    return cli_usage(f->cli, "--io-size: expected 8 to %llu bytes, a thread's share of "
-                     "--max-file-size", (unsigned long long)f->share);
+    return cli_usage(f->cli,
+                     "--io-size: expected 8 to %llu bytes, a thread's share of --max-file-size",
+                     (unsigned long long)f->share);
   return CLI_OK;
 }
 
