@@ -4,7 +4,7 @@
 
 #define BDEV_IO_SECTOR 4096u               /* what a direct file asks of offset, size and memory */
 #define BDEV_IO_BOUNCE ((uint64_t)1 << 18) /* bytes of the buffer for what isn't aligned */
-#define BDEV_IO_PIECE ((uint64_t)1 << 16)  /* memory that becomes zero at a time */
+#define BDEV_IO_PIECE ((uint64_t)1 << 18)  /* memory that is taken at a time */
 #define BDEV_IO_TIMED 16u                  /* of so many operations in memory one is timed */
 #define BDEV_IO_PATIENCE 1000000000u       /* nanoseconds that a locked file is waited for */
 
@@ -191,9 +191,29 @@ CHI_PRIVATE void bdev_io_end(chi_ctx *ctx, struct bdev_io *io, struct bdev_io_tu
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
+static uint64_t bdev_io_pieces(const struct bdev_io *io)
+{
+  return (io->capacity - 1) / BDEV_IO_PIECE + 1;
+}
+
+/* The last piece may be shorter. */
+static uint64_t bdev_io_piece_size(const struct bdev_io *io, uint64_t index)
+{
+  return bdev_io_least(BDEV_IO_PIECE, io->capacity - index * BDEV_IO_PIECE);
+}
+
+/* Whether there is that much memory now. */
+static bool bdev_io_fits(chi_ctx *ctx, uint64_t size)
+{
+  void *all = size <= SIZE_MAX / 2 ? chi_alloc(ctx, size) : NULL;
+  if (all)
+    chi_free(ctx, all, size);
+  return all != NULL;
+}
+
 CHI_PRIVATE int bdev_io_open_memory(chi_ctx *ctx, struct bdev_io *io, uint64_t capacity)
 {
-  uint64_t words = (capacity - 1) / BDEV_IO_PIECE / 64 + 1, left;
+  uint64_t left;
   CHI_ASSERT(capacity > 0);
   *io = (struct bdev_io){0};
   if (ctx_data_take(ctx, capacity, &left) != CHI_OK) {
@@ -203,58 +223,76 @@ CHI_PRIVATE int bdev_io_open_memory(chi_ctx *ctx, struct bdev_io *io, uint64_t c
     return CHI_ENOMEM;
   }
   io->capacity = capacity;
-  io->memory = capacity <= SIZE_MAX / 2 ? chi_alloc(ctx, capacity) : NULL;
-  io->written = io->memory ? chi_alloc(ctx, words * sizeof(*io->written)) : NULL;
-  if (!io->written) {
+  if (bdev_io_fits(ctx, capacity))
+    io->memory = chi_alloc(ctx, bdev_io_pieces(io) * sizeof(*io->memory));
+  if (!io->memory) {
     chi_log(ctx, CHI_LOG_ERROR, "no memory for %llu bytes", (unsigned long long)capacity);
     bdev_io_close(ctx, io);
     return CHI_ENOMEM;
   }
-  memset(io->written, 0, words * sizeof(*io->written));
+  memset(io->memory, 0, bdev_io_pieces(io) * sizeof(*io->memory));
   return CHI_OK;
 }
 
-static bool bdev_io_is_written(const struct bdev_io *io, uint64_t piece)
+/* What is left of a piece at offset, at most size. */
+static uint64_t bdev_io_part(uint64_t offset, uint64_t size)
 {
-  return io->written[piece / 64] >> (piece % 64) & 1;
+  return bdev_io_least(BDEV_IO_PIECE - offset % BDEV_IO_PIECE, size);
 }
 
-/* The first write to a piece makes what it leaves out of it zero. */
-static void bdev_io_prepare(struct bdev_io *io, uint64_t offset, uint64_t size)
+/* Takes the memory of a piece that has none and touches all of it: what is taken next is measured
+ * against what is left then. */
+static bool bdev_io_take_piece(chi_ctx *ctx, struct bdev_io *io, uint64_t index)
 {
-  uint64_t piece = offset / BDEV_IO_PIECE, begin = piece * BDEV_IO_PIECE;
-  uint64_t end = bdev_io_least(begin + BDEV_IO_PIECE, io->capacity);
-  if (bdev_io_is_written(io, piece))
-    return;
-  memset(io->memory + begin, 0, offset - begin);
-  memset(io->memory + offset + size, 0, end - offset - size);
-  io->written[piece / 64] |= (uint64_t)1 << (piece % 64);
+  uint64_t size = bdev_io_piece_size(io, index);
+  if (io->memory[index])
+    return true;
+  io->memory[index] = chi_alloc(ctx, size);
+  if (io->memory[index])
+    memset(io->memory[index], 0, size);
+  return io->memory[index] != NULL;
 }
 
-/* What is left of a piece of `unit` bytes at offset, at most size. */
-static uint64_t bdev_io_part(uint64_t offset, uint64_t size, uint64_t unit)
+static int bdev_io_store(chi_ctx *ctx, struct bdev_io *io, uint64_t offset, const uint8_t *data,
+                         uint64_t size)
 {
-  return bdev_io_least(unit - offset % unit, size);
-}
-
-static void bdev_io_store(struct bdev_io *io, uint64_t offset, const uint8_t *data, uint64_t size)
-{
-  for (uint64_t at = offset, end = offset + size, n; at < end; at += n) {
-    n = bdev_io_part(at, end - at, BDEV_IO_PIECE);
-    bdev_io_prepare(io, at, n);
+  for (uint64_t i = offset / BDEV_IO_PIECE; i <= (offset + size - 1) / BDEV_IO_PIECE; i++) {
+    if (bdev_io_take_piece(ctx, io, i))
+      continue;
+    chi_log(ctx, CHI_LOG_ERROR, "no memory for a write of %llu bytes at %llu",
+            (unsigned long long)size, (unsigned long long)offset);
+    return CHI_ENOMEM;
   }
-  memcpy(io->memory + offset, data, size);
+  for (uint64_t done = 0, n; done < size; done += n) {
+    uint64_t at = offset + done;
+    n = bdev_io_part(at, size - done);
+    memcpy(io->memory[at / BDEV_IO_PIECE] + at % BDEV_IO_PIECE, data + done, n);
+  }
+  return CHI_OK;
 }
 
 static void bdev_io_fetch(const struct bdev_io *io, uint64_t offset, uint8_t *data, uint64_t size)
 {
   for (uint64_t done = 0, n; done < size; done += n) {
-    n = bdev_io_part(offset + done, size - done, BDEV_IO_PIECE);
-    if (bdev_io_is_written(io, (offset + done) / BDEV_IO_PIECE))
-      memcpy(data + done, io->memory + offset + done, n);
+    uint64_t at = offset + done;
+    const uint8_t *piece = io->memory[at / BDEV_IO_PIECE];
+    n = bdev_io_part(at, size - done);
+    if (piece)
+      memcpy(data + done, piece + at % BDEV_IO_PIECE, n);
     else
       memset(data + done, 0, n);
   }
+}
+
+static void bdev_io_close_memory(chi_ctx *ctx, struct bdev_io *io)
+{
+  for (uint64_t i = 0; io->memory && i < bdev_io_pieces(io); i++) {
+    if (io->memory[i])
+      chi_free(ctx, io->memory[i], bdev_io_piece_size(io, i));
+  }
+  if (io->memory)
+    chi_free(ctx, io->memory, bdev_io_pieces(io) * sizeof(*io->memory));
+  ctx_data_give(ctx, io->capacity);
 }
 
 /* ---- files ----------------------------------------------------------------------------------- */
@@ -379,10 +417,8 @@ CHI_PRIVATE int bdev_io_write(chi_ctx *ctx, struct bdev_io *io, uint64_t offset,
   uint64_t straight = bdev_io_straight(offset, data, size);
   int rc = CHI_OK;
   CHI_ASSERT(size <= io->capacity && offset <= io->capacity - size);
-  if (!io->file) {
-    bdev_io_store(io, offset, data, size);
-    return CHI_OK;
-  }
+  if (!io->file)
+    return bdev_io_store(ctx, io, offset, data, size);
   if (straight > 0)
     rc = bdev_io_save(ctx, io, data, straight, offset);
   if (!rc && size > straight)
@@ -481,16 +517,11 @@ CHI_PRIVATE int bdev_io_open_file(chi_ctx *ctx, struct bdev_io *io, const char *
 
 CHI_PRIVATE void bdev_io_close(chi_ctx *ctx, struct bdev_io *io)
 {
-  uint64_t words = (io->capacity - 1) / BDEV_IO_PIECE / 64 + 1;
   CHI_ASSERT(!io->running && !io->waiting);
   if (io->file)
     chi_file_close(ctx, io->file);
   else
-    ctx_data_give(ctx, io->capacity);
-  if (io->written)
-    chi_free(ctx, io->written, words * sizeof(*io->written));
-  if (io->memory)
-    chi_free(ctx, io->memory, io->capacity);
+    bdev_io_close_memory(ctx, io);
   *io = (struct bdev_io){0};
 }
 

@@ -36,8 +36,7 @@ struct bdev_io_meter {
 struct bdev_io {
   uint64_t capacity; /* for reading */
   chi_file *file;    /* NULL: memory */
-  uint8_t *memory;
-  uint64_t *written; /* a bit for each piece of the memory that has been written to */
+  uint8_t **memory;  /* in pieces; NULL: nothing has been written to it */
   uint64_t turns;
   uint64_t synced; /* turns before this number: what was written before them is durable */
   uint32_t depth, active, touchy;
@@ -57,8 +56,9 @@ CHI_PRIVATE int bdev_io_open_locked(chi_ctx *ctx, const char *path, uint32_t fla
  * CHI_EINVAL: no capacity, or that of a file operation. */
 CHI_PRIVATE int bdev_io_open_file(chi_ctx *ctx, struct bdev_io *io, const char *path,
                                   uint64_t *capacity, uint32_t depth, bool *made);
-/* capacity bytes of memory, not 0, which count as the data of modules. CHI_ENOMEM, and the node's
- * log tells why. Does not block. */
+/* capacity bytes of memory, not 0, which count as the data of modules. CHI_ENOMEM if they are not
+ * there now, and the node's log tells why. They are taken when they are written to: what others
+ * took meanwhile is missing then. Does not block. */
 CHI_PRIVATE int bdev_io_open_memory(chi_ctx *ctx, struct bdev_io *io, uint64_t capacity);
 /* Gives everything back. Nothing may be under way. */
 CHI_PRIVATE void bdev_io_close(chi_ctx *ctx, struct bdev_io *io);

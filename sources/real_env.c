@@ -4,6 +4,7 @@
 
 #ifndef CHI_OMIT_REAL
 
+#include "atomic.h"
 #include "fiber.h"
 
 #include <errno.h>
@@ -15,7 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REAL_ENV_LARGE ((size_t)16 << 20) /* so much at once is a device's */
+#define REAL_ENV_LARGE ((size_t)256 << 10) /* a piece of a device in memory; others are rare */
+#define REAL_ENV_ALLOWANCE ((uint64_t)4 << 20)
+#define REAL_ENV_ALLOWANCE_PART 64 /* of what is left; less than what real_limit keeps free */
 
 /* ---- clock, random, memory, log -------------------------------------------------------------- */
 
@@ -52,21 +55,41 @@ static uint64_t real_env_random(struct env *env)
   return value;
 }
 
+/* Whether there is that much memory. Asking takes 0.1 ms: what comes in small parts asks once for
+ * some of them. */
+static bool real_env_affords(struct real_env *r, uint64_t size)
+{
+  uint64_t left = mark_get(&r->allowance);
+  if (size <= left && mark_change(&r->allowance, left, left - size))
+    return true;
+  left = real_limit_memory(&r->limit);
+  if (size > left)
+    return false;
+  left = (left - size) / REAL_ENV_ALLOWANCE_PART;
+  mark_set(&r->allowance, left < REAL_ENV_ALLOWANCE ? left : REAL_ENV_ALLOWANCE);
+  return true;
+}
+
 /* Pages are had when they are written to, and where they can't be that ends the process: so what
  * can never fit is refused here. */
 static void *real_env_get(void *arg, size_t size)
 {
-  const struct real_env *r = arg;
-  if (size >= REAL_ENV_LARGE && size > real_limit_memory(&r->limit))
+  if (size < REAL_ENV_LARGE)
+    return malloc(size);
+  if (!real_env_affords(arg, size))
     return NULL;
-  return malloc(size);
+  /* Not from the heap, which may keep what is given back. */
+  void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return p == MAP_FAILED ? NULL : p;
 }
 
 static void real_env_put(void *arg, void *p, size_t size)
 {
   (void)arg;
-  (void)size;
-  free(p);
+  if (size < REAL_ENV_LARGE)
+    free(p);
+  else
+    munmap(p, size);
 }
 
 static void real_env_log(struct env *env, int level, const char *line)
@@ -308,5 +331,7 @@ struct timespec *real_env_left(uint64_t now, uint64_t deadline, struct timespec 
 }
 
 #undef REAL_ENV_LARGE
+#undef REAL_ENV_ALLOWANCE
+#undef REAL_ENV_ALLOWANCE_PART
 
 #endif

@@ -27,6 +27,7 @@ struct real_env {
   struct log_figures figures; /* of its lines, whoever writes them */
   const char *directory;   /* of sockets; NULL: that of this user */
   struct real_limit limit; /* asked before memory is taken */
+  uint64_t allowance;      /* atomic: bytes that may be taken before it is asked again */
   struct log_limit complaints; /* of real_shm: that memory is short */
   struct real_loop *loop;  /* of a node */
   struct real_file *files; /* of a node: one for each worker */

@@ -19,6 +19,7 @@
 
 #define REAL_FILE_MOST 0x7ffff000u /* bytes of one operation: the kernel moves no more at once */
 #define REAL_FILE_TRIES 8u         /* of an operation that was interrupted in the ring */
+#define REAL_FILE_CALM (IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG) /* Linux 5.19 */
 #define REAL_FILE_NEEDS                                                                            \
   (IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_RW_CUR_POS) /* Linux 5.6 */
 
@@ -30,7 +31,7 @@ struct real_file {
   int fd; /* of the ring */
   uint32_t in_flight, queued;
   uint32_t tail, mask, head, done_mask;
-  uint32_t *shared_tail, *shared_head, *shared_done_tail, *shared_done_head;
+  uint32_t *shared_tail, *shared_head, *shared_flags, *shared_done_tail, *shared_done_head;
   struct io_uring_sqe *sqe;
   const struct io_uring_cqe *done;
   void *map;
@@ -73,6 +74,7 @@ static bool real_file_map_ring(struct real_file *f, const struct io_uring_params
   uint32_t *array = (uint32_t *)(void *)(base + p->sq_off.array);
   f->shared_tail = (uint32_t *)(void *)(base + p->sq_off.tail);
   f->shared_head = (uint32_t *)(void *)(base + p->sq_off.head);
+  f->shared_flags = (uint32_t *)(void *)(base + p->sq_off.flags);
   f->shared_done_tail = (uint32_t *)(void *)(base + p->cq_off.tail);
   f->shared_done_head = (uint32_t *)(void *)(base + p->cq_off.head);
   f->done = (const struct io_uring_cqe *)(const void *)(base + p->cq_off.cqes);
@@ -83,14 +85,26 @@ static bool real_file_map_ring(struct real_file *f, const struct io_uring_params
   return true;
 }
 
+/* A ring that leaves its thread alone: what has completed is finished at the next call, and a flag
+ * asks for one. Others interrupt the thread for each completion, wherever it is. */
+static int real_file_setup(struct io_uring_params *p)
+{
+  *p = (struct io_uring_params){.flags = REAL_FILE_CALM};
+  int fd = (int)syscall(SYS_io_uring_setup, REAL_FILE_DEPTH, p);
+  if (fd >= 0 || errno != EINVAL)
+    return fd;
+  *p = (struct io_uring_params){0};
+  return (int)syscall(SYS_io_uring_setup, REAL_FILE_DEPTH, p);
+}
+
 /* Gets a ring, or finds that there are none. */
 static void real_file_prepare(const struct real_env *r, struct real_file *f)
 {
-  struct io_uring_params p = {0};
+  struct io_uring_params p;
   if (f->state != REAL_FILE_NEW)
     return;
   f->state = REAL_FILE_PLAIN;
-  f->fd = r->no_ring ? -1 : (int)syscall(SYS_io_uring_setup, REAL_FILE_DEPTH, &p);
+  f->fd = r->no_ring ? -1 : real_file_setup(&p);
   if (f->fd < 0)
     return;
   if ((p.features & REAL_FILE_NEEDS) == REAL_FILE_NEEDS && real_file_map_ring(f, &p))
@@ -130,16 +144,26 @@ static bool real_file_queue(struct real_file *f, struct env_io *io)
   return true;
 }
 
+/* The kernel has something completed that it finishes in a call only. */
+static bool real_file_owed(const struct real_file *f)
+{
+  return f->in_flight > 0 && (mark_get(f->shared_flags) & IORING_SQ_TASKRUN);
+}
+
 bool real_file_flush(struct real_env *r, uint32_t worker)
 {
   CHI_ASSERT(worker < r->file_count);
   struct real_file *f = &r->files[worker];
-  while (f->queued) {
-    int n = (int)syscall(SYS_io_uring_enter, f->fd, f->queued, 0, 0, NULL, 0);
-    if (n > 0)
-      f->queued -= (uint32_t)n;
-    else if (n == 0 || errno != EINTR)
+  bool owed = real_file_owed(f);
+  while (f->queued || owed) {
+    uint32_t how = owed ? IORING_ENTER_GETEVENTS : 0;
+    int n = (int)syscall(SYS_io_uring_enter, f->fd, f->queued, 0, how, NULL, 0);
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n < 0 || (n == 0 && f->queued))
       return false;
+    f->queued -= (uint32_t)n;
+    owed = false;
   }
   return true;
 }
@@ -336,6 +360,7 @@ static struct env_io *real_file_reap(struct env *env, uint32_t worker)
   struct env_io *first = NULL, **last = &first;
   if (f->in_flight == 0)
     return NULL;
+  real_file_flush(r, worker); /* at once: while others are prepared, the device works on these */
   uint32_t tail = mark_get(f->shared_done_tail);
   while (f->head != tail) {
     const struct io_uring_cqe *c = &f->done[f->head & f->done_mask];
@@ -350,7 +375,6 @@ static struct env_io *real_file_reap(struct env *env, uint32_t worker)
     *last = io;
     last = &io->next;
   }
-  real_file_flush(r, worker);
   return first;
 }
 
@@ -358,7 +382,7 @@ bool real_file_ready(const struct real_env *r, uint32_t worker)
 {
   CHI_ASSERT(worker < r->file_count);
   const struct real_file *f = &r->files[worker];
-  return f->in_flight > 0 && mark_get(f->shared_done_tail) != f->head;
+  return f->in_flight > 0 && (mark_get(f->shared_done_tail) != f->head || real_file_owed(f));
 }
 
 int real_file_descriptor(const struct real_env *r, uint32_t worker)
@@ -391,6 +415,7 @@ void real_file_close(struct real_env *r)
 
 #undef REAL_FILE_MOST
 #undef REAL_FILE_TRIES
+#undef REAL_FILE_CALM
 #undef REAL_FILE_NEEDS
 
 #endif

@@ -18,8 +18,8 @@ CHI_PRIVATE void real_file_close(struct real_env *r);
 
 /* The rest is for the thread of that worker, between its steps. */
 
-/* Hands what was submitted to the kernel, all of it in one call. False: the kernel can't take all
- * of it now; try again soon. */
+/* Hands what was submitted to the kernel, all of it in one call, and lets it finish what has
+ * completed. False: the kernel can't take all of it now; try again soon. */
 CHI_PRIVATE bool real_file_flush(struct real_env *r, uint32_t worker);
 /* True if something has completed that io_reap hasn't handed out. */
 CHI_PRIVATE bool real_file_ready(const struct real_env *r, uint32_t worker);

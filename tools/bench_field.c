@@ -12,6 +12,7 @@
 #define FIELD_THREADS_MAX 256
 #define FIELD_BUCKETS 64 /* of a histogram of latencies: four to a power of two */
 #define FIELD_BUCKET_FIRST 64
+#define FIELD_BLOCK 4096 /* the device's blocks are multiples of it */
 
 /* What all threads of one run share. */
 struct field {
@@ -20,6 +21,7 @@ struct field {
   chi_client *client;
   chi_pool_id pool;
   uint64_t threads, duration_s, file_size, io_size;
+  uint64_t share; /* of the device, for each thread: whole blocks */
   uint64_t end; /* time at which the threads stop */
 };
 
@@ -158,7 +160,7 @@ static int field_blocks(struct field_thread *t)
   int status = CHI_ENOMEM;
   if (a) {
     a->task.pool = t->field->pool;
-    a->size = t->field->file_size / t->field->threads;
+    a->size = t->field->share;
     status = chi_run(t->queue, a);
     t->block = a->blocks[0];
     chi_task_free(t->queue, a);
@@ -293,21 +295,32 @@ static int field_report(const struct field *f, const struct field_thread *thread
 
 /* ---- a run ------------------------------------------------------------------------------ */
 
-/* A file bdev of --max-file-size in the output directory, made for this run. */
+/* A file bdev of --max-file-size in the output directory, made for this run, on the daemon's node
+ * alone: others of its cluster may have the same directory. */
 static int field_pool(struct field *f, chi_queue *queue, char *path, size_t size)
 {
   const char *directory = cli_value(f->cli, "output-dir");
-  char capacity[24], type[] = "file", names[2][12] = {"capacity", "bdev_type"};
-  chi_param params[] = {{names[0], capacity, 0, 0}, {names[1], type, 0, 0}};
-  chi_error err = {0};
+  struct chi_admin_get_or_create_pool *t = CHI_NEW(queue, chi_admin_get_or_create_pool);
+  int status;
+  if (!t)
+    return cli_fail(f->cli, "out of memory");
   if (!directory)
     directory = getenv("TMPDIR") ? getenv("TMPDIR") : "/var/tmp";
   snprintf(path, size, "%s/chimaera_bench.%ld", directory, (long)getpid());
-  snprintf(capacity, sizeof(capacity), "%llu", (unsigned long long)f->file_size);
   f->pool = (chi_pool_id){900000 + (uint32_t)getpid() % 100000, 0};
-  if (chi_pool_create(queue, "bdev", path, params, 2, &f->pool, &err) == CHI_OK)
-    return CLI_OK;
-  return cli_fail(f->cli, "pool %s: %s", path, err.text);
+  t->task.pool = CHI_ADMIN_POOL;
+  t->pool_id = f->pool;
+  snprintf(t->mod_name, sizeof(t->mod_name), "bdev");
+  snprintf(t->pool_name, sizeof(t->pool_name), "%s", path);
+  snprintf(t->params, sizeof(t->params), "capacity=%llu\nbdev_type=file\n",
+           (unsigned long long)f->file_size);
+  snprintf(t->pool_query, sizeof(t->pool_query), "local");
+  status = chi_run(queue, t);
+  if (status != CHI_OK)
+    status = cli_fail(f->cli, "pool %s: %s", path,
+                      t->error_message[0] ? t->error_message : chi_status_text(status));
+  chi_task_free(queue, t);
+  return status;
 }
 
 /* The device's file, and what the daemon keeps beside it. */
@@ -363,8 +376,17 @@ static int field_options(struct field *f)
       !cli_size(f->cli, "max-file-size", &f->file_size) ||
       !cli_size(f->cli, "io-size", &f->io_size))
     return CLI_USAGE;
-  if (f->io_size < 8 || f->io_size > f->file_size / f->threads)
-    return cli_usage(f->cli, "--io-size: expected 8 bytes to a thread's share of --max-file-size");
+  f->share = f->file_size / FIELD_BLOCK / f->threads * FIELD_BLOCK;
+  if (f->share == 0)
+    return cli_usage(f->cli,
+                     "--max-file-size: expected %llu bytes at least, a block of %d for each of "
+                     "%llu threads",
+                     (unsigned long long)f->threads * FIELD_BLOCK, FIELD_BLOCK,
+                     (unsigned long long)f->threads);
+  if (f->io_size < 8 || f->io_size > f->share)
+    return cli_usage(f->cli,
+                     "--io-size: expected 8 to %llu bytes, a thread's share of --max-file-size",
+                     (unsigned long long)f->share);
   return CLI_OK;
 }
 

@@ -23,7 +23,10 @@ unset NOTIFY_SOCKET CHI_MODULE_PATH
 # shellcheck disable=SC2317
 finish()
 {
-  [ ! -s "$temp/pid" ] || kill -9 "$(cat "$temp/pid")" 2>/dev/null
+  local file
+  for file in "$temp/pid" "$temp"/bench[01].pid; do
+    [ ! -s "$file" ] || kill -9 "$(cat "$file")" 2>/dev/null
+  done
   rm -rf "$temp"
 }
 trap finish EXIT
@@ -670,7 +673,44 @@ want 2 'expected round_robin'
 chi bench --test-case latency --threads 0
 want 2
 chi bench --test-case bdev_io --io-size 2g
-want 2
+want 2 'expected 8 to 268435456 bytes'
+# Shares are whole blocks, and all of them fit.
+chi bench --test-case bdev_io --threads 3 --duration 1 --max-file-size 64k --output-dir "$temp"
+want 0 '^bdev_io: ' 'operations'
+chi bench --test-case bdev_allocation --threads 3 --duration 1 --max-file-size 64k \
+  --io-size 20k --output-dir "$temp"
+want 0 '^bdev_allocation: ' 'operations'
+chi bench --test-case bdev_io --threads 3 --duration 1 --max-file-size 12k --output-dir "$temp"
+want 0 '^bdev_io: ' 'operations'
+chi bench --test-case bdev_io --threads 3 --max-file-size 8k --output-dir "$temp"
+want 2 'max-file-size: expected 12288 bytes at least, a block of 4096 for each of 3 threads'
+chi bench --test-case bdev_allocation --threads 3 --max-file-size 64k --io-size 21k
+want 2 'io-size: expected 8 to 20480 bytes'
+
+# Nodes that share a machine, and thus the directory: the device is one of the daemon's node.
+for node in 0 1; do
+  {
+    echo "memory: {main_segment_size: 64M, client_data_segment_size: 64M}"
+    echo "networking: {port: $((port + 1)), hostfile: $temp/hosts}"
+    echo "logging: {file: $temp/log.bench$node}"
+    echo "shared_memory:"
+    for what in main client_data runtime_data; do
+      echo "  ${what}_segment_name: ${name}_${node}_$what"
+    done
+  } >"$temp/bench$node.yaml"
+  chi start --config "$temp/bench$node.yaml" --node $node --detach --pid-file "$temp/bench$node.pid"
+  want 0
+done
+for test in bdev_io bdev_allocation latency; do
+  chi bench --test-case $test --threads 3 --duration 1 --max-file-size 8m --output-dir "$temp" \
+    --instance "${name}_1_main:$((port + 1))"
+  want 0 "^$test: " 'operations'
+done
+ok not ls "$temp"/chimaera_bench.[0-9]*
+for node in 0 1; do
+  chi stop --instance "${name}_${node}_main:$((port + 1))"
+  want 0
+done
 chi bench --only nosuch
 want 2 'there is no such figure'
 chi bench --only alloc --rounds 2 --seconds 0.05 --json --directory "$temp"

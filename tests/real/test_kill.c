@@ -792,7 +792,82 @@ static const char *cgroup_exhaust(struct seat *s)
   return "";
 }
 
-static const char *cgroup_life(struct daemon *d, const char *dir)
+/* One of two devices in memory, each of half the limit: both fit when they are made, but not when
+ * they are full. */
+static int device_make(struct seat *s, uint32_t number, const char *capacity, chi_error *err)
+{
+  char size[16], type[] = "ram", names[2][12] = {"capacity", "bdev_type"}, name[16];
+  const chi_param params[] = {{names[0], size, 0, 0}, {names[1], type, 0, 0}};
+  chi_pool_id id = {400 + number, 0};
+  snprintf(size, sizeof(size), "%s", capacity);
+  snprintf(name, sizeof(name), "ram%u", number);
+  return chi_pool_create(s->queue, "bdev", name, params, 2, &id, err);
+}
+
+/* Writes or reads a MiB of a device with that byte. */
+static int device_move(struct seat *s, uint32_t number, uint64_t at, const chi_bulk *data,
+                       bool read)
+{
+  struct chi_bdev_write *w = SEAT_NEW(s, chi_bdev_write);
+  struct chi_bdev_read *r = SEAT_NEW(s, chi_bdev_read);
+  struct chi_block block = {at << 20, 1 << 20, 8};
+  if (!w || !r)
+    return CHI_EUNKNOWN;
+  w->task.pool = r->task.pool = (chi_pool_id){400 + number, 0};
+  w->block = r->block = block;
+  w->data = r->data = *data;
+  w->length = r->length = 1 << 20;
+  int rc = read ? chi_run(s->queue, r) : chi_run(s->queue, w);
+  chi_task_free(s->queue, w);
+  chi_task_free(s->queue, r);
+  return rc;
+}
+
+/* Writes from *at on, up to 32 MiB: the first code that isn't 0. */
+static int device_fill(struct seat *s, uint32_t number, uint64_t *at, const chi_bulk *data)
+{
+  int rc = CHI_OK;
+  for (; rc == CHI_OK && *at < 32; *at += rc == CHI_OK) {
+    memset(data->data, (int)(number * 32 + *at), 1 << 20);
+    rc = device_move(s, number, *at, data, false);
+  }
+  return rc;
+}
+
+static const char *devices_overcommit(struct seat *s)
+{
+  struct chi_bdev_allocate_blocks *a = SEAT_NEW(s, chi_bdev_allocate_blocks);
+  uint64_t first = 0, second = 0;
+  chi_error err = {0};
+  chi_bulk data;
+  if (!a || chi_bulk_alloc(s->queue, 1 << 20, &data) != CHI_OK)
+    return "no memory";
+  if (device_make(s, 2, "64M", &err) != CHI_ENOMEM || !strstr(err.text, "out of memory"))
+    return "a device of more than there is";
+  for (uint32_t i = 0; i < 2; i++) {
+    if (device_make(s, i, "32M", &err) != CHI_OK)
+      return "cannot make a device";
+    a->task.pool = (chi_pool_id){400 + i, 0};
+    a->size = 32 << 20;
+    if (chi_run(s->queue, a) != CHI_OK)
+      return "cannot allocate";
+  }
+  if (device_fill(s, 0, &first, &data) != CHI_OK)
+    return "cannot fill the first";
+  if (device_fill(s, 1, &second, &data) != CHI_ENOMEM || second < 4)
+    return "the limit is not felt";
+  for (uint64_t i = 0; i < 32; i++)
+    if (device_move(s, 0, i, &data, true) != CHI_OK || ((uint8_t *)data.data)[12345] != i)
+      return "what was written is gone";
+  if (chi_pool_destroy(s->queue, (chi_pool_id){400, 0}, NULL) != CHI_OK ||
+      device_fill(s, 1, &second, &data) != CHI_OK)
+    return "memory that was given back cannot be had";
+  return "";
+}
+
+/* A daemon inside a small cgroup, and what a client does there. */
+static const char *cgroup_life(struct daemon *d, const char *dir,
+                               const char *(*body)(struct seat *s))
 {
   struct seat s;
   const char *wrong = daemon_start(d);
@@ -802,12 +877,12 @@ static const char *cgroup_life(struct daemon *d, const char *dir)
     return "cannot move the daemon";
   if (seat_open(&s, d->instance) != CHI_OK || seat_pool(&s, "calc", NULL, NULL) != CHI_OK)
     return "cannot attach";
-  wrong = cgroup_exhaust(&s);
+  wrong = body(&s);
   seat_close(&s);
   return wrong;
 }
 
-TEST(cgroup_limit_is_an_error_and_not_a_fault)
+static void cgroup_story(const char *(*body)(struct seat *s))
 {
   struct daemon d;
   char dir[500];
@@ -818,12 +893,22 @@ TEST(cgroup_limit_is_an_error_and_not_a_fault)
   }
   CHECK(daemon_make(&d, "memory: {main_segment_size: 256M, client_data_segment_size: 512M, "
                         "runtime_data_segment_size: 64M}\n"));
-  const char *wrong = cgroup_life(&d, dir);
+  const char *wrong = cgroup_life(&d, dir, body);
   int status = d.pid > 0 ? daemon_stop(&d) : -1;
   CHECK(EVENTUALLY(3000, rmdir(dir) == 0));
   CHECK_STR(wrong, "");
   CHECK_INT(status, 0); /* not killed for want of memory */
   daemon_free(&d);
+}
+
+TEST(cgroup_limit_is_an_error_and_not_a_fault)
+{
+  cgroup_story(cgroup_exhaust);
+}
+
+TEST(devices_in_memory_that_a_cgroup_does_not_give_refuse_writes)
+{
+  cgroup_story(devices_overcommit);
 }
 
 /* ---- clients that die beside a method that never yields -------------------------------------- */

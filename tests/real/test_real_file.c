@@ -378,6 +378,28 @@ TEST(a_completion_wakes_one_who_polls_the_descriptor)
   desk_free(&d);
 }
 
+/* A thread that never sleeps and makes no other call is told, too. */
+TEST(a_completion_shows_to_one_who_only_looks)
+{
+  struct desk d;
+  static char block[4096];
+  CHECK(desk_make(&d, false));
+  int64_t f = desk_open(&d, d.path, CHI_FILE_CREATE);
+  CHECK_INT(desk_move(&d, ENV_IO_WRITE, f, block, sizeof(block), 0), sizeof(block));
+  for (int i = 0; i < 100; i++) {
+    struct env_io io = {.op = ENV_IO_SYNC, .file = f}; /* never done in the call */
+    CHECK_INT(d.env->io_submit(d.env, 0, &io), 0);
+    CHECK(real_file_flush(&d.r, 0));
+    uint64_t end = d.env->clock(d.env) + 10000000000u;
+    while (!real_file_ready(&d.r, 0) && d.env->clock(d.env) < end)
+      continue;
+    CHECK(d.env->io_reap(d.env, 0) == &io);
+    CHECK_INT(io.result, 0);
+  }
+  desk_plain(&d, ENV_IO_CLOSE, f, NULL, NULL, 0);
+  desk_free(&d);
+}
+
 TEST(workers_do_not_get_each_others_completions)
 {
   struct desk d;

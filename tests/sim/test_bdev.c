@@ -315,7 +315,7 @@ TEST(bdev_takes_any_offset_and_length)
 
 STORY_BODY(reads_what_nobody_wrote)
 {
-  static uint8_t data[64 * 1024 * 3];
+  static uint8_t data[256 * 1024 * 3];
   struct chi_block all, part;
   bool *done = arg;
   CHECK_INT(dev_allocate(queue, sizeof(data), &all), CHI_OK);
@@ -323,13 +323,13 @@ STORY_BODY(reads_what_nobody_wrote)
   for (size_t i = 0; i < sizeof(data); i++)
     CHECK_INT(data[i], 0);
   part = all;
-  part.offset += 64 * 1024 - 10; /* over the border of two pieces */
+  part.offset += 256 * 1024 - 10; /* over the border of two pieces */
   part.size = 20;
   CHECK_INT(dev_write(queue, &part, "01234567890123456789", 20), CHI_OK);
   CHECK_INT(dev_read(queue, &all, data, sizeof(data)), CHI_OK);
   for (size_t i = 0; i < sizeof(data); i++) {
-    bool inside = i >= 64 * 1024 - 10 && i < 64 * 1024 + 10;
-    CHECK_INT(data[i], inside ? '0' + (i - (64 * 1024 - 10)) % 10 : 0);
+    bool inside = i >= 256 * 1024 - 10 && i < 256 * 1024 + 10;
+    CHECK_INT(data[i], inside ? '0' + (i - (256 * 1024 - 10)) % 10 : 0);
   }
   *done = true;
 }
@@ -338,7 +338,7 @@ TEST(bdev_memory_is_zero_until_it_is_written)
 {
   struct bdev_story b;
   bool done = false;
-  bdev_story_open(&b, 6, "256K");
+  bdev_story_open(&b, 6, "1M");
   bdev_story_ram(&b);
   CHECK_INT(story_start(&b.s), CHI_OK);
   RUN(b, reads_what_nobody_wrote, &done);
