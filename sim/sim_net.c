@@ -38,6 +38,7 @@ struct sim_net_pair {
   bool mute;              /* dead, and there is nobody who would say so */
   bool cut;               /* by a fault */
   bool stalled;           /* up over a way that is blocked: what is sent is held */
+  bool deaf;              /* up, but no answer gets back: it will be noticed dead */
   bool full, snap;
 };
 
@@ -320,11 +321,20 @@ static void sim_net_break(struct sim_net *net, uint32_t from, uint32_t to, enum 
   CHI_ASSERT(pair->up);
   sim_net_lose_rest(net, pair, sim_net_saved(net, pair, why == SIM_NET_RESET), why);
   sim_net_cancel(net, pair);
-  pair->up = pair->dead = pair->mute = pair->stalled = false;
+  pair->up = pair->dead = pair->mute = pair->stalled = pair->deaf = false;
   pair->down_at = net->world->now;
   sim_net_trace(net, from, to, false, why);
   sim_net_tell(net, from, to, false);
   sim_net_try(net, from, to, false);
+}
+
+/* The sender, who asks every so often, has just been answered, or will be asking next. */
+static uint64_t sim_net_unanswered(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  const struct sim_profile *profile = &net->world->profile;
+  if (profile->ask)
+    return sim_net_when(net, from, to, profile->ask) + profile->notice;
+  return sim_net_when(net, from, to, profile->notice) + profile->notice / 16;
 }
 
 /* The sender will know: of a dead or blocked connection some time, where a host answers for a dead
@@ -334,7 +344,7 @@ static void sim_net_notice(struct sim_net *net, uint32_t from, uint32_t to, bool
   const struct sim_profile *profile = &net->world->profile;
   struct sim_net_pair *pair = sim_net_known(net, from, to);
   uint64_t when = soon ? sim_net_when(net, from, to, profile->latency) + profile->latency
-                       : sim_net_when(net, from, to, profile->notice) + profile->notice / 16;
+                       : sim_net_unanswered(net, from, to);
   if (!pair->change || pair->change->event.entry.time > when)
     sim_net_change(net, from, to, when);
 }
@@ -343,8 +353,24 @@ static void sim_net_notice(struct sim_net *net, uint32_t from, uint32_t to, bool
 static void sim_net_may_notice(struct sim_net *net, uint32_t from, uint32_t to)
 {
   struct sim_net_pair *pair = sim_net_known(net, from, to);
-  if (sim_net_draw(net, from, to, SIM_NET_WHETHER, pair->changes++, SIM_NET_UNASKED) == 0)
+  if (net->world->profile.ask ||
+      sim_net_draw(net, from, to, SIM_NET_WHETHER, pair->changes++, SIM_NET_UNASKED) == 0)
     sim_net_notice(net, from, to, false);
+}
+
+/* Where connections are asked, the answer comes by the other way. */
+static void sim_net_hark(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  bool deaf = pair->up && !pair->dead && !pair->stalled && net->world->profile.ask &&
+              sim_net_blocked(net, to, from);
+  if (deaf == pair->deaf)
+    return;
+  pair->deaf = deaf;
+  if (deaf)
+    sim_net_notice(net, from, to, false);
+  else if (pair->up && !pair->dead && !pair->stalled)
+    sim_net_cancel(net, pair);
 }
 
 /* It is dead, and the sender doesn't know. */
@@ -434,6 +460,7 @@ static void sim_net_review(struct sim_net *net, uint32_t from, uint32_t to)
     sim_net_stall(net, from, to);
   if (!blocked && pair->stalled)
     sim_net_flow(net, from, to);
+  sim_net_hark(net, from, to);
   if (!blocked)
     sim_net_try(net, from, to, false);
 }
@@ -480,7 +507,7 @@ static void sim_net_leave(struct sim_net_port *port)
       sim_net_part(mail);
     }
     sim_net_cancel(net, pair);
-    pair->up = pair->dead = pair->mute = pair->stalled = false;
+    pair->up = pair->dead = pair->mute = pair->stalled = pair->deaf = false;
     pair->free = 0;
     pair->down_at = net->world->now;
   }
