@@ -734,6 +734,8 @@ struct runtime_place {
 /* Number `at` of them, from 0; false: there are fewer. */
 CHI_PRIVATE CHI_UNUSED bool runtime_inspect_place(const struct runtime *rt, uint32_t at,
                                                   struct runtime_place *out);
+/* The life of another node that this one takes for alive; 0: it doesn't. */
+CHI_PRIVATE CHI_UNUSED uint64_t runtime_sees(const struct runtime *rt, uint32_t node);
 
 /* For the handler of a memory fault, on the thread that faulted: if address is in the guard page
  * of the task's stack that runs there, writes "method <name> of pool <id> overran its stack of N
@@ -1611,6 +1613,9 @@ CHI_PRIVATE void heap_fini(struct heap *heap);
 /* Room for n entries in all, so that pushing up to that many cannot fail. CHI_OK or CHI_ENOMEM,
  * which changes nothing. */
 CHI_PRIVATE int heap_reserve(struct heap *heap, uint32_t n);
+
+/* Gives back room that is by far not needed, but for n entries. */
+CHI_PRIVATE CHI_UNUSED void heap_shrink(struct heap *heap, uint32_t n);
 
 /* Puts an entry that is in no heap into this one. CHI_OK or CHI_ENOMEM, which changes nothing. */
 CHI_PRIVATE int heap_push(struct heap *heap, struct heap_entry *entry);
@@ -2888,32 +2893,36 @@ CHI_PRIVATE const struct member_figures *member_figures(const struct member *m);
 #define PEER_BACKLOG (1024u * 1024u) /* bytes of records that wait for a full queue to have room */
 #define PEER_RECORD_MAX (PEER_BATCH - WIRE_RECORD) /* bytes of one record */
 #define PEER_RETRY_NS 1000000ull     /* a full queue is tried again */
-#define PEER_LIVES 4                 /* former lives of a peer that are remembered */
 
 struct peer_set;
 struct peer_batch;
 
+struct peer_past;
+
+/* Small: a large cluster has as many as the square of its nodes. */
 struct peer {
-  struct peer_set *set;
-  uint32_t node;
-  bool connected; /* as the environment says */
-  bool met;       /* records can be sent: connected, and hellos were exchanged with this boot */
-  bool refused;   /* it runs with other settings: nothing is sent but hellos */
-  uint64_t boot;  /* highest of those whose hello fits: its records are heard; 0: none */
+  uint64_t boot; /* highest of those whose hello fits: its records are heard; 0: none */
   uint64_t sent, received, bytes_sent, bytes_received; /* messages and bytes, bulk included */
-  uint64_t refusals;                                   /* of its messages, by us */
+  uint32_t node : 24;
+  bool connected : 1; /* as the environment says */
+  bool met : 1;     /* records can be sent: connected, and hellos were exchanged with this boot */
+  bool refused : 1; /* it runs with other settings: nothing is sent but hellos */
 
   /* Private to peer.c. */
-  bool confirmed;                    /* it knows our boot, as of this connection */
-  bool queued;                       /* in the set's list of peers with something to send */
-  uint64_t life, former[PEER_LIVES]; /* random numbers of its lives; 0: none */
-  uint32_t former_next;
-  struct peer_batch *batch, *last; /* waiting, oldest first; the last one is being filled */
-  uint32_t waiting;                /* bytes in them */
-  uint32_t flying;                 /* parcels with the environment */
-  struct peer *next;
-  uint64_t refuse_at; /* the next refusal may be sent */
-  struct log_limit complaints, complained_of; /* by us of it, and the reverse */
+  bool confirmed : 1;      /* it knows our boot, as of this connection */
+  bool queued : 1;         /* in the set's list of peers with something to send */
+  uint32_t waiting;        /* bytes in the batches below */
+  uint32_t flying;         /* parcels with the environment */
+  uint32_t next;           /* in that list, 1 + its node; 0: none */
+  uint64_t life;           /* random number of its life; 0: none */
+  struct peer_batch *last; /* being filled; behind it, in a ring, those that wait, oldest first */
+  struct peer_past *past;  /* NULL: nothing worth remembering */
+};
+
+/* All of them, in one block. */
+struct peer_list {
+  struct peer_set *set;
+  struct peer peer[];
 };
 
 struct peer_set {
@@ -2948,8 +2957,9 @@ struct peer_set {
   uint64_t life;     /* own random number; not changed by being reborn */
   bool twice;        /* somebody else has our place: our boot isn't raised any more */
   uint64_t hello_at; /* hellos are repeated; 0: a poll period from the next flush on */
-  struct peer *pending, *pending_last; /* peers with something to send */
-  struct peer_batch *flying;           /* parcels with the environment, newest first */
+  uint32_t pending, pending_last; /* peers with something to send, 1 + node; 0: none */
+  struct peer_batch *spare;       /* to begin the next one with; NULL: none */
+  struct peer_batch *flying;      /* parcels with the environment, newest first */
   struct log_limit unsound, foreign, twin; /* noise doesn't hide what matters more */
 };
 
@@ -2961,6 +2971,15 @@ CHI_PRIVATE int peer_open(struct peer_set *s, struct env *env, struct log *log,
 /* Hands back every parcel through on_sent; so it is closed before those whom the upcalls reach.
  * Does nothing to a set that is zero. */
 CHI_PRIVATE void peer_close(struct peer_set *s);
+
+CHI_INLINE struct peer_set *peer_set_of(const struct peer *p)
+{
+  return CHI_CONTAINER_OF(p - p->node, const struct peer_list, peer)->set;
+}
+
+/* How many of its messages we have refused; and what holds back lines that complain of it. */
+CHI_PRIVATE uint64_t peer_refusals(const struct peer *p);
+CHI_PRIVATE struct log_limit *peer_complaints(struct peer *p);
 
 /* Begins a record of at most `most` bytes (<= PEER_RECORD_MAX) for a peer; false: it isn't met, too
  * much waits for it, or no memory. Write it to *out, then peer_post, with nothing begun between; a
@@ -3492,6 +3511,8 @@ CHI_PRIVATE bool fleet_called_from(const struct fleet *f, uint64_t root, const s
 CHI_PRIVATE uint32_t fleet_calls_of(const struct fleet *f, const struct method *method);
 /* Of the table of pools; 0: this node is alone. */
 CHI_PRIVATE uint64_t fleet_digest_of(const struct fleet *f);
+/* The life of a node that this one takes for alive; 0: it doesn't. */
+CHI_PRIVATE CHI_UNUSED uint64_t fleet_sees(const struct fleet *f, uint32_t node);
 /* At the end of every step; returns when it wants to be called again. */
 CHI_PRIVATE uint64_t fleet_step(struct fleet *f, uint64_t now);
 
@@ -3730,6 +3751,11 @@ struct compose {
 
 /* Creates the pools of config->compose in order; the first failure ends it. c stays until done. */
 CHI_PRIVATE int compose_start(struct compose *c);
+
+/* Where an entry's creation went wrong: at the parameter whose name `why` begins with, else at the
+ * entry. 0: it was not read from a file. */
+CHI_PRIVATE void compose_place(const chi_compose_entry *entry, const char *why, int *line,
+                               int *column);
 
 /* The parameters of an entry in the form admin takes: NAME=VALUE lines. CHI_ETOOBIG. */
 CHI_PRIVATE int compose_params(const chi_param *params, uint32_t count, char *out, size_t room);
@@ -4013,8 +4039,7 @@ struct bdev_io_meter {
 struct bdev_io {
   uint64_t capacity; /* for reading */
   chi_file *file;    /* NULL: memory */
-  uint8_t *memory;
-  uint64_t *written; /* a bit for each piece of the memory that has been written to */
+  uint8_t **memory;  /* in pieces; NULL: nothing has been written to it */
   uint64_t turns;
   uint64_t synced; /* turns before this number: what was written before them is durable */
   uint32_t depth, active, touchy;
@@ -4034,8 +4059,9 @@ CHI_PRIVATE int bdev_io_open_locked(chi_ctx *ctx, const char *path, uint32_t fla
  * CHI_EINVAL: no capacity, or that of a file operation. */
 CHI_PRIVATE int bdev_io_open_file(chi_ctx *ctx, struct bdev_io *io, const char *path,
                                   uint64_t *capacity, uint32_t depth, bool *made);
-/* capacity bytes of memory, not 0, which count as the data of modules. CHI_ENOMEM, and the node's
- * log tells why. Does not block. */
+/* capacity bytes of memory, not 0, which count as the data of modules. CHI_ENOMEM if they are not
+ * there now, and the node's log tells why. They are taken when they are written to: what others
+ * took meanwhile is missing then. Does not block. */
 CHI_PRIVATE int bdev_io_open_memory(chi_ctx *ctx, struct bdev_io *io, uint64_t capacity);
 /* Gives everything back. Nothing may be under way. */
 CHI_PRIVATE void bdev_io_close(chi_ctx *ctx, struct bdev_io *io);
@@ -4593,6 +4619,7 @@ struct real_env {
   struct log_figures figures; /* of its lines, whoever writes them */
   const char *directory;   /* of sockets; NULL: that of this user */
   struct real_limit limit; /* asked before memory is taken */
+  uint64_t allowance;      /* atomic: bytes that may be taken before it is asked again */
   struct log_limit complaints; /* of real_shm: that memory is short */
   struct real_loop *loop;  /* of a node */
   struct real_file *files; /* of a node: one for each worker */
@@ -5427,8 +5454,8 @@ CHI_PRIVATE void real_file_close(struct real_env *r);
 
 /* The rest is for the thread of that worker, between its steps. */
 
-/* Hands what was submitted to the kernel, all of it in one call. False: the kernel can't take all
- * of it now; try again soon. */
+/* Hands what was submitted to the kernel, all of it in one call, and lets it finish what has
+ * completed. False: the kernel can't take all of it now; try again soon. */
 CHI_PRIVATE bool real_file_flush(struct real_env *r, uint32_t worker);
 /* True if something has completed that io_reap hasn't handed out. */
 CHI_PRIVATE bool real_file_ready(const struct real_env *r, uint32_t worker);
@@ -5682,7 +5709,8 @@ struct sim_profile {
   uint64_t latency;         /* from one node to another */
   uint64_t byte_ps;         /* a byte on a node's line, picoseconds: 800 is 10 Gbit/s */
   uint64_t queue_messages, queue_bytes; /* of one connection, sent and not taken */
-  uint64_t notice;                      /* at most until a dead connection is noticed, exactly */
+  uint64_t ask;    /* a connection is asked so often whether it lives, exactly; 0: never */
+  uint64_t notice; /* until a dead one is noticed, and up to `ask` more; not asked: at most */
   uint64_t retry, retry_max; /* until the next attempt to connect, at first and at most */
 };
 
@@ -5692,8 +5720,8 @@ struct sim_profile {
     .relax = 500, .open = 20000,                                                                   \
     .link = 20000, .io = 50000, .io_sync = 500000, .io_wake = 2000, .io_byte_ps = 1000,            \
     .message = 1000, .message_byte_ps = 100, .latency = 25000, .byte_ps = 800,                     \
-    .queue_messages = 1000, .queue_bytes = 64u << 20, .notice = 2000000000, .retry = 100000000,    \
-    .retry_max = 2000000000                                                                        \
+    .queue_messages = 1000, .queue_bytes = 64u << 20, .ask = 2000000000, .notice = 6000000000,     \
+    .retry = 100000000, .retry_max = 1000000000                                                    \
   }
 
 /* Name, kind (a TIME in nanoseconds, a NUMBER, a SIZE), least, most: what a spec may set. */
@@ -5718,6 +5746,7 @@ struct sim_profile {
   X(byte_ps, NUMBER, 1, 1000000000)                                                                \
   X(queue_messages, NUMBER, 1, 1000000)                                                            \
   X(queue_bytes, SIZE, 1, UINT64_C(1) << 40)                                                       \
+  X(ask, TIME, 0, SIM_PROFILE_LONG)                                                                \
   X(notice, TIME, 1, SIM_PROFILE_LONG)                                                             \
   X(retry, TIME, 1, SIM_PROFILE_LONG)                                                              \
   X(retry_max, TIME, 1, SIM_PROFILE_LONG)
@@ -5863,6 +5892,7 @@ struct sim_world {
   struct fiber host; /* the real thread, while a simulated one runs */
   struct sim_thread *running;
   uint32_t thread_count, bell_count; /* so far: they number them */
+  uint32_t party_count;              /* now */
   struct sim_trace trace;
   struct sim_fault fault;
   struct sim_profile profile;
@@ -6011,8 +6041,9 @@ struct sim_net_port {
   uint32_t count;            /* nodes it connects to, itself among them; 0: it is alone */
   struct sim_thread *thread; /* network worker, to be woken; NULL: none */
   struct heap inbox;
-  uint64_t busy; /* its line is, until then */
-  uint64_t owed; /* CPU time its messages took; the worker takes it (and zeroes it) */
+  uint64_t opened; /* when it last was */
+  uint64_t busy;   /* its line is, until then */
+  uint64_t owed;   /* CPU time its messages took; the worker takes it (and zeroes it) */
   bool isolated;
   uint32_t side;             /* of a partition */
   struct sim_net_pair *pair; /* to each other node */
@@ -6032,6 +6063,7 @@ struct sim_net {
   struct sim_net_port **port; /* by node number; NULL: never heard of */
   uint32_t port_count;
   uint64_t messages, sequence;
+  uint32_t ways; /* that aren't quiet: only these take memory */
   struct sim_net_figures figures;
 };
 
@@ -6393,9 +6425,7 @@ struct sim_check_set {
 /* A node, as the events tell. */
 struct sim_check_node {
   bool serves;
-  uint64_t boot;  /* its present life */
-  uint8_t *state; /* enum member_state of every node, as it sees them */
-  uint64_t *seen; /* and which life of theirs */
+  uint64_t boot; /* its present life */
 };
 
 struct sim_check {
@@ -8611,6 +8641,11 @@ bool runtime_inspect_place(const struct runtime *rt, uint32_t at, struct runtime
   return false;
 }
 
+uint64_t runtime_sees(const struct runtime *rt, uint32_t node)
+{
+  return fleet_sees(&rt->fleet, node);
+}
+
 enum runtime_state runtime_state(const struct runtime *rt)
 {
   return rt->state;
@@ -10651,6 +10686,8 @@ uint32_t chi_cluster_report(const chi_cluster *c, chi_put_fn *put, void *arg)
 /* ---- sources/compose.c ---- */
 /* compose.c - pools declared in configuration become create tasks. */
 
+#include <stdio.h>
+
 #define COMPOSE_PARAMS_MAX 2048u
 
 int compose_params(const chi_param *params, uint32_t count, char *out, size_t room)
@@ -10672,6 +10709,37 @@ int compose_params(const chi_param *params, uint32_t count, char *out, size_t ro
   return CHI_OK;
 }
 
+/* Whether the text is "NAME: ...", with or without points in the name. */
+static bool compose_about(const char *text, const char *name)
+{
+  for (; *name; name++, text++)
+    if (*text != *name && !(*text == '_' && *name == '.'))
+      return false;
+  return *text == ':';
+}
+
+void compose_place(const chi_compose_entry *entry, const char *why, int *line, int *column)
+{
+  *line = entry->line;
+  *column = entry->column;
+  for (uint32_t i = 0; i < entry->param_count; i++)
+    if (compose_about(why, entry->params[i].name)) {
+      *line = entry->params[i].line;
+      *column = entry->params[i].column;
+    }
+}
+
+static void compose_wrong(struct compose *c, const chi_compose_entry *e, int rc, const char *why)
+{
+  char place[48] = "";
+  int line, column;
+  compose_place(e, why, &line, &column);
+  if (line)
+    snprintf(place, sizeof place, ", line %d, column %d", line, column);
+  error_set(&c->error, rc, "compose entry %s (%u.%u, module %s%s): %s", e->pool_name,
+            e->pool_major, e->pool_minor, e->mod_name, place, why);
+}
+
 static int compose_entry(chi_ctx *ctx, struct compose *c, const chi_compose_entry *e)
 {
   char params[COMPOSE_PARAMS_MAX];
@@ -10687,8 +10755,7 @@ static int compose_entry(chi_ctx *ctx, struct compose *c, const chi_compose_entr
   if (rc == CHI_OK && (id.major != e->pool_major || id.minor != e->pool_minor))
     rc = error_set(&why, CHI_ECONFLICT, "it is there as %u.%u", id.major, id.minor);
   if (rc != CHI_OK)
-    error_set(&c->error, rc, "compose entry %s (%u.%u, module %s): %s", e->pool_name,
-              e->pool_major, e->pool_minor, e->mod_name, why.text);
+    compose_wrong(c, e, rc, why.text);
   return rc;
 }
 
@@ -12715,7 +12782,7 @@ static void admin_out_node(const struct admin_out *o, const struct fleet *f, uin
   admin_out_number(o, "messages_in", p->received, false);
   admin_out_number(o, "bytes_out", p->bytes_sent, false);
   admin_out_number(o, "bytes_in", p->bytes_received, false);
-  admin_out_number(o, "refused", p->refusals, false);
+  admin_out_number(o, "refused", peer_refusals(p), false);
   admin_out_number(o, "requests_waiting", n.waiting, false);
   admin_out_number(o, "requests_open", n.open, false);
   admin_out_number(o, "answers_kept", n.kept, false);
@@ -13792,7 +13859,7 @@ CHI_PRIVATE void bdev_commit_close(chi_ctx *ctx, struct bdev_commit *c)
 
 #define BDEV_IO_SECTOR 4096u               /* what a direct file asks of offset, size and memory */
 #define BDEV_IO_BOUNCE ((uint64_t)1 << 18) /* bytes of the buffer for what isn't aligned */
-#define BDEV_IO_PIECE ((uint64_t)1 << 16)  /* memory that becomes zero at a time */
+#define BDEV_IO_PIECE ((uint64_t)1 << 18)  /* memory that is taken at a time */
 #define BDEV_IO_TIMED 16u                  /* of so many operations in memory one is timed */
 #define BDEV_IO_PATIENCE 1000000000u       /* nanoseconds that a locked file is waited for */
 
@@ -13979,9 +14046,29 @@ CHI_PRIVATE void bdev_io_end(chi_ctx *ctx, struct bdev_io *io, struct bdev_io_tu
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
+static uint64_t bdev_io_pieces(const struct bdev_io *io)
+{
+  return (io->capacity - 1) / BDEV_IO_PIECE + 1;
+}
+
+/* The last piece may be shorter. */
+static uint64_t bdev_io_piece_size(const struct bdev_io *io, uint64_t index)
+{
+  return bdev_io_least(BDEV_IO_PIECE, io->capacity - index * BDEV_IO_PIECE);
+}
+
+/* Whether there is that much memory now. */
+static bool bdev_io_fits(chi_ctx *ctx, uint64_t size)
+{
+  void *all = size <= SIZE_MAX / 2 ? chi_alloc(ctx, size) : NULL;
+  if (all)
+    chi_free(ctx, all, size);
+  return all != NULL;
+}
+
 CHI_PRIVATE int bdev_io_open_memory(chi_ctx *ctx, struct bdev_io *io, uint64_t capacity)
 {
-  uint64_t words = (capacity - 1) / BDEV_IO_PIECE / 64 + 1, left;
+  uint64_t left;
   CHI_ASSERT(capacity > 0);
   *io = (struct bdev_io){0};
   if (ctx_data_take(ctx, capacity, &left) != CHI_OK) {
@@ -13991,58 +14078,76 @@ CHI_PRIVATE int bdev_io_open_memory(chi_ctx *ctx, struct bdev_io *io, uint64_t c
     return CHI_ENOMEM;
   }
   io->capacity = capacity;
-  io->memory = capacity <= SIZE_MAX / 2 ? chi_alloc(ctx, capacity) : NULL;
-  io->written = io->memory ? chi_alloc(ctx, words * sizeof(*io->written)) : NULL;
-  if (!io->written) {
+  if (bdev_io_fits(ctx, capacity))
+    io->memory = chi_alloc(ctx, bdev_io_pieces(io) * sizeof(*io->memory));
+  if (!io->memory) {
     chi_log(ctx, CHI_LOG_ERROR, "no memory for %llu bytes", (unsigned long long)capacity);
     bdev_io_close(ctx, io);
     return CHI_ENOMEM;
   }
-  memset(io->written, 0, words * sizeof(*io->written));
+  memset(io->memory, 0, bdev_io_pieces(io) * sizeof(*io->memory));
   return CHI_OK;
 }
 
-static bool bdev_io_is_written(const struct bdev_io *io, uint64_t piece)
+/* What is left of a piece at offset, at most size. */
+static uint64_t bdev_io_part(uint64_t offset, uint64_t size)
 {
-  return io->written[piece / 64] >> (piece % 64) & 1;
+  return bdev_io_least(BDEV_IO_PIECE - offset % BDEV_IO_PIECE, size);
 }
 
-/* The first write to a piece makes what it leaves out of it zero. */
-static void bdev_io_prepare(struct bdev_io *io, uint64_t offset, uint64_t size)
+/* Takes the memory of a piece that has none and touches all of it: what is taken next is measured
+ * against what is left then. */
+static bool bdev_io_take_piece(chi_ctx *ctx, struct bdev_io *io, uint64_t index)
 {
-  uint64_t piece = offset / BDEV_IO_PIECE, begin = piece * BDEV_IO_PIECE;
-  uint64_t end = bdev_io_least(begin + BDEV_IO_PIECE, io->capacity);
-  if (bdev_io_is_written(io, piece))
-    return;
-  memset(io->memory + begin, 0, offset - begin);
-  memset(io->memory + offset + size, 0, end - offset - size);
-  io->written[piece / 64] |= (uint64_t)1 << (piece % 64);
+  uint64_t size = bdev_io_piece_size(io, index);
+  if (io->memory[index])
+    return true;
+  io->memory[index] = chi_alloc(ctx, size);
+  if (io->memory[index])
+    memset(io->memory[index], 0, size);
+  return io->memory[index] != NULL;
 }
 
-/* What is left of a piece of `unit` bytes at offset, at most size. */
-static uint64_t bdev_io_part(uint64_t offset, uint64_t size, uint64_t unit)
+static int bdev_io_store(chi_ctx *ctx, struct bdev_io *io, uint64_t offset, const uint8_t *data,
+                         uint64_t size)
 {
-  return bdev_io_least(unit - offset % unit, size);
-}
-
-static void bdev_io_store(struct bdev_io *io, uint64_t offset, const uint8_t *data, uint64_t size)
-{
-  for (uint64_t at = offset, end = offset + size, n; at < end; at += n) {
-    n = bdev_io_part(at, end - at, BDEV_IO_PIECE);
-    bdev_io_prepare(io, at, n);
+  for (uint64_t i = offset / BDEV_IO_PIECE; i <= (offset + size - 1) / BDEV_IO_PIECE; i++) {
+    if (bdev_io_take_piece(ctx, io, i))
+      continue;
+    chi_log(ctx, CHI_LOG_ERROR, "no memory for a write of %llu bytes at %llu",
+            (unsigned long long)size, (unsigned long long)offset);
+    return CHI_ENOMEM;
   }
-  memcpy(io->memory + offset, data, size);
+  for (uint64_t done = 0, n; done < size; done += n) {
+    uint64_t at = offset + done;
+    n = bdev_io_part(at, size - done);
+    memcpy(io->memory[at / BDEV_IO_PIECE] + at % BDEV_IO_PIECE, data + done, n);
+  }
+  return CHI_OK;
 }
 
 static void bdev_io_fetch(const struct bdev_io *io, uint64_t offset, uint8_t *data, uint64_t size)
 {
   for (uint64_t done = 0, n; done < size; done += n) {
-    n = bdev_io_part(offset + done, size - done, BDEV_IO_PIECE);
-    if (bdev_io_is_written(io, (offset + done) / BDEV_IO_PIECE))
-      memcpy(data + done, io->memory + offset + done, n);
+    uint64_t at = offset + done;
+    const uint8_t *piece = io->memory[at / BDEV_IO_PIECE];
+    n = bdev_io_part(at, size - done);
+    if (piece)
+      memcpy(data + done, piece + at % BDEV_IO_PIECE, n);
     else
       memset(data + done, 0, n);
   }
+}
+
+static void bdev_io_close_memory(chi_ctx *ctx, struct bdev_io *io)
+{
+  for (uint64_t i = 0; io->memory && i < bdev_io_pieces(io); i++) {
+    if (io->memory[i])
+      chi_free(ctx, io->memory[i], bdev_io_piece_size(io, i));
+  }
+  if (io->memory)
+    chi_free(ctx, io->memory, bdev_io_pieces(io) * sizeof(*io->memory));
+  ctx_data_give(ctx, io->capacity);
 }
 
 /* ---- files ----------------------------------------------------------------------------------- */
@@ -14167,10 +14272,8 @@ CHI_PRIVATE int bdev_io_write(chi_ctx *ctx, struct bdev_io *io, uint64_t offset,
   uint64_t straight = bdev_io_straight(offset, data, size);
   int rc = CHI_OK;
   CHI_ASSERT(size <= io->capacity && offset <= io->capacity - size);
-  if (!io->file) {
-    bdev_io_store(io, offset, data, size);
-    return CHI_OK;
-  }
+  if (!io->file)
+    return bdev_io_store(ctx, io, offset, data, size);
   if (straight > 0)
     rc = bdev_io_save(ctx, io, data, straight, offset);
   if (!rc && size > straight)
@@ -14269,16 +14372,11 @@ CHI_PRIVATE int bdev_io_open_file(chi_ctx *ctx, struct bdev_io *io, const char *
 
 CHI_PRIVATE void bdev_io_close(chi_ctx *ctx, struct bdev_io *io)
 {
-  uint64_t words = (io->capacity - 1) / BDEV_IO_PIECE / 64 + 1;
   CHI_ASSERT(!io->running && !io->waiting);
   if (io->file)
     chi_file_close(ctx, io->file);
   else
-    ctx_data_give(ctx, io->capacity);
-  if (io->written)
-    chi_free(ctx, io->written, words * sizeof(*io->written));
-  if (io->memory)
-    chi_free(ctx, io->memory, io->capacity);
+    bdev_io_close_memory(ctx, io);
   *io = (struct bdev_io){0};
 }
 
@@ -15544,7 +15642,7 @@ static void fleet_on_record(void *arg, struct peer *from, enum wire_kind kind,
     net_on_record(f->net, from, kind, record);
   }
   if (!ok)
-    log_limited(&f->options.crew->log, &from->complaints, f->now, CHI_LOG_WARNING,
+    log_limited(&f->options.crew->log, peer_complaints(from), f->now, CHI_LOG_WARNING,
                 "node %u sent a malformed record of kind %d", from->node, (int)kind);
 }
 
@@ -15788,6 +15886,12 @@ uint32_t fleet_calls_of(const struct fleet *f, const struct method *method)
 uint64_t fleet_digest_of(const struct fleet *f)
 {
   return f->accord ? accord_digest(f->accord) : 0;
+}
+
+uint64_t fleet_sees(const struct fleet *f, uint32_t node)
+{
+  bool alive = f->member && member_state(f->member, node) == MEMBER_ALIVE;
+  return alive ? member_boot(f->member, node) : 0;
 }
 
 uint64_t fleet_step(struct fleet *f, uint64_t now)
@@ -19425,6 +19529,7 @@ void directory_on_notice(struct directory *d, struct pool_notice *n)
 /* worker.c - the step: tasks, ready fibers, blocked tasks, timers. */
 
 #define WORKER_RETRY_NS 10000000u /* until a lane for which there was no memory is tried again */
+#define WORKER_TIMERS 16u         /* for which there is always room */
 
 static void worker_loop(void *arg);
 static void worker_finish(struct worker *w, chi_ctx *ctx, int rc, bool kept);
@@ -19454,9 +19559,20 @@ CHI_APART static void worker_trace_begin(const struct worker *w, const chi_ctx *
 
 /* ---- fibers */
 
+/* Room for so many more timers: of those there are, each fiber may need one whenever it blocks. */
+static int worker_timer_room(struct worker *w, uint32_t more)
+{
+  uint32_t need = w->timer.count + w->fibers + more, room = WORKER_TIMERS;
+  while (room < need)
+    room *= 2;
+  return heap_reserve(&w->timer, room);
+}
+
 static struct worker_fiber *worker_fiber_open(struct worker *w)
 {
   struct worker_crew *crew = w->crew;
+  if (worker_timer_room(w, 1) != CHI_OK)
+    return NULL;
   struct worker_fiber *f = alloc_zero(crew->alloc, sizeof *f);
   if (!f)
     return NULL;
@@ -19465,7 +19581,6 @@ static struct worker_fiber *worker_fiber_open(struct worker *w)
     return NULL;
   }
   f->worker = w;
-  fiber_init(&f->fiber, f->stack.base, f->stack.size, worker_loop, f);
   mark_set(&w->fibers, w->fibers + 1);
   return f;
 }
@@ -19491,6 +19606,8 @@ static struct worker_fiber *worker_unspare(struct worker *w)
   CHI_ASSERT(f && w->spares > 0);
   w->spare = f->next;
   w->spares--;
+  if (!f->fiber.entry) /* before it is needed, its stack takes no memory */
+    fiber_init(&f->fiber, f->stack.base, f->stack.size, worker_loop, f);
   return f;
 }
 
@@ -19943,12 +20060,6 @@ static bool worker_is_doomed(const struct worker *w, const chi_ctx *ctx)
          mark_get(&ctx->container->leaving);
 }
 
-/* Room for one more that waits without a body. */
-static int worker_timer_room(struct worker *w)
-{
-  return heap_reserve(&w->timer, (w->timer.count / 1024 + 1) * 1024 + WORKER_FIBERS * 2 + 1);
-}
-
 /* A periodic task rests until its next run; else the code that it ends with. */
 CHI_APART static int worker_rest(struct worker *w, chi_ctx *ctx)
 {
@@ -19956,7 +20067,7 @@ CHI_APART static int worker_rest(struct worker *w, chi_ctx *ctx)
   if (rc == CHI_OK && worker_is_doomed(w, ctx))
     rc = CHI_ECANCELLED;
   if (rc == CHI_OK)
-    rc = worker_timer_room(w);
+    rc = worker_timer_room(w, 1);
   if (rc != CHI_OK)
     return rc;
   worker_free_children(w, ctx);
@@ -20141,7 +20252,7 @@ static void worker_park(struct worker *w, chi_ctx *ctx)
   const struct pool *p = ctx->container->pool;
   int rc = worker_cancelled(ctx); /* perhaps it was asked for on the way here */
   if (rc == CHI_OK && p->state == POOL_CREATING)
-    rc = worker_timer_room(w);
+    rc = worker_timer_room(w, 1);
   if (rc != CHI_OK || (p->state != POOL_CREATING && p->state != POOL_READY)) {
     worker_finish(w, ctx, rc != CHI_OK ? rc : CHI_ENOENT, false);
   } else if (p->state == POOL_READY) {
@@ -20372,11 +20483,11 @@ int worker_open(struct worker *w, struct worker_crew *crew, uint32_t index, enum
   w->io_end = &w->io_first;
   heap_init(&w->timer, crew->alloc);
   w->rung = alloc_zero(crew->alloc, crew->count * sizeof *w->rung);
-  int rc = w->rung ? heap_reserve(&w->timer, WORKER_FIBERS * 2 + 1) : CHI_ENOMEM;
+  int rc = w->rung ? worker_timer_room(w, 1) : CHI_ENOMEM;
   if (rc == CHI_OK && kind != WORKER_BRIEF)
     rc = crew->env->bell_open(crew->env, &w->bell);
   if (rc == CHI_OK) {
-    w->fiber = worker_fiber_open(w);
+    w->fiber = worker_may_begin(w, 0) ? worker_unspare(w) : NULL;
     rc = w->fiber ? CHI_OK : CHI_ENOMEM;
   }
   if (rc != CHI_OK)
@@ -20411,6 +20522,7 @@ void worker_close(struct worker *w)
 }
 
 #undef WORKER_RETRY_NS
+#undef WORKER_TIMERS
 
 /* ---- sources/worker_accept.c ---- */
 /* worker_accept.c - lanes, and from an entry to a task: the one place to read a client's memory. */
@@ -22551,6 +22663,13 @@ struct accord_item {
   uint64_t acked[]; /* a bit for each node */
 };
 
+/* For records as they are read and written. */
+struct accord_desk {
+  char name[CHI_PATH_MAX], module[CHI_NAME_MAX], params[ACCORD_PARAMS];
+  struct accord_move move[ACCORD_PIECE];
+  unsigned char bytes[ACCORD_RECORD];
+};
+
 struct accord {
   struct accord_options opt;
   uint64_t digest;
@@ -22560,10 +22679,7 @@ struct accord {
   struct accord_item *oldest, *newest; /* complete ones */
   uint32_t complete, budget;
   struct accord_item *bucket[ACCORD_BUCKETS];
-  /* For records as they are read and written. */
-  char name[CHI_PATH_MAX], module[CHI_NAME_MAX], params[ACCORD_PARAMS];
-  struct accord_move move[ACCORD_PIECE];
-  unsigned char bytes[ACCORD_RECORD];
+  struct accord_desk *desk; /* NULL: there was no record yet */
   uint64_t next_at[]; /* by peer: before that, no exchange is started */
 };
 
@@ -23110,7 +23226,7 @@ static void accord_send_piece(struct accord *a, uint32_t to, const struct accord
 {
   const struct accord_entry *e = &item->entry;
   struct wire_out out;
-  wire_out_init(&out, a->bytes, sizeof a->bytes);
+  wire_out_init(&out, a->desk->bytes, sizeof a->desk->bytes);
   wire_put_u64(&out, accord_key(e->pool.id));
   wire_put_u64(&out, e->version.counter);
   wire_put_u64(&out, e->version.boot);
@@ -23130,7 +23246,7 @@ static void accord_send_piece(struct accord *a, uint32_t to, const struct accord
   if (out.used > a->budget)
     return;
   a->budget -= (uint32_t)out.used;
-  a->opt.send(a->opt.arg, to, WIRE_POOL, a->bytes, out.used);
+  a->opt.send(a->opt.arg, to, WIRE_POOL, a->desk->bytes, out.used);
 }
 
 static void accord_send_entry(struct accord *a, uint32_t to, const struct accord_item *item)
@@ -23152,14 +23268,14 @@ static void accord_read_version(struct wire_in *in, struct accord_version *v)
 
 static bool accord_read_moves(struct accord *a, struct wire_in *in, struct accord_entry *e)
 {
-  e->move = a->move;
+  e->move = a->desk->move;
   e->move_count = wire_get_u16(in);
   if (e->move_count > ACCORD_PIECE || (e->move_count > 0 && e->state > ACCORD_READY))
     return false;
   for (uint32_t i = 0; i < e->move_count; i++) {
-    a->move[i].index = wire_get_u32(in);
-    a->move[i].node = wire_get_u32(in);
-    a->move[i].epoch = wire_get_u64(in);
+    a->desk->move[i].index = wire_get_u32(in);
+    a->desk->move[i].node = wire_get_u32(in);
+    a->desk->move[i].epoch = wire_get_u64(in);
   }
   return !in->failed;
 }
@@ -23177,15 +23293,16 @@ static bool accord_read_acks(const struct accord *a, struct wire_in *in,
 static bool accord_on_pool(struct accord *a, struct wire_in *in)
 {
   const unsigned char *acks;
-  struct accord_entry e = {.pool = {.name = a->name, .module = a->module, .params = a->params}};
+  struct accord_desk *d = a->desk;
+  struct accord_entry e = {.pool = {.name = d->name, .module = d->module, .params = d->params}};
   uint64_t key = wire_get_u64(in);
   e.pool.id = (chi_pool_id){(uint32_t)(key >> 32), (uint32_t)key};
   accord_read_version(in, &e.version);
   e.state = (enum accord_state)(e.version.counter % ACCORD_STATES);
   e.pool.containers = wire_get_u32(in);
-  wire_get_text(in, a->module, sizeof a->module);
-  wire_get_text(in, a->name, sizeof a->name);
-  wire_get_text(in, a->params, sizeof a->params);
+  wire_get_text(in, d->module, sizeof d->module);
+  wire_get_text(in, d->name, sizeof d->name);
+  wire_get_text(in, d->params, sizeof d->params);
   if (in->failed || !accord_read_moves(a, in, &e) || !accord_read_acks(a, in, &e, &acks) ||
       !accord_entry_fits(a, &e))
     return false;
@@ -23218,7 +23335,7 @@ struct accord_row {
 
 static void accord_write_list(struct accord *a, struct wire_out *out, const struct accord_list *l)
 {
-  wire_out_init(out, a->bytes, sizeof a->bytes);
+  wire_out_init(out, a->desk->bytes, sizeof a->desk->bytes);
   wire_put_u8(out, l->flags);
   wire_put_u64(out, l->first);
   wire_put_u64(out, l->last);
@@ -23228,7 +23345,7 @@ static void accord_write_list(struct accord *a, struct wire_out *out, const stru
 static void accord_send_list(struct accord *a, uint32_t to, const struct wire_out *out)
 {
   CHI_ASSERT(!out->failed);
-  a->opt.send(a->opt.arg, to, WIRE_POOLS, a->bytes, out->used);
+  a->opt.send(a->opt.arg, to, WIRE_POOLS, a->desk->bytes, out->used);
 }
 
 /* One record of the own list, from this place and key on; *last is its last key. The next place. */
@@ -23377,10 +23494,17 @@ uint64_t accord_digest(const struct accord *a)
   return a->digest;
 }
 
+static bool accord_has_desk(struct accord *a)
+{
+  if (!a->desk)
+    a->desk = alloc_get(a->opt.alloc, sizeof *a->desk);
+  return a->desk;
+}
+
 void accord_on_digest(struct accord *a, uint64_t now, uint32_t from, uint64_t digest)
 {
   CHI_ASSERT(from < a->opt.count && from != a->opt.self);
-  if (digest == a->digest || now < a->next_at[from])
+  if (digest == a->digest || now < a->next_at[from] || !accord_has_desk(a))
     return;
   a->next_at[from] = now + a->opt.interval_ns;
   accord_offer(a, from);
@@ -23392,6 +23516,8 @@ bool accord_on_record(struct accord *a, uint64_t now, uint32_t from, enum wire_k
   (void)now;
   if (from >= a->opt.count || from == a->opt.self)
     return false;
+  if (!accord_has_desk(a))
+    return true; /* as if it were lost: the next one is like it */
   a->budget = ACCORD_BURST;
   if (kind == WIRE_POOLS)
     return accord_on_pools(a, from, in);
@@ -23447,6 +23573,7 @@ void accord_close(struct accord *a)
   for (uint32_t i = 0; i < a->count; i++)
     accord_item_free(a, a->item[i]);
   alloc_put(a->opt.alloc, a->item, a->room * sizeof(struct accord_item *));
+  alloc_put(a->opt.alloc, a->desk, sizeof *a->desk);
   alloc_put(a->opt.alloc, a, accord_size(a->opt.count));
 }
 
@@ -23467,7 +23594,7 @@ void accord_reborn(struct accord *a, uint64_t boot)
 /* ---- sources/member.c ---- */
 /* member.c - who is alive: probes, suspicion, contradiction and the news of it. */
 
-#define MEMBER_NONE UINT32_MAX
+#define MEMBER_NONE UINT16_MAX
 #define MEMBER_HELPERS 3u    /* others that are asked to probe */
 #define MEMBER_DRAWS 12u     /* attempts to find that many different ones */
 #define MEMBER_HEALTH_MAX 3u /* a suspicion lasts up to 1 + this times as long */
@@ -23483,9 +23610,11 @@ void accord_reborn(struct accord *a, uint64_t boot)
 /* Lists that a node can be in, linked by number through the nodes. */
 enum member_chain { MEMBER_NEWS, MEMBER_WHEEL, MEMBER_CHAINS };
 
+/* By number, which takes no more than these bits: every node of a cluster keeps all of them. */
 struct member_link {
-  uint32_t before, after;
+  uint16_t before, after;
 };
+_Static_assert(MEMBER_MOST <= MEMBER_NONE, "a link names any node, or none");
 
 struct member_list {
   uint32_t first, last, count;
@@ -23494,16 +23623,17 @@ struct member_list {
 struct member_node {
   uint64_t boot;
   uint32_t refute;
-  uint32_t place; /* in its ring */
   struct member_link link[MEMBER_CHAINS];
-  uint8_t state;  /* enum member_state */
-  uint8_t left;   /* times the news about it is still to be sent; 0: it isn't in a list */
-  uint8_t bucket; /* of a suspected one */
+  uint16_t place;      /* in its ring */
+  uint8_t state : 2;   /* enum member_state */
+  uint8_t left : 6;    /* times the news about it is still to be sent; 0: it isn't in a list */
+  uint8_t bucket;      /* of a suspected one */
 };
+_Static_assert(MEMBER_COPIES < 1u << 6, "left has room for them");
 
 /* Nodes that take turns: those before `next` had theirs in this round, the rest is in no order. */
 struct member_ring {
-  uint32_t *node;
+  uint16_t *node;
   uint32_t count, next;
 };
 
@@ -23541,11 +23671,11 @@ static void member_list_init(struct member_list *l)
 static void member_list_push(struct member *m, enum member_chain chain, struct member_list *l,
                              uint32_t node)
 {
-  m->node[node].link[chain] = (struct member_link){l->last, MEMBER_NONE};
+  m->node[node].link[chain] = (struct member_link){(uint16_t)l->last, MEMBER_NONE};
   if (l->count == 0)
     l->first = node;
   else
-    m->node[l->last].link[chain].after = node;
+    m->node[l->last].link[chain].after = (uint16_t)node;
   l->last = node;
   l->count++;
 }
@@ -23568,8 +23698,8 @@ static void member_list_remove(struct member *m, enum member_chain chain, struct
 
 static void member_ring_put(struct member *m, struct member_ring *r, uint32_t place, uint32_t node)
 {
-  r->node[place] = node;
-  m->node[node].place = place;
+  r->node[place] = (uint16_t)node;
+  m->node[node].place = (uint16_t)place;
 }
 
 /* At the end: it has its turn in this round. */
@@ -23635,7 +23765,7 @@ static void member_tell(struct member *m, uint32_t node, uint32_t times)
 {
   if (m->node[node].left > 0)
     member_list_remove(m, MEMBER_NEWS, &m->news[m->node[node].left], node);
-  m->node[node].left = (uint8_t)times;
+  m->node[node].left = times & 0x3f;
   if (times > 0)
     member_list_push(m, MEMBER_NEWS, &m->news[times], node);
 }
@@ -24056,7 +24186,7 @@ void member_reborn(struct member *m, uint64_t boot)
 
 static size_t member_size(uint32_t count)
 {
-  return sizeof(struct member) + count * (sizeof(struct member_node) + 2 * sizeof(uint32_t));
+  return sizeof(struct member) + count * (sizeof(struct member_node) + 2 * sizeof(uint16_t));
 }
 
 int member_open(const struct member_options *options, struct member **out)
@@ -24071,7 +24201,7 @@ int member_open(const struct member_options *options, struct member **out)
   rng_seed(&m->rng, options->random(options->arg), options->self, options->boot);
   m->copies = 3 * member_log2(count + 1);
   CHI_ASSERT(m->copies <= MEMBER_COPIES);
-  m->lively.node = (uint32_t *)&m->node[count];
+  m->lively.node = (uint16_t *)&m->node[count];
   m->lost.node = m->lively.node + count;
   m->probe.ask_at = UINT64_MAX;
   m->outdone = MEMBER_NONE;
@@ -24136,6 +24266,7 @@ const struct member_figures *member_figures(const struct member *m)
 #define PEER_BOOT_MAX (UINT64_MAX >> 1)  /* so that there is always one above */
 #define PEER_BOOT_GAP 0xfffffu           /* the next life is up to so much above */
 #define PEER_REFUSE_NS 10000000u         /* between two refusals to one peer */
+#define PEER_LIVES 4                     /* former lives of a peer that are remembered */
 #define PEER_ROOM_MIN 2048u              /* bytes of a batch to begin with */
 #define PEER_INSTANCE (CHI_NAME_MAX + 8) /* bytes of "NAME:PORT" with its NUL */
 #define PEER_SINGLE (WIRE_HEADER + WIRE_RECORD + 32 + PEER_INSTANCE) /* of a HELLO or REFUSE */
@@ -24163,6 +24294,15 @@ struct peer_refusal {
   uint64_t got, want;
 };
 
+/* What most peers never have: former lives, and quarrels with us. */
+struct peer_past {
+  uint64_t former[PEER_LIVES]; /* random numbers of its lives before the present one; 0: none */
+  uint32_t former_next;
+  uint64_t refusals;
+  uint64_t refuse_at;                         /* the next refusal may be sent */
+  struct log_limit complaints, complained_of; /* by us of it, and the reverse */
+};
+
 struct peer_hello {
   uint32_t nodes;
   uint64_t life, heard;
@@ -24174,7 +24314,7 @@ struct peer_hello {
  * the parcel of the environment. */
 struct peer_batch {
   struct peer *peer;
-  struct peer_batch *next, *before; /* waiting: next alone; flying: both */
+  struct peer_batch *next, *before; /* waiting: next alone, in a ring; flying: both */
   unsigned char *data;
   uint32_t room, used, records, frames, parcels;
   uint64_t bulk_bytes;
@@ -24184,15 +24324,25 @@ struct peer_batch {
 
 static const char *peer_name(const struct peer *p)
 {
-  return p->set->hosts[p->node].name;
+  return peer_set_of(p)->hosts[p->node].name;
 }
 
 /* ---- batches */
 
-static void peer_batch_free(struct peer_set *s, struct peer_batch *b)
+static void peer_batch_put(struct peer_set *s, struct peer_batch *b)
 {
   alloc_put(s->alloc, b->data, b->room);
   alloc_put(s->alloc, b, sizeof *b);
+}
+
+/* One is kept: most steps send one or two small messages. What had bulk is not used again, so that
+ * it is noticed if somebody still looks at it. */
+static void peer_batch_free(struct peer_set *s, struct peer_batch *b)
+{
+  if (!s->spare && b->room == PEER_ROOM_MIN && b->frames == 0)
+    s->spare = b;
+  else
+    peer_batch_put(s, b);
 }
 
 /* Nobody reads it any more. */
@@ -24203,35 +24353,61 @@ static void peer_batch_release(struct peer_set *s, struct peer_batch *b)
   peer_batch_free(s, b);
 }
 
-static struct peer_batch *peer_batch_new(struct peer *p, uint32_t room)
+static struct peer_batch *peer_batch_get(struct peer_set *s, uint32_t room)
 {
-  const struct alloc *alloc = p->set->alloc;
-  struct peer_batch *b = alloc_get(alloc, sizeof *b);
+  struct peer_batch *b = s->spare;
+  if (b && b->room == room) {
+    s->spare = NULL;
+    return b;
+  }
+  b = alloc_get(s->alloc, sizeof *b);
   if (!b)
     return NULL;
-  b->data = alloc_get(alloc, room);
-  if (!b->data) {
-    alloc_put(alloc, b, sizeof *b);
-    return NULL;
-  }
-  b->peer = p;
-  b->next = b->before = NULL;
+  b->data = alloc_get(s->alloc, room);
   b->room = room;
+  if (b->data)
+    return b;
+  alloc_put(s->alloc, b, sizeof *b);
+  return NULL;
+}
+
+static struct peer_batch *peer_batch_new(struct peer *p, uint32_t room)
+{
+  struct peer_batch *b = peer_batch_get(peer_set_of(p), room);
+  if (!b)
+    return NULL;
+  b->peer = p;
+  b->before = NULL;
   b->used = WIRE_HEADER;
   b->records = b->frames = b->parcels = 0;
   b->bulk_bytes = 0;
+  b->next = p->last ? p->last->next : b;
   if (p->last)
     p->last->next = b;
-  else
-    p->batch = b;
   p->last = b;
   return b;
+}
+
+/* The one that waits longest; NULL. */
+static struct peer_batch *peer_oldest(const struct peer *p)
+{
+  return p->last ? p->last->next : NULL;
+}
+
+/* It waits no longer. */
+static void peer_take_oldest(struct peer *p)
+{
+  struct peer_batch *b = peer_oldest(p);
+  if (b == p->last)
+    p->last = NULL;
+  else
+    p->last->next = b->next;
 }
 
 /* At least doubles the room, so that a batch grows seldom. */
 static bool peer_batch_grow(struct peer_batch *b, uint32_t room)
 {
-  const struct alloc *alloc = b->peer->set->alloc;
+  const struct alloc *alloc = peer_set_of(b->peer)->alloc;
   uint32_t most = WIRE_HEADER + PEER_BATCH;
   unsigned char *data;
   if (room < 2 * b->room)
@@ -24287,7 +24463,7 @@ static void peer_count_sent(struct peer *p, uint64_t bytes)
 
 static int peer_send_batch(struct peer *p, struct peer_batch *b)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   struct wire_header h = {.records = b->records, .cluster = s->cluster, .from = s->self,
                           .to = p->node, .from_boot = s->boot, .to_boot = p->boot,
                           .bulk = b->frames, .bulk_bytes = b->bulk_bytes};
@@ -24300,19 +24476,17 @@ static int peer_send_batch(struct peer *p, struct peer_batch *b)
 static int peer_send(struct peer *p)
 {
   struct peer_batch *b;
-  while ((b = p->batch) && b->records > 0) {
+  while ((b = peer_oldest(p)) && b->records > 0) {
     int rc = peer_send_batch(p, b);
     if (rc != CHI_OK)
       return rc;
     peer_count_sent(p, b->used + b->bulk_bytes);
     p->waiting -= b->used - WIRE_HEADER;
-    p->batch = b->next;
-    if (!p->batch)
-      p->last = NULL;
+    peer_take_oldest(p);
     if (b->frames)
-      peer_fly(p->set, b);
+      peer_fly(peer_set_of(p), b);
     else
-      peer_batch_free(p->set, b);
+      peer_batch_free(peer_set_of(p), b);
   }
   return CHI_OK;
 }
@@ -24320,28 +24494,26 @@ static int peer_send(struct peer *p)
 /* Drops what waits for a peer. */
 static void peer_drop(struct peer *p)
 {
-  struct peer_batch *b = p->batch;
-  p->batch = p->last = NULL;
+  struct peer_batch *b;
   p->waiting = 0;
-  while (b) {
-    struct peer_batch *next = b->next;
-    peer_batch_release(p->set, b);
-    b = next;
+  while ((b = peer_oldest(p))) {
+    peer_take_oldest(p);
+    peer_batch_release(peer_set_of(p), b);
   }
 }
 
 static void peer_queue(struct peer *p)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   if (p->queued)
     return;
   p->queued = true;
-  p->next = NULL;
+  p->next = 0;
   if (s->pending_last)
-    s->pending_last->next = p;
+    s->peer[s->pending_last - 1].next = p->node + 1;
   else
-    s->pending = p;
-  s->pending_last = p;
+    s->pending = p->node + 1;
+  s->pending_last = p->node + 1;
 }
 
 bool peer_begin(struct peer *p, enum wire_kind kind, size_t most, bool control,
@@ -24391,7 +24563,7 @@ void peer_post(struct peer *p, struct wire_out *out, const struct env_frame *bul
 /* Sends a record alone: not kept if there is no way now. */
 static void peer_send_single(struct peer *p, struct wire_out *out, uint64_t to_boot)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   struct wire_header h = {.records = 1, .cluster = s->cluster, .from = s->self, .to = p->node,
                           .from_boot = s->boot, .to_boot = to_boot};
   struct env_frame frame = {out->data, out->used};
@@ -24413,7 +24585,7 @@ static size_t peer_begin_single(struct wire_out *out, unsigned char *bytes, enum
  * instance. Alone in its message, whose to_boot means nothing. */
 static void peer_say_hello(struct peer *p)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   unsigned char bytes[PEER_SINGLE];
   char instance[PEER_INSTANCE];
   struct wire_out out;
@@ -24476,7 +24648,7 @@ static void peer_greet(struct peer *p)
 {
   peer_say_hello(p);
   if (p->connected && !p->confirmed)
-    peer_want_hello(p->set);
+    peer_want_hello(peer_set_of(p));
 }
 
 /* Says what has become of a peer whose connection, boot or confirmation may have changed. */
@@ -24488,7 +24660,7 @@ static void peer_change(struct peer *p, uint64_t former)
   if (!met)
     peer_drop(p);
   if (news)
-    p->set->on_boot(p->set->arg, p, former);
+    peer_set_of(p)->on_boot(peer_set_of(p)->arg, p, former);
 }
 
 /* Drops everything on its way to a peer. */
@@ -24499,8 +24671,8 @@ static void peer_unpin(struct peer *p)
     return;
   p->confirmed = false;
   if (p->connected)
-    peer_want_hello(p->set);
-  p->set->env->net_reset(p->set->env, p->node);
+    peer_want_hello(peer_set_of(p));
+  peer_set_of(p)->env->net_reset(peer_set_of(p)->env, p->node);
 }
 
 void peer_reset(struct peer *p)
@@ -24528,12 +24700,31 @@ void peer_raise(struct peer_set *s, uint64_t boot)
       peer_greet(&s->peer[i]);
 }
 
+/* NULL: no memory. */
+static struct peer_past *peer_past(struct peer *p)
+{
+  if (!p->past)
+    p->past = alloc_zero(peer_set_of(p)->alloc, sizeof *p->past);
+  return p->past;
+}
+
 static bool peer_is_former(const struct peer *p, uint64_t life)
 {
-  for (uint32_t i = 0; i < PEER_LIVES; i++)
-    if (p->former[i] == life)
+  for (uint32_t i = 0; p->past && i < PEER_LIVES; i++)
+    if (p->past->former[i] == life)
       return true;
   return false;
+}
+
+/* The present life is over; false: no memory to know it by. */
+static bool peer_outlived(struct peer *p)
+{
+  struct peer_past *past = peer_past(p);
+  if (!past)
+    return false;
+  past->former[past->former_next] = p->life;
+  past->former_next = (past->former_next + 1) % PEER_LIVES;
+  return true;
 }
 
 /* Whether this boot and life of a peer may follow what is known of it. A boot that another life has
@@ -24552,7 +24743,7 @@ static struct peer_refusal peer_judge_life(const struct peer *p, uint64_t boot, 
 static struct peer_refusal peer_judge_hello(const struct peer *p, const struct wire_header *h,
                                             const struct peer_hello *hello)
 {
-  const struct peer_set *s = p->set;
+  const struct peer_set *s = peer_set_of(p);
   if (hello->nodes != s->count)
     return (struct peer_refusal){PEER_NODES, hello->nodes, s->count};
   if (h->cluster != s->cluster)
@@ -24564,7 +24755,7 @@ static struct peer_refusal peer_judge_hello(const struct peer *p, const struct w
 
 static struct peer_refusal peer_judge_batch(const struct peer *p, const struct wire_header *h)
 {
-  const struct peer_set *s = p->set;
+  const struct peer_set *s = peer_set_of(p);
   if (h->cluster != s->cluster)
     return (struct peer_refusal){PEER_CLUSTER, h->cluster, s->cluster};
   if (h->to != s->self)
@@ -24599,24 +24790,45 @@ static bool peer_is_setting(enum peer_reason reason)
   return reason == PEER_CLUSTER || reason == PEER_NODES || reason == PEER_TO;
 }
 
-/* The message isn't heard: says so here and, if it isn't told too often, there. */
+uint64_t peer_refusals(const struct peer *p)
+{
+  return p->past ? p->past->refusals : 0;
+}
+
+struct log_limit *peer_complaints(struct peer *p)
+{
+  struct peer_past *past = peer_past(p);
+  return past ? &past->complaints : &peer_set_of(p)->unsound;
+}
+
+/* Tells it, if it isn't told too often. */
+static void peer_tell_refusal(struct peer *p, uint64_t to_boot, struct peer_refusal refusal)
+{
+  struct peer_set *s = peer_set_of(p);
+  struct peer_past *past = peer_past(p);
+  if (!past)
+    return;
+  past->refusals++;
+  if (s->now < past->refuse_at)
+    return;
+  past->refuse_at = s->now + PEER_REFUSE_NS;
+  peer_say_refuse(p, to_boot, refusal);
+}
+
+/* The message isn't heard: says so here and there. */
 static void peer_refuse(struct peer *p, const struct wire_header *h, const char *instance,
                         struct peer_refusal refusal)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   int level;
   const char *text = peer_reason_text(refusal.reason, &level);
-  p->refusals++;
-  log_limited(s->log, &p->complaints, s->now, level,
+  log_limited(s->log, peer_complaints(p), s->now, level,
               "node %u (%s%s%s) is refused: %s: %llu, here %llu", p->node, peer_name(p),
               *instance ? ", " : "", instance, text, (unsigned long long)refusal.got,
               (unsigned long long)refusal.want);
   if (peer_is_setting(refusal.reason) && !p->confirmed)
     p->refused = true;
-  if (s->now < p->refuse_at)
-    return;
-  p->refuse_at = s->now + PEER_REFUSE_NS;
-  peer_say_refuse(p, h->from_boot, refusal);
+  peer_tell_refusal(p, h->from_boot, refusal);
 }
 
 /* A hello that fits: this is the peer, in this life. */
@@ -24625,22 +24837,20 @@ static void peer_welcome(struct peer *p, uint64_t boot, const struct peer_hello 
   uint64_t former = p->boot;
   bool pinned = false;
   CHI_ASSERT(boot > former || (boot == former && (p->life == 0 || p->life == hello->life)));
+  if (p->life != hello->life && p->life != 0 && !peer_outlived(p))
+    return; /* it will say hello again */
   if (boot != former) {
     p->met = p->confirmed = false;
     pinned = p->flying > 0;
     peer_unpin(p);
   }
-  if (p->life != hello->life && p->life != 0) {
-    p->former[p->former_next] = p->life;
-    p->former_next = (p->former_next + 1) % PEER_LIVES;
-  }
   p->boot = boot;
   p->life = hello->life;
   p->refused = false;
   /* A connection that was just dropped can't carry records: it is confirmed when it is back. */
-  p->confirmed = hello->heard == p->set->boot && !pinned;
+  p->confirmed = hello->heard == peer_set_of(p)->boot && !pinned;
   if (p->connected && !p->confirmed)
-    peer_want_hello(p->set);
+    peer_want_hello(peer_set_of(p));
   if (hello->ask)
     peer_say_hello(p);
   peer_change(p, former);
@@ -24654,7 +24864,7 @@ static void peer_drop_message(struct peer_set *s, const char *why)
 
 static void peer_on_hello(struct peer *p, const struct wire_header *h, struct wire_in *in)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   struct peer_hello hello;
   struct peer_refusal refusal;
   if (!peer_read_hello(in, &hello)) {
@@ -24681,8 +24891,9 @@ static void peer_greet_anew(struct peer *p)
 
 static void peer_on_refuse(struct peer *p, const struct wire_header *h, struct wire_in *in)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   struct peer_refusal refusal;
+  struct peer_past *past;
   const char *text;
   int level;
   if (!peer_read_refuse(in, &refusal)) {
@@ -24692,7 +24903,8 @@ static void peer_on_refuse(struct peer *p, const struct wire_header *h, struct w
   if (h->to != s->self || h->to_boot != s->boot)
     return; /* of what another life, or another node, has sent */
   text = peer_reason_text(refusal.reason, &level);
-  log_limited(s->log, &p->complained_of, s->now, level,
+  past = peer_past(p);
+  log_limited(s->log, past ? &past->complained_of : &s->unsound, s->now, level,
               "node %u (%s) refuses this node: %s: %llu, there %llu", p->node, peer_name(p), text,
               (unsigned long long)refusal.got, (unsigned long long)refusal.want);
   if (peer_is_setting(refusal.reason)) {
@@ -24720,7 +24932,7 @@ static void peer_on_refuse(struct peer *p, const struct wire_header *h, struct w
 static void peer_deliver(struct peer *p, struct wire_in *in, const struct env_frame *bulk,
                          uint32_t left)
 {
-  struct peer_set *s = p->set;
+  struct peer_set *s = peer_set_of(p);
   uint64_t boot = s->boot;
   enum wire_kind kind;
   struct wire_in record;
@@ -24814,7 +25026,7 @@ void peer_on_link(struct peer_set *s, uint32_t node, bool connected)
 void peer_on_sent(struct peer_set *s, void *batch)
 {
   struct peer_batch *b = batch;
-  CHI_ASSERT(b && b->peer->set == s && b->peer->flying > 0);
+  CHI_ASSERT(b && peer_set_of(b->peer) == s && b->peer->flying > 0);
   peer_land(s, b);
   peer_batch_release(s, b);
 }
@@ -24837,9 +25049,10 @@ static bool peer_repeat_hellos(struct peer_set *s)
 
 static void peer_flush_pending(struct peer_set *s)
 {
-  struct peer *p = s->pending, *next;
-  s->pending = s->pending_last = NULL;
-  for (; p; p = next) {
+  uint32_t next = s->pending;
+  s->pending = s->pending_last = 0;
+  while (next) {
+    struct peer *p = &s->peer[next - 1];
     int rc = peer_send(p);
     next = p->next;
     p->queued = false;
@@ -24900,6 +25113,18 @@ static uint64_t peer_first_boot(struct env *env)
   return boot > 0 ? boot : 1;
 }
 
+static size_t peer_list_size(uint32_t count)
+{
+  return sizeof(struct peer_list) + count * sizeof(struct peer);
+}
+
+static void peer_list_free(struct peer_set *s)
+{
+  struct peer_list *list = CHI_CONTAINER_OF(s->peer, struct peer_list, peer);
+  alloc_put(s->alloc, list, peer_list_size(s->count));
+  s->peer = NULL;
+}
+
 int peer_open(struct peer_set *s, struct env *env, struct log *log, const chi_config *config,
               uint32_t self, const char *instance, chi_error *err)
 {
@@ -24912,19 +25137,17 @@ int peer_open(struct peer_set *s, struct env *env, struct log *log, const chi_co
   s->cluster = peer_digest(config);
   s->boot = peer_first_boot(env);
   s->life = env->random(env) | 1;
-  s->peer = alloc_zero(s->alloc, count * sizeof *s->peer);
-  if (!s->peer)
+  struct peer_list *list = alloc_zero(s->alloc, peer_list_size(count));
+  if (!list)
     return error_set(err, CHI_ENOMEM, "no memory for %u nodes", count);
-  for (uint32_t i = 0; i < count; i++) {
-    s->peer[i].set = s;
+  list->set = s;
+  s->peer = list->peer;
+  for (uint32_t i = 0; i < count; i++)
     s->peer[i].node = i;
-  }
   if (count > 1)
     rc = env->net_open(env, config->hosts, count, self, config->port, err);
-  if (rc != CHI_OK) {
-    alloc_put(s->alloc, s->peer, count * sizeof *s->peer);
-    s->peer = NULL;
-  }
+  if (rc != CHI_OK)
+    peer_list_free(s);
   return rc;
 }
 
@@ -24938,18 +25161,21 @@ void peer_close(struct peer_set *s)
   for (uint32_t i = 0; i < s->count; i++) {
     s->peer[i].connected = s->peer[i].confirmed = s->peer[i].met = false;
     peer_drop(&s->peer[i]);
+    alloc_put(s->alloc, s->peer[i].past, sizeof *s->peer[i].past);
   }
   while ((b = s->flying)) {
     peer_land(s, b);
     peer_batch_release(s, b);
   }
-  alloc_put(s->alloc, s->peer, s->count * sizeof *s->peer);
-  s->peer = NULL;
+  if (s->spare)
+    peer_batch_put(s, s->spare);
+  peer_list_free(s);
 }
 
 #undef PEER_BOOT_MAX
 #undef PEER_BOOT_GAP
 #undef PEER_REFUSE_NS
+#undef PEER_LIVES
 #undef PEER_ROOM_MIN
 #undef PEER_INSTANCE
 #undef PEER_SINGLE
@@ -30273,14 +30499,10 @@ CHI_PRIVATE void heap_fini(struct heap *heap)
   heap->count = heap->room = 0;
 }
 
-CHI_PRIVATE int heap_reserve(struct heap *heap, uint32_t n)
+/* Moves it all to room for n, at least as many as there are. */
+static int heap_move(struct heap *heap, uint32_t n)
 {
-  struct heap_slot *slot;
-  if (n <= heap->room)
-    return CHI_OK;
-  if (n > HEAP_ROOM_MAX)
-    return CHI_ENOMEM;
-  slot = alloc_get(heap->alloc, n * sizeof(*slot));
+  struct heap_slot *slot = alloc_get(heap->alloc, n * sizeof(*slot));
   if (!slot)
     return CHI_ENOMEM;
   if (heap->count > 0)
@@ -30289,6 +30511,20 @@ CHI_PRIVATE int heap_reserve(struct heap *heap, uint32_t n)
   heap->slot = slot;
   heap->room = n;
   return CHI_OK;
+}
+
+CHI_PRIVATE int heap_reserve(struct heap *heap, uint32_t n)
+{
+  if (n <= heap->room)
+    return CHI_OK;
+  return n <= HEAP_ROOM_MAX ? heap_move(heap, n) : CHI_ENOMEM;
+}
+
+CHI_PRIVATE void heap_shrink(struct heap *heap, uint32_t n)
+{
+  uint32_t room = heap->count * 2 > n ? heap->count * 2 : n;
+  if (room <= heap->room / 4)
+    (void)heap_move(heap, room); /* else it stays as it is */
 }
 
 CHI_PRIVATE int heap_push(struct heap *heap, struct heap_entry *entry)
@@ -32685,7 +32921,24 @@ static void real_node_on_sent(void *arg, void *parcel)
 
 /* ---- open ------------------------------------------------------------------------------------ */
 
-/* Everything of *config, with lists of its own. */
+/* A compose entry's parameters; with the places where they were written. */
+static int real_node_copy_entry(chi_compose_entry *to, const chi_compose_entry *from, bool places)
+{
+  int rc = CHI_OK;
+  to->line = places ? from->line : 0;
+  to->column = places ? from->column : 0;
+  for (uint32_t k = 0; k < from->param_count && rc == CHI_OK; k++) {
+    rc = chi_config_add_param(to, from->params[k].name, from->params[k].value);
+    if (rc == CHI_OK && places) {
+      to->params[k].line = from->params[k].line;
+      to->params[k].column = from->params[k].column;
+    }
+  }
+  return rc;
+}
+
+/* Everything of *config, with lists of its own. A record has no places: what is replayed from it
+ * would not say the same. */
 static int real_node_copy(chi_config *to, const chi_config *config)
 {
   int rc = CHI_OK;
@@ -32700,8 +32953,8 @@ static int real_node_copy(chi_config *to, const chi_config *config)
     chi_compose_entry *mine = NULL;
     rc = chi_config_add_pool(to, e->mod_name, e->pool_name, e->pool_query, e->pool_major,
                              e->pool_minor, &mine);
-    for (uint32_t k = 0; k < e->param_count && rc == CHI_OK; k++)
-      rc = chi_config_add_param(mine, e->params[k].name, e->params[k].value);
+    if (rc == CHI_OK)
+      rc = real_node_copy_entry(mine, e, !config->record_file[0]);
   }
   return rc;
 }
@@ -37407,6 +37660,7 @@ void real_record_close(struct real_record *f)
 
 #define REAL_FILE_MOST 0x7ffff000u /* bytes of one operation: the kernel moves no more at once */
 #define REAL_FILE_TRIES 8u         /* of an operation that was interrupted in the ring */
+#define REAL_FILE_CALM (IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG) /* Linux 5.19 */
 #define REAL_FILE_NEEDS                                                                            \
   (IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_RW_CUR_POS) /* Linux 5.6 */
 
@@ -37418,7 +37672,7 @@ struct real_file {
   int fd; /* of the ring */
   uint32_t in_flight, queued;
   uint32_t tail, mask, head, done_mask;
-  uint32_t *shared_tail, *shared_head, *shared_done_tail, *shared_done_head;
+  uint32_t *shared_tail, *shared_head, *shared_flags, *shared_done_tail, *shared_done_head;
   struct io_uring_sqe *sqe;
   const struct io_uring_cqe *done;
   void *map;
@@ -37461,6 +37715,7 @@ static bool real_file_map_ring(struct real_file *f, const struct io_uring_params
   uint32_t *array = (uint32_t *)(void *)(base + p->sq_off.array);
   f->shared_tail = (uint32_t *)(void *)(base + p->sq_off.tail);
   f->shared_head = (uint32_t *)(void *)(base + p->sq_off.head);
+  f->shared_flags = (uint32_t *)(void *)(base + p->sq_off.flags);
   f->shared_done_tail = (uint32_t *)(void *)(base + p->cq_off.tail);
   f->shared_done_head = (uint32_t *)(void *)(base + p->cq_off.head);
   f->done = (const struct io_uring_cqe *)(const void *)(base + p->cq_off.cqes);
@@ -37471,14 +37726,26 @@ static bool real_file_map_ring(struct real_file *f, const struct io_uring_params
   return true;
 }
 
+/* A ring that leaves its thread alone: what has completed is finished at the next call, and a flag
+ * asks for one. Others interrupt the thread for each completion, wherever it is. */
+static int real_file_setup(struct io_uring_params *p)
+{
+  *p = (struct io_uring_params){.flags = REAL_FILE_CALM};
+  int fd = (int)syscall(SYS_io_uring_setup, REAL_FILE_DEPTH, p);
+  if (fd >= 0 || errno != EINVAL)
+    return fd;
+  *p = (struct io_uring_params){0};
+  return (int)syscall(SYS_io_uring_setup, REAL_FILE_DEPTH, p);
+}
+
 /* Gets a ring, or finds that there are none. */
 static void real_file_prepare(const struct real_env *r, struct real_file *f)
 {
-  struct io_uring_params p = {0};
+  struct io_uring_params p;
   if (f->state != REAL_FILE_NEW)
     return;
   f->state = REAL_FILE_PLAIN;
-  f->fd = r->no_ring ? -1 : (int)syscall(SYS_io_uring_setup, REAL_FILE_DEPTH, &p);
+  f->fd = r->no_ring ? -1 : real_file_setup(&p);
   if (f->fd < 0)
     return;
   if ((p.features & REAL_FILE_NEEDS) == REAL_FILE_NEEDS && real_file_map_ring(f, &p))
@@ -37518,16 +37785,26 @@ static bool real_file_queue(struct real_file *f, struct env_io *io)
   return true;
 }
 
+/* The kernel has something completed that it finishes in a call only. */
+static bool real_file_owed(const struct real_file *f)
+{
+  return f->in_flight > 0 && (mark_get(f->shared_flags) & IORING_SQ_TASKRUN);
+}
+
 bool real_file_flush(struct real_env *r, uint32_t worker)
 {
   CHI_ASSERT(worker < r->file_count);
   struct real_file *f = &r->files[worker];
-  while (f->queued) {
-    int n = (int)syscall(SYS_io_uring_enter, f->fd, f->queued, 0, 0, NULL, 0);
-    if (n > 0)
-      f->queued -= (uint32_t)n;
-    else if (n == 0 || errno != EINTR)
+  bool owed = real_file_owed(f);
+  while (f->queued || owed) {
+    uint32_t how = owed ? IORING_ENTER_GETEVENTS : 0;
+    int n = (int)syscall(SYS_io_uring_enter, f->fd, f->queued, 0, how, NULL, 0);
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n < 0 || (n == 0 && f->queued))
       return false;
+    f->queued -= (uint32_t)n;
+    owed = false;
   }
   return true;
 }
@@ -37724,6 +38001,7 @@ static struct env_io *real_file_reap(struct env *env, uint32_t worker)
   struct env_io *first = NULL, **last = &first;
   if (f->in_flight == 0)
     return NULL;
+  real_file_flush(r, worker); /* at once: while others are prepared, the device works on these */
   uint32_t tail = mark_get(f->shared_done_tail);
   while (f->head != tail) {
     const struct io_uring_cqe *c = &f->done[f->head & f->done_mask];
@@ -37738,7 +38016,6 @@ static struct env_io *real_file_reap(struct env *env, uint32_t worker)
     *last = io;
     last = &io->next;
   }
-  real_file_flush(r, worker);
   return first;
 }
 
@@ -37746,7 +38023,7 @@ bool real_file_ready(const struct real_env *r, uint32_t worker)
 {
   CHI_ASSERT(worker < r->file_count);
   const struct real_file *f = &r->files[worker];
-  return f->in_flight > 0 && mark_get(f->shared_done_tail) != f->head;
+  return f->in_flight > 0 && (mark_get(f->shared_done_tail) != f->head || real_file_owed(f));
 }
 
 int real_file_descriptor(const struct real_env *r, uint32_t worker)
@@ -37779,6 +38056,7 @@ void real_file_close(struct real_env *r)
 
 #undef REAL_FILE_MOST
 #undef REAL_FILE_TRIES
+#undef REAL_FILE_CALM
 #undef REAL_FILE_NEEDS
 
 #endif
@@ -38139,7 +38417,9 @@ int real_shm_adopt(int fd, enum env_access access, struct env_segment *out)
 #include <time.h>
 #include <unistd.h>
 
-#define REAL_ENV_LARGE ((size_t)16 << 20) /* so much at once is a device's */
+#define REAL_ENV_LARGE ((size_t)256 << 10) /* a piece of a device in memory; others are rare */
+#define REAL_ENV_ALLOWANCE ((uint64_t)4 << 20)
+#define REAL_ENV_ALLOWANCE_PART 64 /* of what is left; less than what real_limit keeps free */
 
 /* ---- clock, random, memory, log -------------------------------------------------------------- */
 
@@ -38176,21 +38456,41 @@ static uint64_t real_env_random(struct env *env)
   return value;
 }
 
+/* Whether there is that much memory. Asking takes 0.1 ms: what comes in small parts asks once for
+ * some of them. */
+static bool real_env_affords(struct real_env *r, uint64_t size)
+{
+  uint64_t left = mark_get(&r->allowance);
+  if (size <= left && mark_change(&r->allowance, left, left - size))
+    return true;
+  left = real_limit_memory(&r->limit);
+  if (size > left)
+    return false;
+  left = (left - size) / REAL_ENV_ALLOWANCE_PART;
+  mark_set(&r->allowance, left < REAL_ENV_ALLOWANCE ? left : REAL_ENV_ALLOWANCE);
+  return true;
+}
+
 /* Pages are had when they are written to, and where they can't be that ends the process: so what
  * can never fit is refused here. */
 static void *real_env_get(void *arg, size_t size)
 {
-  const struct real_env *r = arg;
-  if (size >= REAL_ENV_LARGE && size > real_limit_memory(&r->limit))
+  if (size < REAL_ENV_LARGE)
+    return malloc(size);
+  if (!real_env_affords(arg, size))
     return NULL;
-  return malloc(size);
+  /* Not from the heap, which may keep what is given back. */
+  void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return p == MAP_FAILED ? NULL : p;
 }
 
 static void real_env_put(void *arg, void *p, size_t size)
 {
   (void)arg;
-  (void)size;
-  free(p);
+  if (size < REAL_ENV_LARGE)
+    free(p);
+  else
+    munmap(p, size);
 }
 
 static void real_env_log(struct env *env, int level, const char *line)
@@ -38432,6 +38732,8 @@ struct timespec *real_env_left(uint64_t now, uint64_t deadline, struct timespec 
 }
 
 #undef REAL_ENV_LARGE
+#undef REAL_ENV_ALLOWANCE
+#undef REAL_ENV_ALLOWANCE_PART
 
 #endif
 #endif /* CHI_OMIT_REAL */
@@ -39435,12 +39737,16 @@ CHI_PRIVATE int real_conf_names(chi_config *config, chi_error *err)
 
 #include <stdio.h>
 #include <stdlib.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #define SIM_CLUSTER_PENDING 64u                    /* faults asked for within one event */
 #define SIM_CLUSTER_START_NS UINT64_C(60000000000) /* nodes come up within that */
 #define SIM_CLUSTER_RETRY_NS UINT64_C(10000000)    /* between a client's looks for its node */
 #define SIM_CLUSTER_LOOK_NS UINT64_C(10000000)     /* between looks whether all is settled */
 #define SIM_CLUSTER_STOP_NS UINT64_C(1000000000)   /* a stop's phases last grace and that */
+#define SIM_CLUSTER_LARGE 100u                     /* nodes whose start takes much memory */
 #define SIM_CLUSTER_PHASES 4u                      /* drain, cancel, close the pools, stuck */
 
 /* A client program. */
@@ -39563,12 +39869,17 @@ static bool sim_cluster_is_up(const chi_cluster *c, uint32_t node)
   return sim_node_state(sim_cluster_of_const(c)->sim, node) == RUNTIME_SERVING;
 }
 
-/* Whether every node that was started has come up, or one has failed. */
+/* Nodes that were started; those before `first` have come up. */
+struct sim_cluster_rise {
+  uint32_t first, count;
+};
+
+/* Whether every one has, or one has failed. */
 static int sim_cluster_has_started(chi_cluster *c, void *arg)
 {
-  const uint32_t *up = arg;
-  for (uint32_t i = 0; i < *up; i++) {
-    enum runtime_state state = sim_node_state(sim_cluster_of(c)->sim, i);
+  struct sim_cluster_rise *rise = arg;
+  for (; rise->first < rise->count; rise->first++) {
+    enum runtime_state state = sim_node_state(sim_cluster_of(c)->sim, rise->first);
     if (state != RUNTIME_SERVING)
       return state != RUNTIME_STARTING;
   }
@@ -39597,14 +39908,16 @@ static int sim_cluster_meet(struct sim_cluster *s, chi_error *err)
 
 static int sim_cluster_start(struct sim_cluster *s, uint32_t up, chi_error *err)
 {
+  struct sim_cluster_rise rise = {0, up};
+  int rc;
   for (uint32_t i = 0; i < s->base.nodes; i++)
     sim_node_prepare(s->sim, i, &s->config, s->modules, s->module_count);
   for (uint32_t i = 0; i < up; i++) {
-    int rc = sim_node_begin(s->sim, i, &s->config, s->modules, s->module_count, err);
+    rc = sim_node_begin(s->sim, i, &s->config, s->modules, s->module_count, err);
     if (rc)
       return rc;
   }
-  sim_cluster_run(&s->base, sim_cluster_has_started, &up, SIM_CLUSTER_START_NS);
+  sim_cluster_run(&s->base, sim_cluster_has_started, &rise, SIM_CLUSTER_START_NS);
   if (s->base.failed)
     return error_set(err, CHI_ECANCELLED, "%s", s->base.failure.text);
   for (uint32_t i = 0; i < up; i++) {
@@ -39615,7 +39928,12 @@ static int sim_cluster_start(struct sim_cluster *s, uint32_t up, chi_error *err)
     if (state != RUNTIME_SERVING)
       return error_set(err, CHI_ETIMEOUT, "node %u does not come up", i);
   }
-  return sim_cluster_meet(s, err);
+  rc = sim_cluster_meet(s, err);
+#ifdef __GLIBC__
+  if (up >= SIM_CLUSTER_LARGE)
+    malloc_trim(0); /* what only the meeting of all with all took */
+#endif
+  return rc;
 }
 
 static void sim_cluster_close(chi_cluster *c)
@@ -40017,6 +40335,7 @@ CHI_PRIVATE const struct sim_plan *sim_cluster_plan(chi_cluster *c)
 #undef SIM_CLUSTER_RETRY_NS
 #undef SIM_CLUSTER_LOOK_NS
 #undef SIM_CLUSTER_STOP_NS
+#undef SIM_CLUSTER_LARGE
 #undef SIM_CLUSTER_PHASES
 #endif /* CHI_OMIT_SIM */
 
@@ -40166,7 +40485,6 @@ void sim_replay_run(const struct sim_replay_options *options, struct sim_replay_
 #include <stdlib.h>
 
 #define SIM_CHECK_FIRST 1024u /* places of a set at first */
-#define SIM_CHECK_ALIVE 1     /* enum member_state */
 
 static void sim_check_fail(struct sim_check *c, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -40290,28 +40608,12 @@ static void sim_check_on_key(struct sim_check *c, const struct sim_trace_event *
                    (unsigned long long)(e->a & UINT32_MAX));
 }
 
-static void sim_check_on_member(struct sim_check *c, const struct sim_trace_event *e)
-{
-  struct sim_check_node *node = &c->node[e->node];
-  if (e->a >= c->nodes)
-    return;
-  if (!node->state) {
-    node->state = sim_world_new(c->nodes);
-    node->seen = sim_world_new(c->nodes * sizeof(*node->seen));
-  }
-  node->state[e->a] = (uint8_t)e->b;
-  node->seen[e->a] = e->c;
-}
-
 static void sim_check_on_node(struct sim_check *c, const struct sim_trace_event *e)
 {
   struct sim_check_node *node = &c->node[e->node];
   node->serves = e->a == SIM_TRACE_NODE_SERVES;
-  if (e->a != SIM_TRACE_NODE_STARTS)
-    return;
-  node->boot = 0;
-  if (node->state)
-    memset(node->state, 0, c->nodes);
+  if (e->a == SIM_TRACE_NODE_STARTS)
+    node->boot = 0;
 }
 
 static void sim_check_on_client(struct sim_check *c, const struct sim_trace_event *e)
@@ -40341,8 +40643,6 @@ CHI_PRIVATE void sim_check_event(void *arg, const struct sim_trace_event *e)
     sim_check_on_key(c, e);
   else if (e->kind == ENV_TRACE_NET)
     c->net[e->a < SIM_CHECK_NET ? e->a : SIM_CHECK_NET - 1]++;
-  else if (e->kind == ENV_TRACE_MEMBER && ours)
-    sim_check_on_member(c, e);
   else if (e->kind == ENV_TRACE_BOOT && ours)
     c->node[e->node].boot = e->a;
   else if (e->kind == SIM_TRACE_NODE && ours)
@@ -40366,10 +40666,6 @@ CHI_PRIVATE void sim_check_open(struct sim_check *c, struct sim *sim, uint32_t n
 
 CHI_PRIVATE void sim_check_close(struct sim_check *c)
 {
-  for (uint32_t i = 0; i < c->nodes; i++) {
-    free(c->node[i].state);
-    free(c->node[i].seen);
-  }
   free(c->node);
   free(c->keys.key);
   free(c->open.key);
@@ -40401,13 +40697,13 @@ CHI_PRIVATE void sim_check_client(struct sim_check *c, uint32_t number)
 
 static bool sim_check_sees(const struct sim_check *c, uint32_t node, char *why, size_t size)
 {
-  const struct sim_check_node *from = &c->node[node];
+  const struct runtime *rt = sim_node_runtime(c->sim, node);
   for (uint32_t other = 0; other < c->nodes; other++) {
     const struct sim_check_node *to = &c->node[other];
     if (other == node || !to->serves)
       continue;
-    if (from->state && from->state[other] == SIM_CHECK_ALIVE &&
-        (to->boot == 0 || from->seen[other] == to->boot))
+    uint64_t seen = rt ? runtime_sees(rt, other) : 0;
+    if (seen != 0 && (to->boot == 0 || seen == to->boot))
       continue;
     snprintf(why, size, "node %u does not take node %u for alive in its present life", node, other);
     return false;
@@ -40476,7 +40772,6 @@ CHI_PRIVATE bool sim_check_settled(const struct sim_check *c, char *why, size_t 
 }
 
 #undef SIM_CHECK_FIRST
-#undef SIM_CHECK_ALIVE
 #endif /* CHI_OMIT_SIM */
 
 /* ---- sim/sim_device.c ---- */
@@ -42408,31 +42703,34 @@ CHI_PRIVATE void sim_plan_limits(struct sim_plan_limits *limits, uint32_t nodes,
 /* What is drawn for a way, each by a number of its own. */
 enum sim_net_purpose { SIM_NET_JITTER = 1, SIM_NET_WHEN, SIM_NET_WHETHER, SIM_NET_ARRIVED };
 
-/* Something that will happen to the connection of a way. */
-struct sim_net_change {
-  struct sim_world_event event;
-  struct sim_net *net;
-  uint32_t from, to;
+/* The way from one node to another, and the first one's connection along it: there are as many as
+ * the square of the nodes, and most are quiet most of the time. */
+struct sim_net_pair {
+  struct sim_net_way *way; /* NULL: nothing is on it, nothing is wrong with it */
+  uint32_t sent;           /* messages so far: they number the draws, as do changes */
+  uint32_t changes : 31;
+  bool up : 1; /* as the sender sees it */
 };
 
-/* The way from one node to another, and the first one's connection along it. */
-struct sim_net_pair {
+/* What is on a way, and what is wrong with it. */
+struct sim_net_way {
+  struct sim_world_event change; /* up: it will be noticed dead; down: it will be up */
+  struct sim_net *net;
+  uint32_t from, to;
   struct sim_net_mail *first, *last; /* sent and not taken, in order */
-  struct sim_net_change *change;     /* up: it will be noticed dead; down: it will be up */
   uint64_t free;                     /* from then on nothing is being transmitted */
   uint64_t due;                      /* of the last message */
   uint64_t bytes;                    /* sent and not taken */
   uint64_t clog;                     /* ns added to the latency */
   uint64_t down_at;
-  uint32_t count;         /* messages sent and not taken */
-  uint32_t sent, changes; /* so far: they number the draws */
-  uint32_t slow;          /* percent of the usual time; 0: 100 */
-  uint32_t lose;          /* messages until the one that is lost; 0: none is */
-  bool up;                /* as the sender sees it */
-  bool dead;              /* though it is not, and nothing arrives */
-  bool mute;              /* dead, and there is nobody who would say so */
-  bool cut;               /* by a fault */
-  bool stalled;           /* up over a way that is blocked: what is sent is held */
+  uint32_t count; /* messages sent and not taken */
+  uint32_t slow;  /* percent of the usual time; 0: 100 */
+  uint32_t lose;  /* messages until the one that is lost; 0: none is */
+  bool dead;      /* though it is up, and nothing arrives */
+  bool mute;      /* dead, and there is nobody who would say so */
+  bool cut;       /* by a fault */
+  bool stalled;   /* up over a way that is blocked: what is sent is held */
+  bool deaf;      /* up, but no answer gets back: it will be noticed dead */
   bool full, snap;
 };
 
@@ -42484,12 +42782,55 @@ static void sim_net_grow(struct sim_net_port *port, uint32_t count)
   port->pair_count = count;
 }
 
-static struct sim_net_pair *sim_net_pair(struct sim_net *net, uint32_t from, uint32_t to)
+static void sim_net_changes(struct sim_world_event *event);
+
+/* What is on a way that is known, made if nothing is. */
+static struct sim_net_way *sim_net_use(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  struct sim_net_way *way = pair->way;
+  if (way)
+    return way;
+  way = pair->way = sim_world_new(sizeof(*way));
+  net->ways++;
+  way->change.run = sim_net_changes;
+  way->net = net;
+  way->from = from;
+  way->to = to;
+  way->down_at = net->port[from]->opened;
+  return way;
+}
+
+/* The same of a way that need not be known yet. */
+static struct sim_net_way *sim_net_way(struct sim_net *net, uint32_t from, uint32_t to)
 {
   struct sim_net_port *port = sim_net_port(net, from);
   sim_net_port(net, to);
   sim_net_grow(port, to + 1);
-  return &port->pair[to];
+  return sim_net_use(net, from, to);
+}
+
+static bool sim_net_will_change(const struct sim_net_way *way)
+{
+  return way && heap_contains(&way->net->world->heap, &way->change.entry);
+}
+
+/* Forgets what is on a way if that makes no difference. */
+static void sim_net_rest(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  const struct sim_net_way *way = pair ? pair->way : NULL;
+  uint64_t now = net->world->now;
+  if (!way || way->first || way->due > now || way->free > now || sim_net_will_change(way))
+    return;
+  if (way->clog || way->slow || way->lose || way->dead || way->cut || way->stalled || way->deaf ||
+      way->full)
+    return;
+  if (!pair->up && net->port[from]->open && way->down_at != net->port[from]->opened)
+    return;
+  free(pair->way);
+  pair->way = NULL;
+  net->ways--;
 }
 
 static bool sim_net_is_open(const struct sim_net *net, uint32_t number)
@@ -42501,7 +42842,7 @@ static bool sim_net_blocked(const struct sim_net *net, uint32_t from, uint32_t t
 {
   const struct sim_net_port *a = net->port[from], *b = net->port[to];
   const struct sim_net_pair *pair = sim_net_known(net, from, to);
-  return (pair && pair->cut) || a->isolated || b->isolated || a->side != b->side;
+  return (pair && pair->way && pair->way->cut) || a->isolated || b->isolated || a->side != b->side;
 }
 
 /* A number below n, n > 0. It depends on way, purpose and number alone: no draw shifts another. */
@@ -42582,20 +42923,20 @@ static void sim_net_tell(struct sim_net *net, uint32_t node, uint32_t peer, bool
 
 /* ---- messages on their way ---------------------------------------------------------------- */
 
-static uint64_t sim_net_factor(const struct sim_net_pair *pair, uint64_t ns)
+static uint64_t sim_net_factor(const struct sim_net_way *way, uint64_t ns)
 {
-  return pair->slow ? ns * pair->slow / 100 : ns;
+  return way->slow ? ns * way->slow / 100 : ns;
 }
 
-static void sim_net_append(struct sim_net_pair *pair, struct sim_net_mail *mail)
+static void sim_net_append(struct sim_net_way *way, struct sim_net_mail *mail)
 {
-  if (pair->last)
-    pair->last->next = mail;
+  if (way->last)
+    way->last->next = mail;
   else
-    pair->first = mail;
-  pair->last = mail;
-  pair->count++;
-  pair->bytes += mail->size;
+    way->first = mail;
+  way->last = mail;
+  way->count++;
+  way->bytes += mail->size;
 }
 
 static void sim_net_lost(struct sim_net *net, struct sim_net_mail *mail, enum sim_net_reason why)
@@ -42613,68 +42954,50 @@ static void sim_net_lost(struct sim_net *net, struct sim_net_mail *mail, enum si
 }
 
 /* Loses all that was sent after the first `keep`. */
-static void sim_net_lose_rest(struct sim_net *net, struct sim_net_pair *pair, uint32_t keep,
+static void sim_net_lose_rest(struct sim_net *net, struct sim_net_way *way, uint32_t keep,
                               enum sim_net_reason why)
 {
-  struct sim_net_mail *mail = pair->first, *kept = NULL, *next;
+  struct sim_net_mail *mail = way->first, *kept = NULL, *next;
   for (uint32_t i = 0; i < keep; i++) {
     kept = mail;
     mail = mail->next;
   }
   for (; mail; mail = next) {
     next = mail->next;
-    pair->count--;
-    pair->bytes -= mail->size;
+    way->count--;
+    way->bytes -= mail->size;
     sim_net_lost(net, mail, why);
   }
-  pair->last = kept;
+  way->last = kept;
   if (kept)
     kept->next = NULL;
   else
-    pair->first = NULL;
+    way->first = NULL;
 }
 
 /* How many messages arrive though their connection breaks now: all that are there, some of those
  * that have left. */
-static uint32_t sim_net_saved(struct sim_net *net, struct sim_net_pair *pair, bool all)
+static uint32_t sim_net_saved(struct sim_net *net, struct sim_net_way *way, bool all)
 {
   uint64_t now = net->world->now;
   uint32_t there = 0, left = 0;
-  const struct sim_net_mail *mail = pair->first;
+  const struct sim_net_mail *mail = way->first;
   for (; mail && !mail->held && mail->leaves <= now; mail = mail->next) {
     there += mail->entry.time <= now;
     left++;
   }
   if (all || left == there)
     return left;
-  return there + (uint32_t)sim_net_draw(net, pair->first->from, pair->first->to, SIM_NET_ARRIVED,
-                                        pair->changes++, left - there + 1);
+  return there + (uint32_t)sim_net_draw(net, way->from, way->to, SIM_NET_ARRIVED,
+                                        sim_net_known(net, way->from, way->to)->changes++,
+                                        left - there + 1);
 }
 
 /* ---- connections -------------------------------------------------------------------------- */
 
-static void sim_net_cancel(struct sim_net *net, struct sim_net_pair *pair)
-{
-  if (!pair->change)
-    return;
-  sim_world_cancel(net->world, &pair->change->event);
-  free(pair->change);
-  pair->change = NULL;
-}
-
-static void sim_net_changes(struct sim_world_event *event);
-
 static void sim_net_change(struct sim_net *net, uint32_t from, uint32_t to, uint64_t time)
 {
-  struct sim_net_pair *pair = sim_net_known(net, from, to);
-  if (!pair->change) {
-    pair->change = sim_world_new(sizeof(*pair->change));
-    pair->change->event.run = sim_net_changes;
-    pair->change->net = net;
-    pair->change->from = from;
-    pair->change->to = to;
-  }
-  sim_world_at(net->world, &pair->change->event, time);
+  sim_world_at(net->world, &sim_net_use(net, from, to)->change, time);
 }
 
 static uint64_t sim_net_when(struct sim_net *net, uint32_t from, uint32_t to, uint64_t ns)
@@ -42689,12 +43012,12 @@ static void sim_net_try(struct sim_net *net, uint32_t from, uint32_t to, bool fi
   const struct sim_profile *profile = &net->world->profile;
   struct sim_net_pair *pair = sim_net_known(net, from, to);
   uint64_t wait;
-  if (!pair || from == to || pair->up || pair->change || !sim_net_is_open(net, from) ||
-      !sim_net_is_open(net, to) || to >= net->port[from]->count)
+  if (!pair || from == to || pair->up || sim_net_will_change(pair->way) ||
+      !sim_net_is_open(net, from) || !sim_net_is_open(net, to) || to >= net->port[from]->count)
     return;
   if (sim_net_blocked(net, from, to) || sim_net_blocked(net, to, from))
     return;
-  wait = (net->world->now - pair->down_at) / 2;
+  wait = (net->world->now - sim_net_use(net, from, to)->down_at) / 2;
   wait = wait < profile->retry ? profile->retry : wait;
   wait = first ? profile->latency : wait < profile->retry_max ? wait : profile->retry_max;
   sim_net_change(net, from, to, sim_net_when(net, from, to, wait) + 3 * profile->latency);
@@ -42712,14 +43035,24 @@ static void sim_net_trace(struct sim_net *net, uint32_t from, uint32_t to, bool 
 static void sim_net_break(struct sim_net *net, uint32_t from, uint32_t to, enum sim_net_reason why)
 {
   struct sim_net_pair *pair = sim_net_known(net, from, to);
+  struct sim_net_way *way = sim_net_use(net, from, to);
   CHI_ASSERT(pair->up);
-  sim_net_lose_rest(net, pair, sim_net_saved(net, pair, why == SIM_NET_RESET), why);
-  sim_net_cancel(net, pair);
-  pair->up = pair->dead = pair->mute = pair->stalled = false;
-  pair->down_at = net->world->now;
+  sim_net_lose_rest(net, way, sim_net_saved(net, way, why == SIM_NET_RESET), why);
+  sim_world_cancel(net->world, &way->change);
+  pair->up = way->dead = way->mute = way->stalled = way->deaf = false;
+  way->down_at = net->world->now;
   sim_net_trace(net, from, to, false, why);
   sim_net_tell(net, from, to, false);
   sim_net_try(net, from, to, false);
+}
+
+/* The sender, who asks every so often, has just been answered, or will be asking next. */
+static uint64_t sim_net_unanswered(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  const struct sim_profile *profile = &net->world->profile;
+  if (profile->ask)
+    return sim_net_when(net, from, to, profile->ask) + profile->notice;
+  return sim_net_when(net, from, to, profile->notice) + profile->notice / 16;
 }
 
 /* The sender will know: of a dead or blocked connection some time, where a host answers for a dead
@@ -42727,10 +43060,10 @@ static void sim_net_break(struct sim_net *net, uint32_t from, uint32_t to, enum 
 static void sim_net_notice(struct sim_net *net, uint32_t from, uint32_t to, bool soon)
 {
   const struct sim_profile *profile = &net->world->profile;
-  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  struct sim_net_way *way = sim_net_use(net, from, to);
   uint64_t when = soon ? sim_net_when(net, from, to, profile->latency) + profile->latency
-                       : sim_net_when(net, from, to, profile->notice) + profile->notice / 16;
-  if (!pair->change || pair->change->event.entry.time > when)
+                       : sim_net_unanswered(net, from, to);
+  if (!sim_net_will_change(way) || way->change.entry.time > when)
     sim_net_change(net, from, to, when);
 }
 
@@ -42738,8 +43071,26 @@ static void sim_net_notice(struct sim_net *net, uint32_t from, uint32_t to, bool
 static void sim_net_may_notice(struct sim_net *net, uint32_t from, uint32_t to)
 {
   struct sim_net_pair *pair = sim_net_known(net, from, to);
-  if (sim_net_draw(net, from, to, SIM_NET_WHETHER, pair->changes++, SIM_NET_UNASKED) == 0)
+  if (net->world->profile.ask ||
+      sim_net_draw(net, from, to, SIM_NET_WHETHER, pair->changes++, SIM_NET_UNASKED) == 0)
     sim_net_notice(net, from, to, false);
+}
+
+/* Where connections are asked, the answer comes by the other way. */
+static void sim_net_hark(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  const struct sim_net_pair *pair = sim_net_known(net, from, to);
+  struct sim_net_way *way = pair->way;
+  bool live = pair->up && !(way && (way->dead || way->stalled));
+  bool deaf = live && net->world->profile.ask && sim_net_blocked(net, to, from);
+  if (deaf == (way && way->deaf))
+    return;
+  way = sim_net_use(net, from, to);
+  way->deaf = deaf;
+  if (deaf)
+    sim_net_notice(net, from, to, false);
+  else if (live)
+    sim_world_cancel(net->world, &way->change);
 }
 
 /* It is dead, and the sender doesn't know. */
@@ -42747,15 +43098,20 @@ static void sim_net_orphan(struct sim_net *net, uint32_t from, uint32_t to, enum
                            bool silent)
 {
   struct sim_net_pair *pair = sim_net_known(net, from, to);
+  struct sim_net_way *way = pair->up ? sim_net_use(net, from, to) : pair->way;
   bool nobody = why == SIM_NET_DIED || why == SIM_NET_CLOSED;
-  sim_net_lose_rest(net, pair, nobody ? 0 : sim_net_saved(net, pair, false), why);
-  if (!pair->dead)
-    sim_net_cancel(net, pair);
-  pair->stalled = false;
-  if (!pair->up || pair->dead)
+  if (!way)
     return;
-  pair->dead = true;
-  pair->mute = !nobody;
+  sim_net_lose_rest(net, way, nobody ? 0 : sim_net_saved(net, way, false), why);
+  if (!way->dead)
+    sim_world_cancel(net->world, &way->change);
+  way->stalled = false;
+  if (!pair->up || way->dead) {
+    sim_net_rest(net, from, to);
+    return;
+  }
+  way->dead = true;
+  way->mute = !nobody;
   if (silent || sim_net_blocked(net, to, from))
     sim_net_may_notice(net, from, to);
   else
@@ -42764,13 +43120,11 @@ static void sim_net_orphan(struct sim_net *net, uint32_t from, uint32_t to, enum
 
 static void sim_net_changes(struct sim_world_event *event)
 {
-  struct sim_net_change *change = CHI_CONTAINER_OF(event, struct sim_net_change, event);
-  struct sim_net *net = change->net;
-  uint32_t from = change->from, to = change->to;
+  struct sim_net_way *way = CHI_CONTAINER_OF(event, struct sim_net_way, change);
+  struct sim_net *net = way->net;
+  uint32_t from = way->from, to = way->to;
   struct sim_net_pair *pair = sim_net_known(net, from, to);
-  CHI_ASSERT(pair->change == change);
-  pair->change = NULL;
-  free(change);
+  CHI_ASSERT(pair->way == way);
   if (pair->up) {
     sim_net_break(net, from, to, SIM_NET_NOTICED);
   } else if (!sim_net_blocked(net, from, to) && !sim_net_blocked(net, to, from)) {
@@ -42778,6 +43132,7 @@ static void sim_net_changes(struct sim_world_event *event)
     sim_net_trace(net, from, to, true, SIM_NET_CONNECTED);
     sim_net_tell(net, from, to, true);
   }
+  sim_net_rest(net, from, to);
 }
 
 /* ---- ways that are blocked ---------------------------------------------------------------- */
@@ -42785,10 +43140,10 @@ static void sim_net_changes(struct sim_world_event *event)
 /* What hasn't arrived stays where it is. */
 static void sim_net_stall(struct sim_net *net, uint32_t from, uint32_t to)
 {
-  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  struct sim_net_way *way = sim_net_use(net, from, to);
   struct heap *inbox = &net->port[to]->inbox;
-  pair->stalled = true;
-  for (struct sim_net_mail *mail = pair->first; mail; mail = mail->next) {
+  way->stalled = true;
+  for (struct sim_net_mail *mail = way->first; mail; mail = mail->next) {
     if (mail->entry.time <= net->world->now)
       continue;
     heap_remove(inbox, &mail->entry);
@@ -42801,20 +43156,20 @@ static void sim_net_stall(struct sim_net *net, uint32_t from, uint32_t to)
 /* And goes on when the sender's machine next tries. */
 static void sim_net_flow(struct sim_net *net, uint32_t from, uint32_t to)
 {
-  struct sim_net_pair *pair = sim_net_known(net, from, to);
+  struct sim_net_way *way = sim_net_use(net, from, to);
   uint64_t again = sim_net_when(net, from, to, SIM_NET_AGAIN_NS);
-  pair->stalled = false;
-  sim_net_cancel(net, pair);
-  for (struct sim_net_mail *mail = pair->first; mail; mail = mail->next) {
+  way->stalled = false;
+  sim_world_cancel(net->world, &way->change);
+  for (struct sim_net_mail *mail = way->first; mail; mail = mail->next) {
     if (!mail->held)
       continue;
     mail->held = false;
     if (mail->leaves == SIM_WORLD_NEVER)
       sim_net_hand_back(net, mail, again);
     mail->leaves = again;
-    again += sim_net_factor(pair, mail->size * net->world->profile.byte_ps / 1000);
-    pair->due = pair->due < again ? again : pair->due;
-    sim_net_post(net, to, mail, pair->due);
+    again += sim_net_factor(way, mail->size * net->world->profile.byte_ps / 1000);
+    way->due = way->due < again ? again : way->due;
+    sim_net_post(net, to, mail, way->due);
   }
 }
 
@@ -42825,12 +43180,14 @@ static void sim_net_review(struct sim_net *net, uint32_t from, uint32_t to)
   if (!pair || from == to || !net->port[to])
     return;
   blocked = sim_net_blocked(net, from, to);
-  if (blocked && pair->up && !pair->dead && !pair->stalled)
+  if (blocked && pair->up && !(pair->way && (pair->way->dead || pair->way->stalled)))
     sim_net_stall(net, from, to);
-  if (!blocked && pair->stalled)
+  if (!blocked && pair->way && pair->way->stalled)
     sim_net_flow(net, from, to);
+  sim_net_hark(net, from, to);
   if (!blocked)
     sim_net_try(net, from, to, false);
+  sim_net_rest(net, from, to);
 }
 
 static void sim_net_review_all(struct sim_net *net)
@@ -42852,10 +43209,12 @@ CHI_PRIVATE int sim_net_open(struct sim_net_port *port, uint32_t count, uint32_t
     return error_set(err, CHI_EINVAL, "node %u of %u: at most %u", self, count, SIM_NET_NODES);
   port->open = true;
   port->busy = port->owed = 0;
+  port->opened = net->world->now;
   port->count = self == port->number ? count : 0;
   sim_net_grow(port, port->count);
   for (uint32_t to = 0; to < port->pair_count; to++)
-    port->pair[to].down_at = net->world->now;
+    if (port->pair[to].way)
+      port->pair[to].way->down_at = port->opened;
   for (uint32_t i = 0; i < net->port_count; i++) {
     sim_net_try(net, port->number, i, true);
     sim_net_try(net, i, port->number, false);
@@ -42863,26 +43222,26 @@ CHI_PRIVATE int sim_net_open(struct sim_net_port *port, uint32_t count, uint32_t
   return CHI_OK;
 }
 
-/* Its own end of everything. What has left arrives, where somebody is. */
-static void sim_net_leave(struct sim_net_port *port)
+/* Its own end of a way. What has left arrives, where somebody is. */
+static void sim_net_leave(struct sim_net *net, struct sim_net_pair *pair)
 {
-  struct sim_net *net = port->net;
-  for (uint32_t to = 0; to < port->pair_count; to++) {
-    struct sim_net_pair *pair = &port->pair[to];
-    sim_net_lose_rest(net, pair, sim_net_saved(net, pair, true), SIM_NET_CLOSED);
-    for (struct sim_net_mail *mail = pair->first; mail; mail = mail->next) {
-      sim_net_own(mail);
-      sim_net_part(mail);
-      mail->stray = true;
-    }
-    pair->first = pair->last = NULL;
-    pair->count = 0;
-    pair->bytes = 0;
-    sim_net_cancel(net, pair);
-    pair->up = pair->dead = pair->mute = pair->stalled = false;
-    pair->free = pair->due = 0;
-    pair->down_at = net->world->now;
+  struct sim_net_way *way = pair->way;
+  pair->up = false;
+  if (!way)
+    return;
+  sim_net_lose_rest(net, way, sim_net_saved(net, way, true), SIM_NET_CLOSED);
+  for (struct sim_net_mail *mail = way->first; mail; mail = mail->next) {
+    sim_net_own(mail);
+    sim_net_part(mail);
+    mail->stray = true;
   }
+  way->first = way->last = NULL;
+  way->count = 0;
+  way->bytes = 0;
+  sim_world_cancel(net->world, &way->change);
+  way->dead = way->mute = way->stalled = way->deaf = false;
+  way->free = way->due = 0;
+  sim_net_rest(net, way->from, way->to);
 }
 
 static void sim_net_end(struct sim_net_port *port, enum sim_net_reason why, bool silent)
@@ -42895,7 +43254,8 @@ static void sim_net_end(struct sim_net_port *port, enum sim_net_reason why, bool
   for (uint32_t from = 0; from < net->port_count; from++)
     if (from != port->number && sim_net_known(net, from, port->number))
       sim_net_orphan(net, from, port->number, why, silent);
-  sim_net_leave(port);
+  for (uint32_t to = 0; to < port->pair_count; to++)
+    sim_net_leave(net, &port->pair[to]);
   while ((entry = heap_pop(&port->inbox))) {
     struct sim_net_mail *mail = CHI_CONTAINER_OF(entry, struct sim_net_mail, entry);
     if (mail->stray)
@@ -42923,8 +43283,11 @@ CHI_PRIVATE void sim_net_fini(struct sim_net *net)
       sim_net_die(net->port[i], true);
   for (uint32_t i = 0; i < net->port_count; i++) {
     struct sim_net_port *port = net->port[i];
-    for (uint32_t to = 0; port && to < port->pair_count; to++)
-      sim_net_cancel(net, &port->pair[to]);
+    for (uint32_t to = 0; port && to < port->pair_count; to++) {
+      if (port->pair[to].way)
+        sim_world_cancel(net->world, &port->pair[to].way->change);
+      free(port->pair[to].way);
+    }
     if (port) {
       heap_fini(&port->inbox);
       free(port->pair);
@@ -42983,43 +43346,44 @@ static void sim_net_attach(struct sim_net_mail *mail, void *parcel)
 }
 
 /* Puts it on the line, after what is there. */
-static void sim_net_transmit(struct sim_net_port *port, struct sim_net_pair *pair,
+static void sim_net_transmit(struct sim_net_port *port, struct sim_net_way *way,
                              struct sim_net_mail *mail)
 {
   struct sim_net *net = port->net;
   const struct sim_profile *profile = &net->world->profile;
   uint64_t line = mail->size * profile->byte_ps / 1000, due = net->world->now + port->owed;
-  uint64_t jitter =
-      sim_net_draw(net, mail->from, mail->to, SIM_NET_JITTER, pair->sent, profile->latency / 4 + 1);
+  uint32_t number = sim_net_known(net, mail->from, mail->to)->sent;
+  uint64_t jitter = sim_net_draw(net, mail->from, mail->to, SIM_NET_JITTER, number,
+                                 profile->latency / 4 + 1);
   due = due < port->busy ? port->busy : due;
-  due = due < pair->free ? pair->free : due;
+  due = due < way->free ? way->free : due;
   port->busy = due + line;
-  mail->leaves = pair->free = due + sim_net_factor(pair, line);
-  due = mail->leaves + sim_net_factor(pair, profile->latency + jitter) + pair->clog;
-  pair->due = due < pair->due ? pair->due : due;
+  mail->leaves = way->free = due + sim_net_factor(way, line);
+  due = mail->leaves + sim_net_factor(way, profile->latency + jitter) + way->clog;
+  way->due = due < way->due ? way->due : due;
   sim_net_hand_back(net, mail, mail->leaves);
 }
 
 /* Where it goes: onto the line, to those that are held, or nowhere. */
-static void sim_net_dispatch(struct sim_net_port *port, struct sim_net_pair *pair,
+static void sim_net_dispatch(struct sim_net_port *port, struct sim_net_way *way,
                              struct sim_net_mail *mail)
 {
   struct sim_net *net = port->net;
   uint32_t from = mail->from, to = mail->to;
-  bool lost = pair->lose && --pair->lose == 0;
-  if (pair->dead || lost) {
-    sim_net_lost(net, mail, pair->dead ? SIM_NET_NOBODY : SIM_NET_LOST);
-    if (pair->dead)
+  bool lost = way->lose && --way->lose == 0;
+  if (way->dead || lost) {
+    sim_net_lost(net, mail, way->dead ? SIM_NET_NOBODY : SIM_NET_LOST);
+    if (way->dead)
       sim_net_notice(net, from, to,
-                     !pair->mute && sim_net_is_open(net, to) && !sim_net_blocked(net, from, to));
-    else if (pair->snap)
+                     !way->mute && sim_net_is_open(net, to) && !sim_net_blocked(net, from, to));
+    else if (way->snap)
       sim_net_break(net, from, to, SIM_NET_DROPPED);
     return;
   }
-  sim_net_append(pair, mail);
-  if (!pair->stalled) {
-    sim_net_transmit(port, pair, mail);
-    sim_net_post(net, to, mail, pair->due);
+  sim_net_append(way, mail);
+  if (!way->stalled) {
+    sim_net_transmit(port, way, mail);
+    sim_net_post(net, to, mail, way->due);
     return;
   }
   mail->held = true;
@@ -43043,13 +43407,15 @@ CHI_PRIVATE int sim_net_send(struct sim_net_port *port, uint32_t peer,
   struct sim_net *net = port->net;
   const struct sim_profile *profile = &net->world->profile;
   struct sim_net_pair *pair = sim_net_known(net, port->number, peer);
+  struct sim_net_way *way;
   struct sim_net_mail *mail;
   CHI_ASSERT(count > 0 && count <= ENV_FRAMES_MAX);
   CHI_ASSERT(parcel || count == 1);
   if (!pair || !pair->up)
     return sim_net_refuse(port, peer, 0, CHI_EUNREACHABLE);
-  if (pair->full || pair->count >= profile->queue_messages || pair->bytes >= profile->queue_bytes)
-    return sim_net_refuse(port, peer, pair->count, CHI_EBUSY);
+  way = sim_net_use(net, port->number, peer);
+  if (way->full || way->count >= profile->queue_messages || way->bytes >= profile->queue_bytes)
+    return sim_net_refuse(port, peer, way->count, CHI_EBUSY);
   mail = sim_net_wrap(net, port->number, peer, frame, count);
   sim_net_attach(mail, parcel);
   pair->sent++;
@@ -43058,7 +43424,7 @@ CHI_PRIVATE int sim_net_send(struct sim_net_port *port, uint32_t peer,
   port->owed += sim_net_work(net, mail->size);
   sim_world_trace(net->world, port->number, SIM_TRACE_NET_SEND, peer, mail->number, mail->size,
                   NULL);
-  sim_net_dispatch(port, pair, mail);
+  sim_net_dispatch(port, way, mail);
   return CHI_OK;
 }
 
@@ -43068,13 +43434,14 @@ static void sim_net_arrived(struct sim_net_port *port, struct sim_net_mail *mail
 {
   struct sim_net *net = port->net;
   if (!mail->stray) {
-    struct sim_net_pair *pair = sim_net_known(net, mail->from, mail->to);
-    CHI_ASSERT(pair->first == mail && pair->count > 0); /* order is kept */
-    pair->first = mail->next;
-    if (!pair->first)
-      pair->last = NULL;
-    pair->count--;
-    pair->bytes -= mail->size;
+    struct sim_net_way *way = sim_net_use(net, mail->from, mail->to);
+    CHI_ASSERT(way->first == mail && way->count > 0); /* order is kept */
+    way->first = mail->next;
+    if (!way->first)
+      way->last = NULL;
+    way->count--;
+    way->bytes -= mail->size;
+    sim_net_rest(net, mail->from, mail->to);
   }
   port->owed += sim_net_work(net, mail->size);
   net->figures.delivered++;
@@ -43128,7 +43495,7 @@ CHI_PRIVATE bool sim_net_connected(struct sim_net *net, uint32_t from, uint32_t 
 
 CHI_PRIVATE void sim_net_cut(struct sim_net *net, uint32_t from, uint32_t to, bool cut)
 {
-  sim_net_pair(net, from, to)->cut = cut;
+  sim_net_way(net, from, to)->cut = cut;
   sim_net_review(net, from, to);
   sim_net_review(net, to, from);
 }
@@ -43162,7 +43529,7 @@ static void sim_net_end_dead(struct sim_net *net)
   for (uint32_t from = 0; from < net->port_count; from++) {
     const struct sim_net_port *port = net->port[from];
     for (uint32_t to = 0; port && to < port->pair_count; to++)
-      if (port->pair[to].up && port->pair[to].dead)
+      if (port->pair[to].up && port->pair[to].way && port->pair[to].way->dead)
         sim_net_drop(net, from, to, true);
   }
 }
@@ -43172,9 +43539,11 @@ CHI_PRIVATE void sim_net_heal(struct sim_net *net)
   for (uint32_t i = 0; i < net->port_count; i++) {
     struct sim_net_port *port = net->port[i];
     for (uint32_t to = 0; port && to < port->pair_count; to++) {
-      struct sim_net_pair *pair = &port->pair[to];
-      pair->cut = pair->full = pair->snap = false;
-      pair->clog = pair->slow = pair->lose = 0;
+      struct sim_net_way *way = port->pair[to].way;
+      if (!way)
+        continue;
+      way->cut = way->full = way->snap = false;
+      way->clog = way->slow = way->lose = 0;
     }
     if (port) {
       port->isolated = false;
@@ -43187,23 +43556,26 @@ CHI_PRIVATE void sim_net_heal(struct sim_net *net)
 
 CHI_PRIVATE void sim_net_clog(struct sim_net *net, uint32_t from, uint32_t to, uint64_t ns)
 {
-  sim_net_pair(net, from, to)->clog = ns;
+  sim_net_way(net, from, to)->clog = ns;
+  sim_net_rest(net, from, to);
 }
 
 CHI_PRIVATE void sim_net_slow(struct sim_net *net, uint32_t from, uint32_t to, uint32_t percent)
 {
-  sim_net_pair(net, from, to)->slow = percent;
+  sim_net_way(net, from, to)->slow = percent;
+  sim_net_rest(net, from, to);
 }
 
 CHI_PRIVATE void sim_net_full(struct sim_net *net, uint32_t from, uint32_t to, bool full)
 {
-  sim_net_pair(net, from, to)->full = full;
+  sim_net_way(net, from, to)->full = full;
+  sim_net_rest(net, from, to);
 }
 
 CHI_PRIVATE bool sim_net_drop(struct sim_net *net, uint32_t from, uint32_t to, bool noticed)
 {
   struct sim_net_pair *pair = sim_net_known(net, from, to);
-  if (!pair || !pair->up || (pair->dead && !noticed))
+  if (!pair || !pair->up || (pair->way && pair->way->dead && !noticed))
     return false;
   if (noticed)
     sim_net_break(net, from, to, SIM_NET_DROPPED);
@@ -43215,9 +43587,9 @@ CHI_PRIVATE bool sim_net_drop(struct sim_net *net, uint32_t from, uint32_t to, b
 CHI_PRIVATE void sim_net_lose(struct sim_net *net, uint32_t from, uint32_t to, uint32_t nth,
                               bool with_connection)
 {
-  struct sim_net_pair *pair = sim_net_pair(net, from, to);
-  pair->lose = nth;
-  pair->snap = with_connection;
+  struct sim_net_way *way = sim_net_way(net, from, to);
+  way->lose = nth;
+  way->snap = with_connection;
 }
 
 CHI_PRIVATE const char *sim_net_reason(enum sim_net_reason reason)
@@ -43801,6 +44173,8 @@ CHI_PRIVATE void sim_io_fini(struct sim_io *io)
 #define SIM_PARTY_NEW 0xa5
 #define SIM_PARTY_OLD 0x5a
 #define SIM_PARTY_FORMER_BYTES 32768u /* at most, of a party, that nobody may touch */
+#define SIM_PARTY_FORMER_ALL (4u << 20) /* and of all of them */
+#define SIM_PARTY_FORMER_LEAST 2048u    /* but of each so many */
 #define SIM_PARTY_LARGE 16384u /* blocks from this on have pages of their own */
 #define SIM_PARTY_MARKED 2048u /* bytes of such a block that are filled with the above */
 #if defined(__SANITIZE_ADDRESS__)
@@ -43909,6 +44283,13 @@ static void sim_party_former_free(struct sim_party *party)
   sim_party_block_free(block);
 }
 
+static uint64_t sim_party_former_room(const struct sim_party *party)
+{
+  uint64_t share = SIM_PARTY_FORMER_ALL / (party->world->party_count + 1);
+  share = share < SIM_PARTY_FORMER_BYTES ? share : SIM_PARTY_FORMER_BYTES;
+  return share > SIM_PARTY_FORMER_LEAST ? share : SIM_PARTY_FORMER_LEAST;
+}
+
 static void sim_party_former_add(struct sim_party *party, struct sim_party_block *block)
 {
   if (block->size >= SIM_PARTY_LARGE || SIM_PARTY_WATCHED) {
@@ -43916,7 +44297,7 @@ static void sim_party_former_add(struct sim_party *party, struct sim_party_block
     return;
   }
   while (party->former_count == SIM_PARTY_FORMER ||
-         (party->former_count > 0 && party->former_bytes > SIM_PARTY_FORMER_BYTES))
+         (party->former_count > 0 && party->former_bytes > sim_party_former_room(party)))
     sim_party_former_free(party);
   memset(block + 1, SIM_PARTY_OLD, block->size);
   block->party = NULL;
@@ -43963,7 +44344,7 @@ static void sim_party_unlink(struct sim_party_block *block)
 static void sim_party_env_put(void *arg, void *p, size_t size)
 {
   struct sim_party_block *block = (struct sim_party_block *)p - 1;
-  CHI_ASSERT(block->party == arg); /* given back twice, or to somebody else */
+  CHI_ASSERT(block->party == arg && "memory is given back once, and by who has it");
   CHI_ASSERT(block->size == size);
   sim_party_unlink(block);
   sim_party_former_add(arg, block);
@@ -44195,6 +44576,7 @@ CHI_PRIVATE void sim_party_init(struct sim_party *party, struct sim_world *world
   uint64_t purpose = number ? SIM_WORLD_STREAM_CLIENT + 2 * (uint64_t)number : 0;
   memset(party, 0, sizeof(*party));
   party->world = world;
+  world->party_count++;
   party->node = node;
   party->number = number;
   sim_world_stream(world, &party->random, node, purpose ? purpose : SIM_WORLD_STREAM_RANDOM);
@@ -44256,6 +44638,7 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
     sim_party_block_free(block);
   }
   sim_party_former_clear(party);
+  party->world->party_count--;
   for (uint32_t i = 0; i < party->stacks.count; i++)
     if (party->stacks.item[i])
       sim_party_stack_free(party->stacks.item[i]);
@@ -44273,6 +44656,8 @@ CHI_PRIVATE void sim_party_fini(struct sim_party *party)
 #undef SIM_PARTY_NEW
 #undef SIM_PARTY_OLD
 #undef SIM_PARTY_FORMER_BYTES
+#undef SIM_PARTY_FORMER_ALL
+#undef SIM_PARTY_FORMER_LEAST
 #undef SIM_PARTY_LARGE
 #undef SIM_PARTY_MARKED
 #undef SIM_PARTY_WATCHED
@@ -44433,6 +44818,8 @@ CHI_PRIVATE void sim_thread_end(struct sim_thread *thread)
 #include <stdio.h>
 #include <stdlib.h>
 
+#define SIM_WORLD_ROOM 4096u /* events for which there is always room, once there was */
+
 static void *sim_world_get(void *arg, size_t size)
 {
   (void)arg;
@@ -44534,11 +44921,15 @@ CHI_PRIVATE bool sim_world_next(struct sim_world *world, uint64_t limit)
     return false;
   }
   event = CHI_CONTAINER_OF(heap_pop(&world->heap), struct sim_world_event, entry);
+  if (CHI_UNLIKELY(world->heap.room / 8 > SIM_WORLD_ROOM + world->heap.count))
+    heap_shrink(&world->heap, SIM_WORLD_ROOM);
   CHI_ASSERT(event->entry.time >= world->now);
   world->now = event->entry.time;
   event->run(event);
   return true;
 }
+
+#undef SIM_WORLD_ROOM
 #endif /* CHI_OMIT_SIM */
 
 /* ---- sim/sim_profile.c ---- */

@@ -40,6 +40,7 @@ struct sim_net_way {
   bool mute;      /* dead, and there is nobody who would say so */
   bool cut;       /* by a fault */
   bool stalled;   /* up over a way that is blocked: what is sent is held */
+  bool deaf;      /* up, but no answer gets back: it will be noticed dead */
   bool full, snap;
 };
 
@@ -132,7 +133,8 @@ static void sim_net_rest(struct sim_net *net, uint32_t from, uint32_t to)
   uint64_t now = net->world->now;
   if (!way || way->first || way->due > now || way->free > now || sim_net_will_change(way))
     return;
-  if (way->clog || way->slow || way->lose || way->dead || way->cut || way->stalled || way->full)
+  if (way->clog || way->slow || way->lose || way->dead || way->cut || way->stalled || way->deaf ||
+      way->full)
     return;
   if (!pair->up && net->port[from]->open && way->down_at != net->port[from]->opened)
     return;
@@ -347,11 +349,20 @@ static void sim_net_break(struct sim_net *net, uint32_t from, uint32_t to, enum 
   CHI_ASSERT(pair->up);
   sim_net_lose_rest(net, way, sim_net_saved(net, way, why == SIM_NET_RESET), why);
   sim_world_cancel(net->world, &way->change);
-  pair->up = way->dead = way->mute = way->stalled = false;
+  pair->up = way->dead = way->mute = way->stalled = way->deaf = false;
   way->down_at = net->world->now;
   sim_net_trace(net, from, to, false, why);
   sim_net_tell(net, from, to, false);
   sim_net_try(net, from, to, false);
+}
+
+/* The sender, who asks every so often, has just been answered, or will be asking next. */
+static uint64_t sim_net_unanswered(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  const struct sim_profile *profile = &net->world->profile;
+  if (profile->ask)
+    return sim_net_when(net, from, to, profile->ask) + profile->notice;
+  return sim_net_when(net, from, to, profile->notice) + profile->notice / 16;
 }
 
 /* The sender will know: of a dead or blocked connection some time, where a host answers for a dead
@@ -361,7 +372,7 @@ static void sim_net_notice(struct sim_net *net, uint32_t from, uint32_t to, bool
   const struct sim_profile *profile = &net->world->profile;
   struct sim_net_way *way = sim_net_use(net, from, to);
   uint64_t when = soon ? sim_net_when(net, from, to, profile->latency) + profile->latency
-                       : sim_net_when(net, from, to, profile->notice) + profile->notice / 16;
+                       : sim_net_unanswered(net, from, to);
   if (!sim_net_will_change(way) || way->change.entry.time > when)
     sim_net_change(net, from, to, when);
 }
@@ -370,8 +381,26 @@ static void sim_net_notice(struct sim_net *net, uint32_t from, uint32_t to, bool
 static void sim_net_may_notice(struct sim_net *net, uint32_t from, uint32_t to)
 {
   struct sim_net_pair *pair = sim_net_known(net, from, to);
-  if (sim_net_draw(net, from, to, SIM_NET_WHETHER, pair->changes++, SIM_NET_UNASKED) == 0)
+  if (net->world->profile.ask ||
+      sim_net_draw(net, from, to, SIM_NET_WHETHER, pair->changes++, SIM_NET_UNASKED) == 0)
     sim_net_notice(net, from, to, false);
+}
+
+/* Where connections are asked, the answer comes by the other way. */
+static void sim_net_hark(struct sim_net *net, uint32_t from, uint32_t to)
+{
+  const struct sim_net_pair *pair = sim_net_known(net, from, to);
+  struct sim_net_way *way = pair->way;
+  bool live = pair->up && !(way && (way->dead || way->stalled));
+  bool deaf = live && net->world->profile.ask && sim_net_blocked(net, to, from);
+  if (deaf == (way && way->deaf))
+    return;
+  way = sim_net_use(net, from, to);
+  way->deaf = deaf;
+  if (deaf)
+    sim_net_notice(net, from, to, false);
+  else if (live)
+    sim_world_cancel(net->world, &way->change);
 }
 
 /* It is dead, and the sender doesn't know. */
@@ -465,6 +494,7 @@ static void sim_net_review(struct sim_net *net, uint32_t from, uint32_t to)
     sim_net_stall(net, from, to);
   if (!blocked && pair->way && pair->way->stalled)
     sim_net_flow(net, from, to);
+  sim_net_hark(net, from, to);
   if (!blocked)
     sim_net_try(net, from, to, false);
   sim_net_rest(net, from, to);
@@ -519,7 +549,7 @@ static void sim_net_leave(struct sim_net *net, struct sim_net_pair *pair)
   way->count = 0;
   way->bytes = 0;
   sim_world_cancel(net->world, &way->change);
-  way->dead = way->mute = way->stalled = false;
+  way->dead = way->mute = way->stalled = way->deaf = false;
   way->free = way->due = 0;
   sim_net_rest(net, way->from, way->to);
 }

@@ -26,7 +26,8 @@ struct sim_profile {
   uint64_t latency;         /* from one node to another */
   uint64_t byte_ps;         /* a byte on a node's line, picoseconds: 800 is 10 Gbit/s */
   uint64_t queue_messages, queue_bytes; /* of one connection, sent and not taken */
-  uint64_t notice;                      /* at most until a dead connection is noticed, exactly */
+  uint64_t ask;    /* a connection is asked so often whether it lives, exactly; 0: never */
+  uint64_t notice; /* until a dead one is noticed, and up to `ask` more; not asked: at most */
   uint64_t retry, retry_max; /* until the next attempt to connect, at first and at most */
 };
 
@@ -36,8 +37,8 @@ struct sim_profile {
     .relax = 500, .open = 20000,                                                                   \
     .link = 20000, .io = 50000, .io_sync = 500000, .io_wake = 2000, .io_byte_ps = 1000,            \
     .message = 1000, .message_byte_ps = 100, .latency = 25000, .byte_ps = 800,                     \
-    .queue_messages = 1000, .queue_bytes = 64u << 20, .notice = 2000000000, .retry = 100000000,    \
-    .retry_max = 2000000000                                                                        \
+    .queue_messages = 1000, .queue_bytes = 64u << 20, .ask = 2000000000, .notice = 6000000000,     \
+    .retry = 100000000, .retry_max = 1000000000                                                    \
   }
 
 /* Name, kind (a TIME in nanoseconds, a NUMBER, a SIZE), least, most: what a spec may set. */
@@ -62,6 +63,7 @@ struct sim_profile {
   X(byte_ps, NUMBER, 1, 1000000000)                                                                \
   X(queue_messages, NUMBER, 1, 1000000)                                                            \
   X(queue_bytes, SIZE, 1, UINT64_C(1) << 40)                                                       \
+  X(ask, TIME, 0, SIM_PROFILE_LONG)                                                                \
   X(notice, TIME, 1, SIM_PROFILE_LONG)                                                             \
   X(retry, TIME, 1, SIM_PROFILE_LONG)                                                              \
   X(retry_max, TIME, 1, SIM_PROFILE_LONG)

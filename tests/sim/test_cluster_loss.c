@@ -191,7 +191,7 @@ TEST(cluster_node_that_never_came_is_unreachable)
 static void late_but_there(uint64_t seed)
 {
   struct town t;
-  struct chi_admin_find_pool find = {.task = {.pool = CHI_ADMIN_POOL}, .pool_name = "town"};
+  struct chi_admin_find_pool find = {.task = {.pool = CHI_ADMIN_POOL}, .pool_name = "admin"};
   CHECK_STR(town_seed(&t, seed, "nodes=3,up=2,wait_for_restart=20s"), "");
   CHECK_INT(chi_cluster_plan(t.cluster, "8 start 2\n", &t.error), CHI_OK);
   find.task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = 2};

@@ -381,6 +381,42 @@ TEST(sim_net_what_has_left_outlives_its_sender)
   town_close(&t);
 }
 
+/* Whoever doesn't answer is noticed to be dead, in either direction, as ZeroMQ does. */
+TEST(sim_net_silence_is_noticed_when_connections_are_asked)
+{
+  uint64_t least = UINT64_MAX, most = 0;
+  for (uint64_t seed = 0; seed < 40; seed++) {
+    struct town t;
+    town_begin(&t, seed);
+    uint64_t notice = t.world.profile.notice, ask = t.world.profile.ask, began = t.world.now;
+    station_end(&t.station[1], true);
+    sim_net_cut(&t.net, 2, 0, true); /* what is asked there and answered here is lost */
+    while (sim_net_connected(&t.net, 0, 1) || sim_net_connected(&t.net, 0, 2) ||
+           sim_net_connected(&t.net, 2, 0))
+      town_run(&t, 100 * MS);
+    CHECK(t.world.now - began >= notice && t.world.now - began <= notice + ask + 100 * MS);
+    least = t.world.now - began < least ? t.world.now - began : least;
+    most = t.world.now - began > most ? t.world.now - began : most;
+    CHECK(sim_net_connected(&t.net, 0, 3) && sim_net_connected(&t.net, 3, 0));
+    CHECK_STR(t.wrong, "");
+    town_close(&t);
+  }
+  CHECK(most - least > 500 * MS);
+}
+
+TEST(sim_net_a_short_cut_is_not_noticed_on_the_way_back)
+{
+  struct town t;
+  town_begin(&t, 5);
+  sim_net_cut(&t.net, 2, 0, true);
+  town_run(&t, t.world.profile.notice - SECOND);
+  sim_net_cut(&t.net, 2, 0, false);
+  town_run(&t, 10 * SECOND);
+  CHECK_INT(t.station[0].downs[2] + t.station[2].downs[0], 0);
+  CHECK_STR(t.wrong, "");
+  town_close(&t);
+}
+
 /* The next life has a connection of its own, that does not wait for what is on its way. */
 TEST(sim_net_what_a_life_has_sent_may_come_behind_the_next_one)
 {
@@ -420,7 +456,8 @@ TEST(sim_net_what_a_life_has_sent_does_not_pass_a_cut)
   town_close(&t);
 }
 
-/* A process that ends is noticed at once; a machine that does, some time, or when spoken to. */
+/* A process that ends is noticed at once; a machine that does, where connections are not asked,
+ * some time, or when spoken to. */
 TEST(sim_net_death_is_noticed_soon_or_late)
 {
   int late = 0, asked = 0;
@@ -429,6 +466,7 @@ TEST(sim_net_death_is_noticed_soon_or_late)
     struct station *a = &t.station[0];
     uint64_t took;
     town_begin(&t, seed);
+    t.world.profile.ask = 0;
     station_end(&t.station[1], false);
     took = town_await(&t, 0, 1, false);
     CHECK(took > 0 && took < MS);
@@ -511,9 +549,9 @@ TEST(sim_net_a_long_cut_is_noticed_and_loses)
   CHECK_INT(t.net.figures.lost[SIM_NET_NOTICED], 5);
   CHECK_INT(town_await(&t, 0, 1, true), 0);
   CHECK_INT(a->parcels_back, 5);
-  CHECK(sim_net_connected(&t.net, 1, 0)); /* that way there is nothing wrong */
-  sim_net_drop(&t.net, 1, 0, true);
-  CHECK_INT(town_await(&t, 1, 0, true), 0); /* but to connect takes both */
+  town_run(&t, t.world.profile.ask);
+  CHECK(!sim_net_connected(&t.net, 1, 0)); /* that way, too: no answer gets back */
+  CHECK_INT(town_await(&t, 1, 0, true), 0); /* to connect takes both */
   sim_net_cut(&t.net, 0, 1, false);
   CHECK(town_await(&t, 0, 1, true));
   CHECK(town_await(&t, 1, 0, true));

@@ -334,6 +334,8 @@ static bool town_is_dead(void *arg, uint32_t node)
 
 static void town_start_workers(struct town_node *node)
 {
+  static const enum worker_kind kinds[] = {WORKER_FAST, WORKER_SLOW, WORKER_BRIEF,
+                                           WORKER_NETWORK};
   struct worker_crew *crew = &node->crew;
   *crew = (struct worker_crew){.env = &node->env,
                                .alloc = &node->alloc,
@@ -341,9 +343,10 @@ static void town_start_workers(struct town_node *node)
                                        .arg = &node->env,
                                        .level = CHI_LOG_DEBUG},
                                .worker = node->worker,
-                               .count = 3,
+                               .count = TOWN_NETWORK + 1,
                                .fast = 1,
                                .slow = 1,
+                               .brief = 1,
                                .node = node->index,
                                .nodes = node->town->count,
                                .stack_size = 64 * 1024,
@@ -352,9 +355,10 @@ static void town_start_workers(struct town_node *node)
                                .on_cancel = town_on_cancel,
                                .arg = node};
   memset(node->word, 0, sizeof node->word);
-  for (uint32_t i = 0; i < 3; i++)
-    if (worker_open(&node->worker[i], crew, i, (enum worker_kind)i, &node->word[i]) != CHI_OK)
+  for (uint32_t i = 0; i <= TOWN_NETWORK; i++)
+    if (worker_open(&node->worker[i], crew, i, kinds[i], &node->word[i]) != CHI_OK)
       abort();
+  worker_brief(crew)->bell = node->worker[TOWN_NETWORK].bell;
 }
 
 void town_start_bare(struct town *t, uint32_t index)
@@ -406,8 +410,8 @@ void town_add_pool(struct town *t, uint32_t index, enum pool_state state)
   struct town_node *node = &t->node[index];
   if (!node->pool) {
     struct module *module = module_find(&node->modules, "town");
-    if (pool_open(&node->alloc, 3, (chi_pool_id){300, 0}, "town", module, t->count, index,
-                  &node->pool) != CHI_OK)
+    if (pool_open(&node->alloc, TOWN_NETWORK + 1, (chi_pool_id){300, 0}, "town", module, t->count,
+                  index, &node->pool) != CHI_OK)
       abort();
     directory_add(&node->directory, node->pool);
   }
@@ -454,10 +458,10 @@ void town_start(struct town *t, uint32_t index)
 /* Tasks that were begun die with their node: their records and stacks are given back. */
 static void town_forget_tasks(struct town_node *node)
 {
-  for (uint32_t i = 0; i < 3; i++) {
+  for (uint32_t i = 0; i <= TOWN_NETWORK; i++) {
     struct worker *w = &node->worker[i];
     mark_set(&node->crew.cancel_all, 1);
-    worker_cancel_changed(&node->worker[2]);
+    worker_cancel_changed(&node->worker[TOWN_NETWORK]);
     uint64_t deadline = 0;
     for (int k = 0; k < 1000; k++)
       worker_step(w, node->town->now, 16, &deadline);
@@ -467,12 +471,12 @@ static void town_forget_tasks(struct town_node *node)
 static void town_stop(struct town *t, uint32_t index)
 {
   struct town_node *node = &t->node[index];
-  for (int i = 0; i < 3; i++)
+  for (uint32_t i = 0; i <= TOWN_NETWORK; i++)
     town_forget_tasks(node);
   peer_close(&node->peers);
   net_close(node->net);
   directory_close(&node->directory);
-  for (uint32_t i = 0; i < 3; i++)
+  for (uint32_t i = 0; i <= TOWN_NETWORK; i++)
     worker_close(&node->worker[i]);
   module_free_all(&node->modules);
   chi_config_free(&node->config);
@@ -551,7 +555,7 @@ static void town_on_end(chi_ctx *ctx)
   task->rc = ctx->task->rc;
   task->task = malloc(task->size);
   memcpy(task->task, ctx->task, task->size);
-  worker_record_free(&task->node->worker[2], ctx);
+  worker_record_free(&task->node->worker[TOWN_NETWORK], ctx);
   task->ctx = NULL;
 }
 
@@ -559,7 +563,7 @@ void town_new(struct town *t, struct town_task *task, uint32_t index, const chi_
 {
   struct town_node *node = &t->node[index];
   *task = (struct town_task){.node = node, .size = type->size};
-  chi_ctx *ctx = worker_record(&node->worker[2], type->size);
+  chi_ctx *ctx = worker_record(&node->worker[TOWN_NETWORK], type->size);
   memset(ctx->task, 0, type->size);
   ctx->task->pool = (chi_pool_id){300, 0};
   ctx->task->method = type->id;
@@ -569,7 +573,7 @@ void town_new(struct town *t, struct town_task *task, uint32_t index, const chi_
   ctx->origin = TASK_FROM_NODE;
   ctx->call_done = town_on_end;
   ctx->call_arg = task;
-  ctx->id = ctx->root = worker_new_id(&node->worker[2]);
+  ctx->id = ctx->root = worker_new_id(&node->worker[TOWN_NETWORK]);
   task->ctx = ctx;
   task->task = ctx->task;
 }
@@ -577,13 +581,13 @@ void town_new(struct town *t, struct town_task *task, uint32_t index, const chi_
 void town_submit(struct town *t, struct town_task *task, uint32_t first, uint32_t count)
 {
   struct town_node *node = task->node;
-  struct worker *network = &node->worker[2];
+  struct worker *network = &node->worker[TOWN_NETWORK];
   chi_ctx *ctx = task->ctx;
   (void)t;
   if (ctx->task->deadline_ms)
     ctx->deadline = node->town->now + ctx->task->deadline_ms * TOWN_MS;
   tally_add(&network->accepted, 1);
-  tally_add(&ctx->container->tally[2].active, 1);
+  tally_add(&ctx->container->tally[TOWN_NETWORK].active, 1);
   net_submit(node->net, ctx, first, count);
 }
 
@@ -634,7 +638,7 @@ static bool town_deliver(struct town *t, uint32_t from, uint32_t to)
 static bool town_step_node(struct town *t, struct town_node *node, uint64_t *next)
 {
   bool more = false;
-  for (uint32_t i = 0; i < 3; i++) {
+  for (uint32_t i = 0; i <= TOWN_NETWORK; i++) {
     uint64_t deadline = UINT64_MAX;
     more |= worker_step(&node->worker[i], t->now, 64, &deadline);
     *next = deadline < *next ? deadline : *next;

@@ -7,6 +7,7 @@
 #include "net.h"
 #include "rng.h"
 
+#define TOWN_NETWORK 3u /* the last worker of a node */
 #define TOWN_NODES 12u
 #define TOWN_RUNS 4096u
 #define TOWN_MS 1000000ull
@@ -53,8 +54,8 @@ struct town_node {
   size_t fail_above; /* larger ones fail; 0: none */
   struct peer_set peers;
   struct worker_crew crew;
-  struct worker worker[3]; /* fast, slow, network */
-  struct bell_word word[3];
+  struct worker worker[TOWN_NETWORK + 1]; /* fast, slow, brief, network */
+  struct bell_word word[TOWN_NETWORK + 1];
   struct directory directory;
   struct module_list modules;
   struct pool *pool;

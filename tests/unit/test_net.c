@@ -46,7 +46,7 @@ TEST(net_one_elsewhere)
   TOWN_END();
 }
 
-/* What measuring has shown to be brief isn't handed to another worker; what is not known, or turns
+/* What measuring has shown to be brief stays on the thread that got it; what is not known, or turns
  * out to be longer, is. */
 TEST(net_brief_bodies_run_where_they_arrive)
 {
