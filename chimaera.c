@@ -20478,9 +20478,8 @@ const chi_ctx *worker_fault(const struct worker *w, const void *address)
 int worker_open(struct worker *w, struct worker_crew *crew, uint32_t index, enum worker_kind kind,
                 struct bell_word *word)
 {
-  *w = (struct worker){.crew = crew, .index = index, .kind = (uint32_t)kind, .word = word};
-  w->bell = ENV_NO_BELL;
-  w->io_end = &w->io_first;
+  *w = (struct worker){.crew = crew, .index = index, .kind = (uint32_t)kind, .word = word,
+                       .bell = ENV_NO_BELL, .io_end = &w->io_first};
   heap_init(&w->timer, crew->alloc);
   w->rung = alloc_zero(crew->alloc, crew->count * sizeof *w->rung);
   int rc = w->rung ? worker_timer_room(w, 1) : CHI_ENOMEM;
