@@ -380,7 +380,7 @@ static void hand_body(chi_cluster *cluster, chi_client *client, void *arg)
  * memory what the disk need not have. */
 static void fail_a_sync(struct run *r, uint32_t node)
 {
-  r->shadow->lenient = true;
+  r->shadow->lenient = r->shadow->doubtful = true;
   chi_cluster_fault(r->cluster, CHI_FAULT_DISK, node, CHI_FAULT_SYNC, 0);
   chi_cluster_run_for(r->cluster, 20 * MS);
   chi_cluster_fault(r->cluster, CHI_FAULT_KILL, node, 0, 0);
