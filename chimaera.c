@@ -3035,7 +3035,7 @@ CHI_PRIVATE void peer_on_sent(struct peer_set *s, void *batch);
 #define NET_ACK_NS 250000000ull      /* an answer is acknowledged by then, if no request does it */
 #define NET_FAILED ((uint32_t)CHI_FAILURES_MOST) /* failed containers that a result names */
 #define NET_HOPS 8u                  /* times that "moved" is followed at once; then slower */
-#define NET_TRIES 8u                 /* times an idempotent part is lost and begun again */
+#define NET_TRIES 3u                 /* lives that may end with an idempotent part: it may be why */
 #define NET_WAITING 65536u           /* parts that wait for one peer; beyond: CHI_EBUSY */
 #define NET_ASK_MAX_NS 2000000000ull /* between two questions about a long task, and until */
                                      /* a peer is reminded of an answer */
@@ -16752,8 +16752,11 @@ void net_on_record(struct net *n, struct peer *from, enum wire_kind kind, struct
 void net_on_boot(struct net *n, const struct peer *peer)
 {
   net_enter(n);
-  if (n->link[peer->node])
-    net_link_on_boot(n->link[peer->node]);
+  struct net_link *l = n->link[peer->node];
+  if (!l && n->draining && peer->met)
+    l = net_link_get(n, peer->node); /* it must hear that this node stops */
+  if (l)
+    net_link_on_boot(l);
   net_leave(n);
 }
 
@@ -18953,11 +18956,30 @@ void net_depart_on_record(struct net_link *l, struct wire_in *in)
   }
 }
 
+/* It has said hello, and may take this node for met before it is met here. */
+static bool net_depart_meets(const struct net *n, uint32_t node)
+{
+  const struct peer *p = &n->o.peers->peer[node];
+  return p->connected && p->boot != 0 && !p->met && !p->refused &&
+         !(n->o.is_dead && n->o.is_dead(n->o.arg, node));
+}
+
+/* It hasn't heard of the stop, or hasn't all answers: that it was refused is one, too. */
+static bool net_depart_owes(const struct net_link *l)
+{
+  bool owes = !l->released || l->kept > 0;
+  for (uint32_t i = 0; i < l->seats && !owes; i++)
+    owes = !l->seat[i].run && l->seat[i].rc == CHI_ESHUTDOWN;
+  return owes;
+}
+
 bool net_departed(const struct net *n)
 {
-  for (uint32_t i = 0; i < n->nodes; i++)
-    if (n->link[i] && net_link_reaches(n->link[i]) && (!n->link[i]->released || n->link[i]->kept))
+  for (uint32_t i = 0; i < n->nodes; i++) {
+    const struct net_link *l = n->link[i];
+    if (net_depart_meets(n, i) || (l && net_link_reaches(l) && net_depart_owes(l)))
       return false;
+  }
   return true;
 }
 
@@ -24494,11 +24516,11 @@ static int peer_send(struct peer *p)
 static void peer_drop(struct peer *p)
 {
   struct peer_batch *b;
-  p->waiting = 0;
   while ((b = peer_oldest(p))) {
     peer_take_oldest(p);
     peer_batch_release(peer_set_of(p), b);
   }
+  p->waiting = 0;
 }
 
 static void peer_queue(struct peer *p)
