@@ -556,7 +556,9 @@ TEST(foreign_poll_loop_is_woken_for_completions)
   while (running > 0) {
     int armed = chi_queue_arm(q);
     CHECK(armed >= 0);
-    CHECK(chi_queue_arm(q) >= 0); /* twice is once */
+    if (!armed) /* twice is once, unless something has come meanwhile */
+      armed = chi_queue_arm(q);
+    CHECK(armed >= 0);
     struct pollfd p[2] = {{fd, POLLIN, 0}, {beside[0], POLLIN, 0}};
     if (beats < 100 && ended > beats * 10) {
       CHECK_INT(write(beside[1], "x", 1), 1);
