@@ -2404,7 +2404,8 @@ CHI_PRIVATE void fiber_init(struct fiber *f, void *stack, size_t size, fiber_ent
  * suspended. Returns when someone switches to *from again. Kept over the switch: what a function
  * call keeps, with the floating-point modes; the signal mask must be the same in both. A fiber may
  * be switched to only on the thread on which it ran last (a new one: on any), because compilers
- * keep addresses of thread-local variables over calls. */
+ * keep addresses of thread-local variables over calls. Those of the network worker, which another
+ * thread may have to take over, run bodies of the admin pool only, which have none. */
 CHI_PRIVATE void fiber_switch(struct fiber *from, struct fiber *to);
 
 /* Forgets *f, which must not be running: what is on its stack is dropped without being unwound. A
@@ -3035,7 +3036,7 @@ CHI_PRIVATE void peer_on_sent(struct peer_set *s, void *batch);
 #define NET_ACK_NS 250000000ull      /* an answer is acknowledged by then, if no request does it */
 #define NET_FAILED ((uint32_t)CHI_FAILURES_MOST) /* failed containers that a result names */
 #define NET_HOPS 8u                  /* times that "moved" is followed at once; then slower */
-#define NET_TRIES 8u                 /* times an idempotent part is lost and begun again */
+#define NET_TRIES 3u                 /* lives that may end with an idempotent part: it may be why */
 #define NET_WAITING 65536u           /* parts that wait for one peer; beyond: CHI_EBUSY */
 #define NET_ASK_MAX_NS 2000000000ull /* between two questions about a long task, and until */
                                      /* a peer is reminded of an answer */
@@ -4627,6 +4628,8 @@ struct real_env {
   struct real_module *modules; /* those loaded */
   struct real_net *net;        /* of a node */
   struct real_fault_seat *faults; /* of a node that something may go wrong with */
+  /* When the host's clock says what env.clock will say at the deadline; NULL: they are one. */
+  uint64_t (*until)(const struct real_env *r, uint64_t deadline);
   /* For tests: as if the kernel had no io_uring, no MADV_POPULATE_WRITE. */
   bool no_ring, no_populate;
 };
@@ -4928,8 +4931,9 @@ CHI_PRIVATE void real_stand_close(struct real_stand *s);
 /* ---- the network worker's thread */
 /* It begins a step of the brief worker. */
 CHI_PRIVATE void real_stand_leave(struct real_stand *s);
-/* It has ended it. Waits until the network worker is its own again; `bell` is that worker's. */
-CHI_PRIVATE void real_stand_return(struct real_stand *s, struct env *env, env_bell bell);
+/* It has ended it. Waits until the network worker is its own again; `bell` is that worker's. True:
+ * the other had it meanwhile, and what was known of it is out of date. */
+CHI_PRIVATE bool real_stand_return(struct real_stand *s, struct env *env, env_bell bell);
 
 /* ---- the one that stands in */
 /* Waits until the network worker is to be taken: true, and it is its own; false: *quit, which
@@ -4964,7 +4968,8 @@ struct real_thread_brief {
   uint64_t deadline; /* of its last step */
   bool more;         /* it has more to do */
   bool asleep;       /* it has announced that, and is rung */
-  bool ring_watched; /* the loop wakes for its files */
+  bool ring_watched; /* the loop wakes for its files, by */
+  int ring;          /* this descriptor */
 };
 
 /* The thread of one worker; that of the brief one stands in for the network worker's. */
@@ -5308,6 +5313,8 @@ CHI_PRIVATE void real_loop_close(struct real_env *r);
 
 /* Wakes the loop when fd becomes readable; a bell is then drained. CHI_ENOMEM. */
 CHI_PRIVATE int real_loop_watch(struct real_loop *l, int fd, bool bell);
+/* Something watched, no bell, wakes it no longer; or does again. */
+CHI_PRIVATE void real_loop_mute(struct real_loop *l, int fd, bool mute);
 
 /* For those who have more to watch, and stop that before real_loop_close. */
 CHI_PRIVATE struct ev_loop *real_loop_ev(const struct real_loop *l);
@@ -16752,8 +16759,11 @@ void net_on_record(struct net *n, struct peer *from, enum wire_kind kind, struct
 void net_on_boot(struct net *n, const struct peer *peer)
 {
   net_enter(n);
-  if (n->link[peer->node])
-    net_link_on_boot(n->link[peer->node]);
+  struct net_link *l = n->link[peer->node];
+  if (!l && n->draining && peer->met)
+    l = net_link_get(n, peer->node); /* it must hear that this node stops */
+  if (l)
+    net_link_on_boot(l);
   net_leave(n);
 }
 
@@ -18953,11 +18963,30 @@ void net_depart_on_record(struct net_link *l, struct wire_in *in)
   }
 }
 
+/* It has said hello, and may take this node for met before it is met here. */
+static bool net_depart_meets(const struct net *n, uint32_t node)
+{
+  const struct peer *p = &n->o.peers->peer[node];
+  return p->connected && p->boot != 0 && !p->met && !p->refused &&
+         !(n->o.is_dead && n->o.is_dead(n->o.arg, node));
+}
+
+/* It hasn't heard of the stop, or hasn't all answers: that it was refused is one, too. */
+static bool net_depart_owes(const struct net_link *l)
+{
+  bool owes = !l->released || l->kept > 0;
+  for (uint32_t i = 0; i < l->seats && !owes; i++)
+    owes = !l->seat[i].run && l->seat[i].rc == CHI_ESHUTDOWN;
+  return owes;
+}
+
 bool net_departed(const struct net *n)
 {
-  for (uint32_t i = 0; i < n->nodes; i++)
-    if (n->link[i] && net_link_reaches(n->link[i]) && (!n->link[i]->released || n->link[i]->kept))
+  for (uint32_t i = 0; i < n->nodes; i++) {
+    const struct net_link *l = n->link[i];
+    if (net_depart_meets(n, i) || (l && net_link_reaches(l) && net_depart_owes(l)))
       return false;
+  }
   return true;
 }
 
@@ -19672,7 +19701,8 @@ static void worker_send_away(struct worker *w, chi_ctx *ctx)
   worker_ring(w, network);
 }
 
-/* The worker that is to begin a task which w has in its hands. */
+/* The worker that is to begin a task which w has in its hands: the network's only admin's, for its
+ * thread may change. */
 static struct worker *worker_for(struct worker *w, const chi_ctx *ctx)
 {
   struct worker_crew *crew = w->crew;
@@ -19694,8 +19724,7 @@ void worker_submit(struct worker *w, chi_ctx *ctx)
     return;
   }
   struct worker *to = worker_for(w, ctx);
-  ctx->state = TASK_QUEUED;
-  ctx->node.kind = NODE_TASK;
+  ctx->state = TASK_QUEUED, ctx->node.kind = NODE_TASK;
   ring_push(ctx->depth > 0 ? &to->urgent : &to->queue, &ctx->node);
   worker_ring(w, to);
 }
@@ -24494,11 +24523,11 @@ static int peer_send(struct peer *p)
 static void peer_drop(struct peer *p)
 {
   struct peer_batch *b;
-  p->waiting = 0;
   while ((b = peer_oldest(p))) {
     peer_take_oldest(p);
     peer_batch_release(peer_set_of(p), b);
   }
+  p->waiting = 0;
 }
 
 static void peer_queue(struct peer *p)
@@ -33432,6 +33461,14 @@ static uint64_t real_fault_clock(struct env *env)
   return skew_at(&s, now);
 }
 
+static uint64_t real_fault_until(const struct real_env *r, uint64_t deadline)
+{
+  if (!mark_get(&r->faults->fault->turn))
+    return deadline;
+  struct skew s = real_fault_skew(r->faults->fault);
+  return skew_until(&s, deadline);
+}
+
 static uint64_t real_fault_wall(struct env *env)
 {
   const struct real_fault_seat *seat = real_fault_seat_of(env);
@@ -33566,6 +33603,7 @@ int real_fault_bind(struct real_env *r, struct real_fault *f)
   r->faults = seat;
   r->env.alloc = (struct alloc){real_fault_get, real_fault_put, seat};
   r->env.clock = real_fault_clock;
+  r->until = real_fault_until;
   r->env.wall = real_fault_wall;
   r->env.stack_open = real_fault_stack_open;
   r->env.segment_open = real_fault_segment_open;
@@ -33580,6 +33618,7 @@ void real_fault_unbind(struct real_env *r)
 {
   free(r->faults);
   r->faults = NULL;
+  r->until = NULL;
 }
 
 void real_fault_serves(struct real_env *r)
@@ -34061,18 +34100,21 @@ static bool real_thread_assist(struct real_thread *t, uint64_t now, uint64_t *de
   struct real_thread_crew *crew = t->crew;
   struct real_thread_brief *b = &crew->brief;
   struct env *env = &crew->env->env;
+  bool taken = false;
   if (b->more || b->deadline <= now || real_thread_has_work(t, b->worker)) {
     if (b->asleep)
       runtime_awake(crew->runtime, b->worker);
     b->asleep = false;
     real_stand_leave(&crew->stand);
     b->more = runtime_step(crew->runtime, b->worker, now, REAL_THREAD_BUDGET, &b->deadline);
-    real_stand_return(&crew->stand, env, runtime_worker_bell(crew->runtime, b->worker));
+    taken = real_stand_return(&crew->stand, env, runtime_worker_bell(crew->runtime, b->worker));
     b->more |= !real_file_flush(crew->env, b->worker);
     b->more |= !real_thread_watch_files(t, b->worker, &b->ring_watched);
+    if (b->ring_watched)
+      b->ring = real_file_descriptor(crew->env, b->worker);
   }
   *deadline = b->deadline < *deadline ? b->deadline : *deadline;
-  return b->more;
+  return b->more || taken; /* the network worker first, which the other has stepped */
 }
 
 /* Tasks that the workers of this thread have ended. */
@@ -34113,16 +34155,22 @@ static void real_thread_work(struct real_thread *t)
   }
 }
 
-/* Stands in for the network worker's thread whenever that stays away. */
+/* Stands in for the network worker's thread whenever that stays away. Files of the brief worker,
+ * which only the other can attend to, do not wake it. */
 static void real_thread_stand_in(struct real_thread *t)
 {
   struct real_thread_crew *crew = t->crew;
+  const struct real_thread_brief *b = &crew->brief;
   uint32_t own = t->worker;
   while (real_stand_await(&crew->stand, crew->runtime, &crew->quit)) {
     t->worker = runtime_network_worker(crew->runtime);
     t->stands_in = true;
     runtime_take_over(crew->runtime, real_thread_now(t));
+    if (b->ring_watched)
+      real_loop_mute(crew->env->loop, b->ring, true);
     real_thread_work(t);
+    if (b->ring_watched)
+      real_loop_mute(crew->env->loop, b->ring, false);
     t->stands_in = false;
     t->worker = own;
     real_stand_give_back(&crew->stand);
@@ -34323,10 +34371,10 @@ void real_stand_leave(struct real_stand *s)
   real_stand_wake(s);
 }
 
-void real_stand_return(struct real_stand *s, struct env *env, env_bell bell)
+bool real_stand_return(struct real_stand *s, struct env *env, env_bell bell)
 {
   if (mark_change(&s->place, REAL_STAND_AWAY, REAL_STAND_HOME))
-    return;
+    return false;
   pthread_mutex_lock(&s->lock);
   if (mark_get(&s->place) == REAL_STAND_TAKEN) {
     mark_set(&s->place, REAL_STAND_BACK);
@@ -34335,6 +34383,7 @@ void real_stand_return(struct real_stand *s, struct env *env, env_bell bell)
   while (mark_get(&s->place) != REAL_STAND_HOME)
     pthread_cond_wait(&s->home, &s->lock);
   pthread_mutex_unlock(&s->lock);
+  return true;
 }
 
 /* ---- the one that stands in ------------------------------------------------------------------ */
@@ -36495,6 +36544,18 @@ int real_loop_watch(struct real_loop *l, int fd, bool bell)
   return CHI_OK;
 }
 
+void real_loop_mute(struct real_loop *l, int fd, bool mute)
+{
+  for (struct real_loop_source *s = l->sources; s; s = s->next) {
+    if (s->io.fd != fd || s->bell)
+      continue;
+    if (mute)
+      ev_io_stop(l->ev, &s->io);
+    else
+      ev_io_start(l->ev, &s->io);
+  }
+}
+
 struct ev_loop *real_loop_ev(const struct real_loop *l)
 {
   return l->ev;
@@ -36542,7 +36603,7 @@ void real_loop_poll(struct real_loop *l)
 void real_loop_sleep(struct real_loop *l, uint64_t deadline)
 {
   CHI_ASSERT(!l->asleep);
-  real_loop_arm(l, deadline);
+  real_loop_arm(l, l->env->until ? l->env->until(l->env, deadline) : deadline);
   l->asleep = true;
   ev_run(l->ev, EVRUN_ONCE);
   CHI_ASSERT(!l->asleep);
@@ -37276,13 +37337,15 @@ static int real_link_settle(struct env *env, struct real_link *l, uint64_t deadl
   return rc == CHI_ESHUTDOWN ? rc : CHI_OK;
 }
 
-/* One request and its answer; under the lock. */
+/* One request and its answer; under the lock. While others had it and waited in vain, this one has
+ * waited, too, since it began. */
 static int real_link_exchange(struct env *env, struct real_link *l, const void *request,
                               size_t request_size, void *reply, size_t *size,
-                              struct real_link_header *header, int *fds, uint32_t *fd_count)
+                              struct real_link_header *header, int *fds, uint32_t *fd_count,
+                              uint64_t begun)
 {
+  int rc = real_link_settle(env, l, begun + ENV_CALL_NS);
   uint64_t deadline = env->clock(env) + ENV_CALL_NS;
-  int rc = real_link_settle(env, l, deadline);
   if (rc == CHI_OK)
     rc = real_link_send(l->fd, request, request_size);
   if (rc != CHI_OK)
@@ -37303,8 +37366,10 @@ static int real_link_call(struct env *env, env_link link, const void *request, s
     return CHI_EFORKED;
   if (request_size == 0 || request_size > ENV_MESSAGE_MAX)
     return CHI_ETOOBIG;
+  uint64_t begun = env->clock(env);
   pthread_mutex_lock(&l->calling);
-  int rc = real_link_exchange(env, l, request, request_size, reply, size, &header, fds, &fd_count);
+  int rc = real_link_exchange(env, l, request, request_size, reply, size, &header, fds, &fd_count,
+                              begun);
   pthread_mutex_unlock(&l->calling);
   if (rc == CHI_OK && fd_count > *count)
     rc = CHI_ETOOBIG;
@@ -41936,17 +42001,19 @@ static bool sim_host_step(struct sim_host_worker *worker, uint64_t *deadline)
 }
 
 /* The network worker's thread was away for long: it is its own again when the other is between two
- * steps. */
-static void sim_host_return(struct sim_host *host)
+ * steps. True: it was taken. */
+static bool sim_host_return(struct sim_host *host)
 {
   struct sim_host_brief *b = &host->brief;
-  if (b->taken) {
+  bool taken = b->taken;
+  if (taken) {
     b->wanted = true;
     host->party.env.bell_ring(&host->party.env, runtime_worker_bell(host->runtime,
                                                                     b->worker->index));
   }
   while (b->taken)
     sim_thread_park(host->world, SIM_WORLD_NEVER);
+  return taken;
 }
 
 /* Steps the brief worker if it has something to do. True: there is more. */
@@ -41954,6 +42021,7 @@ static bool sim_host_assist(struct sim_host *host, uint64_t *deadline)
 {
   struct sim_host_brief *b = &host->brief;
   uint32_t index = b->worker->index;
+  bool taken = false;
   if (b->more || b->deadline <= sim_party_now(&host->party) ||
       runtime_has_work(host->runtime, index) || sim_io_ready(&host->io, index)) {
     if (b->asleep)
@@ -41965,10 +42033,10 @@ static bool sim_host_assist(struct sim_host *host, uint64_t *deadline)
     sim_thread_wake(&b->worker->thread, b->late);
     b->more = sim_host_step(b->worker, &b->deadline);
     b->away = false;
-    sim_host_return(host);
+    taken = sim_host_return(host);
   }
   *deadline = b->deadline < *deadline ? b->deadline : *deadline;
-  return b->more;
+  return b->more || taken;
 }
 
 /* Its messages and files wake this thread. */

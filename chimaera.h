@@ -395,7 +395,7 @@ typedef struct chi_type {
 /* What a method runs with: valid only inside the call it was passed to, on its own stack. */
 typedef struct chi_ctx chi_ctx;
 
-enum chi_method_flag { CHI_METHOD_IDEMPOTENT = 1 }; /* may be run again elsewhere after a loss */
+enum chi_method_flag { CHI_METHOD_IDEMPOTENT = 1 }; /* may be run again after a loss, twice */
 
 typedef struct chi_method {
   const chi_type *type;

@@ -268,17 +268,19 @@ static bool sim_host_step(struct sim_host_worker *worker, uint64_t *deadline)
 }
 
 /* The network worker's thread was away for long: it is its own again when the other is between two
- * steps. */
-static void sim_host_return(struct sim_host *host)
+ * steps. True: it was taken. */
+static bool sim_host_return(struct sim_host *host)
 {
   struct sim_host_brief *b = &host->brief;
-  if (b->taken) {
+  bool taken = b->taken;
+  if (taken) {
     b->wanted = true;
     host->party.env.bell_ring(&host->party.env, runtime_worker_bell(host->runtime,
                                                                     b->worker->index));
   }
   while (b->taken)
     sim_thread_park(host->world, SIM_WORLD_NEVER);
+  return taken;
 }
 
 /* Steps the brief worker if it has something to do. True: there is more. */
@@ -286,6 +288,7 @@ static bool sim_host_assist(struct sim_host *host, uint64_t *deadline)
 {
   struct sim_host_brief *b = &host->brief;
   uint32_t index = b->worker->index;
+  bool taken = false;
   if (b->more || b->deadline <= sim_party_now(&host->party) ||
       runtime_has_work(host->runtime, index) || sim_io_ready(&host->io, index)) {
     if (b->asleep)
@@ -297,10 +300,10 @@ static bool sim_host_assist(struct sim_host *host, uint64_t *deadline)
     sim_thread_wake(&b->worker->thread, b->late);
     b->more = sim_host_step(b->worker, &b->deadline);
     b->away = false;
-    sim_host_return(host);
+    taken = sim_host_return(host);
   }
   *deadline = b->deadline < *deadline ? b->deadline : *deadline;
-  return b->more;
+  return b->more || taken;
 }
 
 /* Its messages and files wake this thread. */

@@ -55,7 +55,8 @@ CHI_PRIVATE void fiber_init(struct fiber *f, void *stack, size_t size, fiber_ent
  * suspended. Returns when someone switches to *from again. Kept over the switch: what a function
  * call keeps, with the floating-point modes; the signal mask must be the same in both. A fiber may
  * be switched to only on the thread on which it ran last (a new one: on any), because compilers
- * keep addresses of thread-local variables over calls. */
+ * keep addresses of thread-local variables over calls. Those of the network worker, which another
+ * thread may have to take over, run bodies of the admin pool only, which have none. */
 CHI_PRIVATE void fiber_switch(struct fiber *from, struct fiber *to);
 
 /* Forgets *f, which must not be running: what is on its stack is dropped without being unwound. A

@@ -183,8 +183,11 @@ void net_on_record(struct net *n, struct peer *from, enum wire_kind kind, struct
 void net_on_boot(struct net *n, const struct peer *peer)
 {
   net_enter(n);
-  if (n->link[peer->node])
-    net_link_on_boot(n->link[peer->node]);
+  struct net_link *l = n->link[peer->node];
+  if (!l && n->draining && peer->met)
+    l = net_link_get(n, peer->node); /* it must hear that this node stops */
+  if (l)
+    net_link_on_boot(l);
   net_leave(n);
 }
 

@@ -26,7 +26,7 @@
 #define NET_ACK_NS 250000000ull      /* an answer is acknowledged by then, if no request does it */
 #define NET_FAILED ((uint32_t)CHI_FAILURES_MOST) /* failed containers that a result names */
 #define NET_HOPS 8u                  /* times that "moved" is followed at once; then slower */
-#define NET_TRIES 8u                 /* times an idempotent part is lost and begun again */
+#define NET_TRIES 3u                 /* lives that may end with an idempotent part: it may be why */
 #define NET_WAITING 65536u           /* parts that wait for one peer; beyond: CHI_EBUSY */
 #define NET_ASK_MAX_NS 2000000000ull /* between two questions about a long task, and until */
                                      /* a peer is reminded of an answer */

@@ -49,10 +49,29 @@ void net_depart_on_record(struct net_link *l, struct wire_in *in)
   }
 }
 
+/* It has said hello, and may take this node for met before it is met here. */
+static bool net_depart_meets(const struct net *n, uint32_t node)
+{
+  const struct peer *p = &n->o.peers->peer[node];
+  return p->connected && p->boot != 0 && !p->met && !p->refused &&
+         !(n->o.is_dead && n->o.is_dead(n->o.arg, node));
+}
+
+/* It hasn't heard of the stop, or hasn't all answers: that it was refused is one, too. */
+static bool net_depart_owes(const struct net_link *l)
+{
+  bool owes = !l->released || l->kept > 0;
+  for (uint32_t i = 0; i < l->seats && !owes; i++)
+    owes = !l->seat[i].run && l->seat[i].rc == CHI_ESHUTDOWN;
+  return owes;
+}
+
 bool net_departed(const struct net *n)
 {
-  for (uint32_t i = 0; i < n->nodes; i++)
-    if (n->link[i] && net_link_reaches(n->link[i]) && (!n->link[i]->released || n->link[i]->kept))
+  for (uint32_t i = 0; i < n->nodes; i++) {
+    const struct net_link *l = n->link[i];
+    if (net_depart_meets(n, i) || (l && net_link_reaches(l) && net_depart_owes(l)))
       return false;
+  }
   return true;
 }

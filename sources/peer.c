@@ -238,11 +238,11 @@ static int peer_send(struct peer *p)
 static void peer_drop(struct peer *p)
 {
   struct peer_batch *b;
-  p->waiting = 0;
   while ((b = peer_oldest(p))) {
     peer_take_oldest(p);
     peer_batch_release(peer_set_of(p), b);
   }
+  p->waiting = 0;
 }
 
 static void peer_queue(struct peer *p)

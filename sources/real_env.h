@@ -35,6 +35,8 @@ struct real_env {
   struct real_module *modules; /* those loaded */
   struct real_net *net;        /* of a node */
   struct real_fault_seat *faults; /* of a node that something may go wrong with */
+  /* When the host's clock says what env.clock will say at the deadline; NULL: they are one. */
+  uint64_t (*until)(const struct real_env *r, uint64_t deadline);
   /* For tests: as if the kernel had no io_uring, no MADV_POPULATE_WRITE. */
   bool no_ring, no_populate;
 };

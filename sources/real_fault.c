@@ -156,6 +156,14 @@ static uint64_t real_fault_clock(struct env *env)
   return skew_at(&s, now);
 }
 
+static uint64_t real_fault_until(const struct real_env *r, uint64_t deadline)
+{
+  if (!mark_get(&r->faults->fault->turn))
+    return deadline;
+  struct skew s = real_fault_skew(r->faults->fault);
+  return skew_until(&s, deadline);
+}
+
 static uint64_t real_fault_wall(struct env *env)
 {
   const struct real_fault_seat *seat = real_fault_seat_of(env);
@@ -290,6 +298,7 @@ int real_fault_bind(struct real_env *r, struct real_fault *f)
   r->faults = seat;
   r->env.alloc = (struct alloc){real_fault_get, real_fault_put, seat};
   r->env.clock = real_fault_clock;
+  r->until = real_fault_until;
   r->env.wall = real_fault_wall;
   r->env.stack_open = real_fault_stack_open;
   r->env.segment_open = real_fault_segment_open;
@@ -304,6 +313,7 @@ void real_fault_unbind(struct real_env *r)
 {
   free(r->faults);
   r->faults = NULL;
+  r->until = NULL;
 }
 
 void real_fault_serves(struct real_env *r)

@@ -658,13 +658,15 @@ static int real_link_settle(struct env *env, struct real_link *l, uint64_t deadl
   return rc == CHI_ESHUTDOWN ? rc : CHI_OK;
 }
 
-/* One request and its answer; under the lock. */
+/* One request and its answer; under the lock. While others had it and waited in vain, this one has
+ * waited, too, since it began. */
 static int real_link_exchange(struct env *env, struct real_link *l, const void *request,
                               size_t request_size, void *reply, size_t *size,
-                              struct real_link_header *header, int *fds, uint32_t *fd_count)
+                              struct real_link_header *header, int *fds, uint32_t *fd_count,
+                              uint64_t begun)
 {
+  int rc = real_link_settle(env, l, begun + ENV_CALL_NS);
   uint64_t deadline = env->clock(env) + ENV_CALL_NS;
-  int rc = real_link_settle(env, l, deadline);
   if (rc == CHI_OK)
     rc = real_link_send(l->fd, request, request_size);
   if (rc != CHI_OK)
@@ -685,8 +687,10 @@ static int real_link_call(struct env *env, env_link link, const void *request, s
     return CHI_EFORKED;
   if (request_size == 0 || request_size > ENV_MESSAGE_MAX)
     return CHI_ETOOBIG;
+  uint64_t begun = env->clock(env);
   pthread_mutex_lock(&l->calling);
-  int rc = real_link_exchange(env, l, request, request_size, reply, size, &header, fds, &fd_count);
+  int rc = real_link_exchange(env, l, request, request_size, reply, size, &header, fds, &fd_count,
+                              begun);
   pthread_mutex_unlock(&l->calling);
   if (rc == CHI_OK && fd_count > *count)
     rc = CHI_ETOOBIG;

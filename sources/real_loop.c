@@ -275,6 +275,18 @@ int real_loop_watch(struct real_loop *l, int fd, bool bell)
   return CHI_OK;
 }
 
+void real_loop_mute(struct real_loop *l, int fd, bool mute)
+{
+  for (struct real_loop_source *s = l->sources; s; s = s->next) {
+    if (s->io.fd != fd || s->bell)
+      continue;
+    if (mute)
+      ev_io_stop(l->ev, &s->io);
+    else
+      ev_io_start(l->ev, &s->io);
+  }
+}
+
 struct ev_loop *real_loop_ev(const struct real_loop *l)
 {
   return l->ev;
@@ -322,7 +334,7 @@ void real_loop_poll(struct real_loop *l)
 void real_loop_sleep(struct real_loop *l, uint64_t deadline)
 {
   CHI_ASSERT(!l->asleep);
-  real_loop_arm(l, deadline);
+  real_loop_arm(l, l->env->until ? l->env->until(l->env, deadline) : deadline);
   l->asleep = true;
   ev_run(l->ev, EVRUN_ONCE);
   CHI_ASSERT(!l->asleep);

@@ -55,10 +55,10 @@ void real_stand_leave(struct real_stand *s)
   real_stand_wake(s);
 }
 
-void real_stand_return(struct real_stand *s, struct env *env, env_bell bell)
+bool real_stand_return(struct real_stand *s, struct env *env, env_bell bell)
 {
   if (mark_change(&s->place, REAL_STAND_AWAY, REAL_STAND_HOME))
-    return;
+    return false;
   pthread_mutex_lock(&s->lock);
   if (mark_get(&s->place) == REAL_STAND_TAKEN) {
     mark_set(&s->place, REAL_STAND_BACK);
@@ -67,6 +67,7 @@ void real_stand_return(struct real_stand *s, struct env *env, env_bell bell)
   while (mark_get(&s->place) != REAL_STAND_HOME)
     pthread_cond_wait(&s->home, &s->lock);
   pthread_mutex_unlock(&s->lock);
+  return true;
 }
 
 /* ---- the one that stands in ------------------------------------------------------------------ */

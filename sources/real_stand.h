@@ -28,8 +28,9 @@ CHI_PRIVATE void real_stand_close(struct real_stand *s);
 /* ---- the network worker's thread */
 /* It begins a step of the brief worker. */
 CHI_PRIVATE void real_stand_leave(struct real_stand *s);
-/* It has ended it. Waits until the network worker is its own again; `bell` is that worker's. */
-CHI_PRIVATE void real_stand_return(struct real_stand *s, struct env *env, env_bell bell);
+/* It has ended it. Waits until the network worker is its own again; `bell` is that worker's. True:
+ * the other had it meanwhile, and what was known of it is out of date. */
+CHI_PRIVATE bool real_stand_return(struct real_stand *s, struct env *env, env_bell bell);
 
 /* ---- the one that stands in */
 /* Waits until the network worker is to be taken: true, and it is its own; false: *quit, which

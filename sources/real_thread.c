@@ -257,18 +257,21 @@ static bool real_thread_assist(struct real_thread *t, uint64_t now, uint64_t *de
   struct real_thread_crew *crew = t->crew;
   struct real_thread_brief *b = &crew->brief;
   struct env *env = &crew->env->env;
+  bool taken = false;
   if (b->more || b->deadline <= now || real_thread_has_work(t, b->worker)) {
     if (b->asleep)
       runtime_awake(crew->runtime, b->worker);
     b->asleep = false;
     real_stand_leave(&crew->stand);
     b->more = runtime_step(crew->runtime, b->worker, now, REAL_THREAD_BUDGET, &b->deadline);
-    real_stand_return(&crew->stand, env, runtime_worker_bell(crew->runtime, b->worker));
+    taken = real_stand_return(&crew->stand, env, runtime_worker_bell(crew->runtime, b->worker));
     b->more |= !real_file_flush(crew->env, b->worker);
     b->more |= !real_thread_watch_files(t, b->worker, &b->ring_watched);
+    if (b->ring_watched)
+      b->ring = real_file_descriptor(crew->env, b->worker);
   }
   *deadline = b->deadline < *deadline ? b->deadline : *deadline;
-  return b->more;
+  return b->more || taken; /* the network worker first, which the other has stepped */
 }
 
 /* Tasks that the workers of this thread have ended. */
@@ -309,16 +312,22 @@ static void real_thread_work(struct real_thread *t)
   }
 }
 
-/* Stands in for the network worker's thread whenever that stays away. */
+/* Stands in for the network worker's thread whenever that stays away. Files of the brief worker,
+ * which only the other can attend to, do not wake it. */
 static void real_thread_stand_in(struct real_thread *t)
 {
   struct real_thread_crew *crew = t->crew;
+  const struct real_thread_brief *b = &crew->brief;
   uint32_t own = t->worker;
   while (real_stand_await(&crew->stand, crew->runtime, &crew->quit)) {
     t->worker = runtime_network_worker(crew->runtime);
     t->stands_in = true;
     runtime_take_over(crew->runtime, real_thread_now(t));
+    if (b->ring_watched)
+      real_loop_mute(crew->env->loop, b->ring, true);
     real_thread_work(t);
+    if (b->ring_watched)
+      real_loop_mute(crew->env->loop, b->ring, false);
     t->stands_in = false;
     t->worker = own;
     real_stand_give_back(&crew->stand);

@@ -22,7 +22,8 @@ struct real_thread_brief {
   uint64_t deadline; /* of its last step */
   bool more;         /* it has more to do */
   bool asleep;       /* it has announced that, and is rung */
-  bool ring_watched; /* the loop wakes for its files */
+  bool ring_watched; /* the loop wakes for its files, by */
+  int ring;          /* this descriptor */
 };
 
 /* The thread of one worker; that of the brief one stands in for the network worker's. */

@@ -147,7 +147,8 @@ static void worker_send_away(struct worker *w, chi_ctx *ctx)
   worker_ring(w, network);
 }
 
-/* The worker that is to begin a task which w has in its hands. */
+/* The worker that is to begin a task which w has in its hands: the network's only admin's, for its
+ * thread may change. */
 static struct worker *worker_for(struct worker *w, const chi_ctx *ctx)
 {
   struct worker_crew *crew = w->crew;
@@ -169,8 +170,7 @@ void worker_submit(struct worker *w, chi_ctx *ctx)
     return;
   }
   struct worker *to = worker_for(w, ctx);
-  ctx->state = TASK_QUEUED;
-  ctx->node.kind = NODE_TASK;
+  ctx->state = TASK_QUEUED, ctx->node.kind = NODE_TASK;
   ring_push(ctx->depth > 0 ? &to->urgent : &to->queue, &ctx->node);
   worker_ring(w, to);
 }

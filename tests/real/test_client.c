@@ -556,7 +556,7 @@ TEST(foreign_poll_loop_is_woken_for_completions)
   while (running > 0) {
     int armed = chi_queue_arm(q);
     CHECK(armed >= 0);
-    CHECK(chi_queue_arm(q) >= 0); /* twice is once */
+    armed = armed ? armed : chi_queue_arm(q); /* twice is once, if nothing has come meanwhile */
     struct pollfd p[2] = {{fd, POLLIN, 0}, {beside[0], POLLIN, 0}};
     if (beats < 100 && ended > beats * 10) {
       CHECK_INT(write(beside[1], "x", 1), 1);

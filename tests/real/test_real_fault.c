@@ -83,6 +83,8 @@ TEST(clocks_jump_and_drift_and_that_of_a_thread_goes_on)
   CHECK(env->clock(env) - clock - HOUR < MINUTE);
   CHECK(env->wall(env) - wall - HOUR < MINUTE);
   CHECK(real_env_now() - now < MINUTE);
+  uint64_t due = p.r.until(&p.r, env->clock(env) + MINUTE); /* by the clock that goes right */
+  CHECK(due > now + MINUTE / 2 && due - now < 2 * MINUTE);
   CHECK_INT(real_fault_tell(&p.fault, CHI_FAULT_JUMP, 0, -HOUR), CHI_OK);
   CHECK(env->clock(env) - clock - HOUR < MINUTE); /* never back */
   CHECK(env->wall(env) - wall < MINUTE);

@@ -456,6 +456,14 @@ static void count_awake(void *arg)
   ++*(int *)arg;
 }
 
+#define AN_HOUR_NS UINT64_C(3600000000000)
+
+static uint64_t an_hour_before(const struct real_env *r, uint64_t deadline)
+{
+  (void)r;
+  return deadline - AN_HOUR_NS;
+}
+
 TEST(a_sleep_ends_at_the_deadline_or_by_a_bell_and_says_so_first)
 {
   struct real_link_place place;
@@ -488,8 +496,48 @@ TEST(a_sleep_ends_at_the_deadline_or_by_a_bell_and_says_so_first)
   deadline = r.env.clock(&r.env) + 3000000; /* the ring was consumed */
   real_loop_sleep(r.loop, deadline);
   CHECK(r.env.clock(&r.env) >= deadline);
+  r.until = an_hour_before; /* the clock of the node is ahead of the timer's */
+  deadline = r.env.clock(&r.env) + 3000000;
+  real_loop_sleep(r.loop, deadline + AN_HOUR_NS);
+  CHECK(r.env.clock(&r.env) >= deadline && r.env.clock(&r.env) < deadline + AN_HOUR_NS);
+  r.until = NULL;
   real_loop_close(&r);
   r.env.bell_close(&r.env, bell);
+  real_link_leave(&place, &d);
+  real_env_close(&r);
+  scratch_remove(dir);
+}
+
+TEST(loop_is_not_woken_by_what_is_muted)
+{
+  char dir[100];
+  struct real_link_place place;
+  struct real_link_desk d;
+  struct real_env r;
+  int awakes = 0, ends[2];
+  const struct real_loop_owner owner = {&awakes, ignore_connect, ignore_request, ignore_hangup,
+                                        count_awake};
+  CHECK(scratch_make(dir));
+  CHECK_INT(chmod(dir, 0700), 0);
+  CHECK_INT(real_link_locate(dir, "here", 7, &place, NULL), CHI_OK);
+  CHECK_INT(real_env_open(&r, NULL), CHI_OK);
+  CHECK_INT(real_link_listen(&place, &d, NULL), CHI_OK);
+  CHECK_INT(real_loop_open(&r, d.socket, 4, &owner), CHI_OK);
+  CHECK(pipe(ends) == 0 && write(ends[1], "x", 1) == 1);
+  CHECK_INT(real_loop_watch(r.loop, ends[0], false), CHI_OK);
+  real_loop_sleep(r.loop, UINT64_MAX); /* ready it is, and stays */
+  real_loop_mute(r.loop, ends[0], true);
+  uint64_t deadline = r.env.clock(&r.env) + 3000000;
+  while (r.env.clock(&r.env) < deadline)
+    real_loop_sleep(r.loop, deadline);
+  CHECK(awakes <= 3); /* libev looks once more before it lets go */
+  real_loop_mute(r.loop, ends[0], false);
+  int before = awakes;
+  real_loop_sleep(r.loop, UINT64_MAX);
+  CHECK_INT(awakes, before + 1);
+  real_loop_close(&r);
+  close(ends[0]);
+  close(ends[1]);
   real_link_leave(&place, &d);
   real_env_close(&r);
   scratch_remove(dir);

@@ -188,3 +188,41 @@ TEST(cluster_stop_of_all_nodes_does_not_wait_for_each_other)
   for (uint64_t seed = 1; seed <= town_seeds(6); seed++)
     all_stop_at_once(seed);
 }
+
+/* Stopped again while others are about to find it. */
+static void stops_as_it_is_met(uint64_t seed)
+{
+  struct town t;
+  struct stop_client client[2] = {{.end = false}, {.end = false}};
+  uint32_t node = 2;
+  CHECK_STR(town_seed(&t, seed,
+                      "nodes=3,wait_for_restart=30s,heartbeat_interval=100ms,"
+                      "retry=50ms,retry_max=50ms"),
+            "");
+  for (uint32_t i = 0; i < 2; i++) {
+    chi_cluster_client(t.cluster, i, stop_works, &client[i]);
+    town_fault(&t, CHI_FAULT_CLOG, i, node, 20 * TOWN_MS);
+  }
+  CHECK_INT(chi_cluster_run_for(t.cluster, 50 * TOWN_MS), CHI_OK);
+  for (uint32_t round = 0; round < 2 * STOP_ROUNDS; round++) {
+    town_fault(&t, CHI_FAULT_STOP, node, 0, 5000);
+    CHECK_INT(chi_cluster_run_until(t.cluster, stop_is_down, &node, 2 * TOWN_SECOND), CHI_OK);
+    CHECK_INT(chi_cluster_run_for(t.cluster, 100 * TOWN_MS), CHI_OK);
+    town_fault(&t, CHI_FAULT_START, node, 0, 0);
+    CHECK_INT(chi_cluster_run_for(t.cluster, (20 + 7 * round) * TOWN_MS + seed * 77777), CHI_OK);
+  }
+  client[0].end = client[1].end = true;
+  CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_LONG), CHI_OK);
+  for (uint32_t i = 0; i < 2; i++) {
+    CHECK_INT(client[i].unknown, 0);
+    CHECK_INT(client[i].unreachable, 0);
+  }
+  CHECK_STR(town_end(&t), "");
+}
+
+TEST(cluster_stop_while_others_find_the_node_loses_nothing)
+{
+  TOWN_NEEDS_SIM("nodes meet when the network says so");
+  for (uint64_t seed = 1; seed <= town_seeds(6); seed++)
+    stops_as_it_is_met(seed);
+}

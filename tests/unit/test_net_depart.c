@@ -131,3 +131,55 @@ TEST(net_departure_that_makes_no_sense_is_refused)
   town_free(&t);
   town_close(&town);
 }
+
+/* Who finds the node only while that stops is told before it sends what has waited. */
+TEST(net_departs_not_while_it_is_met)
+{
+  struct town_task u;
+  town_open(&town, 2, 4);
+  town_crash(&town, 1);
+  town_wire_set(&town, 0, 1, false);
+  town_start(&town, 1);
+  town_submit_wait(&town, &u, 0, &town_wait_type, TOWN_MS, 1, 1);
+  town_pass(&town, 10 * TOWN_MS);
+  net_drain(town.node[1].net, town.now + 10 * TOWN_S);
+  CHECK(net_departed(town.node[1].net)); /* nobody could ask it for anything */
+  town.wire[1][0].held = true;
+  town_wire_set(&town, 0, 1, true);
+  town_pass(&town, 10 * TOWN_MS);
+  CHECK(!net_departed(town.node[1].net));
+  town.wire[1][0].held = false;
+  town_pass(&town, 2 * NET_ACK_NS);
+  CHECK(net_departed(town.node[1].net) && u.ends == 0);
+  town_crash(&town, 1);
+  town_start(&town, 1);
+  CHECK(town_until(&town, &u, TOWN_S));
+  CHECK_INT(u.rc, CHI_OK);
+  town_free(&u);
+  TOWN_END();
+}
+
+/* That something was refused must be known there, like any answer. */
+TEST(net_departs_when_refusals_are_known)
+{
+  struct town_task u;
+  town_open(&town, 2, 4);
+  town.wire[0][1].held = true;
+  town_submit_wait(&town, &u, 0, &town_wait_type, TOWN_MS, 1, 1);
+  town_pass(&town, 10 * TOWN_MS);
+  net_drain(town.node[1].net, town.now + 10 * TOWN_S);
+  town_pass(&town, 10 * TOWN_MS); /* it has heard, and says so behind the request */
+  town.wire[1][0].held = true;
+  town.wire[0][1].held = false;
+  town_pass(&town, 10 * TOWN_MS);
+  CHECK(!net_departed(town.node[1].net));
+  town.wire[1][0].held = false;
+  town_pass(&town, 2 * NET_ACK_NS);
+  CHECK(net_departed(town.node[1].net) && u.ends == 0);
+  town_crash(&town, 1);
+  town_start(&town, 1);
+  CHECK(town_until(&town, &u, TOWN_S));
+  CHECK_INT(u.rc, CHI_OK);
+  town_free(&u);
+  TOWN_END();
+}
