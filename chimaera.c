@@ -736,6 +736,8 @@ CHI_PRIVATE CHI_UNUSED bool runtime_inspect_place(const struct runtime *rt, uint
                                                   struct runtime_place *out);
 /* The life of another node that this one takes for alive; 0: it doesn't. */
 CHI_PRIVATE CHI_UNUSED uint64_t runtime_sees(const struct runtime *rt, uint32_t node);
+/* For what this one takes it: enum member_state. */
+CHI_PRIVATE CHI_UNUSED uint32_t runtime_judges(const struct runtime *rt, uint32_t node);
 
 /* For the handler of a memory fault, on the thread that faulted: if address is in the guard page
  * of the task's stack that runs there, writes "method <name> of pool <id> overran its stack of N
@@ -3514,6 +3516,8 @@ CHI_PRIVATE uint32_t fleet_calls_of(const struct fleet *f, const struct method *
 CHI_PRIVATE uint64_t fleet_digest_of(const struct fleet *f);
 /* The life of a node that this one takes for alive; 0: it doesn't. */
 CHI_PRIVATE CHI_UNUSED uint64_t fleet_sees(const struct fleet *f, uint32_t node);
+/* For what this one takes it: enum member_state. */
+CHI_PRIVATE CHI_UNUSED uint32_t fleet_judges(const struct fleet *f, uint32_t node);
 /* At the end of every step; returns when it wants to be called again. */
 CHI_PRIVATE uint64_t fleet_step(struct fleet *f, uint64_t now);
 
@@ -6466,6 +6470,9 @@ CHI_INLINE uint32_t sim_check_open_tasks(const struct sim_check *c)
 {
   return c->open.count;
 }
+/* For what a node takes another: enum member_state; unknown also where it is down. */
+CHI_PRIVATE CHI_UNUSED uint32_t sim_check_judges(const struct sim_check *c, uint32_t node,
+                                                 uint32_t other);
 /* Whether every node that serves takes every other one for alive; else who does not in `why`. */
 CHI_PRIVATE bool sim_check_met(const struct sim_check *c, char *why, size_t size);
 /* Compares all nodes that serve: true if nothing is missing, else what in `why`. */
@@ -8651,6 +8658,11 @@ bool runtime_inspect_place(const struct runtime *rt, uint32_t at, struct runtime
 uint64_t runtime_sees(const struct runtime *rt, uint32_t node)
 {
   return fleet_sees(&rt->fleet, node);
+}
+
+uint32_t runtime_judges(const struct runtime *rt, uint32_t node)
+{
+  return fleet_judges(&rt->fleet, node);
 }
 
 enum runtime_state runtime_state(const struct runtime *rt)
@@ -15899,6 +15911,11 @@ uint64_t fleet_sees(const struct fleet *f, uint32_t node)
 {
   bool alive = f->member && member_state(f->member, node) == MEMBER_ALIVE;
   return alive ? member_boot(f->member, node) : 0;
+}
+
+uint32_t fleet_judges(const struct fleet *f, uint32_t node)
+{
+  return f->member ? (uint32_t)member_state(f->member, node) : MEMBER_UNKNOWN;
 }
 
 uint64_t fleet_step(struct fleet *f, uint64_t now)
@@ -40758,6 +40775,12 @@ CHI_PRIVATE void sim_check_client(struct sim_check *c, uint32_t number)
 }
 
 /* ---- when all is settled ------------------------------------------------------------------ */
+
+CHI_PRIVATE uint32_t sim_check_judges(const struct sim_check *c, uint32_t node, uint32_t other)
+{
+  const struct runtime *rt = sim_node_runtime(c->sim, node);
+  return rt ? runtime_judges(rt, other) : 0;
+}
 
 static bool sim_check_sees(const struct sim_check *c, uint32_t node, char *why, size_t size)
 {

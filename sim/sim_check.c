@@ -216,6 +216,12 @@ CHI_PRIVATE void sim_check_client(struct sim_check *c, uint32_t number)
 
 /* ---- when all is settled ------------------------------------------------------------------ */
 
+CHI_PRIVATE uint32_t sim_check_judges(const struct sim_check *c, uint32_t node, uint32_t other)
+{
+  const struct runtime *rt = sim_node_runtime(c->sim, node);
+  return rt ? runtime_judges(rt, other) : 0;
+}
+
 static bool sim_check_sees(const struct sim_check *c, uint32_t node, char *why, size_t size)
 {
   const struct runtime *rt = sim_node_runtime(c->sim, node);

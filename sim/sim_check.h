@@ -70,6 +70,9 @@ CHI_INLINE uint32_t sim_check_open_tasks(const struct sim_check *c)
 {
   return c->open.count;
 }
+/* For what a node takes another: enum member_state; unknown also where it is down. */
+CHI_PRIVATE CHI_UNUSED uint32_t sim_check_judges(const struct sim_check *c, uint32_t node,
+                                                 uint32_t other);
 /* Whether every node that serves takes every other one for alive; else who does not in `why`. */
 CHI_PRIVATE bool sim_check_met(const struct sim_check *c, char *why, size_t size);
 /* Compares all nodes that serve: true if nothing is missing, else what in `why`. */

@@ -276,6 +276,11 @@ uint64_t fleet_sees(const struct fleet *f, uint32_t node)
   return alive ? member_boot(f->member, node) : 0;
 }
 
+uint32_t fleet_judges(const struct fleet *f, uint32_t node)
+{
+  return f->member ? (uint32_t)member_state(f->member, node) : MEMBER_UNKNOWN;
+}
+
 uint64_t fleet_step(struct fleet *f, uint64_t now)
 {
   if (!f->open)

@@ -54,6 +54,8 @@ CHI_PRIVATE uint32_t fleet_calls_of(const struct fleet *f, const struct method *
 CHI_PRIVATE uint64_t fleet_digest_of(const struct fleet *f);
 /* The life of a node that this one takes for alive; 0: it doesn't. */
 CHI_PRIVATE CHI_UNUSED uint64_t fleet_sees(const struct fleet *f, uint32_t node);
+/* For what this one takes it: enum member_state. */
+CHI_PRIVATE CHI_UNUSED uint32_t fleet_judges(const struct fleet *f, uint32_t node);
 /* At the end of every step; returns when it wants to be called again. */
 CHI_PRIVATE uint64_t fleet_step(struct fleet *f, uint64_t now);
 

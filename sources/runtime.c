@@ -620,6 +620,11 @@ uint64_t runtime_sees(const struct runtime *rt, uint32_t node)
   return fleet_sees(&rt->fleet, node);
 }
 
+uint32_t runtime_judges(const struct runtime *rt, uint32_t node)
+{
+  return fleet_judges(&rt->fleet, node);
+}
+
 enum runtime_state runtime_state(const struct runtime *rt)
 {
   return rt->state;

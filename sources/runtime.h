@@ -96,6 +96,8 @@ CHI_PRIVATE CHI_UNUSED bool runtime_inspect_place(const struct runtime *rt, uint
                                                   struct runtime_place *out);
 /* The life of another node that this one takes for alive; 0: it doesn't. */
 CHI_PRIVATE CHI_UNUSED uint64_t runtime_sees(const struct runtime *rt, uint32_t node);
+/* For what this one takes it: enum member_state. */
+CHI_PRIVATE CHI_UNUSED uint32_t runtime_judges(const struct runtime *rt, uint32_t node);
 
 /* For the handler of a memory fault, on the thread that faulted: if address is in the guard page
  * of the task's stack that runs there, writes "method <name> of pool <id> overran its stack of N

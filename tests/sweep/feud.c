@@ -111,7 +111,7 @@ static void look_for_dead(chi_cluster *cluster, const struct run_case *c)
   const struct sim_check *check = sim_cluster_check(cluster);
   for (uint32_t i = 0; i < c->nodes; i++)
     for (uint32_t k = 0; k < c->nodes && !chi_cluster_failure(cluster); k++)
-      if (i != k && check->node[i].state && check->node[i].state[k] == STATE_DEAD)
+      if (i != k && sim_check_judges(check, i, k) == STATE_DEAD)
         books_fail("feud", "node %u takes node %u for dead, which others hear", i, k);
 }
 

@@ -26,8 +26,8 @@ static void look_across(chi_cluster *cluster, uint32_t nodes, uint32_t half)
   const struct sim_check *check = sim_cluster_check(cluster);
   for (uint32_t i = 0; i < nodes; i++)
     for (uint32_t k = 0; k < nodes; k++)
-      if ((i < half) != (k < half) && check->node[i].state &&
-          check->node[i].state[k] != STATE_DEAD)
+      if ((i < half) != (k < half) && check->node[i].serves &&
+          sim_check_judges(check, i, k) != STATE_DEAD)
         books_fail("rift", "node %u does not give up node %u, which it cannot reach", i, k);
 }
 

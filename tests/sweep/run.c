@@ -445,7 +445,7 @@ static void look_for_dead(struct run *r, uint32_t who)
 {
   const struct sim_check *check = sim_cluster_check(r->cluster);
   for (uint32_t i = 0; check && i < r->c->nodes; i++)
-    if (i != who && check->node[i].state && check->node[i].state[who] != STATE_DEAD)
+    if (i != who && check->node[i].serves && sim_check_judges(check, i, who) != STATE_DEAD)
       books_fail("news", "node %u does not take node %u, which is no more, for dead", i, who);
 }
 
@@ -512,13 +512,15 @@ static void coda(struct run *r)
 
 /* ---- a node stands still -------------------------------------------------------------------- */
 
-static void nobody_is_lost(struct run *r, uint32_t who, uint8_t worst)
+static void nobody_is_lost(struct run *r, uint32_t who, uint32_t worst)
 {
-  const uint8_t *state = sim_cluster_check(r->cluster)->node[who].state;
-  for (uint32_t i = 0; i < r->c->nodes && !failed(r); i++)
-    if (i != who && state[i] > worst)
+  const struct sim_check *check = sim_cluster_check(r->cluster);
+  for (uint32_t i = 0; i < r->c->nodes && !failed(r); i++) {
+    uint32_t state = i != who ? sim_check_judges(check, who, i) : 0;
+    if (state > worst)
       books_fail("nap", "node %u stood still, and takes node %u for %s", who, i,
-                 state[i] == STATE_DEAD ? "dead" : "suspect");
+                 state == STATE_DEAD ? "dead" : "suspect");
+  }
 }
 
 /* Its machine stands still, and what was sent to it comes in a moment after it goes on. */
