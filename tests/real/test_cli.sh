@@ -688,10 +688,11 @@ chi bench --test-case bdev_allocation --threads 3 --max-file-size 64k --io-size 
 want 2 'io-size: expected 8 to 20480 bytes'
 
 # Nodes that share a machine, and thus the directory: the device is one of the daemon's node.
+printf '127.0.0.2\n127.0.0.3\n' >"$temp/hosts.bench"
 for node in 0 1; do
   {
     echo "memory: {main_segment_size: 64M, client_data_segment_size: 64M}"
-    echo "networking: {port: $((port + 1)), hostfile: $temp/hosts}"
+    echo "networking: {port: $((port + 1)), hostfile: $temp/hosts.bench}"
     echo "logging: {file: $temp/log.bench$node}"
     echo "shared_memory:"
     for what in main client_data runtime_data; do
