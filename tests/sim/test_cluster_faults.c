@@ -151,6 +151,7 @@ TEST(cluster_operation_on_a_file_fails)
   chi_pool_id id = DEVICE;
   struct town t;
   CHECK_STR(town_begin(&t, "sim:nodes=2,seed=7"), "");
+  town_needs_faults();
   CHECK_INT(chi_cluster_pool_create(t.cluster, 0, "bdev", "device", params, 2, &id, &t.error),
             CHI_OK);
   CHECK_INT(sync_device(&t), CHI_OK);

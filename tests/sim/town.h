@@ -97,6 +97,8 @@ const char *town_end(struct town *t);
 void town_close(struct town *t);
 /* One of the module's tasks for its pool. The query is mode, a, b. */
 chi_task town_task(uint32_t mode, uint32_t a, uint32_t b);
+/* Leaves a story that does something to nodes where that cannot be. */
+void town_needs_faults(void);
 /* What a world cannot do ends the story there, as skipped. Else it is what it was. */
 int town_possible(int rc);
 /* Starts a client on a node. */
