@@ -204,6 +204,11 @@ uint64_t story_seeds(uint64_t usual)
   return seeds ? strtoull(seeds, NULL, 10) : usual;
 }
 
+bool story_is_whole(uint64_t usual)
+{
+  return story_seeds(usual) >= usual;
+}
+
 void story_open(struct story *s, uint64_t seed)
 {
   chi_compose_entry *entry;

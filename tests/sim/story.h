@@ -58,6 +58,8 @@ extern const chi_module story_module;
 /* How many seeds to try: `usual`, or what the environment says in STORY_SEEDS. With STORY set, the
  * transcript goes to standard error; with STORY_HASH set, each story's hash to standard output. */
 uint64_t story_seeds(uint64_t usual);
+/* Whether it is told with all of them, so that what is rare must have happened. */
+bool story_is_whole(uint64_t usual);
 
 /* One simulation with node 0 in it, which has the pool. All begin and end like this:
  *   struct story s;

@@ -377,6 +377,8 @@ TEST(sim_plan_story_of_drawn_plans)
     }
     CHECK(seed % 10 || hash[0] == hash[1]);
   }
+  if (!story_is_whole(60))
+    return;
   CHECK(done[SIM_PLAN_CRASH] && done[SIM_PLAN_KILL] && done[SIM_PLAN_STOP] && done[SIM_PLAN_START]);
   CHECK(done[SIM_PLAN_PAUSE] && done[SIM_PLAN_RESUME] && done[SIM_PLAN_DRIFT]);
   CHECK(done[SIM_PLAN_JUMP] && done[SIM_PLAN_MEMORY] && done[SIM_PLAN_CALM]);
