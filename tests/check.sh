@@ -396,8 +396,8 @@ part_valgrind()
   # Each test is a process of its own, and valgrind looks at each as it ends.
   set -- env TEST_JOBS="$jobs" TEST_SECONDS=$limit valgrind -q --error-exitcode=9 \
     --leak-check=full build/gcc-amalgam/test-sim
-  run 'stories of one node' env STORY_SEEDS=8 "$@" story
-  run 'stories of devices' env STORY_SEEDS=8 "$@" bdev
+  run 'stories of one node' env STORY_SEEDS=2 "$@" story
+  run 'stories of devices' env STORY_SEEDS=2 "$@" bdev
   run 'stories of clusters' env "$few" STORY_SEEDS=1 "$@" cluster
 }
 
