@@ -2,6 +2,7 @@
 #include "client.h"
 #include "cost.h"
 #include "error.h"
+#include "pool.h"
 
 #define CLIENT_PAUSES 72u     /* 1 to 5 us: a pause takes 10 to 70 ns, depending on the processor */
 #define CLIENT_STREAM 8u      /* so many tasks under way are a stream */
@@ -220,8 +221,7 @@ static enum lane_kind client_choose_lane(const chi_queue *q, const chi_task *t)
 {
   uint32_t mode = t->query.mode;
   bool here = mode == CHI_QUERY_LOCAL || mode == CHI_QUERY_DYNAMIC || q->memory->link->nodes == 1;
-  bool admins = t->pool.major == CHI_ADMIN_POOL.major && t->pool.minor == CHI_ADMIN_POOL.minor;
-  if (admins || !here || (t->flags & CHI_TASK_FORCE_NET))
+  if (pool_id_equal(t->pool, CHI_ADMIN_POOL) || !here || (t->flags & CHI_TASK_FORCE_NET))
     return LANE_NETWORK;
   return cost_declared(t->compute_us, t->io_size) >= COST_SLOW_NS ? LANE_SLOW : LANE_FAST;
 }

@@ -34,10 +34,10 @@ CHI_APART static void worker_trace_begin(const struct worker *w, const chi_ctx *
 
 /* ---- fibers */
 
-/* Room for so many more timers: of those there are, each fiber may need one whenever it blocks. */
-static int worker_timer_room(struct worker *w, uint32_t more)
+/* Room for one more timer: of those there are, each fiber may need one whenever it blocks. */
+static int worker_timer_room(struct worker *w)
 {
-  uint32_t need = w->timer.count + w->fibers + more, room = WORKER_TIMERS;
+  uint32_t need = w->timer.count + w->fibers + 1, room = WORKER_TIMERS;
   while (room < need)
     room *= 2;
   return heap_reserve(&w->timer, room);
@@ -46,7 +46,7 @@ static int worker_timer_room(struct worker *w, uint32_t more)
 static struct worker_fiber *worker_fiber_open(struct worker *w)
 {
   struct worker_crew *crew = w->crew;
-  if (worker_timer_room(w, 1) != CHI_OK)
+  if (worker_timer_room(w) != CHI_OK)
     return NULL;
   struct worker_fiber *f = alloc_zero(crew->alloc, sizeof *f);
   if (!f)
@@ -147,8 +147,7 @@ static void worker_send_away(struct worker *w, chi_ctx *ctx)
   worker_ring(w, network);
 }
 
-/* The worker that is to begin a task which w has in its hands: the network's only admin's, for its
- * thread may change. */
+/* The worker that is to begin a task which w has in its hands. */
 static struct worker *worker_for(struct worker *w, const chi_ctx *ctx)
 {
   struct worker_crew *crew = w->crew;
@@ -170,7 +169,8 @@ void worker_submit(struct worker *w, chi_ctx *ctx)
     return;
   }
   struct worker *to = worker_for(w, ctx);
-  ctx->state = TASK_QUEUED, ctx->node.kind = NODE_TASK;
+  ctx->state = TASK_QUEUED;
+  ctx->node.kind = NODE_TASK;
   ring_push(ctx->depth > 0 ? &to->urgent : &to->queue, &ctx->node);
   worker_ring(w, to);
 }
@@ -542,7 +542,7 @@ CHI_APART static int worker_rest(struct worker *w, chi_ctx *ctx)
   if (rc == CHI_OK && worker_is_doomed(w, ctx))
     rc = CHI_ECANCELLED;
   if (rc == CHI_OK)
-    rc = worker_timer_room(w, 1);
+    rc = worker_timer_room(w);
   if (rc != CHI_OK)
     return rc;
   worker_free_children(w, ctx);
@@ -727,7 +727,7 @@ static void worker_park(struct worker *w, chi_ctx *ctx)
   const struct pool *p = ctx->container->pool;
   int rc = worker_cancelled(ctx); /* perhaps it was asked for on the way here */
   if (rc == CHI_OK && p->state == POOL_CREATING)
-    rc = worker_timer_room(w, 1);
+    rc = worker_timer_room(w);
   if (rc != CHI_OK || (p->state != POOL_CREATING && p->state != POOL_READY)) {
     worker_finish(w, ctx, rc != CHI_OK ? rc : CHI_ENOENT, false);
   } else if (p->state == POOL_READY) {
@@ -957,7 +957,7 @@ int worker_open(struct worker *w, struct worker_crew *crew, uint32_t index, enum
                        .bell = ENV_NO_BELL, .io_end = &w->io_first};
   heap_init(&w->timer, crew->alloc);
   w->rung = alloc_zero(crew->alloc, crew->count * sizeof *w->rung);
-  int rc = w->rung ? worker_timer_room(w, 1) : CHI_ENOMEM;
+  int rc = w->rung ? worker_timer_room(w) : CHI_ENOMEM;
   if (rc == CHI_OK && kind != WORKER_BRIEF)
     rc = crew->env->bell_open(crew->env, &w->bell);
   if (rc == CHI_OK) {
