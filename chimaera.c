@@ -4668,6 +4668,9 @@ CHI_PRIVATE uint64_t real_env_now(void);
 
 /* A bell of a descriptor, which it then owns; closed if that fails. */
 CHI_PRIVATE int real_env_adopt_bell(int fd, env_bell *out);
+/* Rings an eventfd; fit for a signal handler. EAGAIN, if it does not block: it has been rung more
+ * often than can be counted, and is rung. */
+CHI_PRIVATE void real_env_ring(int fd);
 /* Consumes what was rung. */
 CHI_PRIVATE void real_env_drain(int fd);
 
@@ -32308,13 +32311,6 @@ struct real_relay {
   uint8_t room[REAL_RELAY_CHUNK];
 };
 
-static uint64_t real_relay_now(void)
-{
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 /* ---- what is wrong --------------------------------------------------------------------------- */
 
 static bool real_relay_blocks(const struct real_relay *r, uint32_t from, uint32_t to)
@@ -32329,7 +32325,7 @@ static uint64_t real_relay_due(struct real_relay *r, uint32_t from, uint32_t to,
                                struct real_relay_flow *flow, size_t size)
 {
   const struct real_relay_way *way = &r->way[from][to];
-  uint64_t now = real_relay_now(), begins = now > flow->free_at ? now : flow->free_at;
+  uint64_t now = real_env_now(), begins = now > flow->free_at ? now : flow->free_at;
   if (way->slow <= 100)
     return now + way->clog_ns;
   uint64_t more = way->slow - 100;
@@ -32555,7 +32551,7 @@ static void real_relay_wait(struct real_relay *r, uint32_t used, uint64_t now, u
  * other waits to be accepted. */
 static void real_relay_turn(struct real_relay *r)
 {
-  uint64_t now = real_relay_now(), until = UINT64_MAX;
+  uint64_t now = real_env_now(), until = UINT64_MAX;
   uint32_t used = 0, from[REAL_RELAY_NODES * REAL_RELAY_NODES], ways;
   r->poll[used++] = (struct pollfd){r->bell, POLLIN, 0};
   for (uint32_t i = 0; i < r->count * r->count; i++) {
@@ -32570,7 +32566,7 @@ static void real_relay_turn(struct real_relay *r)
   for (struct real_relay_link *l = r->links; l; l = l->next)
     used += real_relay_watch(r, l, r->poll + used, now, &until);
   real_relay_wait(r, used, now, until);
-  now = real_relay_now();
+  now = real_env_now();
   for (struct real_relay_link *l = r->links; l; l = l->next)
     if (!l->dead)
       real_relay_serve(r, l, now);
@@ -32578,11 +32574,8 @@ static void real_relay_turn(struct real_relay *r)
     if (r->poll[i].revents && r->link_count < REAL_RELAY_LINKS)
       real_relay_accept(r, from[i - 1] / r->count, from[i - 1] % r->count);
   real_relay_bury(r);
-  if (r->poll[0].revents) {
-    uint64_t rung;
-    ssize_t done = read(r->bell, &rung, sizeof(rung));
-    (void)done; /* what it says is only that there is something new */
-  }
+  if (r->poll[0].revents)
+    real_env_drain(r->bell);
 }
 
 static void *real_relay_main(void *arg)
@@ -32593,13 +32586,6 @@ static void *real_relay_main(void *arg)
     real_relay_turn(r);
   pthread_mutex_unlock(&r->lock);
   return NULL;
-}
-
-static void real_relay_ring(struct real_relay *r)
-{
-  uint64_t one = 1;
-  while (write(r->bell, &one, sizeof(one)) < 0 && errno == EINTR)
-    ;
 }
 
 /* ---- faults ---------------------------------------------------------------------------------- */
@@ -32691,7 +32677,7 @@ int real_relay_fault(struct real_relay *r, chi_fault kind, uint32_t a, uint32_t 
     return CHI_ERANGE;
   pthread_mutex_lock(&r->lock);
   real_relay_do(r, kind, a, b, value);
-  real_relay_ring(r);
+  real_env_ring(r->bell);
   pthread_mutex_unlock(&r->lock);
   return CHI_OK;
 }
@@ -32784,7 +32770,7 @@ void real_relay_close(struct real_relay *r)
     return;
   pthread_mutex_lock(&r->lock);
   r->quit = true;
-  real_relay_ring(r);
+  real_env_ring(r->bell);
   pthread_mutex_unlock(&r->lock);
   pthread_join(r->thread, NULL);
   for (struct real_relay_link *l = r->links; l; l = l->next)
@@ -32847,13 +32833,6 @@ struct chi_node {
 
 /* ---- states ---------------------------------------------------------------------------------- */
 
-static void real_node_tell(int fd)
-{
-  uint64_t one = 1;
-  while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR)
-    ;
-}
-
 /* Network worker. */
 static void real_node_on_state(void *arg, enum runtime_state state)
 {
@@ -32862,7 +32841,7 @@ static void real_node_on_state(void *arg, enum runtime_state state)
     real_thread_quit(&n->crew);
   pthread_mutex_lock(&n->lock);
   if (n->state == RUNTIME_STARTING)
-    real_node_tell(n->start_fd);
+    real_env_ring(n->start_fd);
   if (state == RUNTIME_SERVING)
     real_fault_serves(&n->real);
   n->state = state;
@@ -32871,7 +32850,7 @@ static void real_node_on_state(void *arg, enum runtime_state state)
   pthread_cond_broadcast(&n->changed);
   pthread_mutex_unlock(&n->lock);
   if (state >= RUNTIME_DRAINING) /* last: who hears it finds all this */
-    real_node_tell(n->stop_fd);
+    real_env_ring(n->stop_fd);
 }
 
 /* Network worker, between steps. */
@@ -33271,7 +33250,7 @@ void chi_node_stop(chi_node *node)
 {
   int error = errno;
   if (real_env_alive(&node->real))
-    real_node_tell(node->stop_fd);
+    real_env_ring(node->stop_fd);
   errno = error;
 }
 
@@ -34338,7 +34317,6 @@ bool real_thread_inside(const struct real_thread_crew *crew)
 
 #ifndef CHI_OMIT_REAL
 
-#include <errno.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -34371,9 +34349,7 @@ void real_stand_close(struct real_stand *s)
 
 void real_stand_wake(struct real_stand *s)
 {
-  uint64_t one = 1;
-  while (write(s->fd, &one, sizeof(one)) < 0 && errno == EINTR)
-    ;
+  real_env_ring(s->fd);
 }
 
 /* ---- the network worker's thread ------------------------------------------------------------- */
@@ -34558,9 +34534,7 @@ static void real_net_complain(struct real_net *n, struct log_limit *limit, const
 /* Wakes the network worker for a turn. Any thread. */
 static void real_net_nudge(struct real_net *n)
 {
-  uint64_t one = 1;
-  while (write(n->sent_fd, &one, sizeof one) < 0 && errno == EINTR)
-    ;
+  real_env_ring(n->sent_fd);
 }
 
 /* The state of some peer is to be told in a turn. */
@@ -38679,14 +38653,18 @@ static void real_env_bell_close(struct env *env, env_bell bell)
   free(b);
 }
 
-static void real_env_bell_ring(struct env *env, env_bell bell)
+void real_env_ring(int fd)
 {
   uint64_t one = 1;
+  while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR)
+    ;
+}
+
+static void real_env_bell_ring(struct env *env, env_bell bell)
+{
   (void)env;
   CHI_ASSERT(bell != ENV_NO_BELL);
-  /* EAGAIN: it has been rung more often than can be counted, and is rung. */
-  while (write(real_env_bell_of(bell)->fd, &one, sizeof(one)) < 0 && errno == EINTR)
-    ;
+  real_env_ring(real_env_bell_of(bell)->fd);
 }
 
 void real_env_drain(int fd)

@@ -198,14 +198,18 @@ static void real_env_bell_close(struct env *env, env_bell bell)
   free(b);
 }
 
-static void real_env_bell_ring(struct env *env, env_bell bell)
+void real_env_ring(int fd)
 {
   uint64_t one = 1;
+  while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR)
+    ;
+}
+
+static void real_env_bell_ring(struct env *env, env_bell bell)
+{
   (void)env;
   CHI_ASSERT(bell != ENV_NO_BELL);
-  /* EAGAIN: it has been rung more often than can be counted, and is rung. */
-  while (write(real_env_bell_of(bell)->fd, &one, sizeof(one)) < 0 && errno == EINTR)
-    ;
+  real_env_ring(real_env_bell_of(bell)->fd);
 }
 
 void real_env_drain(int fd)

@@ -71,6 +71,9 @@ CHI_PRIVATE uint64_t real_env_now(void);
 
 /* A bell of a descriptor, which it then owns; closed if that fails. */
 CHI_PRIVATE int real_env_adopt_bell(int fd, env_bell *out);
+/* Rings an eventfd; fit for a signal handler. EAGAIN, if it does not block: it has been rung more
+ * often than can be counted, and is rung. */
+CHI_PRIVATE void real_env_ring(int fd);
 /* Consumes what was rung. */
 CHI_PRIVATE void real_env_drain(int fd);
 

@@ -112,9 +112,7 @@ static void real_net_complain(struct real_net *n, struct log_limit *limit, const
 /* Wakes the network worker for a turn. Any thread. */
 static void real_net_nudge(struct real_net *n)
 {
-  uint64_t one = 1;
-  while (write(n->sent_fd, &one, sizeof one) < 0 && errno == EINTR)
-    ;
+  real_env_ring(n->sent_fd);
 }
 
 /* The state of some peer is to be told in a turn. */

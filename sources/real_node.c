@@ -56,13 +56,6 @@ struct chi_node {
 
 /* ---- states ---------------------------------------------------------------------------------- */
 
-static void real_node_tell(int fd)
-{
-  uint64_t one = 1;
-  while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR)
-    ;
-}
-
 /* Network worker. */
 static void real_node_on_state(void *arg, enum runtime_state state)
 {
@@ -71,7 +64,7 @@ static void real_node_on_state(void *arg, enum runtime_state state)
     real_thread_quit(&n->crew);
   pthread_mutex_lock(&n->lock);
   if (n->state == RUNTIME_STARTING)
-    real_node_tell(n->start_fd);
+    real_env_ring(n->start_fd);
   if (state == RUNTIME_SERVING)
     real_fault_serves(&n->real);
   n->state = state;
@@ -80,7 +73,7 @@ static void real_node_on_state(void *arg, enum runtime_state state)
   pthread_cond_broadcast(&n->changed);
   pthread_mutex_unlock(&n->lock);
   if (state >= RUNTIME_DRAINING) /* last: who hears it finds all this */
-    real_node_tell(n->stop_fd);
+    real_env_ring(n->stop_fd);
 }
 
 /* Network worker, between steps. */
@@ -480,7 +473,7 @@ void chi_node_stop(chi_node *node)
 {
   int error = errno;
   if (real_env_alive(&node->real))
-    real_node_tell(node->stop_fd);
+    real_env_ring(node->stop_fd);
   errno = error;
 }
 

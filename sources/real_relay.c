@@ -4,6 +4,7 @@
 #ifndef CHI_OMIT_REAL
 
 #include "error.h"
+#include "real_env.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -78,13 +79,6 @@ struct real_relay {
   uint8_t room[REAL_RELAY_CHUNK];
 };
 
-static uint64_t real_relay_now(void)
-{
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 /* ---- what is wrong --------------------------------------------------------------------------- */
 
 static bool real_relay_blocks(const struct real_relay *r, uint32_t from, uint32_t to)
@@ -99,7 +93,7 @@ static uint64_t real_relay_due(struct real_relay *r, uint32_t from, uint32_t to,
                                struct real_relay_flow *flow, size_t size)
 {
   const struct real_relay_way *way = &r->way[from][to];
-  uint64_t now = real_relay_now(), begins = now > flow->free_at ? now : flow->free_at;
+  uint64_t now = real_env_now(), begins = now > flow->free_at ? now : flow->free_at;
   if (way->slow <= 100)
     return now + way->clog_ns;
   uint64_t more = way->slow - 100;
@@ -325,7 +319,7 @@ static void real_relay_wait(struct real_relay *r, uint32_t used, uint64_t now, u
  * other waits to be accepted. */
 static void real_relay_turn(struct real_relay *r)
 {
-  uint64_t now = real_relay_now(), until = UINT64_MAX;
+  uint64_t now = real_env_now(), until = UINT64_MAX;
   uint32_t used = 0, from[REAL_RELAY_NODES * REAL_RELAY_NODES], ways;
   r->poll[used++] = (struct pollfd){r->bell, POLLIN, 0};
   for (uint32_t i = 0; i < r->count * r->count; i++) {
@@ -340,7 +334,7 @@ static void real_relay_turn(struct real_relay *r)
   for (struct real_relay_link *l = r->links; l; l = l->next)
     used += real_relay_watch(r, l, r->poll + used, now, &until);
   real_relay_wait(r, used, now, until);
-  now = real_relay_now();
+  now = real_env_now();
   for (struct real_relay_link *l = r->links; l; l = l->next)
     if (!l->dead)
       real_relay_serve(r, l, now);
@@ -348,11 +342,8 @@ static void real_relay_turn(struct real_relay *r)
     if (r->poll[i].revents && r->link_count < REAL_RELAY_LINKS)
       real_relay_accept(r, from[i - 1] / r->count, from[i - 1] % r->count);
   real_relay_bury(r);
-  if (r->poll[0].revents) {
-    uint64_t rung;
-    ssize_t done = read(r->bell, &rung, sizeof(rung));
-    (void)done; /* what it says is only that there is something new */
-  }
+  if (r->poll[0].revents)
+    real_env_drain(r->bell);
 }
 
 static void *real_relay_main(void *arg)
@@ -363,13 +354,6 @@ static void *real_relay_main(void *arg)
     real_relay_turn(r);
   pthread_mutex_unlock(&r->lock);
   return NULL;
-}
-
-static void real_relay_ring(struct real_relay *r)
-{
-  uint64_t one = 1;
-  while (write(r->bell, &one, sizeof(one)) < 0 && errno == EINTR)
-    ;
 }
 
 /* ---- faults ---------------------------------------------------------------------------------- */
@@ -461,7 +445,7 @@ int real_relay_fault(struct real_relay *r, chi_fault kind, uint32_t a, uint32_t 
     return CHI_ERANGE;
   pthread_mutex_lock(&r->lock);
   real_relay_do(r, kind, a, b, value);
-  real_relay_ring(r);
+  real_env_ring(r->bell);
   pthread_mutex_unlock(&r->lock);
   return CHI_OK;
 }
@@ -554,7 +538,7 @@ void real_relay_close(struct real_relay *r)
     return;
   pthread_mutex_lock(&r->lock);
   r->quit = true;
-  real_relay_ring(r);
+  real_env_ring(r->bell);
   pthread_mutex_unlock(&r->lock);
   pthread_join(r->thread, NULL);
   for (struct real_relay_link *l = r->links; l; l = l->next)

@@ -6,7 +6,6 @@
 #include "atomic.h"
 #include "real_env.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -39,9 +38,7 @@ void real_stand_close(struct real_stand *s)
 
 void real_stand_wake(struct real_stand *s)
 {
-  uint64_t one = 1;
-  while (write(s->fd, &one, sizeof(one)) < 0 && errno == EINTR)
-    ;
+  real_env_ring(s->fd);
 }
 
 /* ---- the network worker's thread ------------------------------------------------------------- */
