@@ -4975,8 +4975,7 @@ struct real_thread_brief {
   uint64_t deadline; /* of its last step */
   bool more;         /* it has more to do */
   bool asleep;       /* it has announced that, and is rung */
-  bool ring_watched; /* the loop wakes for its files, by */
-  int ring;          /* this descriptor */
+  int ring;          /* by which the loop wakes for its files; -1: it doesn't yet */
 };
 
 /* The thread of one worker; that of the brief one stands in for the network worker's. */
@@ -5010,7 +5009,7 @@ struct real_thread_crew {
   struct real_thread *thread;
   struct real_thread_brief brief;
   struct real_stand stand;
-  bool ring_watched; /* the loop wakes for files of the network worker */
+  int ring;          /* by which the loop wakes for files of the network worker; -1 */
   uint32_t count;    /* started */
   uint32_t gate;     /* 0: wait, 1: go, 2: end; guarded by lock */
   uint32_t quit;     /* atomic */
@@ -5320,7 +5319,7 @@ CHI_PRIVATE void real_loop_close(struct real_env *r);
 
 /* Wakes the loop when fd becomes readable; a bell is then drained. CHI_ENOMEM. */
 CHI_PRIVATE int real_loop_watch(struct real_loop *l, int fd, bool bell);
-/* Something watched, no bell, wakes it no longer; or does again. */
+/* Something watched, no bell, wakes it no longer; or does again. Of what isn't watched: nothing. */
 CHI_PRIVATE void real_loop_mute(struct real_loop *l, int fd, bool mute);
 
 /* For those who have more to watch, and stop that before real_loop_close. */
@@ -34065,14 +34064,14 @@ static void real_thread_sleep(struct real_thread *t, uint64_t worked, uint64_t d
 
 /* ---- the loop -------------------------------------------------------------------------------- */
 
-/* The loop wakes for completed operations of a worker. False: not yet. */
-static bool real_thread_watch_files(struct real_thread *t, uint32_t worker, bool *watched)
+/* The loop wakes for completed operations of a worker, by *watched. False: not yet. */
+static bool real_thread_watch_files(struct real_thread *t, uint32_t worker, int *watched)
 {
   struct real_env *r = t->crew->env;
   int ring = real_file_descriptor(r, worker);
-  if (ring >= 0 && !*watched)
-    *watched = real_loop_watch(r->loop, ring, false) == CHI_OK;
-  return ring < 0 || *watched;
+  if (*watched < 0 && ring >= 0 && real_loop_watch(r->loop, ring, false) == CHI_OK)
+    *watched = ring;
+  return ring < 0 || *watched >= 0;
 }
 
 /* What the network worker does between steps. False: it must not sleep. */
@@ -34086,7 +34085,7 @@ static bool real_thread_serve(struct real_thread *t, uint64_t now)
   }
   t->crew->turn(t->crew->arg);
   more = real_net_turn(r);
-  return real_thread_watch_files(t, t->worker, &t->crew->ring_watched) && !more;
+  return real_thread_watch_files(t, t->worker, &t->crew->ring) && !more;
 }
 
 /* Steps the brief worker if it has something to do. True: there is more. */
@@ -34104,9 +34103,7 @@ static bool real_thread_assist(struct real_thread *t, uint64_t now, uint64_t *de
     b->more = runtime_step(crew->runtime, b->worker, now, REAL_THREAD_BUDGET, &b->deadline);
     taken = real_stand_return(&crew->stand, env, runtime_worker_bell(crew->runtime, b->worker));
     b->more |= !real_file_flush(crew->env, b->worker);
-    b->more |= !real_thread_watch_files(t, b->worker, &b->ring_watched);
-    if (b->ring_watched)
-      b->ring = real_file_descriptor(crew->env, b->worker);
+    b->more |= !real_thread_watch_files(t, b->worker, &b->ring);
   }
   *deadline = b->deadline < *deadline ? b->deadline : *deadline;
   return b->more || taken; /* the network worker first, which the other has stepped */
@@ -34161,11 +34158,9 @@ static void real_thread_stand_in(struct real_thread *t)
     t->worker = runtime_network_worker(crew->runtime);
     t->stands_in = true;
     runtime_take_over(crew->runtime, real_thread_now(t));
-    if (b->ring_watched)
-      real_loop_mute(crew->env->loop, b->ring, true);
+    real_loop_mute(crew->env->loop, b->ring, true);
     real_thread_work(t);
-    if (b->ring_watched)
-      real_loop_mute(crew->env->loop, b->ring, false);
+    real_loop_mute(crew->env->loop, b->ring, false);
     t->stands_in = false;
     t->worker = own;
     real_stand_give_back(&crew->stand);
@@ -34256,7 +34251,9 @@ int real_thread_start(struct real_thread_crew *crew, chi_error *err)
   pthread_cond_init(&crew->opened, NULL);
   crew->thread = calloc(count, sizeof(*crew->thread));
   crew->brief = (struct real_thread_brief){.worker = runtime_brief_worker(crew->runtime),
-                                           .deadline = UINT64_MAX};
+                                           .deadline = UINT64_MAX,
+                                           .ring = -1};
+  crew->ring = -1;
   if (real_stand_open(&crew->stand) != CHI_OK || !crew->thread ||
       real_loop_watch(crew->env->loop, real_env_bell_of(bell)->fd, true) != CHI_OK) {
     real_thread_join(crew);

@@ -32,7 +32,7 @@ CHI_PRIVATE void real_loop_close(struct real_env *r);
 
 /* Wakes the loop when fd becomes readable; a bell is then drained. CHI_ENOMEM. */
 CHI_PRIVATE int real_loop_watch(struct real_loop *l, int fd, bool bell);
-/* Something watched, no bell, wakes it no longer; or does again. */
+/* Something watched, no bell, wakes it no longer; or does again. Of what isn't watched: nothing. */
 CHI_PRIVATE void real_loop_mute(struct real_loop *l, int fd, bool mute);
 
 /* For those who have more to watch, and stop that before real_loop_close. */

@@ -22,8 +22,7 @@ struct real_thread_brief {
   uint64_t deadline; /* of its last step */
   bool more;         /* it has more to do */
   bool asleep;       /* it has announced that, and is rung */
-  bool ring_watched; /* the loop wakes for its files, by */
-  int ring;          /* this descriptor */
+  int ring;          /* by which the loop wakes for its files; -1: it doesn't yet */
 };
 
 /* The thread of one worker; that of the brief one stands in for the network worker's. */
@@ -57,7 +56,7 @@ struct real_thread_crew {
   struct real_thread *thread;
   struct real_thread_brief brief;
   struct real_stand stand;
-  bool ring_watched; /* the loop wakes for files of the network worker */
+  int ring;          /* by which the loop wakes for files of the network worker; -1 */
   uint32_t count;    /* started */
   uint32_t gate;     /* 0: wait, 1: go, 2: end; guarded by lock */
   uint32_t quit;     /* atomic */
