@@ -270,15 +270,14 @@ uint64_t fleet_digest_of(const struct fleet *f)
   return f->accord ? accord_digest(f->accord) : 0;
 }
 
-uint64_t fleet_sees(const struct fleet *f, uint32_t node)
-{
-  bool alive = f->member && member_state(f->member, node) == MEMBER_ALIVE;
-  return alive ? member_boot(f->member, node) : 0;
-}
-
 uint32_t fleet_judges(const struct fleet *f, uint32_t node)
 {
   return f->member ? (uint32_t)member_state(f->member, node) : MEMBER_UNKNOWN;
+}
+
+uint64_t fleet_sees(const struct fleet *f, uint32_t node)
+{
+  return fleet_judges(f, node) == MEMBER_ALIVE ? member_boot(f->member, node) : 0;
 }
 
 uint64_t fleet_step(struct fleet *f, uint64_t now)

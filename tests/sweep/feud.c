@@ -1,11 +1,11 @@
 /* feud.c - two nodes of which one isn't heard by the other, or too late. */
 #include "feud.h"
 #include "folk.h"
+#include "member.h"
 #include "sim_cluster.h"
 
 #define MS UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
-#define STATE_DEAD 3 /* enum member_state */
 #define CALLS 60 /* of each who calls while it lasts */
 #define MUCH 40  /* asked one after the other, and then at once */
 
@@ -111,7 +111,7 @@ static void look_for_dead(chi_cluster *cluster, const struct run_case *c)
   const struct sim_check *check = sim_cluster_check(cluster);
   for (uint32_t i = 0; i < c->nodes; i++)
     for (uint32_t k = 0; k < c->nodes && !chi_cluster_failure(cluster); k++)
-      if (i != k && sim_check_judges(check, i, k) == STATE_DEAD)
+      if (i != k && sim_check_judges(check, i, k) == MEMBER_DEAD)
         books_fail("feud", "node %u takes node %u for dead, which others hear", i, k);
 }
 

@@ -1,11 +1,11 @@
 /* rift.c - a cluster that falls in two for long, and a node that takes itself for too young. */
 #include "rift.h"
 #include "folk.h"
+#include "member.h"
 #include "sim_cluster.h"
 
 #define MS UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
-#define STATE_DEAD 3 /* enum member_state */
 #define RIFT_POOL 850u
 #define CALLS 60u
 #define CALLS_NS (30 * MS)
@@ -27,7 +27,7 @@ static void look_across(chi_cluster *cluster, uint32_t nodes, uint32_t half)
   for (uint32_t i = 0; i < nodes; i++)
     for (uint32_t k = 0; k < nodes; k++)
       if ((i < half) != (k < half) && check->node[i].serves &&
-          sim_check_judges(check, i, k) != STATE_DEAD)
+          sim_check_judges(check, i, k) != MEMBER_DEAD)
         books_fail("rift", "node %u does not give up node %u, which it cannot reach", i, k);
 }
 

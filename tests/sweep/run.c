@@ -5,6 +5,7 @@
 #include "folk.h"
 #include "gate.h"
 #include "rift.h"
+#include "member.h"
 #include "sim_cluster.h"
 
 #include <stdio.h>
@@ -19,9 +20,6 @@
 #define DEVICE ((chi_pool_id){900, 0})
 #define UNITS 64u
 #define HANDS 3u
-#define STATE_ALIVE 1 /* enum member_state */
-#define STATE_SUSPECT 2
-#define STATE_DEAD 3
 #define NAPS 3u
 
 struct run {
@@ -445,7 +443,7 @@ static void look_for_dead(struct run *r, uint32_t who)
 {
   const struct sim_check *check = sim_cluster_check(r->cluster);
   for (uint32_t i = 0; check && i < r->c->nodes; i++)
-    if (i != who && check->node[i].serves && sim_check_judges(check, i, who) != STATE_DEAD)
+    if (i != who && check->node[i].serves && sim_check_judges(check, i, who) != MEMBER_DEAD)
       books_fail("news", "node %u does not take node %u, which is no more, for dead", i, who);
 }
 
@@ -519,7 +517,7 @@ static void nobody_is_lost(struct run *r, uint32_t who, uint32_t worst)
     uint32_t state = i != who ? sim_check_judges(check, who, i) : 0;
     if (state > worst)
       books_fail("nap", "node %u stood still, and takes node %u for %s", who, i,
-                 state == STATE_DEAD ? "dead" : "suspect");
+                 state == MEMBER_DEAD ? "dead" : "suspect");
   }
 }
 
@@ -545,11 +543,11 @@ static void nap(struct run *r)
     chi_cluster_run_for(r->cluster, suspects ? 5 * beat / 2 : rng_below(&r->rng, 2 * beat / 5));
     for (uint32_t k = 0; k < (suspects ? 16 : 1); k++)
       stand_still(r, who, 2 * beat + rng_below(&r->rng, beat), moment);
-    nobody_is_lost(r, who, suspects ? STATE_SUSPECT : STATE_ALIVE);
+    nobody_is_lost(r, who, suspects ? MEMBER_SUSPECT : MEMBER_ALIVE);
     chi_cluster_fault(r->cluster, CHI_FAULT_REJOIN, who, 0, 0);
     for (uint32_t k = 0; k < 16 && !failed(r); k++) { /* until it may judge again */
       chi_cluster_run_for(r->cluster, moment);
-      nobody_is_lost(r, who, suspects ? STATE_SUSPECT : STATE_ALIVE);
+      nobody_is_lost(r, who, suspects ? MEMBER_SUSPECT : MEMBER_ALIVE);
     }
   }
   calm_down(r);
