@@ -456,6 +456,41 @@ static void count_awake(void *arg)
   ++*(int *)arg;
 }
 
+/* A loop to which nobody comes. */
+struct quiet {
+  char dir[64];
+  struct real_link_place place;
+  struct real_link_desk desk;
+  struct real_env r;
+  struct real_loop_owner owner;
+  env_bell bell; /* that is watched */
+  int awakes;
+};
+
+static void quiet_open(struct quiet *q)
+{
+  q->awakes = 0;
+  q->bell = ENV_NO_BELL;
+  q->owner = (struct real_loop_owner){&q->awakes, ignore_connect, ignore_request, ignore_hangup,
+                                      count_awake};
+  CHECK(scratch_make(q->dir));
+  CHECK_INT(chmod(q->dir, 0700), 0);
+  CHECK_INT(real_link_locate(q->dir, "here", 7, &q->place, NULL), CHI_OK);
+  CHECK_INT(real_env_open(&q->r, NULL), CHI_OK);
+  CHECK_INT(real_link_listen(&q->place, &q->desk, NULL), CHI_OK);
+  CHECK_INT(real_loop_open(&q->r, q->desk.socket, 4, &q->owner), CHI_OK);
+}
+
+static void quiet_close(struct quiet *q)
+{
+  real_loop_close(&q->r);
+  if (q->bell != ENV_NO_BELL)
+    q->r.env.bell_close(&q->r.env, q->bell);
+  real_link_leave(&q->place, &q->desk);
+  real_env_close(&q->r);
+  scratch_remove(q->dir);
+}
+
 #define AN_HOUR_NS UINT64_C(3600000000000)
 
 static uint64_t an_hour_before(const struct real_env *r, uint64_t deadline)
@@ -466,79 +501,50 @@ static uint64_t an_hour_before(const struct real_env *r, uint64_t deadline)
 
 TEST(a_sleep_ends_at_the_deadline_or_by_a_bell_and_says_so_first)
 {
-  struct real_link_place place;
-  char dir[64];
-  struct real_link_desk d;
-  struct real_env r;
-  env_bell bell;
-  int awakes = 0;
-  const struct real_loop_owner owner = {&awakes, ignore_connect, ignore_request, ignore_hangup,
-                                        count_awake};
-  CHECK(scratch_make(dir));
-  CHECK_INT(chmod(dir, 0700), 0);
-  CHECK_INT(real_link_locate(dir, "here", 7, &place, NULL), CHI_OK);
-  CHECK_INT(real_env_open(&r, NULL), CHI_OK);
-  CHECK_INT(real_link_listen(&place, &d, NULL), CHI_OK);
-  CHECK_INT(real_loop_open(&r, d.socket, 4, &owner), CHI_OK);
-  CHECK_INT(r.env.bell_open(&r.env, &bell), CHI_OK);
-  CHECK_INT(real_loop_watch(r.loop, real_env_bell_of(bell)->fd, true), CHI_OK);
-  uint64_t deadline = r.env.clock(&r.env) + 3000000;
-  real_loop_sleep(r.loop, deadline);
-  CHECK(r.env.clock(&r.env) >= deadline);
-  CHECK_INT(awakes, 1);
-  real_loop_sleep(r.loop, 1); /* long past */
-  CHECK_INT(awakes, 2);
-  r.env.bell_ring(&r.env, bell);
-  real_loop_sleep(r.loop, UINT64_MAX);
-  CHECK_INT(awakes, 3);
-  real_loop_poll(r.loop);
-  CHECK_INT(awakes, 3);
-  deadline = r.env.clock(&r.env) + 3000000; /* the ring was consumed */
-  real_loop_sleep(r.loop, deadline);
-  CHECK(r.env.clock(&r.env) >= deadline);
-  r.until = an_hour_before; /* the clock of the node is ahead of the timer's */
-  deadline = r.env.clock(&r.env) + 3000000;
-  real_loop_sleep(r.loop, deadline + AN_HOUR_NS);
-  CHECK(r.env.clock(&r.env) >= deadline && r.env.clock(&r.env) < deadline + AN_HOUR_NS);
-  r.until = NULL;
-  real_loop_close(&r);
-  r.env.bell_close(&r.env, bell);
-  real_link_leave(&place, &d);
-  real_env_close(&r);
-  scratch_remove(dir);
+  struct quiet q;
+  quiet_open(&q);
+  CHECK_INT(q.r.env.bell_open(&q.r.env, &q.bell), CHI_OK);
+  CHECK_INT(real_loop_watch(q.r.loop, real_env_bell_of(q.bell)->fd, true), CHI_OK);
+  uint64_t deadline = q.r.env.clock(&q.r.env) + 3000000;
+  real_loop_sleep(q.r.loop, deadline);
+  CHECK(q.r.env.clock(&q.r.env) >= deadline);
+  CHECK_INT(q.awakes, 1);
+  real_loop_sleep(q.r.loop, 1); /* long past */
+  CHECK_INT(q.awakes, 2);
+  q.r.env.bell_ring(&q.r.env, q.bell);
+  real_loop_sleep(q.r.loop, UINT64_MAX);
+  CHECK_INT(q.awakes, 3);
+  real_loop_poll(q.r.loop);
+  CHECK_INT(q.awakes, 3);
+  deadline = q.r.env.clock(&q.r.env) + 3000000; /* the ring was consumed */
+  real_loop_sleep(q.r.loop, deadline);
+  CHECK(q.r.env.clock(&q.r.env) >= deadline);
+  q.r.until = an_hour_before; /* the clock of the node is ahead of the timer's */
+  deadline = q.r.env.clock(&q.r.env) + 3000000;
+  real_loop_sleep(q.r.loop, deadline + AN_HOUR_NS);
+  CHECK(q.r.env.clock(&q.r.env) >= deadline && q.r.env.clock(&q.r.env) < deadline + AN_HOUR_NS);
+  q.r.until = NULL;
+  quiet_close(&q);
 }
 
 TEST(loop_is_not_woken_by_what_is_muted)
 {
-  char dir[100];
-  struct real_link_place place;
-  struct real_link_desk d;
-  struct real_env r;
-  int awakes = 0, ends[2];
-  const struct real_loop_owner owner = {&awakes, ignore_connect, ignore_request, ignore_hangup,
-                                        count_awake};
-  CHECK(scratch_make(dir));
-  CHECK_INT(chmod(dir, 0700), 0);
-  CHECK_INT(real_link_locate(dir, "here", 7, &place, NULL), CHI_OK);
-  CHECK_INT(real_env_open(&r, NULL), CHI_OK);
-  CHECK_INT(real_link_listen(&place, &d, NULL), CHI_OK);
-  CHECK_INT(real_loop_open(&r, d.socket, 4, &owner), CHI_OK);
+  struct quiet q;
+  int ends[2];
+  quiet_open(&q);
   CHECK(pipe(ends) == 0 && write(ends[1], "x", 1) == 1);
-  CHECK_INT(real_loop_watch(r.loop, ends[0], false), CHI_OK);
-  real_loop_sleep(r.loop, UINT64_MAX); /* ready it is, and stays */
-  real_loop_mute(r.loop, ends[0], true);
-  uint64_t deadline = r.env.clock(&r.env) + 3000000;
-  while (r.env.clock(&r.env) < deadline)
-    real_loop_sleep(r.loop, deadline);
-  CHECK(awakes <= 3); /* libev looks once more before it lets go */
-  real_loop_mute(r.loop, ends[0], false);
-  int before = awakes;
-  real_loop_sleep(r.loop, UINT64_MAX);
-  CHECK_INT(awakes, before + 1);
-  real_loop_close(&r);
+  CHECK_INT(real_loop_watch(q.r.loop, ends[0], false), CHI_OK);
+  real_loop_sleep(q.r.loop, UINT64_MAX); /* ready it is, and stays */
+  real_loop_mute(q.r.loop, ends[0], true);
+  uint64_t deadline = q.r.env.clock(&q.r.env) + 3000000;
+  while (q.r.env.clock(&q.r.env) < deadline)
+    real_loop_sleep(q.r.loop, deadline);
+  CHECK(q.awakes <= 3); /* libev looks once more before it lets go */
+  real_loop_mute(q.r.loop, ends[0], false);
+  int before = q.awakes;
+  real_loop_sleep(q.r.loop, UINT64_MAX);
+  CHECK_INT(q.awakes, before + 1);
+  quiet_close(&q);
   close(ends[0]);
   close(ends[1]);
-  real_link_leave(&place, &d);
-  real_env_close(&r);
-  scratch_remove(dir);
 }
