@@ -25,8 +25,10 @@ struct real_fault_seat {
 
 /* ---- who tells ------------------------------------------------------------------------------- */
 
-/* Whoever looks in between sees neither the old nor the new, and looks again. */
-static struct skew real_fault_skew(struct real_fault *f)
+/* How the clocks go wrong, and what time it is without that. Whoever looks in between sees neither
+ * the old nor the new, and looks again. The time is read inside as well, and changes begin inside:
+ * who is kept up with an old look would else be ahead of who looks later. */
+static struct skew real_fault_skew(struct real_fault *f, uint64_t *now)
 {
   uint64_t word[4];
   uint32_t turn;
@@ -34,31 +36,24 @@ static struct skew real_fault_skew(struct real_fault *f)
     turn = mark_get(&f->turn);
     for (uint32_t i = 0; i < CHI_COUNT(word); i++)
       word[i] = tally_get(&f->skew[i]);
+    *now = real_env_now();
   } while (turn % 2 || count_add(&f->turn, 0) != turn); /* which no look above comes after */
   return (struct skew){word[0], word[1], (int64_t)word[2], (int64_t)word[3]};
 }
 
-static void real_fault_set_skew(struct real_fault *f, const struct skew *s)
+/* A new drift, or a jump. */
+static void real_fault_change(struct real_fault *f,
+                              void (*change)(struct skew *, uint64_t now, int64_t value),
+                              int64_t value)
 {
-  const uint64_t word[] = {s->since, s->local, (uint64_t)s->ppm, (uint64_t)s->wall};
+  uint64_t now;
+  struct skew s = real_fault_skew(f, &now);
   mark_set_fenced(&f->turn, mark_get(&f->turn) + 1);
+  change(&s, real_env_now(), value);
+  const uint64_t word[] = {s.since, s.local, (uint64_t)s.ppm, (uint64_t)s.wall};
   for (uint32_t i = 0; i < CHI_COUNT(word); i++)
     tally_set(&f->skew[i], word[i]);
   mark_set(&f->turn, mark_get(&f->turn) + 1);
-}
-
-static void real_fault_drift(struct real_fault *f, int64_t ppm)
-{
-  struct skew s = real_fault_skew(f);
-  skew_drift(&s, real_env_now(), ppm);
-  real_fault_set_skew(f, &s);
-}
-
-static void real_fault_jump(struct real_fault *f, int64_t ns)
-{
-  struct skew s = real_fault_skew(f);
-  skew_jump(&s, real_env_now(), ns);
-  real_fault_set_skew(f, &s);
 }
 
 bool real_fault_can(chi_fault kind)
@@ -104,10 +99,10 @@ int real_fault_tell(struct real_fault *f, chi_fault kind, uint32_t b, int64_t va
     mark_set(&f->to[b].left, value ? (uint32_t)value | REAL_FAULT_SNAP : 0);
     break;
   case CHI_FAULT_DRIFT:
-    real_fault_drift(f, value);
+    real_fault_change(f, skew_drift, value);
     break;
   case CHI_FAULT_JUMP:
-    real_fault_jump(f, value);
+    real_fault_change(f, skew_jump, value);
     break;
   case CHI_FAULT_DISK:
     count_add(&f->file[b < REAL_FAULT_ANY ? b : REAL_FAULT_ANY][value != 0], 1);
@@ -136,7 +131,7 @@ void real_fault_calm(struct real_fault *f)
     mark_set(&f->file[i][1], 0);
   }
   if (mark_get(&f->turn))
-    real_fault_drift(f, 0);
+    real_fault_change(f, skew_drift, 0);
 }
 
 /* ---- the node: clocks ------------------------------------------------------------------------ */
@@ -149,26 +144,28 @@ static struct real_fault_seat *real_fault_seat_of(struct env *env)
 static uint64_t real_fault_clock(struct env *env)
 {
   struct real_fault *f = real_fault_seat_of(env)->fault;
+  uint64_t now = real_env_now();
   if (!mark_get(&f->turn))
-    return real_env_now();
-  struct skew s = real_fault_skew(f);
-  uint64_t now = real_env_now(); /* after the look: not before the last change */
+    return now;
+  struct skew s = real_fault_skew(f, &now);
   return skew_at(&s, now);
 }
 
 static uint64_t real_fault_until(const struct real_env *r, uint64_t deadline)
 {
+  uint64_t now;
   if (!mark_get(&r->faults->fault->turn))
     return deadline;
-  struct skew s = real_fault_skew(r->faults->fault);
+  struct skew s = real_fault_skew(r->faults->fault, &now);
   return skew_until(&s, deadline);
 }
 
 static uint64_t real_fault_wall(struct env *env)
 {
   const struct real_fault_seat *seat = real_fault_seat_of(env);
-  struct skew s = real_fault_skew(seat->fault);
-  return seat->base.wall(env) + (uint64_t)skew_wall(&s, real_env_now());
+  uint64_t now;
+  struct skew s = real_fault_skew(seat->fault, &now);
+  return seat->base.wall(env) + (uint64_t)skew_wall(&s, now);
 }
 
 /* ---- the node: memory ------------------------------------------------------------------------ */
