@@ -79,6 +79,46 @@ run()
   count "$label" $?
 }
 
+# Takes the lines of $each that nobody has taken yet, and does each.
+take_lines()
+{
+  number=0
+  while read -r line; do
+    number=$((number + 1))
+    mkdir "$each/$number.taken" 2>/dev/null || continue
+    # shellcheck disable=SC2086
+    case $(command -v "$1") in
+    */*) timeout -k 10 "$limit" "$@" $line ;;
+    *) ("$@" $line) ;;
+    esac >"$each/$number" 2>&1 </dev/null
+    echo $? >"$each/$number.status"
+  done <"$each/lines"
+}
+
+# $1: label; the rest is a command or a function, which is run with the words of each line of the
+# input: as many at once as there are processors, counted in the order of the lines.
+run_each()
+{
+  label=$1
+  shift
+  each=$dir/each
+  rm -rf "$each"
+  mkdir "$each"
+  cat >"$each/lines"
+  for _ in $(seq "$jobs"); do
+    take_lines "$@" &
+  done
+  wait
+  number=0
+  while read -r line; do
+    number=$((number + 1))
+    printf '### %s%s: %s %s\n' "$label" "$line" "$*" "$line" >>"$log"
+    out=$each/$number
+    count "$label$line" "$(cat "$each/$number.status")"
+  done <"$each/lines"
+  out=$dir/output
+}
+
 # Builds with make: counts only if it fails.
 build()
 {
@@ -136,11 +176,14 @@ generated_twice()
     cmp $dir/a/chimaera.c $dir/b/chimaera.c && cmp $dir/a/chimaera.h $dir/b/chimaera.h
 }
 
-# $1: compiler, $2: what to leave out. The very line a user would type, for every combination.
+# $1: compiler, the rest is what to leave out. The very line a user would type.
 compiles_alone()
 {
+  compiler=$1
+  shift
   # shellcheck disable=SC2086
-  "$1" -O2 $warn $2 -c $dir/a/chimaera.c -o "$dir/chimaera-$1$(echo "$2" | tr -d ' -').o"
+  "$compiler" -O2 $warn "$@" -c $dir/a/chimaera.c \
+    -o "$dir/chimaera-$compiler$(echo "$*" | tr -d ' -').o"
 }
 
 # $1: compiler, $2: C++ compiler. Two C units and one of C++, all with the header, run as one.
@@ -207,10 +250,11 @@ part_amalgam()
   run 'amalgamate --check' ./amalgamate --check
   run 'what amalgamate refuses' tests/amalgam/amalgamate.sh
   run 'the same bytes twice' generated_twice || return
+  for omit in '' -DCHI_OMIT_REAL -DCHI_OMIT_SIM '-DCHI_OMIT_REAL -DCHI_OMIT_SIM'; do
+    printf '%s\n' "gcc $omit" "clang $omit"
+  done >$dir/combinations
+  run_each '-c chimaera.c, ' compiles_alone <$dir/combinations
   for cc in gcc clang; do
-    for omit in '' -DCHI_OMIT_REAL -DCHI_OMIT_SIM '-DCHI_OMIT_REAL -DCHI_OMIT_SIM'; do
-      run "$cc -c chimaera.c $omit" compiles_alone $cc "$omit"
-    done
     run "$cc without the real environment" runs_without_real $cc
     run "$cc a simulated node without the real environment" simulates_without_real $cc
   done
@@ -329,26 +373,35 @@ suites()
   done
 }
 
+# The same, each test a process of its own.
+suites_at_once()
+{
+  variant=$1
+  shift
+  suites "$variant" env TEST_JOBS="$jobs" "$@"
+}
+
 # The tests with real processes: $1 is the directory under build/.
 real_programs()
 {
-  built=$here/build/$1
+  variant=$1 built=$here/build/$1
   # What libzmq doesn't free when its context ends is not for us to say.
   set -- env PATH="$built:$PATH" CHIMAERA="$built/chimaera" BUILD="$built" \
     LSAN_OPTIONS="suppressions=$here/tests/real/lsan.suppress:print_suppressions=0"
   for program in tests/real/test_*.c; do
-    [ ! -e "$program" ] || run "$program" "$@" "$built/real/$(basename "$program" .c)"
-  done
+    echo "build/$variant/real/$(basename "$program" .c)"
+  done >$dir/programs
+  run_each '' "$@" <$dir/programs
 }
 
 # Where everything is slow: some of the many runs of the exhaustive tests.
 few=CORNER_STRIDE=20011
 
+# In turn and at once: what one test leaves behind must not be in the way of the next.
 part_modular()
 {
-  for cc in gcc clang; do
-    build CC=$cc AMALGAM=0 tests && suites $cc
-  done
+  build CC=gcc AMALGAM=0 tests && suites gcc
+  build CC=clang AMALGAM=0 tests && suites_at_once clang
 }
 
 # Without libmicrohttpd there is a program all the same, which says what it can't.
@@ -366,7 +419,7 @@ works_without_http()
 part_onefile()
 {
   for cc in gcc clang; do
-    build CC=$cc tests && suites $cc-amalgam
+    build CC=$cc tests && suites_at_once $cc-amalgam
   done
   for omit in REAL SIM 'REAL SIM'; do
     run "make OMIT='$omit' all" make -s -j "$jobs" OMIT="$omit" all
@@ -376,9 +429,11 @@ part_onefile()
 
 part_address()
 {
-  build CC=gcc SAN=address,undefined AMALGAM=0 tests && suites gcc-address-undefined env "$few"
+  build CC=gcc SAN=address,undefined AMALGAM=0 tests &&
+    suites_at_once gcc-address-undefined "$few"
   build CC=gcc SAN=address,undefined AMALGAM=0 real && real_programs gcc-address-undefined
-  build CC=clang SAN=address,undefined tests && suites clang-address-undefined-amalgam env "$few"
+  build CC=clang SAN=address,undefined tests &&
+    suites_at_once clang-address-undefined-amalgam "$few"
 }
 
 part_thread()
@@ -409,16 +464,13 @@ hashes_of()
   done
 }
 
-# The same seeds have the same hashes in every build, and those that are kept: $@ are directories
+# The same seeds have the same hashes in every build, and those that are kept: $1 is a directory
 # under build/. Who changes what happens keeps the new ones: cp build/check/hashes-gcc-amalgam
 # tests/sim/hashes
 hashes_equal()
 {
-  for variant in "$@"; do
-    hashes_of "$variant" >"$dir/hashes-$variant" || return
-    diff tests/sim/hashes "$dir/hashes-$variant" || return
-  done
-  wc -l <tests/sim/hashes
+  hashes_of "$1" >"$dir/hashes-$1" && diff tests/sim/hashes "$dir/hashes-$1" &&
+    wc -l <tests/sim/hashes
 }
 
 part_hashes()
@@ -426,8 +478,8 @@ part_hashes()
   build tests && build CC=clang tests && build CC=clang AMALGAM=0 tests &&
     build CC=gcc SAN=address,undefined AMALGAM=0 tests &&
     build AMALGAM=0 BUILD=build/gcc-O0 CFLAGS=-O0\ -g WERROR= tests || return
-  run 'gcc and clang, -O0 and -O2, one file and many, sanitized' hashes_equal \
-    gcc-amalgam clang-amalgam clang gcc-O0 gcc-address-undefined
+  printf '%s\n' gcc-address-undefined gcc-O0 gcc-amalgam clang-amalgam clang |
+    run_each 'hashes of ' hashes_equal
 }
 
 part_races()
@@ -457,7 +509,7 @@ part_worlds()
 
 part_hostile()
 {
-  build HOSTILE=1 AMALGAM=0 tests && suites gcc-hostile env "$few"
+  build HOSTILE=1 AMALGAM=0 tests && suites_at_once gcc-hostile "$few"
 }
 
 part_real()
@@ -466,8 +518,9 @@ part_real()
   real_programs gcc-amalgam
   set -- env PATH="$built:$PATH" CHIMAERA="$built/chimaera" BUILD="$built"
   for script in tests/real/*.sh tests/docker/test_entrypoint.sh; do
-    [ ! -x "$script" ] || run "$script" "$@" "$script"
-  done
+    [ ! -x "$script" ] || echo "$script"
+  done >$dir/programs
+  run_each '' "$@" <$dir/programs
 }
 
 # Where there can be none, that is a skip, and the reason.
@@ -565,19 +618,24 @@ part_install()
   run 'the tarball builds' builds_from_dist
 }
 
+# $1: fuzzer.
+fuzz()
+{
+  corpus=build/fuzz/${1#fuzz_}
+  mkdir -p "$corpus"
+  timeout -k 10 "$limit" "build/clang-fuzzer-amalgam/fuzz/$1" \
+    -max_total_time="$fuzz_seconds" -timeout=10 -rss_limit_mb=2048 \
+    -artifact_prefix="$corpus-" "$corpus" "tests/fuzz/seeds/${1#fuzz_}"
+}
+
 part_fuzz()
 {
   build CC=clang SAN=fuzzer fuzzers || return
+  limit=$((fuzz_seconds + 120))
   for source in tests/fuzz/fuzz_*.c; do
-    name=$(basename "$source" .c)
-    seeds=tests/fuzz/seeds/${name#fuzz_}
-    corpus=build/fuzz/${name#fuzz_}
-    mkdir -p "$corpus"
-    limit=$((fuzz_seconds + 120))
-    run "$name" "build/clang-fuzzer-amalgam/fuzz/$name" \
-      -max_total_time="$fuzz_seconds" -timeout=10 -rss_limit_mb=2048 \
-      -artifact_prefix="$corpus-" "$corpus" "$seeds"
-  done
+    basename "$source" .c
+  done >$dir/programs
+  run_each '' fuzz <$dir/programs
 }
 
 # ---- which, and the sum ------------------------------------------------------------------------
