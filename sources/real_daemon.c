@@ -6,6 +6,7 @@
 #include "error.h"
 #include "real_node.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -25,6 +26,7 @@
 #define REAL_DAEMON_GRACE_MS 1000u /* of a process that isn't told otherwise */
 #define REAL_DAEMON_STUCK 4        /* status of one whose method does not come back */
 #define REAL_DAEMON_LOOK_NS 1000000 /* between two looks whether one has ended */
+#define REAL_DAEMON_LOOKS 10000u   /* whether one that is to stand still does */
 #define REAL_DAEMON_FILES 16       /* open at a time while files are removed */
 
 /* ---- configuration --------------------------------------------------------------------------- */
@@ -208,12 +210,44 @@ void real_daemon_kill(struct real_daemon_set *d, uint32_t node)
     nanosleep(&(struct timespec){0, REAL_DAEMON_LOOK_NS}, NULL);
 }
 
+/* Whether that thread is stopped or ended, as its file in /proc says behind its name. */
+static bool real_daemon_thread_is_still(pid_t pid, const char *thread)
+{
+  char path[64], text[64] = "";
+  snprintf(path, sizeof(path), "/proc/%d/task/%.20s/stat", (int)pid, thread);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0)
+    return true;
+  ssize_t n = read(fd, text, sizeof(text) - 1);
+  const char *name = n > 0 ? strrchr(text, ')') : NULL;
+  close(fd);
+  return name && name + 2 < text + n && strchr("TtZX", name[2]);
+}
+
+bool real_daemon_is_still(pid_t pid)
+{
+  char path[64];
+  const struct dirent *e;
+  bool still = true;
+  snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+  DIR *threads = opendir(path);
+  while (threads && still && (e = readdir(threads)))
+    still = e->d_name[0] == '.' || real_daemon_thread_is_still(pid, e->d_name);
+  if (threads)
+    closedir(threads);
+  return still;
+}
+
 void real_daemon_pause(struct real_daemon_set *d, uint32_t node, bool pause)
 {
   struct real_daemon *n = &d->node[node];
   n->paused = pause;
-  if (n->pid > 0)
-    kill(n->pid, pause ? SIGSTOP : SIGCONT);
+  if (n->pid <= 0)
+    return;
+  kill(n->pid, pause ? SIGSTOP : SIGCONT);
+  /* The signal goes to one thread, and to the others when that is its turn. */
+  for (uint32_t i = 0; pause && i < REAL_DAEMON_LOOKS && !real_daemon_is_still(n->pid); i++)
+    nanosleep(&(struct timespec){0, REAL_DAEMON_LOOK_NS}, NULL);
 }
 
 int real_daemon_fault(struct real_daemon_set *d, chi_fault kind, uint32_t a, uint32_t b,
@@ -404,6 +438,7 @@ void real_daemon_close(struct real_daemon_set *d)
 #undef REAL_DAEMON_GRACE_MS
 #undef REAL_DAEMON_STUCK
 #undef REAL_DAEMON_LOOK_NS
+#undef REAL_DAEMON_LOOKS
 #undef REAL_DAEMON_FILES
 
 #endif

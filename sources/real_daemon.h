@@ -48,7 +48,10 @@ CHI_PRIVATE int real_daemon_start(struct real_daemon_set *d, uint32_t node, chi_
 CHI_PRIVATE bool real_daemon_is_there(struct real_daemon_set *d, uint32_t node);
 CHI_PRIVATE bool real_daemon_is_up(struct real_daemon_set *d, uint32_t node);
 CHI_PRIVATE void real_daemon_kill(struct real_daemon_set *d, uint32_t node);
+/* Freezes it, or lets it go on: then or before long none or all of its threads run. */
 CHI_PRIVATE void real_daemon_pause(struct real_daemon_set *d, uint32_t node, bool pause);
+/* Whether no thread of a process runs. */
+CHI_PRIVATE bool real_daemon_is_still(pid_t pid);
 /* What real_fault.h can do, to a node or, of memory, to all. */
 CHI_PRIVATE int real_daemon_fault(struct real_daemon_set *d, chi_fault kind, uint32_t a, uint32_t b,
                                   int64_t value);

@@ -1,5 +1,6 @@
 /* daemon.c - for tests with real processes: daemons of one's own, figures of them, clients. */
 #include "daemon.h"
+#include "real_daemon.h"
 
 #include <libgen.h>
 #include <limits.h>
@@ -191,28 +192,9 @@ int daemon_stop(struct daemon *d)
   return daemon_wait(d, START_MS);
 }
 
-/* Whether all threads of a process are stopped. */
-static bool daemon_is_still(pid_t pid)
-{
-  char path[96], text[512];
-  bool still = true;
-  snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
-  DIR *d = opendir(path);
-  for (struct dirent *e; d && (e = readdir(d));) {
-    if (e->d_name[0] == '.')
-      continue;
-    snprintf(path, sizeof(path), "/proc/%d/task/%.20s/stat", (int)pid, e->d_name);
-    const char *at = strrchr(scratch_read(path, text, sizeof(text)), ')');
-    still = still && at && at[2] == 'T';
-  }
-  if (d)
-    closedir(d);
-  return d && still;
-}
-
 bool daemon_freeze(const struct daemon *d)
 {
-  return kill(d->pid, SIGSTOP) == 0 && EVENTUALLY(START_MS, daemon_is_still(d->pid));
+  return kill(d->pid, SIGSTOP) == 0 && EVENTUALLY(START_MS, real_daemon_is_still(d->pid));
 }
 
 /* A daemon that is killed leaves its socket and its lock behind, for the next one. */

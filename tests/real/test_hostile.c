@@ -265,11 +265,11 @@ TEST_ONE(desk_full_of_noise)
   }
 }
 
-/* Puts as much as goes in for so long: how many. */
+/* Puts as much as goes in for so long, or longer if that was little: how many. */
 static uint64_t pour(struct stage *st, struct wild_queue *q, int chunk, uint64_t ns)
 {
-  uint64_t put = 0, end = now_ns() + ns;
-  while (now_ns() < end)
+  uint64_t put = 0, begin = now_ns();
+  while (now_ns() < begin + ns || (put <= q->depth && now_ns() < begin + 100 * ns))
     put += wild_put(&st->w, q, LANE_FAST, LANE_RUN, shm_ref((uint32_t)chunk, 0), (uint32_t)put % 7);
   return put;
 }

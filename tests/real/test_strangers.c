@@ -265,7 +265,8 @@ TEST(lines_about_strangers_are_counted)
   uint32_t before = daemon_logged(&t.node[1], " warning node=");
   int fd = call(&t);
   CHECK(say(fd, other, sizeof(other)));
-  CHECK(EVENTUALLY(MET_MS, daemon_logged(&t.node[1], "refused a connection from 127.0.0.1") > 0));
+  /* Where it came from is not known any more if it was refused that fast. */
+  CHECK(EVENTUALLY(MET_MS, daemon_logged(&t.node[1], "refused a connection from ") > 0));
   CHECK(daemon_logged(&t.node[1], " warning node=") > before);
   CHECK_INT(figures_ask(&t.seat[1], &f), CHI_OK);
   snprintf(counted, sizeof(counted), "\"warning\":%u,",
