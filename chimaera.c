@@ -1919,27 +1919,79 @@ struct wire_in {
 };
 
 CHI_PRIVATE void wire_out_init(struct wire_out *out, void *data, size_t room);
-CHI_PRIVATE void wire_put_u8(struct wire_out *out, uint8_t v);
-CHI_PRIVATE void wire_put_u16(struct wire_out *out, uint16_t v);
-CHI_PRIVATE void wire_put_u32(struct wire_out *out, uint32_t v);
-CHI_PRIVATE void wire_put_u64(struct wire_out *out, uint64_t v);
+/* Room for so many bytes, to be written by the caller; NULL: there is none. */
+CHI_INLINE unsigned char *wire_reserve(struct wire_out *out, size_t size)
+{
+  if (CHI_UNLIKELY(out->failed || size > out->room - out->used)) {
+    out->failed = true;
+    return NULL;
+  }
+  out->used += size;
+  return out->data + out->used - size;
+}
 CHI_PRIVATE void wire_put_bytes(struct wire_out *out, const void *data, size_t size);
 /* A length of 16 bits and the bytes; text longer than 65535 bytes fails. */
 CHI_PRIVATE void wire_put_text(struct wire_out *out, const char *text);
 
 CHI_PRIVATE void wire_in_init(struct wire_in *in, const void *data, size_t size);
-CHI_PRIVATE uint8_t wire_get_u8(struct wire_in *in);
-CHI_PRIVATE uint16_t wire_get_u16(struct wire_in *in);
-CHI_PRIVATE uint32_t wire_get_u32(struct wire_in *in);
-CHI_PRIVATE uint64_t wire_get_u64(struct wire_in *in);
 /* NULL: not there (never for no bytes, unless it failed). The bytes stay where they are. */
-CHI_PRIVATE const void *wire_get_bytes(struct wire_in *in, size_t size);
+CHI_INLINE const void *wire_get_bytes(struct wire_in *in, size_t size)
+{
+  if (CHI_UNLIKELY(in->failed || size > in->size - in->at)) {
+    in->failed = true;
+    return NULL;
+  }
+  in->at += size;
+  return in->data + in->at - size;
+}
 /* Into room bytes, with a NUL; one that is too long, or holds a NUL, fails and reads as "". */
 CHI_PRIVATE void wire_get_text(struct wire_in *in, char *text, size_t room);
 /* For checks of the caller: from now on it has failed. */
 CHI_PRIVATE void wire_in_fail(struct wire_in *in);
 /* Nothing failed and everything was read, bulk frames included. */
 CHI_PRIVATE bool wire_in_ended(const struct wire_in *in);
+
+/* ---- numbers; small, and there are twenty and more in each task's records */
+
+CHI_INLINE uint64_t wire_little(uint64_t v)
+{
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+  v = __builtin_bswap64(v);
+#endif
+  return v;
+}
+
+/* size: a constant, of an unsigned type. */
+CHI_INLINE void wire_store(unsigned char *at, uint64_t v, size_t size)
+{
+  v = wire_little(v);
+  memcpy(at, &v, size);
+}
+
+CHI_INLINE uint64_t wire_load(const unsigned char *at, size_t size)
+{
+  uint64_t v = 0;
+  memcpy(&v, at, size);
+  return wire_little(v);
+}
+
+#define WIRE_NUMBER(name, type)                                                                    \
+  CHI_INLINE void wire_put_##name(struct wire_out *out, type v)                                    \
+  {                                                                                                \
+    unsigned char *at = wire_reserve(out, sizeof v);                                               \
+    if (at)                                                                                        \
+      wire_store(at, v, sizeof v);                                                                 \
+  }                                                                                                \
+  CHI_INLINE type wire_get_##name(struct wire_in *in)                                              \
+  {                                                                                                \
+    const unsigned char *at = wire_get_bytes(in, sizeof(type));                                    \
+    return at ? (type)wire_load(at, sizeof(type)) : 0;                                             \
+  }
+WIRE_NUMBER(u8, uint8_t)
+WIRE_NUMBER(u16, uint16_t)
+WIRE_NUMBER(u32, uint32_t)
+WIRE_NUMBER(u64, uint64_t)
+#undef WIRE_NUMBER
 
 /* ---- messages */
 
@@ -19277,63 +19329,50 @@ enum { NET_ANSWER_RAN = 1, NET_ANSWER_GATHERED = 2, NET_ANSWER_MOVED = 4 };
  *   u64 root, u8 depth         lock group, level of subtasks
  *   u32 compute_us, u32 period_us, u64 io_size, u8 query mode, u32 query a, u32 query b
  *   fields IN                  as wire_task_put writes them; larger bulk as frames */
+#define NET_REQUEST_FIELDS(X)                                                                      \
+  X(uint16_t, slot) X(uint64_t, seq)                                                               \
+  X(uint32_t, key.node) X(uint64_t, key.boot) X(uint64_t, key.seq)                                 \
+  X(uint32_t, first) X(uint32_t, count)                                                            \
+  X(uint32_t, pool.major) X(uint32_t, pool.minor) X(uint64_t, version[0]) X(uint64_t, version[1])  \
+  X(uint32_t, method) X(uint32_t, flags)                                                           \
+  X(uint64_t, remaining)                                                                           \
+  X(uint64_t, root) X(uint8_t, depth)                                                              \
+  X(uint32_t, compute_us) X(uint32_t, period_us) X(uint64_t, io_size)                              \
+  X(uint8_t, query.mode) X(uint32_t, query.a) X(uint32_t, query.b)
+
 void net_request_put(struct wire_out *out, const struct net_request *r)
 {
-  wire_put_u16(out, (uint16_t)r->slot);
-  wire_put_u64(out, r->seq);
-  wire_put_u32(out, r->key.node);
-  wire_put_u64(out, r->key.boot);
-  wire_put_u64(out, r->key.seq);
-  wire_put_u32(out, r->first);
-  wire_put_u32(out, r->count);
-  wire_put_u32(out, r->pool.major);
-  wire_put_u32(out, r->pool.minor);
-  wire_put_u64(out, r->version[0]);
-  wire_put_u64(out, r->version[1]);
-  wire_put_u32(out, r->method);
-  wire_put_u32(out, r->flags);
-  wire_put_u64(out, r->remaining);
-  wire_put_u64(out, r->root);
-  wire_put_u8(out, (uint8_t)r->depth);
-  wire_put_u32(out, r->compute_us);
-  wire_put_u32(out, r->period_us);
-  wire_put_u64(out, r->io_size);
-  wire_put_u8(out, (uint8_t)r->query.mode);
-  wire_put_u32(out, r->query.a);
-  wire_put_u32(out, r->query.b);
+  unsigned char *at = wire_reserve(out, NET_REQUEST_SIZE);
+  if (!at)
+    return;
+#define NET_REQUEST_PUT(type, field)                                                               \
+  wire_store(at, (type)r->field, sizeof(type));                                                    \
+  at += sizeof(type);
+  NET_REQUEST_FIELDS(NET_REQUEST_PUT)
+#undef NET_REQUEST_PUT
+  CHI_ASSERT(at == out->data + out->used);
 }
 
-static void net_request_read(struct wire_in *in, struct net_request *r)
+/* False: it is cut off, and *r is zero. */
+static bool net_request_read(struct wire_in *in, struct net_request *r)
 {
-  r->slot = wire_get_u16(in);
-  r->seq = wire_get_u64(in);
-  r->key.node = wire_get_u32(in);
-  r->key.boot = wire_get_u64(in);
-  r->key.seq = wire_get_u64(in);
-  r->first = wire_get_u32(in);
-  r->count = wire_get_u32(in);
-  r->pool.major = wire_get_u32(in);
-  r->pool.minor = wire_get_u32(in);
-  r->version[0] = wire_get_u64(in);
-  r->version[1] = wire_get_u64(in);
-  r->method = wire_get_u32(in);
-  r->flags = wire_get_u32(in);
-  r->remaining = wire_get_u64(in);
-  r->root = wire_get_u64(in);
-  r->depth = wire_get_u8(in);
-  r->compute_us = wire_get_u32(in);
-  r->period_us = wire_get_u32(in);
-  r->io_size = wire_get_u64(in);
-  r->query.mode = wire_get_u8(in);
-  r->query.a = wire_get_u32(in);
-  r->query.b = wire_get_u32(in);
+  const unsigned char *at = wire_get_bytes(in, NET_REQUEST_SIZE);
+  if (!at) {
+    *r = (struct net_request){0};
+    return false;
+  }
+#define NET_REQUEST_GET(type, field)                                                               \
+  r->field = (type)wire_load(at, sizeof(type));                                                    \
+  at += sizeof(type);
+  NET_REQUEST_FIELDS(NET_REQUEST_GET)
+#undef NET_REQUEST_GET
+  r->query.c = 0;
+  return true;
 }
 
 bool net_request_get(struct wire_in *in, struct net_request *r)
 {
-  *r = (struct net_request){0};
-  net_request_read(in, r);
-  if (in->failed || r->slot >= NET_SLOTS || r->seq == 0) {
+  if (!net_request_read(in, r) || r->slot >= NET_SLOTS || r->seq == 0) {
     r->seq = 0;
     return false;
   }
@@ -19426,6 +19465,8 @@ bool net_item_get(struct wire_in *in, uint32_t *slot, uint64_t *seq, int32_t *wh
   *what = (int32_t)wire_get_u32(in);
   return !in->failed && *slot < NET_SLOTS && *seq != 0;
 }
+
+#undef NET_REQUEST_FIELDS
 
 /* ---- sources/directory.c ---- */
 /* directory.c - the pools of this node: owned by the network worker, published to the others. */
@@ -25236,57 +25277,6 @@ void wire_out_init(struct wire_out *out, void *data, size_t room)
   *out = (struct wire_out){.data = data, .room = room};
 }
 
-static unsigned char *wire_reserve(struct wire_out *out, size_t size)
-{
-  if (out->failed || size > out->room - out->used) {
-    out->failed = true;
-    return NULL;
-  }
-  out->used += size;
-  return out->data + out->used - size;
-}
-
-static void wire_store(unsigned char *at, uint64_t v, unsigned size)
-{
-  for (unsigned i = 0; i < size; i++)
-    at[i] = (unsigned char)(v >> (8 * i));
-}
-
-static uint64_t wire_load(const unsigned char *at, unsigned size)
-{
-  uint64_t v = 0;
-  for (unsigned i = 0; i < size; i++)
-    v |= (uint64_t)at[i] << (8 * i);
-  return v;
-}
-
-static void wire_put_uint(struct wire_out *out, uint64_t v, unsigned size)
-{
-  unsigned char *at = wire_reserve(out, size);
-  if (at)
-    wire_store(at, v, size);
-}
-
-void wire_put_u8(struct wire_out *out, uint8_t v)
-{
-  wire_put_uint(out, v, 1);
-}
-
-void wire_put_u16(struct wire_out *out, uint16_t v)
-{
-  wire_put_uint(out, v, 2);
-}
-
-void wire_put_u32(struct wire_out *out, uint32_t v)
-{
-  wire_put_uint(out, v, 4);
-}
-
-void wire_put_u64(struct wire_out *out, uint64_t v)
-{
-  wire_put_uint(out, v, 8);
-}
-
 void wire_put_bytes(struct wire_out *out, const void *data, size_t size)
 {
   unsigned char *at = size > 0 ? wire_reserve(out, size) : NULL;
@@ -25317,51 +25307,10 @@ void wire_in_fail(struct wire_in *in)
   in->failed = true;
 }
 
-static const unsigned char *wire_take(struct wire_in *in, size_t size)
-{
-  if (in->failed || size > in->size - in->at) {
-    in->failed = true;
-    return NULL;
-  }
-  in->at += size;
-  return in->data + in->at - size;
-}
-
-static uint64_t wire_get_uint(struct wire_in *in, unsigned size)
-{
-  const unsigned char *at = wire_take(in, size);
-  return at ? wire_load(at, size) : 0;
-}
-
-uint8_t wire_get_u8(struct wire_in *in)
-{
-  return (uint8_t)wire_get_uint(in, 1);
-}
-
-uint16_t wire_get_u16(struct wire_in *in)
-{
-  return (uint16_t)wire_get_uint(in, 2);
-}
-
-uint32_t wire_get_u32(struct wire_in *in)
-{
-  return (uint32_t)wire_get_uint(in, 4);
-}
-
-uint64_t wire_get_u64(struct wire_in *in)
-{
-  return wire_get_uint(in, 8);
-}
-
-const void *wire_get_bytes(struct wire_in *in, size_t size)
-{
-  return wire_take(in, size);
-}
-
 /* A string of `size` bytes into room bytes, of which it leaves one for its end. */
 static void wire_get_string(struct wire_in *in, size_t size, char *text, size_t room)
 {
-  const unsigned char *at = wire_take(in, size);
+  const unsigned char *at = wire_get_bytes(in, size);
   CHI_ASSERT(room > 0);
   text[0] = '\0';
   if (!at || size >= room || memchr(at, 0, size)) {
@@ -25429,7 +25378,7 @@ static bool wire_records_fit(struct wire_in in, const struct wire_header *h)
     if (frames > WIRE_BULKS)
       return false;
     bulk += frames;
-    (void)wire_take(&in, size);
+    (void)wire_get_bytes(&in, size);
   }
   return !in.failed && records > 0 && records == h->records && bulk == h->bulk;
 }
@@ -25522,7 +25471,7 @@ bool wire_record_next(struct wire_in *in, const struct env_frame **bulk, uint32_
     uint32_t size = wire_get_u32(in);
     uint16_t code = wire_get_u16(in);
     uint16_t frames = wire_get_u16(in);
-    const void *data = wire_take(in, size);
+    const void *data = wire_get_bytes(in, size);
     if (!data || frames > *bulk_left) {
       in->failed = true;
       break;
@@ -25549,6 +25498,22 @@ enum wire_bulk { WIRE_BULK_SIZE, WIRE_BULK_HERE, WIRE_BULK_FRAME };
 static bool wire_is_written(const chi_field *f, uint32_t dirs)
 {
   return (f->dir & dirs) || (f->kind == CHI_KIND_bulk && (dirs & CHI_DIR_IN));
+}
+
+/* Scalars that lie in memory one behind the other, and are there as they are on the wire: how many
+ * bytes, from field *i on, which moves beyond them. 0: field *i is none. */
+static size_t wire_run(const chi_type *type, uint32_t *i, uint32_t dirs)
+{
+  const chi_field *f = &type->fields[*i], *end = type->fields + type->field_count;
+  uint32_t begin = f->offset, at = begin;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+  while (f < end && f->offset == at && f->kind <= CHI_KIND_pool && f->kind != CHI_KIND_bool &&
+         (f->dir & dirs))
+    at += (f++)->size;
+#endif
+  *i = (uint32_t)(f - type->fields);
+  CHI_ASSERT(*i <= (uint32_t)(end - type->fields));
+  return at - begin;
 }
 
 static uint32_t wire_count_of(const chi_field *f, const void *object)
@@ -25596,15 +25561,20 @@ static size_t wire_field_size(const chi_field *f, const char *task, uint32_t dir
 
 size_t wire_task_size(const chi_type *type, const void *task, uint32_t dirs)
 {
-  size_t size = 0;
-  for (uint32_t i = 0; i < type->field_count; i++)
-    if (wire_is_written(&type->fields[i], dirs))
-      size += wire_field_size(&type->fields[i], task, dirs);
+  size_t size = 0, run = 0;
+  for (uint32_t i = 0; i < type->field_count;) {
+    size += run = wire_run(type, &i, dirs);
+    if (run > 0)
+      continue;
+    const chi_field *f = &type->fields[i++];
+    if (wire_is_written(f, dirs))
+      size += wire_field_size(f, task, dirs);
+  }
   return size;
 }
 
 /* The scalars of a declaration, without regard to their sign. */
-static uint64_t wire_scalar(const chi_field *f, const char *at)
+static void wire_put_scalar(struct wire_out *out, const chi_field *f, const char *at)
 {
   uint8_t u8;
   uint16_t u16;
@@ -25613,17 +25583,21 @@ static uint64_t wire_scalar(const chi_field *f, const char *at)
   switch (f->size) {
   case 1:
     memcpy(&u8, at, 1);
-    return f->kind == CHI_KIND_bool ? u8 != 0 : u8;
+    wire_put_u8(out, f->kind == CHI_KIND_bool ? u8 != 0 : u8);
+    break;
   case 2:
     memcpy(&u16, at, 2);
-    return u16;
+    wire_put_u16(out, u16);
+    break;
   case 4:
     memcpy(&u32, at, 4);
-    return u32;
+    wire_put_u32(out, u32);
+    break;
   default:
     CHI_ASSERT(f->size == 8);
     memcpy(&u64, at, 8);
-    return u64;
+    wire_put_u64(out, u64);
+    break;
   }
 }
 
@@ -25642,7 +25616,7 @@ static void wire_put_value(struct wire_out *out, const chi_field *f, const char 
     wire_put_u32(out, id.major);
     wire_put_u32(out, id.minor);
   } else {
-    wire_put_uint(out, wire_scalar(f, at), f->size);
+    wire_put_scalar(out, f, at);
   }
 }
 
@@ -25679,21 +25653,32 @@ static int wire_put_bulk(struct wire_out *out, const chi_field *f, const char *t
   return CHI_OK;
 }
 
+static int wire_put_field(struct wire_out *out, const chi_field *f, const char *task,
+                          uint32_t dirs, struct env_frame *frame, uint32_t *count, uint32_t room)
+{
+  if (!wire_is_written(f, dirs))
+    return CHI_OK;
+  if (f->kind == CHI_KIND_bulk)
+    return wire_put_bulk(out, f, task, dirs, frame, count, room);
+  if (f->kind == CHI_KIND_array)
+    wire_put_array(out, f, task);
+  else
+    wire_put_value(out, f, task + f->offset);
+  return CHI_OK;
+}
+
 int wire_task_put(struct wire_out *out, const chi_type *type, const void *task, uint32_t dirs,
                   struct env_frame *frame, uint32_t *count, uint32_t room)
 {
   uint32_t before = *count;
   int rc = CHI_OK;
-  for (uint32_t i = 0; i < type->field_count && rc == CHI_OK; i++) {
+  for (uint32_t i = 0; i < type->field_count && rc == CHI_OK;) {
     const chi_field *f = &type->fields[i];
-    if (!wire_is_written(f, dirs))
-      continue;
-    if (f->kind == CHI_KIND_bulk)
-      rc = wire_put_bulk(out, f, task, dirs, frame, count, room);
-    else if (f->kind == CHI_KIND_array)
-      wire_put_array(out, f, task);
+    size_t run = wire_run(type, &i, dirs);
+    if (run > 0)
+      wire_put_bytes(out, (const char *)task + f->offset, run);
     else
-      wire_put_value(out, f, (const char *)task + f->offset);
+      rc = wire_put_field(out, &type->fields[i++], task, dirs, frame, count, room);
   }
   if (rc == CHI_OK && out->failed)
     rc = CHI_ETOOBIG;
@@ -25702,29 +25687,33 @@ int wire_task_put(struct wire_out *out, const chi_type *type, const void *task, 
   return rc;
 }
 
+/* What failed leaves zero, which nobody looks at. */
 static void wire_get_scalar(struct wire_in *in, const chi_field *f, char *at)
 {
-  uint64_t v = wire_get_uint(in, f->size);
-  uint8_t u8 = (uint8_t)v;
-  uint16_t u16 = (uint16_t)v;
-  uint32_t u32 = (uint32_t)v;
-  if (f->kind == CHI_KIND_bool && v > 1)
-    in->failed = true;
-  if (in->failed)
-    return;
+  uint8_t u8;
+  uint16_t u16;
+  uint32_t u32;
+  uint64_t u64;
   switch (f->size) {
   case 1:
-    memcpy(at, &u8, 1);
+    u8 = wire_get_u8(in);
+    if (f->kind == CHI_KIND_bool && u8 > 1)
+      in->failed = true;
+    else
+      memcpy(at, &u8, 1);
     break;
   case 2:
+    u16 = wire_get_u16(in);
     memcpy(at, &u16, 2);
     break;
   case 4:
+    u32 = wire_get_u32(in);
     memcpy(at, &u32, 4);
     break;
   default:
     CHI_ASSERT(f->size == 8);
-    memcpy(at, &v, 8);
+    u64 = wire_get_u64(in);
+    memcpy(at, &u64, 8);
     break;
   }
 }
@@ -25765,7 +25754,7 @@ static const void *wire_take_bulk(struct wire_in *in, uint64_t size, enum wire_b
   if (how == WIRE_BULK_HERE) {
     if (size == 0 || size > WIRE_BULK_INLINE)
       in->failed = true;
-    return in->failed ? NULL : wire_take(in, (size_t)size);
+    return in->failed ? NULL : wire_get_bytes(in, (size_t)size);
   }
   if (how != WIRE_BULK_FRAME || in->bulk_count == 0 || in->bulk->size != size ||
       size <= WIRE_BULK_INLINE) {
@@ -25804,23 +25793,36 @@ static int wire_get_bulk(struct wire_in *in, const chi_field *f, char *task, uin
   return CHI_OK;
 }
 
+static int wire_get_field(struct wire_in *in, const chi_field *f, char *task, uint32_t dirs,
+                          wire_bulk_fn *bulk, void *arg)
+{
+  if (!wire_is_written(f, dirs))
+    return CHI_OK;
+  if (f->kind == CHI_KIND_bulk)
+    return wire_get_bulk(in, f, task, dirs, bulk, arg);
+  if (f->kind == CHI_KIND_array)
+    wire_get_array(in, f, task);
+  else
+    wire_get_value(in, f, task + f->offset);
+  return CHI_OK;
+}
+
 int wire_task_get(struct wire_in *in, const chi_type *type, void *task, uint32_t dirs,
                   wire_bulk_fn *bulk, void *arg)
 {
-  for (uint32_t i = 0; i < type->field_count && !in->failed; i++) {
+  for (uint32_t i = 0; i < type->field_count && !in->failed;) {
     const chi_field *f = &type->fields[i];
-    if (!wire_is_written(f, dirs))
+    size_t run = wire_run(type, &i, dirs);
+    if (run > 0) {
+      const void *from = wire_get_bytes(in, run);
+      if (from)
+        memcpy((char *)task + f->offset, from, run);
       continue;
-    if (f->kind == CHI_KIND_bulk) {
-      int rc = wire_get_bulk(in, f, task, dirs, bulk, arg);
-      if (rc == CHI_ENOMEM)
-        return rc;
-      in->failed = in->failed || rc != CHI_OK;
-    } else if (f->kind == CHI_KIND_array) {
-      wire_get_array(in, f, task);
-    } else {
-      wire_get_value(in, f, (char *)task + f->offset);
     }
+    int rc = wire_get_field(in, &type->fields[i++], task, dirs, bulk, arg);
+    if (rc == CHI_ENOMEM)
+      return rc;
+    in->failed = in->failed || rc != CHI_OK;
   }
   return in->failed ? CHI_ECORRUPT : CHI_OK;
 }
