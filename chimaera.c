@@ -183,6 +183,17 @@ CHI_INLINE void *alloc_zero(const struct alloc *alloc, size_t size)
   return p ? memset(p, 0, size) : NULL;
 }
 
+/* Zeroes so many bytes, at least a line: in lines, which become a few wide stores each, where the
+ * number is known to the compiler. As a whole they would be a loop in microcode. */
+CHI_INLINE void alloc_clear(void *p, size_t size)
+{
+  char *at = p, *end = at + size;
+  CHI_ASSERT(size >= CHI_CACHE_LINE);
+  for (; end - at > CHI_CACHE_LINE; at += CHI_CACHE_LINE)
+    memset(at, 0, CHI_CACHE_LINE);
+  memset(end - CHI_CACHE_LINE, 0, CHI_CACHE_LINE);
+}
+
 /* Gives back p of alloc_get or alloc_zero with the size it was asked with; NULL does nothing. */
 CHI_INLINE void alloc_put(const struct alloc *alloc, void *p, size_t size)
 {
@@ -1760,6 +1771,8 @@ struct task_raw {
 struct task_plan {
   const chi_type *type;
   bool plain;         /* scalars only, in whole words: copied in as such */
+  bool scalar;        /* scalars only */
+  uint32_t bulks;     /* fields of that kind */
   uint32_t out_count; /* runs of OUT scalars, merged; UINT32_MAX: field by field */
   struct {
     uint32_t offset, size;
@@ -1832,14 +1845,10 @@ CHI_PRIVATE uint64_t task_hash_out(const chi_type *type, const chi_task *copy);
 CHI_PRIVATE void task_list_push(struct task_list *l, chi_ctx *ctx); /* through node.next */
 CHI_PRIVATE chi_ctx *task_list_pop(struct task_list *l);
 
-/* Zeroes what of a new record is zero. In lines, which become a few wide stores each: as a whole it
- * would be a loop in microcode. */
+/* Zeroes what of a new record is zero. */
 CHI_INLINE void task_zero(chi_ctx *ctx)
 {
-  char *at = (char *)ctx, *end = (char *)&ctx->sibling;
-  for (; end - at > 64; at += 64)
-    memset(at, 0, 64);
-  memset(end - 64, 0, 64);
+  alloc_clear(ctx, offsetof(struct chi_ctx, sibling));
 }
 
 /* Where the list of failures lies behind a task that has room for one: bytes from its beginning. */
@@ -2218,12 +2227,15 @@ CHI_INLINE uint64_t cost_declared(uint64_t compute_us, uint64_t io_size)
 #define MODULE_METHOD_IDS 256u /* method ids are below this */
 #define MODULE_OWN_METHODS 10u /* ids below are the system's */
 #define METHOD_OF_NODES 0x100u /* flag of a method that clients may not call */
+#define METHOD_VARIES UINT32_MAX    /* size on the wire that depends on the task */
 #define METHOD_UNCOUNTED UINT32_MAX /* index of a method that is in no module's table */
 
 struct method {
   const chi_method *def;
   struct task_plan plan;
   uint32_t index;  /* in its module, for figures */
+  uint32_t wire_in;  /* bytes of its IN fields between nodes */
+  size_t wire_out;   /* of its OUT fields, at most */
   uint64_t weight; /* tally: measured cost over estimate, times 1024; any worker corrects it */
 };
 
@@ -2240,6 +2252,9 @@ struct module_list {
   struct module *first;
 };
 
+/* CHI_EINVAL as task_plan_init says. */
+CHI_PRIVATE int module_method_init(struct method *m, const chi_method *def, uint32_t index,
+                                   chi_error *err);
 /* Checks the declaration and adds it. CHI_EINVAL, CHI_EVERSION, CHI_EEXIST, CHI_ENOMEM. */
 CHI_PRIVATE int module_add(struct module_list *l, const chi_module *def, chi_error *err);
 /* Whether a module has this name, with or without a leading "chimaera_" on either side. */
@@ -2784,6 +2799,9 @@ CHI_PRIVATE void worker_begin(struct worker *w, chi_ctx *ctx);
 /* The same for a task that has just been taken, for which nobody can have asked anything yet: it is
  * counted among the container's active ones, too. */
 CHI_PRIVATE void worker_begin_fresh(struct worker *w, chi_ctx *ctx);
+/* Hands a task of a client that was aimed elsewhere to on_remote. Network worker, whose work it is
+ * with no body under way. */
+CHI_PRIVATE void worker_send_now(struct worker *network, chi_ctx *ctx);
 /* For who records: what a client is given. */
 CHI_PRIVATE void worker_tell_result(const struct worker *w, const chi_ctx *ctx);
 /* Wakes the client that is owed that; after a fence. */
@@ -3204,6 +3222,14 @@ struct net_pin {
   bool run; /* of a net_run; else of a net_part */
 };
 
+/* Blocks of one size, for what tasks come and go with: those of tasks that have ended are used by
+ * the next ones, which finds them near. */
+#define NET_SPARE 256u /* that are kept */
+struct net_spare {
+  void *first; /* begins with a pointer to the next */
+  uint32_t count, size;
+};
+
 /* Memory for bulk data. */
 struct net_store {
   struct net_block *first;
@@ -3246,6 +3272,7 @@ struct net_part {
   uint32_t slot;
   uint64_t seq;
   uint64_t heard, ask_at, ask_ns; /* last news; the next question, and how long after this one */
+  size_t size;                    /* of the request: most bytes */
   uint64_t bytes;                 /* of bulk, there and back */
   uint32_t busy, hops, tries;
   struct net_timer timer;
@@ -3269,7 +3296,7 @@ struct net_call {
   uint64_t began;
   uint64_t version[2];    /* of the pool's entry when it began */
   struct net_timer timer; /* the deadline */
-  struct net_failures failures;
+  struct net_failures failures; /* of a new one, `item` and what follows are as they happen to be */
   uint64_t rooms[WIRE_BULKS];
 };
 
@@ -3350,7 +3377,6 @@ struct net_run {
   struct net_link *link;
   enum net_run_state state;
   bool orphan; /* its seat has gone on to another */
-  struct net_request request;
   struct net_timer timer; /* while parked */
   uint64_t arrived;       /* the request; then, when it was answered */
   uint64_t heard;         /* the request, or the last question about it */
@@ -3360,11 +3386,15 @@ struct net_run {
   uint64_t held;
   chi_ctx *ctx;
   struct net_call *call; /* of a range */
-  uint64_t rooms[WIRE_BULKS];
   unsigned char *answer;
   size_t answer_room, answer_size;
-  struct env_frame frame[WIRE_BULKS]; /* the parked request's, then the answer's */
   uint32_t frames;
+
+  /* A new one has these as they happen to be. */
+  struct net_request request;
+  uint64_t rooms[WIRE_BULKS];
+  struct env_frame frame[WIRE_BULKS];     /* the parked request's, then the answer's */
+  unsigned char small[NET_ANSWER_SIZE + 128]; /* room for most answers */
 };
 
 struct net {
@@ -3381,6 +3411,7 @@ struct net {
   struct net_call *calls, *done, **done_end;
   struct net_run *runs, *last_run; /* as they came */
   struct net_link **link;          /* by node; NULL: none was needed yet */
+  struct net_spare call_spare, part_spare, run_spare;
   struct net_block *shelf;         /* large blocks that are free, for the next bulk */
   uint64_t shelf_bytes, shelf_used;
   bool draining, given_up;
@@ -3399,6 +3430,9 @@ CHI_PRIVATE void net_let_go(struct net *n, chi_ctx *ctx, int rc);
 /* One more timer will be in use, or one less: setting a timer cannot fail. CHI_ENOMEM. */
 CHI_PRIVATE int net_timer_reserve(struct net *n);
 CHI_PRIVATE void net_timer_release(struct net *n, struct net_timer *t);
+/* A block, with any content, for something with a timer, which is reserved; NULL: no memory. */
+CHI_PRIVATE void *net_take(struct net *n, struct net_spare *s);
+CHI_PRIVATE void net_return(struct net *n, struct net_spare *s, void *block, struct net_timer *t);
 CHI_PRIVATE void net_timer_set(struct net *n, struct net_timer *t, uint64_t time);
 CHI_PRIVATE void net_timer_clear(struct net *n, struct net_timer *t);
 CHI_PRIVATE struct net_key net_key_new(struct net *n);
@@ -3489,15 +3523,17 @@ CHI_PRIVATE void net_store_free(struct net *n, struct net_store *s);
 /* Frees the large blocks that were kept for another use. */
 CHI_PRIVATE void net_shelf_clear(struct net *n);
 /* The sizes of a task's bulk fields, in order. CHI_ETOOBIG: more than WIRE_BULKS. */
-CHI_PRIVATE int net_rooms_get(const chi_type *type, const chi_task *task, uint64_t *rooms);
+CHI_PRIVATE int net_rooms_get(const struct method *m, const chi_task *task, uint64_t *rooms);
 /* A method leaves no more in a buffer than there is room; one that says so is corrected. */
-CHI_PRIVATE void net_rooms_hold(const chi_type *type, chi_task *task, const uint64_t *rooms);
-CHI_PRIVATE uint64_t net_bulk_bytes(const chi_type *type, const chi_task *task);
+CHI_PRIVATE void net_rooms_hold(const struct method *m, chi_task *task, const uint64_t *rooms);
+CHI_PRIVATE uint64_t net_bulk_bytes(const struct method *m, const chi_task *task);
 /* A copy of a call's task as a record of its own; with buffers of its own for what the method
  * writes, if it is one of several. NULL: no memory. */
 CHI_PRIVATE chi_ctx *net_replica(struct net_call *call, struct net_store *store);
 /* Adds a part's result to the call's task. In container order. */
 CHI_PRIVATE void net_fold(struct net_call *call, struct net_part *part);
+/* Of so many containers none has failed yet. */
+CHI_PRIVATE void net_failures_init(struct net_failures *f, uint32_t asked);
 CHI_PRIVATE void net_failures_add(struct net_failures *f, uint32_t container, int rc);
 /* Containers first .. first + count - 1 have failed with one code. */
 CHI_PRIVATE void net_failures_range(struct net_failures *f, uint32_t first, uint32_t count, int rc);
@@ -3508,6 +3544,8 @@ CHI_PRIVATE void net_failures_join(struct net_failures *f, const struct net_fail
 CHI_PRIVATE void net_request_put(struct wire_out *out, const struct net_request *r);
 /* False: it makes no sense; only slot and seq may be used, if they are not 0. */
 CHI_PRIVATE bool net_request_get(struct wire_in *in, struct net_request *r);
+/* With that code, about so many containers, none of which has failed; else zero. */
+CHI_PRIVATE void net_answer_init(struct net_answer *a, int rc, uint32_t asked);
 CHI_PRIVATE void net_answer_put(struct wire_out *out, const struct net_answer *a);
 CHI_PRIVATE bool net_answer_get(struct wire_in *in, struct net_answer *a);
 /* An entry of ASK, CANCEL, ACK (what: enum chi_status or 0) and STATE (what: NET_STATE_*). */
@@ -11220,8 +11258,7 @@ static const chi_method admin_destroy_method = {&admin_destroy_type, admin_destr
 
 void admin_method(struct method *method, const chi_method *def)
 {
-  *method = (struct method){.def = def, .index = METHOD_UNCOUNTED, .weight = 1024};
-  int rc = task_plan_init(&method->plan, def->type, NULL);
+  int rc = module_method_init(method, def, METHOD_UNCOUNTED, NULL);
   CHI_ASSERT(rc == CHI_OK);
 }
 
@@ -16662,6 +16699,9 @@ int net_open(const struct net_options *options, struct net **out)
   n->self = options->peers->self;
   n->nodes = nodes;
   n->done_end = &n->done;
+  n->call_spare.size = sizeof(struct net_call);
+  n->part_spare.size = sizeof(struct net_part);
+  n->run_spare.size = sizeof(struct net_run);
   heap_init(&n->timer, alloc);
   n->link = alloc_zero(alloc, (nodes + 1) * sizeof(struct net_link *));
   if (!n->link) {
@@ -16685,6 +16725,16 @@ static void net_close_calls(struct net *n, struct net_call *first)
   }
 }
 
+static void net_spare_clear(struct net *n, struct net_spare *s)
+{
+  while (s->first) {
+    void *block = s->first;
+    memcpy(&s->first, block, sizeof s->first);
+    alloc_put(n->alloc, block, s->size);
+  }
+  s->count = 0;
+}
+
 void net_close(struct net *n)
 {
   net_close_calls(n, n->calls);
@@ -16698,6 +16748,9 @@ void net_close(struct net *n)
       net_link_free(n->link[i]);
   CHI_ASSERT(n->timers == 0);
   net_shelf_clear(n);
+  net_spare_clear(n, &n->call_spare);
+  net_spare_clear(n, &n->part_spare);
+  net_spare_clear(n, &n->run_spare);
   alloc_put(n->alloc, n->link, (n->nodes + 1) * sizeof(struct net_link *));
   heap_fini(&n->timer);
   alloc_put(n->alloc, n, sizeof *n);
@@ -16895,6 +16948,38 @@ void net_timer_release(struct net *n, struct net_timer *t)
   n->timers--;
 }
 
+static void net_spare_put(struct net *n, struct net_spare *s, void *block)
+{
+  if (s->count == NET_SPARE) {
+    alloc_put(n->alloc, block, s->size);
+    return;
+  }
+  memcpy(block, &s->first, sizeof s->first);
+  s->first = block;
+  s->count++;
+}
+
+void *net_take(struct net *n, struct net_spare *s)
+{
+  void *block = s->first;
+  if (block) {
+    memcpy(&s->first, block, sizeof s->first);
+    s->count--;
+  } else if (!(block = alloc_get(n->alloc, s->size))) {
+    return NULL;
+  }
+  if (net_timer_reserve(n) == CHI_OK)
+    return block;
+  net_spare_put(n, s, block);
+  return NULL;
+}
+
+void net_return(struct net *n, struct net_spare *s, void *block, struct net_timer *t)
+{
+  net_timer_release(n, t);
+  net_spare_put(n, s, block);
+}
+
 void net_timer_clear(struct net *n, struct net_timer *t)
 {
   if (heap_contains(&n->timer, &t->entry))
@@ -17046,13 +17131,10 @@ static struct net_part *net_part_new(struct net_call *call, const struct pool_ma
                                      uint32_t first, uint32_t count)
 {
   struct net *n = call->net;
-  struct net_part *part = alloc_zero(n->alloc, sizeof *part);
+  struct net_part *part = net_take(n, &n->part_spare);
   if (!part)
     return NULL;
-  if (net_timer_reserve(n) != CHI_OK) {
-    alloc_put(n->alloc, part, sizeof *part);
-    return NULL;
-  }
+  alloc_clear(part, sizeof *part);
   part->call = call;
   part->first = first;
   part->count = count;
@@ -17063,11 +17145,10 @@ static struct net_part *net_part_new(struct net_call *call, const struct pool_ma
 static void net_part_free(struct net *n, struct net_part *part)
 {
   CHI_ASSERT(part->pin.count == 0);
-  net_timer_release(n, &part->timer);
   if (part->replica)
     worker_record_free(n->worker, part->replica);
   net_store_free(n, &part->store);
-  alloc_put(n->alloc, part, sizeof *part);
+  net_return(n, &n->part_spare, part, &part->timer);
 }
 
 /* The part keeps the first piece; those behind it follow in the list. One container each if there
@@ -17178,13 +17259,10 @@ int net_call_open(struct net *n, chi_ctx *ctx, const struct pool *pool, const st
                   uint32_t first, uint32_t count, struct net_run *run, struct net_call **out)
 {
   CHI_ASSERT(count > 0 && first < map->count && count <= map->count - first);
-  struct net_call *call = alloc_zero(n->alloc, sizeof *call);
+  struct net_call *call = net_take(n, &n->call_spare);
   if (!call)
     return CHI_ENOMEM;
-  if (net_timer_reserve(n) != CHI_OK) {
-    alloc_put(n->alloc, call, sizeof *call);
-    return CHI_ENOMEM;
-  }
+  alloc_clear(call, offsetof(struct net_call, failures.item));
   call->net = n;
   call->ctx = ctx;
   call->def = pool->module->def;
@@ -17192,8 +17270,8 @@ int net_call_open(struct net *n, chi_ctx *ctx, const struct pool *pool, const st
   call->run = run;
   call->began = n->now;
   call->timer.due = net_call_on_deadline;
-  call->failures.asked = count;
-  int rc = net_rooms_get(ctx->method->def->type, ctx->task, call->rooms);
+  net_failures_init(&call->failures, count);
+  int rc = net_rooms_get(ctx->method, ctx->task, call->rooms);
   if (rc == CHI_OK)
     rc = net_call_split(call, map, first, count);
   if (rc == CHI_OK)
@@ -17211,13 +17289,12 @@ int net_call_open(struct net *n, chi_ctx *ctx, const struct pool *pool, const st
 void net_call_free(struct net_call *call)
 {
   struct net *n = call->net;
-  net_timer_release(n, &call->timer);
   while (call->part) {
     struct net_part *p = call->part;
     call->part = p->next;
     net_part_free(n, p);
   }
-  alloc_put(n->alloc, call, sizeof *call);
+  net_return(n, &n->call_spare, call, &call->timer);
 }
 
 /* ---- a part that runs here */
@@ -17230,8 +17307,11 @@ static void net_part_on_run(chi_ctx *ctx)
   CHI_ASSERT(part->state == NET_PART_HERE && part->replica == ctx);
   n->inside++;
   int rc = ctx->task->rc;
-  net_rooms_hold(ctx->method->def->type, ctx->task, call->rooms);
-  struct net_answer a = {.rc = rc, .ran = true, .gathered = rc == CHI_OK};
+  net_rooms_hold(ctx->method, ctx->task, call->rooms);
+  struct net_answer a;
+  net_answer_init(&a, rc, 1);
+  a.ran = true;
+  a.gathered = rc == CHI_OK;
   if (rc != CHI_OK)
     net_failures_add(&a.failures, part->first, rc);
   net_part_answered(part, &a);
@@ -17568,13 +17648,14 @@ static void net_link_remove(struct net_link *l, struct net_part *part)
   part->state = NET_PART_NEW;
 }
 
-static bool net_part_fits(const struct net_part *part)
+static bool net_part_fits(struct net_part *part)
 {
   const chi_ctx *ctx = part->call->ctx;
-  const chi_type *type = ctx->method->def->type;
-  size_t there = NET_REQUEST_SIZE + wire_task_size(type, ctx->task, CHI_DIR_IN);
-  size_t back = NET_ANSWER_SIZE + wire_task_size(type, NULL, CHI_DIR_OUT);
-  return there <= PEER_RECORD_MAX && back <= PEER_RECORD_MAX;
+  const struct method *m = ctx->method;
+  part->size = NET_REQUEST_SIZE + (m->wire_in != METHOD_VARIES
+                                       ? m->wire_in
+                                       : wire_task_size(m->def->type, ctx->task, CHI_DIR_IN));
+  return part->size <= PEER_RECORD_MAX && NET_ANSWER_SIZE + m->wire_out <= PEER_RECORD_MAX;
 }
 
 void net_part_enqueue(struct net_part *part)
@@ -17595,7 +17676,7 @@ void net_part_enqueue(struct net_part *part)
     net_part_fail(part, rc);
     return;
   }
-  part->bytes = net_bulk_bytes(part->call->ctx->method->def->type, part->call->ctx->task);
+  part->bytes = net_bulk_bytes(part->call->ctx->method, part->call->ctx->task);
   net_link_insert(l, part);
   net_link_pump(l);
   if (part->state == NET_PART_WAITING && !l->there && net_part_is_prompt(part)) {
@@ -17749,15 +17830,14 @@ static int net_part_send(struct net_link *l, struct net_part *part)
   uint32_t count = 0;
   if (net_part_is_late(part))
     return CHI_ETIMEOUT;
-  size_t most = NET_REQUEST_SIZE + wire_task_size(type, ctx->task, CHI_DIR_IN);
-  if (!peer_begin(l->peer, WIRE_REQUEST, most, false, &out))
+  if (!peer_begin(l->peer, WIRE_REQUEST, part->size, false, &out))
     return CHI_EBUSY;
   net_part_describe(part, &r);
   net_request_put(&out, &r);
   int rc = wire_task_put(&out, type, ctx->task, CHI_DIR_IN, frame, &count, WIRE_BULKS);
   if (rc != CHI_OK)
     return rc;
-  n->figures.bytes_out += most;
+  n->figures.bytes_out += part->size;
   for (uint32_t i = 0; i < count; i++)
     n->figures.bytes_out += frame[i].size;
   if (count > 0) {
@@ -18363,13 +18443,10 @@ void net_seat_clear(struct net_link *l)
 static struct net_run *net_run_new(struct net_link *l, const struct net_request *r)
 {
   struct net *n = l->net;
-  struct net_run *run = alloc_zero(n->alloc, sizeof *run);
+  struct net_run *run = net_take(n, &n->run_spare);
   if (!run)
     return NULL;
-  if (net_timer_reserve(n) != CHI_OK) {
-    alloc_put(n->alloc, run, sizeof *run);
-    return NULL;
-  }
+  alloc_clear(run, offsetof(struct net_run, request));
   run->pin.run = true;
   run->net = n;
   run->link = l;
@@ -18404,14 +18481,14 @@ void net_run_free(struct net_run *run)
     n->figures.runs_open--;
   }
   run->link->held -= run->held;
-  net_timer_release(n, &run->timer);
   net_store_free(n, &run->raw);
   net_store_free(n, &run->in);
   net_store_free(n, &run->out);
   if (run->ctx)
     worker_record_free(n->worker, run->ctx);
-  alloc_put(n->alloc, run->answer, run->answer_room);
-  alloc_put(n->alloc, run, sizeof *run);
+  if (run->answer != run->small)
+    alloc_put(n->alloc, run->answer, run->answer_room);
+  net_return(n, &n->run_spare, run, &run->timer);
 }
 
 void net_run_unpinned(struct net_run *run)
@@ -18447,10 +18524,13 @@ static void *net_run_bulk(void *arg, const chi_field *field, chi_bulk *bulk, uin
 static void net_seat_refuse(struct net_link *l, uint32_t slot, const struct net_seat *seat,
                             uint32_t first, uint32_t count)
 {
-  struct net_answer a = {.slot = slot, .seq = seat->seq, .rc = seat->rc, .node = seat->moved};
+  struct net_answer a;
   struct wire_out out;
+  net_answer_init(&a, seat->rc, count);
+  a.slot = slot;
+  a.seq = seat->seq;
+  a.node = seat->moved;
   a.moved = seat->rc == CHI_EUNREACHABLE;
-  a.failures.asked = count;
   net_failures_range(&a.failures, first, count, seat->rc);
   if (!peer_begin(l->peer, WIRE_ANSWER, NET_ANSWER_SIZE, true, &out))
     return;
@@ -18480,12 +18560,13 @@ static void net_run_write(struct net_run *run, int rc, const struct net_failures
                           bool gathered)
 {
   struct wire_out out;
-  struct net_answer a = {.slot = run->request.slot,
-                         .seq = run->request.seq,
-                         .rc = rc,
-                         .ran = true,
-                         .gathered = gathered,
-                         .failures = *failures};
+  struct net_answer a;
+  net_answer_init(&a, rc, 0);
+  a.slot = run->request.slot;
+  a.seq = run->request.seq;
+  a.ran = true;
+  a.gathered = gathered;
+  a.failures = *failures;
   wire_out_init(&out, run->answer, run->answer_room);
   net_answer_put(&out, &a);
   size_t head = out.used;
@@ -18545,12 +18626,13 @@ static void net_run_on_done(chi_ctx *ctx)
   struct net_run *run = ctx->call_arg;
   struct net *n = run->net;
   int rc = ctx->task->rc;
-  struct net_failures failures = {.asked = 1};
+  struct net_failures failures;
+  net_failures_init(&failures, 1);
   CHI_ASSERT(run->ctx == ctx);
   n->inside++;
   if (rc != CHI_OK)
     net_failures_add(&failures, run->request.first, rc);
-  net_rooms_hold(ctx->method->def->type, ctx->task, run->rooms);
+  net_rooms_hold(ctx->method, ctx->task, run->rooms);
   net_run_end(run, rc, &failures, rc == CHI_OK);
   net_leave(n);
 }
@@ -18610,13 +18692,14 @@ static int net_run_read(struct net_run *run, const struct method *m, struct wire
   if (rc == CHI_OK && !wire_in_ended(in))
     rc = CHI_ECORRUPT;
   if (rc == CHI_OK)
-    rc = net_rooms_get(type, run->ctx->task, run->rooms);
+    rc = net_rooms_get(m, run->ctx->task, run->rooms);
   if (rc != CHI_OK)
     return rc;
-  run->answer_room = NET_ANSWER_SIZE + wire_task_size(type, NULL, CHI_DIR_OUT);
+  run->answer_room = NET_ANSWER_SIZE + m->wire_out;
   if (run->answer_room > PEER_RECORD_MAX)
     return CHI_ETOOBIG;
-  run->answer = alloc_get(n->alloc, run->answer_room);
+  run->answer = run->answer_room <= sizeof run->small ? run->small
+                                                      : alloc_get(n->alloc, run->answer_room);
   return run->answer ? CHI_OK : CHI_ENOMEM;
 }
 
@@ -19154,35 +19237,35 @@ static chi_bulk *net_bulk_next(const chi_type *type, const chi_task *task, uint3
   return NULL;
 }
 
-int net_rooms_get(const chi_type *type, const chi_task *task, uint64_t *rooms)
+int net_rooms_get(const struct method *m, const chi_task *task, uint64_t *rooms)
 {
   const chi_field *f = NULL;
-  uint32_t count = 0, i = 0;
-  for (chi_bulk *b; (b = net_bulk_next(type, task, &i, &f)) != NULL; count++) {
-    if (count == WIRE_BULKS)
-      return CHI_ETOOBIG;
-    rooms[count] = b->size;
-  }
+  uint32_t i = 0;
+  if (m->plan.bulks > WIRE_BULKS)
+    return CHI_ETOOBIG;
+  for (uint32_t k = 0; k < m->plan.bulks; k++)
+    rooms[k] = net_bulk_next(m->plan.type, task, &i, &f)->size;
   return CHI_OK;
 }
 
-void net_rooms_hold(const chi_type *type, chi_task *task, const uint64_t *rooms)
+void net_rooms_hold(const struct method *m, chi_task *task, const uint64_t *rooms)
 {
   const chi_field *f = NULL;
-  uint32_t count = 0, i = 0;
-  for (chi_bulk *b; (b = net_bulk_next(type, task, &i, &f)) != NULL; count++) {
-    CHI_ASSERT(count < WIRE_BULKS);
-    b->size = b->size < rooms[count] ? b->size : rooms[count];
+  uint32_t i = 0;
+  CHI_ASSERT(m->plan.bulks <= WIRE_BULKS);
+  for (uint32_t k = 0; k < m->plan.bulks; k++) {
+    chi_bulk *b = net_bulk_next(m->plan.type, task, &i, &f);
+    b->size = b->size < rooms[k] ? b->size : rooms[k];
   }
 }
 
-uint64_t net_bulk_bytes(const chi_type *type, const chi_task *task)
+uint64_t net_bulk_bytes(const struct method *m, const chi_task *task)
 {
   const chi_field *f = NULL;
   uint64_t bytes = 0;
   uint32_t i = 0;
-  for (chi_bulk *b; (b = net_bulk_next(type, task, &i, &f)) != NULL;)
-    bytes += b->size;
+  for (uint32_t k = 0; k < m->plan.bulks; k++)
+    bytes += net_bulk_next(m->plan.type, task, &i, &f)->size;
   return bytes;
 }
 
@@ -19234,7 +19317,7 @@ static void net_fold_copy(const struct net_call *call, const chi_task *from)
   const chi_type *type = ctx->method->def->type;
   const chi_field *f = NULL;
   task_copy_out(&ctx->method->plan, from, ctx->task);
-  net_rooms_hold(type, ctx->task, call->rooms);
+  net_rooms_hold(ctx->method, ctx->task, call->rooms);
   uint32_t i = 0;
   for (chi_bulk *to; (to = net_bulk_next(type, ctx->task, &i, &f)) != NULL;) {
     const chi_bulk *b = (const chi_bulk *)(const void *)((const char *)from + f->offset);
@@ -19261,13 +19344,19 @@ void net_fold(struct net_call *call, struct net_part *part)
     rc = call->def->aggregate(call->ctx->task->method, call->ctx->task, from);
   else if (from != call->ctx->task)
     net_fold_copy(call, from);
-  net_rooms_hold(call->ctx->method->def->type, call->ctx->task, call->rooms);
+  net_rooms_hold(call->ctx->method, call->ctx->task, call->rooms);
   if (rc != CHI_OK)
     net_failures_add(&call->failures, part->first, rc);
   call->gathered = call->placed = true;
 }
 
 /* ---- who failed */
+
+void net_failures_init(struct net_failures *f, uint32_t asked)
+{
+  f->asked = asked;
+  f->failed = f->listed = 0;
+}
 
 /* Kept by container; the last ones fall off the list, not out of the count. */
 static void net_failures_list(struct net_failures *f, uint32_t container, int rc)
@@ -19382,6 +19471,13 @@ bool net_request_get(struct wire_in *in, struct net_request *r)
          !(periodic && (r->period_us == 0 || r->count > 1));
 }
 
+void net_answer_init(struct net_answer *a, int rc, uint32_t asked)
+{
+  memset(a, 0, offsetof(struct net_answer, failures));
+  a->rc = rc;
+  net_failures_init(&a->failures, asked);
+}
+
 /* ANSWER: the end of a request.
  *
  *   u16 slot, u64 sequence
@@ -19432,7 +19528,7 @@ static void net_failures_read(struct wire_in *in, struct net_failures *f)
 
 bool net_answer_get(struct wire_in *in, struct net_answer *a)
 {
-  *a = (struct net_answer){0};
+  net_answer_init(a, CHI_OK, 0);
   a->slot = wire_get_u16(in);
   a->seq = wire_get_u64(in);
   a->rc = (int32_t)wire_get_u32(in);
@@ -19748,15 +19844,28 @@ struct worker *worker_of_slow(struct worker_crew *crew)
 }
 
 /* To the network worker: it is for other nodes. */
-static void worker_send_away(struct worker *w, chi_ctx *ctx)
+static struct worker *worker_lend(const struct worker *w, chi_ctx *ctx)
 {
   struct worker *network = &w->crew->worker[w->crew->count - 1];
   ctx->state = TASK_BLOCKED;
   ctx->wait = TASK_WAIT_AWAY;
   ctx->worker = network;
+  return network;
+}
+
+static void worker_send_away(struct worker *w, chi_ctx *ctx)
+{
+  struct worker *network = worker_lend(w, ctx);
   ctx->node.kind = NODE_REMOTE;
   ring_push(&network->urgent, &ctx->node);
   worker_ring(w, network);
+}
+
+void worker_send_now(struct worker *network, chi_ctx *ctx)
+{
+  CHI_ASSERT(network->kind == WORKER_NETWORK && ctx->map);
+  worker_lend(network, ctx);
+  network->crew->on_remote(network->crew->arg, ctx);
 }
 
 /* The worker that is to begin a task which w has in its hands. */
@@ -20872,6 +20981,8 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
   bool here = w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin;
   if (here && !ctx->map && worker_may_begin(w, 0))
     worker_begin(w, ctx);
+  else if (ctx->map && w->kind == WORKER_NETWORK)
+    worker_send_now(w, ctx);
   else
     worker_submit(w, ctx);
 }
@@ -21737,6 +21848,19 @@ static int module_check(const struct module_list *l, const chi_module *def, uint
   return CHI_OK;
 }
 
+int module_method_init(struct method *m, const chi_method *def, uint32_t index, chi_error *err)
+{
+  const chi_type *type = def->type;
+  *m = (struct method){.def = def, .index = index, .weight = 1024, .wire_in = METHOD_VARIES};
+  int rc = task_plan_init(&m->plan, type, err);
+  if (rc != CHI_OK)
+    return rc;
+  m->wire_out = wire_task_size(type, NULL, CHI_DIR_OUT);
+  if (m->plan.scalar)
+    m->wire_in = (uint32_t)wire_task_size(type, NULL, CHI_DIR_IN);
+  return CHI_OK;
+}
+
 int module_add(struct module_list *l, const chi_module *def, chi_error *err)
 {
   uint32_t count = 0;
@@ -21752,9 +21876,7 @@ int module_add(struct module_list *l, const chi_module *def, chi_error *err)
   m->def = def;
   m->count = count;
   for (uint32_t i = 0; i < count && rc == CHI_OK; i++) {
-    struct method *method = &m->method[i];
-    *method = (struct method){.def = &def->methods[i], .index = i, .weight = 1024};
-    rc = task_plan_init(&method->plan, def->methods[i].type, err);
+    rc = module_method_init(&m->method[i], &def->methods[i], i, err);
     m->by_id[def->methods[i].type->id] = (uint16_t)(i + 1);
   }
   if (rc != CHI_OK) {
@@ -25988,7 +26110,7 @@ static void task_plan_out(struct task_plan *plan, const chi_field *f)
 
 int task_plan_init(struct task_plan *plan, const chi_type *type, chi_error *err)
 {
-  *plan = (struct task_plan){.type = type, .plain = type->size % TASK_WORD == 0};
+  *plan = (struct task_plan){.type = type, .plain = type->size % TASK_WORD == 0, .scalar = true};
   if (!type->name || type->size > (1u << 24) || (type->id && type->size < sizeof(chi_task)))
     return error_set(err, CHI_EINVAL, "%s: impossible size %u", type->name ? type->name : "?",
                      type->size);
@@ -25998,8 +26120,9 @@ int task_plan_init(struct task_plan *plan, const chi_type *type, chi_error *err)
     rc = task_field_check(type, f, err);
     if (rc != CHI_OK)
       return rc;
-    if (!task_kind_is_scalar(f->kind) || f->kind == CHI_KIND_bool)
-      plan->plain = false;
+    plan->bulks += f->kind == CHI_KIND_bulk;
+    plan->scalar = plan->scalar && task_kind_is_scalar(f->kind);
+    plan->plain = plan->plain && plan->scalar && f->kind != CHI_KIND_bool;
     task_plan_out(plan, f);
   }
   return rc;

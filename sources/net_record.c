@@ -69,6 +69,13 @@ bool net_request_get(struct wire_in *in, struct net_request *r)
          !(periodic && (r->period_us == 0 || r->count > 1));
 }
 
+void net_answer_init(struct net_answer *a, int rc, uint32_t asked)
+{
+  memset(a, 0, offsetof(struct net_answer, failures));
+  a->rc = rc;
+  net_failures_init(&a->failures, asked);
+}
+
 /* ANSWER: the end of a request.
  *
  *   u16 slot, u64 sequence
@@ -119,7 +126,7 @@ static void net_failures_read(struct wire_in *in, struct net_failures *f)
 
 bool net_answer_get(struct wire_in *in, struct net_answer *a)
 {
-  *a = (struct net_answer){0};
+  net_answer_init(a, CHI_OK, 0);
   a->slot = wire_get_u16(in);
   a->seq = wire_get_u64(in);
   a->rc = (int32_t)wire_get_u32(in);

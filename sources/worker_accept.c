@@ -261,6 +261,8 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
   bool here = w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin;
   if (here && !ctx->map && worker_may_begin(w, 0))
     worker_begin(w, ctx);
+  else if (ctx->map && w->kind == WORKER_NETWORK)
+    worker_send_now(w, ctx);
   else
     worker_submit(w, ctx);
 }
