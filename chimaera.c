@@ -2799,9 +2799,15 @@ CHI_PRIVATE void worker_begin(struct worker *w, chi_ctx *ctx);
 /* The same for a task that has just been taken, for which nobody can have asked anything yet: it is
  * counted among the container's active ones, too. */
 CHI_PRIVATE void worker_begin_fresh(struct worker *w, chi_ctx *ctx);
-/* Hands a task of a client that was aimed elsewhere to on_remote. Network worker, whose work it is
- * with no body under way. */
-CHI_PRIVATE void worker_send_now(struct worker *network, chi_ctx *ctx);
+/* The task is going to wait for other nodes: on the network worker, which is returned. */
+CHI_INLINE struct worker *worker_lend(const struct worker *w, chi_ctx *ctx)
+{
+  struct worker *network = &w->crew->worker[w->crew->count - 1];
+  ctx->state = TASK_BLOCKED;
+  ctx->wait = TASK_WAIT_AWAY;
+  ctx->worker = network;
+  return network;
+}
 /* For who records: what a client is given. */
 CHI_PRIVATE void worker_tell_result(const struct worker *w, const chi_ctx *ctx);
 /* Wakes the client that is owed that; after a fence. */
@@ -2952,7 +2958,7 @@ CHI_PRIVATE const struct member_figures *member_figures(const struct member *m);
  * A node is its position in the host list. Each time it starts it has a higher boot number; every
  * message names the boots of both sides as the sender knows them, and one from or for another life
  * is refused. Records to one peer are gathered during a step of the network worker and leave
- * together in one message. Network worker only. See docs/wire.md.
+ * together in one message, or in some where they are many. Network worker only. See docs/wire.md.
  *
  * Meeting. A HELLO says which cluster, which life (boot, and a random number that tells two lives
  * with one boot apart), the highest boot of the other that was ever heard of, and whether it wants
@@ -2963,6 +2969,7 @@ CHI_PRIVATE const struct member_figures *member_figures(const struct member *m);
 #define CHI_PEER_H
 
 #define PEER_BATCH (64u * 1024u)     /* bytes of records in one message */
+#define PEER_EARLY 3072u             /* so many leave before the step ends */
 #define PEER_BACKLOG (1024u * 1024u) /* bytes of records that wait for a full queue to have room */
 #define PEER_RECORD_MAX (PEER_BATCH - WIRE_RECORD) /* bytes of one record */
 #define PEER_RETRY_NS 1000000ull     /* a full queue is tried again */
@@ -17539,7 +17546,7 @@ void net_call_end(struct net_call *call)
 /* net_link.c - what is asked of one peer: parts that wait, slots, questions, answers. */
 
 #define NET_LINK_SLOTS 8u            /* to begin with */
-#define NET_LINK_ACKS 64u            /* answers that are acknowledged at once */
+#define NET_LINK_ACKS (NET_SLOTS / 4 * 3) /* answers that are acknowledged at once */
 #define NET_LINK_POLL_NS 50000000ull /* a look at a peer that isn't there, while parts wait */
 #define NET_LINK_STALL_NS 1000000ull /* a full queue is tried again */
 
@@ -19844,28 +19851,12 @@ struct worker *worker_of_slow(struct worker_crew *crew)
 }
 
 /* To the network worker: it is for other nodes. */
-static struct worker *worker_lend(const struct worker *w, chi_ctx *ctx)
-{
-  struct worker *network = &w->crew->worker[w->crew->count - 1];
-  ctx->state = TASK_BLOCKED;
-  ctx->wait = TASK_WAIT_AWAY;
-  ctx->worker = network;
-  return network;
-}
-
 static void worker_send_away(struct worker *w, chi_ctx *ctx)
 {
   struct worker *network = worker_lend(w, ctx);
   ctx->node.kind = NODE_REMOTE;
   ring_push(&network->urgent, &ctx->node);
   worker_ring(w, network);
-}
-
-void worker_send_now(struct worker *network, chi_ctx *ctx)
-{
-  CHI_ASSERT(network->kind == WORKER_NETWORK && ctx->map);
-  worker_lend(network, ctx);
-  network->crew->on_remote(network->crew->arg, ctx);
 }
 
 /* The worker that is to begin a task which w has in its hands. */
@@ -20943,6 +20934,13 @@ static void worker_trace_dispatch(const struct worker *w, const chi_ctx *ctx)
   if (CHI_UNLIKELY(w->crew->env->trace != NULL))
     w->crew->env->trace(w->crew->env, ENV_TRACE_DISPATCH, w->index, ctx->id,
                         ((uint64_t)ctx->task->pool.major << 16) | ctx->task->method);
+}
+
+/* For other nodes, on the network worker: no body is under way that could be disturbed. */
+static void worker_send_now(struct worker *network, chi_ctx *ctx)
+{
+  worker_lend(network, ctx);
+  network->crew->on_remote(network->crew->arg, ctx);
 }
 
 static void worker_accept_task(struct worker *w, const struct task_raw *raw)
@@ -24761,9 +24759,12 @@ void peer_post(struct peer *p, struct wire_out *out, const struct env_frame *bul
   if (parcel)
     b->parcel[b->parcels++] = parcel;
   b->records++;
+  bool much = b->used < PEER_EARLY && b->used + out->used >= PEER_EARLY;
   b->used += (uint32_t)out->used;
   p->waiting += (uint32_t)out->used;
   peer_queue(p);
+  if (much)             /* while the peer works on it, this step goes on */
+    (void)peer_send(p); /* what it says is heard at the next flush */
 }
 
 /* ---- meeting */
@@ -34568,6 +34569,7 @@ bool real_stand_await(struct real_stand *s, const struct runtime *rt, const uint
 #include <zmq.h>
 
 #define REAL_NET_MESSAGES 64u  /* received in a turn, before others get theirs */
+#define REAL_NET_BYTES 4096u   /* likewise: then what they ask for is done, and answered, first */
 #define REAL_NET_UNLOOKED 1024u /* turns full of messages until strangers are looked at */
 #define REAL_NET_TICK_S 0.1    /* what could not be done is tried again */
 #define REAL_NET_TICKS_MAX 10u /* until a connection that broke is tried again, at most */
@@ -34950,8 +34952,8 @@ static bool real_net_admit(struct real_net *n, zmq_msg_t *first, const struct en
   return true;
 }
 
-/* One message. False: there is none. */
-static bool real_net_receive(struct real_net *n)
+/* One message: its bytes without bulk. 0: there is none. */
+static uint64_t real_net_receive(struct real_net *n)
 {
   zmq_msg_t part[ENV_FRAMES_MAX], extra;
   struct env_frame frame[ENV_FRAMES_MAX];
@@ -34971,7 +34973,8 @@ static bool real_net_receive(struct real_net *n)
       zmq_msg_close(m);
   }
   if (count == 0)
-    return false;
+    return 0;
+  uint64_t size = frame[0].size + 1; /* it may be empty */
   kept = count < ENV_FRAMES_MAX ? count : ENV_FRAMES_MAX;
   if (more || count > ENV_FRAMES_MAX || frame[0].size > REAL_NET_FIRST_MAX)
     real_net_complain(n, &n->dropped,
@@ -34980,7 +34983,7 @@ static bool real_net_receive(struct real_net *n)
     n->owner.message(n->owner.arg, frame, count);
   for (uint32_t i = 0; i < kept; i++)
     zmq_msg_close(&part[i]);
-  return true;
+  return size;
 }
 
 /* It only wakes: what there is is taken in the next turn. */
@@ -35028,6 +35031,7 @@ static void real_net_tell(struct real_net *n)
 bool real_net_turn(struct real_env *r)
 {
   struct real_net *n = r->net;
+  uint64_t size = 0, bytes = 0;
   uint32_t taken = 0;
   if (!n->context)
     return false;
@@ -35037,11 +35041,13 @@ bool real_net_turn(struct real_env *r)
     real_net_tell(n);
   /* Its descriptor tells of what comes after a look that found nothing: looking costs a system
    * call. */
-  while (n->heard && taken < REAL_NET_MESSAGES) {
-    n->heard = real_net_receive(n);
+  while (n->heard && taken < REAL_NET_MESSAGES && bytes < REAL_NET_BYTES) {
+    size = real_net_receive(n);
+    n->heard = size > 0;
+    bytes += size;
     taken += n->heard;
   }
-  if (taken < REAL_NET_MESSAGES || ++n->unlooked == REAL_NET_UNLOOKED) {
+  if (!n->heard || ++n->unlooked == REAL_NET_UNLOOKED) {
     n->unlooked = 0;
     real_guest_look(n->guests);
   }
@@ -35374,6 +35380,7 @@ void real_net_unbind(struct real_env *r)
 }
 
 #undef REAL_NET_MESSAGES
+#undef REAL_NET_BYTES
 #undef REAL_NET_UNLOOKED
 #undef REAL_NET_TICK_S
 #undef REAL_NET_TICKS_MAX

@@ -2,7 +2,7 @@
 #include "net.h"
 
 #define NET_LINK_SLOTS 8u            /* to begin with */
-#define NET_LINK_ACKS 64u            /* answers that are acknowledged at once */
+#define NET_LINK_ACKS (NET_SLOTS / 4 * 3) /* answers that are acknowledged at once */
 #define NET_LINK_POLL_NS 50000000ull /* a look at a peer that isn't there, while parts wait */
 #define NET_LINK_STALL_NS 1000000ull /* a full queue is tried again */
 

@@ -136,28 +136,12 @@ struct worker *worker_of_slow(struct worker_crew *crew)
 }
 
 /* To the network worker: it is for other nodes. */
-static struct worker *worker_lend(const struct worker *w, chi_ctx *ctx)
-{
-  struct worker *network = &w->crew->worker[w->crew->count - 1];
-  ctx->state = TASK_BLOCKED;
-  ctx->wait = TASK_WAIT_AWAY;
-  ctx->worker = network;
-  return network;
-}
-
 static void worker_send_away(struct worker *w, chi_ctx *ctx)
 {
   struct worker *network = worker_lend(w, ctx);
   ctx->node.kind = NODE_REMOTE;
   ring_push(&network->urgent, &ctx->node);
   worker_ring(w, network);
-}
-
-void worker_send_now(struct worker *network, chi_ctx *ctx)
-{
-  CHI_ASSERT(network->kind == WORKER_NETWORK && ctx->map);
-  worker_lend(network, ctx);
-  network->crew->on_remote(network->crew->arg, ctx);
 }
 
 /* The worker that is to begin a task which w has in its hands. */
