@@ -34952,7 +34952,7 @@ static bool real_net_admit(struct real_net *n, zmq_msg_t *first, const struct en
   return true;
 }
 
-/* One message: its bytes without bulk. 0: there is none. */
+/* One message: its bytes without bulk, and one. 0: there is none. */
 static uint64_t real_net_receive(struct real_net *n)
 {
   zmq_msg_t part[ENV_FRAMES_MAX], extra;
@@ -34974,7 +34974,7 @@ static uint64_t real_net_receive(struct real_net *n)
   }
   if (count == 0)
     return 0;
-  uint64_t size = frame[0].size + 1; /* it may be empty */
+  uint64_t size = frame[0].size + 1;
   kept = count < ENV_FRAMES_MAX ? count : ENV_FRAMES_MAX;
   if (more || count > ENV_FRAMES_MAX || frame[0].size > REAL_NET_FIRST_MAX)
     real_net_complain(n, &n->dropped,
