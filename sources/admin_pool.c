@@ -43,8 +43,7 @@ static const chi_method admin_destroy_method = {&admin_destroy_type, admin_destr
 
 void admin_method(struct method *method, const chi_method *def)
 {
-  *method = (struct method){.def = def, .index = METHOD_UNCOUNTED, .weight = 1024};
-  int rc = task_plan_init(&method->plan, def->type, NULL);
+  int rc = module_method_init(method, def, METHOD_UNCOUNTED, NULL);
   CHI_ASSERT(rc == CHI_OK);
 }
 

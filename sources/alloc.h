@@ -29,6 +29,17 @@ CHI_INLINE void *alloc_zero(const struct alloc *alloc, size_t size)
   return p ? memset(p, 0, size) : NULL;
 }
 
+/* Zeroes so many bytes, at least a line: in lines, which become a few wide stores each, where the
+ * number is known to the compiler. As a whole they would be a loop in microcode. */
+CHI_INLINE void alloc_clear(void *p, size_t size)
+{
+  char *at = p, *end = at + size;
+  CHI_ASSERT(size >= CHI_CACHE_LINE);
+  for (; end - at > CHI_CACHE_LINE; at += CHI_CACHE_LINE)
+    memset(at, 0, CHI_CACHE_LINE);
+  memset(end - CHI_CACHE_LINE, 0, CHI_CACHE_LINE);
+}
+
 /* Gives back p of alloc_get or alloc_zero with the size it was asked with; NULL does nothing. */
 CHI_INLINE void alloc_put(const struct alloc *alloc, void *p, size_t size)
 {

@@ -1,6 +1,7 @@
 /* module.c - the registry of modules: method tables, checked and indexed once. */
 #include "module.h"
 #include "error.h"
+#include "wire.h"
 
 static const char *module_short_name(const char *name)
 {
@@ -47,6 +48,19 @@ static int module_check(const struct module_list *l, const chi_module *def, uint
   return CHI_OK;
 }
 
+int module_method_init(struct method *m, const chi_method *def, uint32_t index, chi_error *err)
+{
+  const chi_type *type = def->type;
+  *m = (struct method){.def = def, .index = index, .weight = 1024, .wire_in = METHOD_VARIES};
+  int rc = task_plan_init(&m->plan, type, err);
+  if (rc != CHI_OK)
+    return rc;
+  m->wire_out = wire_task_size(type, NULL, CHI_DIR_OUT);
+  if (m->plan.scalar)
+    m->wire_in = (uint32_t)wire_task_size(type, NULL, CHI_DIR_IN);
+  return CHI_OK;
+}
+
 int module_add(struct module_list *l, const chi_module *def, chi_error *err)
 {
   uint32_t count = 0;
@@ -62,9 +76,7 @@ int module_add(struct module_list *l, const chi_module *def, chi_error *err)
   m->def = def;
   m->count = count;
   for (uint32_t i = 0; i < count && rc == CHI_OK; i++) {
-    struct method *method = &m->method[i];
-    *method = (struct method){.def = &def->methods[i], .index = i, .weight = 1024};
-    rc = task_plan_init(&method->plan, def->methods[i].type, err);
+    rc = module_method_init(&m->method[i], &def->methods[i], i, err);
     m->by_id[def->methods[i].type->id] = (uint16_t)(i + 1);
   }
   if (rc != CHI_OK) {

@@ -11,12 +11,15 @@
 #define MODULE_METHOD_IDS 256u /* method ids are below this */
 #define MODULE_OWN_METHODS 10u /* ids below are the system's */
 #define METHOD_OF_NODES 0x100u /* flag of a method that clients may not call */
+#define METHOD_VARIES UINT32_MAX    /* size on the wire that depends on the task */
 #define METHOD_UNCOUNTED UINT32_MAX /* index of a method that is in no module's table */
 
 struct method {
   const chi_method *def;
   struct task_plan plan;
   uint32_t index;  /* in its module, for figures */
+  uint32_t wire_in;  /* bytes of its IN fields between nodes */
+  size_t wire_out;   /* of its OUT fields, at most */
   uint64_t weight; /* tally: measured cost over estimate, times 1024; any worker corrects it */
 };
 
@@ -33,6 +36,9 @@ struct module_list {
   struct module *first;
 };
 
+/* CHI_EINVAL as task_plan_init says. */
+CHI_PRIVATE int module_method_init(struct method *m, const chi_method *def, uint32_t index,
+                                   chi_error *err);
 /* Checks the declaration and adds it. CHI_EINVAL, CHI_EVERSION, CHI_EEXIST, CHI_ENOMEM. */
 CHI_PRIVATE int module_add(struct module_list *l, const chi_module *def, chi_error *err);
 /* Whether a module has this name, with or without a leading "chimaera_" on either side. */

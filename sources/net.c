@@ -17,6 +17,9 @@ int net_open(const struct net_options *options, struct net **out)
   n->self = options->peers->self;
   n->nodes = nodes;
   n->done_end = &n->done;
+  n->call_spare.size = sizeof(struct net_call);
+  n->part_spare.size = sizeof(struct net_part);
+  n->run_spare.size = sizeof(struct net_run);
   heap_init(&n->timer, alloc);
   n->link = alloc_zero(alloc, (nodes + 1) * sizeof(struct net_link *));
   if (!n->link) {
@@ -40,6 +43,16 @@ static void net_close_calls(struct net *n, struct net_call *first)
   }
 }
 
+static void net_spare_clear(struct net *n, struct net_spare *s)
+{
+  while (s->first) {
+    void *block = s->first;
+    memcpy(&s->first, block, sizeof s->first);
+    alloc_put(n->alloc, block, s->size);
+  }
+  s->count = 0;
+}
+
 void net_close(struct net *n)
 {
   net_close_calls(n, n->calls);
@@ -53,6 +66,9 @@ void net_close(struct net *n)
       net_link_free(n->link[i]);
   CHI_ASSERT(n->timers == 0);
   net_shelf_clear(n);
+  net_spare_clear(n, &n->call_spare);
+  net_spare_clear(n, &n->part_spare);
+  net_spare_clear(n, &n->run_spare);
   alloc_put(n->alloc, n->link, (n->nodes + 1) * sizeof(struct net_link *));
   heap_fini(&n->timer);
   alloc_put(n->alloc, n, sizeof *n);
@@ -248,6 +264,38 @@ void net_timer_release(struct net *n, struct net_timer *t)
   net_timer_clear(n, t);
   CHI_ASSERT(n->timers > 0);
   n->timers--;
+}
+
+static void net_spare_put(struct net *n, struct net_spare *s, void *block)
+{
+  if (s->count == NET_SPARE) {
+    alloc_put(n->alloc, block, s->size);
+    return;
+  }
+  memcpy(block, &s->first, sizeof s->first);
+  s->first = block;
+  s->count++;
+}
+
+void *net_take(struct net *n, struct net_spare *s)
+{
+  void *block = s->first;
+  if (block) {
+    memcpy(&s->first, block, sizeof s->first);
+    s->count--;
+  } else if (!(block = alloc_get(n->alloc, s->size))) {
+    return NULL;
+  }
+  if (net_timer_reserve(n) == CHI_OK)
+    return block;
+  net_spare_put(n, s, block);
+  return NULL;
+}
+
+void net_return(struct net *n, struct net_spare *s, void *block, struct net_timer *t)
+{
+  net_timer_release(n, t);
+  net_spare_put(n, s, block);
 }
 
 void net_timer_clear(struct net *n, struct net_timer *t)

@@ -140,6 +140,14 @@ struct net_pin {
   bool run; /* of a net_run; else of a net_part */
 };
 
+/* Blocks of one size, for what tasks come and go with: those of tasks that have ended are used by
+ * the next ones, which finds them near. */
+#define NET_SPARE 256u /* that are kept */
+struct net_spare {
+  void *first; /* begins with a pointer to the next */
+  uint32_t count, size;
+};
+
 /* Memory for bulk data. */
 struct net_store {
   struct net_block *first;
@@ -182,6 +190,7 @@ struct net_part {
   uint32_t slot;
   uint64_t seq;
   uint64_t heard, ask_at, ask_ns; /* last news; the next question, and how long after this one */
+  size_t size;                    /* of the request: most bytes */
   uint64_t bytes;                 /* of bulk, there and back */
   uint32_t busy, hops, tries;
   struct net_timer timer;
@@ -205,7 +214,7 @@ struct net_call {
   uint64_t began;
   uint64_t version[2];    /* of the pool's entry when it began */
   struct net_timer timer; /* the deadline */
-  struct net_failures failures;
+  struct net_failures failures; /* of a new one, `item` and what follows are as they happen to be */
   uint64_t rooms[WIRE_BULKS];
 };
 
@@ -286,7 +295,6 @@ struct net_run {
   struct net_link *link;
   enum net_run_state state;
   bool orphan; /* its seat has gone on to another */
-  struct net_request request;
   struct net_timer timer; /* while parked */
   uint64_t arrived;       /* the request; then, when it was answered */
   uint64_t heard;         /* the request, or the last question about it */
@@ -296,11 +304,15 @@ struct net_run {
   uint64_t held;
   chi_ctx *ctx;
   struct net_call *call; /* of a range */
-  uint64_t rooms[WIRE_BULKS];
   unsigned char *answer;
   size_t answer_room, answer_size;
-  struct env_frame frame[WIRE_BULKS]; /* the parked request's, then the answer's */
   uint32_t frames;
+
+  /* A new one has these as they happen to be. */
+  struct net_request request;
+  uint64_t rooms[WIRE_BULKS];
+  struct env_frame frame[WIRE_BULKS];     /* the parked request's, then the answer's */
+  unsigned char small[NET_ANSWER_SIZE + 128]; /* room for most answers */
 };
 
 struct net {
@@ -317,6 +329,7 @@ struct net {
   struct net_call *calls, *done, **done_end;
   struct net_run *runs, *last_run; /* as they came */
   struct net_link **link;          /* by node; NULL: none was needed yet */
+  struct net_spare call_spare, part_spare, run_spare;
   struct net_block *shelf;         /* large blocks that are free, for the next bulk */
   uint64_t shelf_bytes, shelf_used;
   bool draining, given_up;
@@ -335,6 +348,9 @@ CHI_PRIVATE void net_let_go(struct net *n, chi_ctx *ctx, int rc);
 /* One more timer will be in use, or one less: setting a timer cannot fail. CHI_ENOMEM. */
 CHI_PRIVATE int net_timer_reserve(struct net *n);
 CHI_PRIVATE void net_timer_release(struct net *n, struct net_timer *t);
+/* A block, with any content, for something with a timer, which is reserved; NULL: no memory. */
+CHI_PRIVATE void *net_take(struct net *n, struct net_spare *s);
+CHI_PRIVATE void net_return(struct net *n, struct net_spare *s, void *block, struct net_timer *t);
 CHI_PRIVATE void net_timer_set(struct net *n, struct net_timer *t, uint64_t time);
 CHI_PRIVATE void net_timer_clear(struct net *n, struct net_timer *t);
 CHI_PRIVATE struct net_key net_key_new(struct net *n);
@@ -425,15 +441,17 @@ CHI_PRIVATE void net_store_free(struct net *n, struct net_store *s);
 /* Frees the large blocks that were kept for another use. */
 CHI_PRIVATE void net_shelf_clear(struct net *n);
 /* The sizes of a task's bulk fields, in order. CHI_ETOOBIG: more than WIRE_BULKS. */
-CHI_PRIVATE int net_rooms_get(const chi_type *type, const chi_task *task, uint64_t *rooms);
+CHI_PRIVATE int net_rooms_get(const struct method *m, const chi_task *task, uint64_t *rooms);
 /* A method leaves no more in a buffer than there is room; one that says so is corrected. */
-CHI_PRIVATE void net_rooms_hold(const chi_type *type, chi_task *task, const uint64_t *rooms);
-CHI_PRIVATE uint64_t net_bulk_bytes(const chi_type *type, const chi_task *task);
+CHI_PRIVATE void net_rooms_hold(const struct method *m, chi_task *task, const uint64_t *rooms);
+CHI_PRIVATE uint64_t net_bulk_bytes(const struct method *m, const chi_task *task);
 /* A copy of a call's task as a record of its own; with buffers of its own for what the method
  * writes, if it is one of several. NULL: no memory. */
 CHI_PRIVATE chi_ctx *net_replica(struct net_call *call, struct net_store *store);
 /* Adds a part's result to the call's task. In container order. */
 CHI_PRIVATE void net_fold(struct net_call *call, struct net_part *part);
+/* Of so many containers none has failed yet. */
+CHI_PRIVATE void net_failures_init(struct net_failures *f, uint32_t asked);
 CHI_PRIVATE void net_failures_add(struct net_failures *f, uint32_t container, int rc);
 /* Containers first .. first + count - 1 have failed with one code. */
 CHI_PRIVATE void net_failures_range(struct net_failures *f, uint32_t first, uint32_t count, int rc);
@@ -444,6 +462,8 @@ CHI_PRIVATE void net_failures_join(struct net_failures *f, const struct net_fail
 CHI_PRIVATE void net_request_put(struct wire_out *out, const struct net_request *r);
 /* False: it makes no sense; only slot and seq may be used, if they are not 0. */
 CHI_PRIVATE bool net_request_get(struct wire_in *in, struct net_request *r);
+/* With that code, about so many containers, none of which has failed; else zero. */
+CHI_PRIVATE void net_answer_init(struct net_answer *a, int rc, uint32_t asked);
 CHI_PRIVATE void net_answer_put(struct wire_out *out, const struct net_answer *a);
 CHI_PRIVATE bool net_answer_get(struct wire_in *in, struct net_answer *a);
 /* An entry of ASK, CANCEL, ACK (what: enum chi_status or 0) and STATE (what: NET_STATE_*). */

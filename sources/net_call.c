@@ -7,13 +7,10 @@ static struct net_part *net_part_new(struct net_call *call, const struct pool_ma
                                      uint32_t first, uint32_t count)
 {
   struct net *n = call->net;
-  struct net_part *part = alloc_zero(n->alloc, sizeof *part);
+  struct net_part *part = net_take(n, &n->part_spare);
   if (!part)
     return NULL;
-  if (net_timer_reserve(n) != CHI_OK) {
-    alloc_put(n->alloc, part, sizeof *part);
-    return NULL;
-  }
+  alloc_clear(part, sizeof *part);
   part->call = call;
   part->first = first;
   part->count = count;
@@ -24,11 +21,10 @@ static struct net_part *net_part_new(struct net_call *call, const struct pool_ma
 static void net_part_free(struct net *n, struct net_part *part)
 {
   CHI_ASSERT(part->pin.count == 0);
-  net_timer_release(n, &part->timer);
   if (part->replica)
     worker_record_free(n->worker, part->replica);
   net_store_free(n, &part->store);
-  alloc_put(n->alloc, part, sizeof *part);
+  net_return(n, &n->part_spare, part, &part->timer);
 }
 
 /* The part keeps the first piece; those behind it follow in the list. One container each if there
@@ -139,13 +135,10 @@ int net_call_open(struct net *n, chi_ctx *ctx, const struct pool *pool, const st
                   uint32_t first, uint32_t count, struct net_run *run, struct net_call **out)
 {
   CHI_ASSERT(count > 0 && first < map->count && count <= map->count - first);
-  struct net_call *call = alloc_zero(n->alloc, sizeof *call);
+  struct net_call *call = net_take(n, &n->call_spare);
   if (!call)
     return CHI_ENOMEM;
-  if (net_timer_reserve(n) != CHI_OK) {
-    alloc_put(n->alloc, call, sizeof *call);
-    return CHI_ENOMEM;
-  }
+  alloc_clear(call, offsetof(struct net_call, failures.item));
   call->net = n;
   call->ctx = ctx;
   call->def = pool->module->def;
@@ -153,8 +146,8 @@ int net_call_open(struct net *n, chi_ctx *ctx, const struct pool *pool, const st
   call->run = run;
   call->began = n->now;
   call->timer.due = net_call_on_deadline;
-  call->failures.asked = count;
-  int rc = net_rooms_get(ctx->method->def->type, ctx->task, call->rooms);
+  net_failures_init(&call->failures, count);
+  int rc = net_rooms_get(ctx->method, ctx->task, call->rooms);
   if (rc == CHI_OK)
     rc = net_call_split(call, map, first, count);
   if (rc == CHI_OK)
@@ -172,13 +165,12 @@ int net_call_open(struct net *n, chi_ctx *ctx, const struct pool *pool, const st
 void net_call_free(struct net_call *call)
 {
   struct net *n = call->net;
-  net_timer_release(n, &call->timer);
   while (call->part) {
     struct net_part *p = call->part;
     call->part = p->next;
     net_part_free(n, p);
   }
-  alloc_put(n->alloc, call, sizeof *call);
+  net_return(n, &n->call_spare, call, &call->timer);
 }
 
 /* ---- a part that runs here */
@@ -191,8 +183,11 @@ static void net_part_on_run(chi_ctx *ctx)
   CHI_ASSERT(part->state == NET_PART_HERE && part->replica == ctx);
   n->inside++;
   int rc = ctx->task->rc;
-  net_rooms_hold(ctx->method->def->type, ctx->task, call->rooms);
-  struct net_answer a = {.rc = rc, .ran = true, .gathered = rc == CHI_OK};
+  net_rooms_hold(ctx->method, ctx->task, call->rooms);
+  struct net_answer a;
+  net_answer_init(&a, rc, 1);
+  a.ran = true;
+  a.gathered = rc == CHI_OK;
   if (rc != CHI_OK)
     net_failures_add(&a.failures, part->first, rc);
   net_part_answered(part, &a);

@@ -93,35 +93,35 @@ static chi_bulk *net_bulk_next(const chi_type *type, const chi_task *task, uint3
   return NULL;
 }
 
-int net_rooms_get(const chi_type *type, const chi_task *task, uint64_t *rooms)
+int net_rooms_get(const struct method *m, const chi_task *task, uint64_t *rooms)
 {
   const chi_field *f = NULL;
-  uint32_t count = 0, i = 0;
-  for (chi_bulk *b; (b = net_bulk_next(type, task, &i, &f)) != NULL; count++) {
-    if (count == WIRE_BULKS)
-      return CHI_ETOOBIG;
-    rooms[count] = b->size;
-  }
+  uint32_t i = 0;
+  if (m->plan.bulks > WIRE_BULKS)
+    return CHI_ETOOBIG;
+  for (uint32_t k = 0; k < m->plan.bulks; k++)
+    rooms[k] = net_bulk_next(m->plan.type, task, &i, &f)->size;
   return CHI_OK;
 }
 
-void net_rooms_hold(const chi_type *type, chi_task *task, const uint64_t *rooms)
+void net_rooms_hold(const struct method *m, chi_task *task, const uint64_t *rooms)
 {
   const chi_field *f = NULL;
-  uint32_t count = 0, i = 0;
-  for (chi_bulk *b; (b = net_bulk_next(type, task, &i, &f)) != NULL; count++) {
-    CHI_ASSERT(count < WIRE_BULKS);
-    b->size = b->size < rooms[count] ? b->size : rooms[count];
+  uint32_t i = 0;
+  CHI_ASSERT(m->plan.bulks <= WIRE_BULKS);
+  for (uint32_t k = 0; k < m->plan.bulks; k++) {
+    chi_bulk *b = net_bulk_next(m->plan.type, task, &i, &f);
+    b->size = b->size < rooms[k] ? b->size : rooms[k];
   }
 }
 
-uint64_t net_bulk_bytes(const chi_type *type, const chi_task *task)
+uint64_t net_bulk_bytes(const struct method *m, const chi_task *task)
 {
   const chi_field *f = NULL;
   uint64_t bytes = 0;
   uint32_t i = 0;
-  for (chi_bulk *b; (b = net_bulk_next(type, task, &i, &f)) != NULL;)
-    bytes += b->size;
+  for (uint32_t k = 0; k < m->plan.bulks; k++)
+    bytes += net_bulk_next(m->plan.type, task, &i, &f)->size;
   return bytes;
 }
 
@@ -173,7 +173,7 @@ static void net_fold_copy(const struct net_call *call, const chi_task *from)
   const chi_type *type = ctx->method->def->type;
   const chi_field *f = NULL;
   task_copy_out(&ctx->method->plan, from, ctx->task);
-  net_rooms_hold(type, ctx->task, call->rooms);
+  net_rooms_hold(ctx->method, ctx->task, call->rooms);
   uint32_t i = 0;
   for (chi_bulk *to; (to = net_bulk_next(type, ctx->task, &i, &f)) != NULL;) {
     const chi_bulk *b = (const chi_bulk *)(const void *)((const char *)from + f->offset);
@@ -200,13 +200,19 @@ void net_fold(struct net_call *call, struct net_part *part)
     rc = call->def->aggregate(call->ctx->task->method, call->ctx->task, from);
   else if (from != call->ctx->task)
     net_fold_copy(call, from);
-  net_rooms_hold(call->ctx->method->def->type, call->ctx->task, call->rooms);
+  net_rooms_hold(call->ctx->method, call->ctx->task, call->rooms);
   if (rc != CHI_OK)
     net_failures_add(&call->failures, part->first, rc);
   call->gathered = call->placed = true;
 }
 
 /* ---- who failed */
+
+void net_failures_init(struct net_failures *f, uint32_t asked)
+{
+  f->asked = asked;
+  f->failed = f->listed = 0;
+}
 
 /* Kept by container; the last ones fall off the list, not out of the count. */
 static void net_failures_list(struct net_failures *f, uint32_t container, int rc)

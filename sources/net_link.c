@@ -2,7 +2,7 @@
 #include "net.h"
 
 #define NET_LINK_SLOTS 8u            /* to begin with */
-#define NET_LINK_ACKS 64u            /* answers that are acknowledged at once */
+#define NET_LINK_ACKS (NET_SLOTS / 4 * 3) /* answers that are acknowledged at once */
 #define NET_LINK_POLL_NS 50000000ull /* a look at a peer that isn't there, while parts wait */
 #define NET_LINK_STALL_NS 1000000ull /* a full queue is tried again */
 
@@ -111,13 +111,14 @@ static void net_link_remove(struct net_link *l, struct net_part *part)
   part->state = NET_PART_NEW;
 }
 
-static bool net_part_fits(const struct net_part *part)
+static bool net_part_fits(struct net_part *part)
 {
   const chi_ctx *ctx = part->call->ctx;
-  const chi_type *type = ctx->method->def->type;
-  size_t there = NET_REQUEST_SIZE + wire_task_size(type, ctx->task, CHI_DIR_IN);
-  size_t back = NET_ANSWER_SIZE + wire_task_size(type, NULL, CHI_DIR_OUT);
-  return there <= PEER_RECORD_MAX && back <= PEER_RECORD_MAX;
+  const struct method *m = ctx->method;
+  part->size = NET_REQUEST_SIZE + (m->wire_in != METHOD_VARIES
+                                       ? m->wire_in
+                                       : wire_task_size(m->def->type, ctx->task, CHI_DIR_IN));
+  return part->size <= PEER_RECORD_MAX && NET_ANSWER_SIZE + m->wire_out <= PEER_RECORD_MAX;
 }
 
 void net_part_enqueue(struct net_part *part)
@@ -138,7 +139,7 @@ void net_part_enqueue(struct net_part *part)
     net_part_fail(part, rc);
     return;
   }
-  part->bytes = net_bulk_bytes(part->call->ctx->method->def->type, part->call->ctx->task);
+  part->bytes = net_bulk_bytes(part->call->ctx->method, part->call->ctx->task);
   net_link_insert(l, part);
   net_link_pump(l);
   if (part->state == NET_PART_WAITING && !l->there && net_part_is_prompt(part)) {
@@ -292,15 +293,14 @@ static int net_part_send(struct net_link *l, struct net_part *part)
   uint32_t count = 0;
   if (net_part_is_late(part))
     return CHI_ETIMEOUT;
-  size_t most = NET_REQUEST_SIZE + wire_task_size(type, ctx->task, CHI_DIR_IN);
-  if (!peer_begin(l->peer, WIRE_REQUEST, most, false, &out))
+  if (!peer_begin(l->peer, WIRE_REQUEST, part->size, false, &out))
     return CHI_EBUSY;
   net_part_describe(part, &r);
   net_request_put(&out, &r);
   int rc = wire_task_put(&out, type, ctx->task, CHI_DIR_IN, frame, &count, WIRE_BULKS);
   if (rc != CHI_OK)
     return rc;
-  n->figures.bytes_out += most;
+  n->figures.bytes_out += part->size;
   for (uint32_t i = 0; i < count; i++)
     n->figures.bytes_out += frame[i].size;
   if (count > 0) {

@@ -16,63 +16,50 @@ enum { NET_ANSWER_RAN = 1, NET_ANSWER_GATHERED = 2, NET_ANSWER_MOVED = 4 };
  *   u64 root, u8 depth         lock group, level of subtasks
  *   u32 compute_us, u32 period_us, u64 io_size, u8 query mode, u32 query a, u32 query b
  *   fields IN                  as wire_task_put writes them; larger bulk as frames */
+#define NET_REQUEST_FIELDS(X)                                                                      \
+  X(uint16_t, slot) X(uint64_t, seq)                                                               \
+  X(uint32_t, key.node) X(uint64_t, key.boot) X(uint64_t, key.seq)                                 \
+  X(uint32_t, first) X(uint32_t, count)                                                            \
+  X(uint32_t, pool.major) X(uint32_t, pool.minor) X(uint64_t, version[0]) X(uint64_t, version[1])  \
+  X(uint32_t, method) X(uint32_t, flags)                                                           \
+  X(uint64_t, remaining)                                                                           \
+  X(uint64_t, root) X(uint8_t, depth)                                                              \
+  X(uint32_t, compute_us) X(uint32_t, period_us) X(uint64_t, io_size)                              \
+  X(uint8_t, query.mode) X(uint32_t, query.a) X(uint32_t, query.b)
+
 void net_request_put(struct wire_out *out, const struct net_request *r)
 {
-  wire_put_u16(out, (uint16_t)r->slot);
-  wire_put_u64(out, r->seq);
-  wire_put_u32(out, r->key.node);
-  wire_put_u64(out, r->key.boot);
-  wire_put_u64(out, r->key.seq);
-  wire_put_u32(out, r->first);
-  wire_put_u32(out, r->count);
-  wire_put_u32(out, r->pool.major);
-  wire_put_u32(out, r->pool.minor);
-  wire_put_u64(out, r->version[0]);
-  wire_put_u64(out, r->version[1]);
-  wire_put_u32(out, r->method);
-  wire_put_u32(out, r->flags);
-  wire_put_u64(out, r->remaining);
-  wire_put_u64(out, r->root);
-  wire_put_u8(out, (uint8_t)r->depth);
-  wire_put_u32(out, r->compute_us);
-  wire_put_u32(out, r->period_us);
-  wire_put_u64(out, r->io_size);
-  wire_put_u8(out, (uint8_t)r->query.mode);
-  wire_put_u32(out, r->query.a);
-  wire_put_u32(out, r->query.b);
+  unsigned char *at = wire_reserve(out, NET_REQUEST_SIZE);
+  if (!at)
+    return;
+#define NET_REQUEST_PUT(type, field)                                                               \
+  wire_store(at, (type)r->field, sizeof(type));                                                    \
+  at += sizeof(type);
+  NET_REQUEST_FIELDS(NET_REQUEST_PUT)
+#undef NET_REQUEST_PUT
+  CHI_ASSERT(at == out->data + out->used);
 }
 
-static void net_request_read(struct wire_in *in, struct net_request *r)
+/* False: it is cut off, and *r is zero. */
+static bool net_request_read(struct wire_in *in, struct net_request *r)
 {
-  r->slot = wire_get_u16(in);
-  r->seq = wire_get_u64(in);
-  r->key.node = wire_get_u32(in);
-  r->key.boot = wire_get_u64(in);
-  r->key.seq = wire_get_u64(in);
-  r->first = wire_get_u32(in);
-  r->count = wire_get_u32(in);
-  r->pool.major = wire_get_u32(in);
-  r->pool.minor = wire_get_u32(in);
-  r->version[0] = wire_get_u64(in);
-  r->version[1] = wire_get_u64(in);
-  r->method = wire_get_u32(in);
-  r->flags = wire_get_u32(in);
-  r->remaining = wire_get_u64(in);
-  r->root = wire_get_u64(in);
-  r->depth = wire_get_u8(in);
-  r->compute_us = wire_get_u32(in);
-  r->period_us = wire_get_u32(in);
-  r->io_size = wire_get_u64(in);
-  r->query.mode = wire_get_u8(in);
-  r->query.a = wire_get_u32(in);
-  r->query.b = wire_get_u32(in);
+  const unsigned char *at = wire_get_bytes(in, NET_REQUEST_SIZE);
+  if (!at) {
+    *r = (struct net_request){0};
+    return false;
+  }
+#define NET_REQUEST_GET(type, field)                                                               \
+  r->field = (type)wire_load(at, sizeof(type));                                                    \
+  at += sizeof(type);
+  NET_REQUEST_FIELDS(NET_REQUEST_GET)
+#undef NET_REQUEST_GET
+  r->query.c = 0;
+  return true;
 }
 
 bool net_request_get(struct wire_in *in, struct net_request *r)
 {
-  *r = (struct net_request){0};
-  net_request_read(in, r);
-  if (in->failed || r->slot >= NET_SLOTS || r->seq == 0) {
+  if (!net_request_read(in, r) || r->slot >= NET_SLOTS || r->seq == 0) {
     r->seq = 0;
     return false;
   }
@@ -80,6 +67,13 @@ bool net_request_get(struct wire_in *in, struct net_request *r)
   return r->key.seq != 0 && r->count > 0 && r->depth < WORKER_DEPTH &&
          r->compute_us <= 60u * 1000000u && r->query.mode <= CHI_QUERY_DYNAMIC &&
          !(periodic && (r->period_us == 0 || r->count > 1));
+}
+
+void net_answer_init(struct net_answer *a, int rc, uint32_t asked)
+{
+  memset(a, 0, offsetof(struct net_answer, failures));
+  a->rc = rc;
+  net_failures_init(&a->failures, asked);
 }
 
 /* ANSWER: the end of a request.
@@ -132,7 +126,7 @@ static void net_failures_read(struct wire_in *in, struct net_failures *f)
 
 bool net_answer_get(struct wire_in *in, struct net_answer *a)
 {
-  *a = (struct net_answer){0};
+  net_answer_init(a, CHI_OK, 0);
   a->slot = wire_get_u16(in);
   a->seq = wire_get_u64(in);
   a->rc = (int32_t)wire_get_u32(in);
@@ -165,3 +159,5 @@ bool net_item_get(struct wire_in *in, uint32_t *slot, uint64_t *seq, int32_t *wh
   *what = (int32_t)wire_get_u32(in);
   return !in->failed && *slot < NET_SLOTS && *seq != 0;
 }
+
+#undef NET_REQUEST_FIELDS

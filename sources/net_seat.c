@@ -87,13 +87,10 @@ void net_seat_clear(struct net_link *l)
 static struct net_run *net_run_new(struct net_link *l, const struct net_request *r)
 {
   struct net *n = l->net;
-  struct net_run *run = alloc_zero(n->alloc, sizeof *run);
+  struct net_run *run = net_take(n, &n->run_spare);
   if (!run)
     return NULL;
-  if (net_timer_reserve(n) != CHI_OK) {
-    alloc_put(n->alloc, run, sizeof *run);
-    return NULL;
-  }
+  alloc_clear(run, offsetof(struct net_run, request));
   run->pin.run = true;
   run->net = n;
   run->link = l;
@@ -128,14 +125,14 @@ void net_run_free(struct net_run *run)
     n->figures.runs_open--;
   }
   run->link->held -= run->held;
-  net_timer_release(n, &run->timer);
   net_store_free(n, &run->raw);
   net_store_free(n, &run->in);
   net_store_free(n, &run->out);
   if (run->ctx)
     worker_record_free(n->worker, run->ctx);
-  alloc_put(n->alloc, run->answer, run->answer_room);
-  alloc_put(n->alloc, run, sizeof *run);
+  if (run->answer != run->small)
+    alloc_put(n->alloc, run->answer, run->answer_room);
+  net_return(n, &n->run_spare, run, &run->timer);
 }
 
 void net_run_unpinned(struct net_run *run)
@@ -171,10 +168,13 @@ static void *net_run_bulk(void *arg, const chi_field *field, chi_bulk *bulk, uin
 static void net_seat_refuse(struct net_link *l, uint32_t slot, const struct net_seat *seat,
                             uint32_t first, uint32_t count)
 {
-  struct net_answer a = {.slot = slot, .seq = seat->seq, .rc = seat->rc, .node = seat->moved};
+  struct net_answer a;
   struct wire_out out;
+  net_answer_init(&a, seat->rc, count);
+  a.slot = slot;
+  a.seq = seat->seq;
+  a.node = seat->moved;
   a.moved = seat->rc == CHI_EUNREACHABLE;
-  a.failures.asked = count;
   net_failures_range(&a.failures, first, count, seat->rc);
   if (!peer_begin(l->peer, WIRE_ANSWER, NET_ANSWER_SIZE, true, &out))
     return;
@@ -204,12 +204,13 @@ static void net_run_write(struct net_run *run, int rc, const struct net_failures
                           bool gathered)
 {
   struct wire_out out;
-  struct net_answer a = {.slot = run->request.slot,
-                         .seq = run->request.seq,
-                         .rc = rc,
-                         .ran = true,
-                         .gathered = gathered,
-                         .failures = *failures};
+  struct net_answer a;
+  net_answer_init(&a, rc, 0);
+  a.slot = run->request.slot;
+  a.seq = run->request.seq;
+  a.ran = true;
+  a.gathered = gathered;
+  a.failures = *failures;
   wire_out_init(&out, run->answer, run->answer_room);
   net_answer_put(&out, &a);
   size_t head = out.used;
@@ -269,12 +270,13 @@ static void net_run_on_done(chi_ctx *ctx)
   struct net_run *run = ctx->call_arg;
   struct net *n = run->net;
   int rc = ctx->task->rc;
-  struct net_failures failures = {.asked = 1};
+  struct net_failures failures;
+  net_failures_init(&failures, 1);
   CHI_ASSERT(run->ctx == ctx);
   n->inside++;
   if (rc != CHI_OK)
     net_failures_add(&failures, run->request.first, rc);
-  net_rooms_hold(ctx->method->def->type, ctx->task, run->rooms);
+  net_rooms_hold(ctx->method, ctx->task, run->rooms);
   net_run_end(run, rc, &failures, rc == CHI_OK);
   net_leave(n);
 }
@@ -334,13 +336,14 @@ static int net_run_read(struct net_run *run, const struct method *m, struct wire
   if (rc == CHI_OK && !wire_in_ended(in))
     rc = CHI_ECORRUPT;
   if (rc == CHI_OK)
-    rc = net_rooms_get(type, run->ctx->task, run->rooms);
+    rc = net_rooms_get(m, run->ctx->task, run->rooms);
   if (rc != CHI_OK)
     return rc;
-  run->answer_room = NET_ANSWER_SIZE + wire_task_size(type, NULL, CHI_DIR_OUT);
+  run->answer_room = NET_ANSWER_SIZE + m->wire_out;
   if (run->answer_room > PEER_RECORD_MAX)
     return CHI_ETOOBIG;
-  run->answer = alloc_get(n->alloc, run->answer_room);
+  run->answer = run->answer_room <= sizeof run->small ? run->small
+                                                      : alloc_get(n->alloc, run->answer_room);
   return run->answer ? CHI_OK : CHI_ENOMEM;
 }
 

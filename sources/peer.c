@@ -296,9 +296,12 @@ void peer_post(struct peer *p, struct wire_out *out, const struct env_frame *bul
   if (parcel)
     b->parcel[b->parcels++] = parcel;
   b->records++;
+  bool much = b->used < PEER_EARLY && b->used + out->used >= PEER_EARLY;
   b->used += (uint32_t)out->used;
   p->waiting += (uint32_t)out->used;
   peer_queue(p);
+  if (much)             /* while the peer works on it, this step goes on */
+    (void)peer_send(p); /* what it says is heard at the next flush */
 }
 
 /* ---- meeting */

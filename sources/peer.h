@@ -3,7 +3,7 @@
  * A node is its position in the host list. Each time it starts it has a higher boot number; every
  * message names the boots of both sides as the sender knows them, and one from or for another life
  * is refused. Records to one peer are gathered during a step of the network worker and leave
- * together in one message. Network worker only. See docs/wire.md.
+ * together in one message, or in some where they are many. Network worker only. See docs/wire.md.
  *
  * Meeting. A HELLO says which cluster, which life (boot, and a random number that tells two lives
  * with one boot apart), the highest boot of the other that was ever heard of, and whether it wants
@@ -19,6 +19,7 @@
 #include "wire.h"
 
 #define PEER_BATCH (64u * 1024u)     /* bytes of records in one message */
+#define PEER_EARLY 3072u             /* so many leave before the step ends */
 #define PEER_BACKLOG (1024u * 1024u) /* bytes of records that wait for a full queue to have room */
 #define PEER_RECORD_MAX (PEER_BATCH - WIRE_RECORD) /* bytes of one record */
 #define PEER_RETRY_NS 1000000ull     /* a full queue is tried again */

@@ -28,6 +28,7 @@
 #include <zmq.h>
 
 #define REAL_NET_MESSAGES 64u  /* received in a turn, before others get theirs */
+#define REAL_NET_BYTES 4096u   /* likewise: then what they ask for is done, and answered, first */
 #define REAL_NET_UNLOOKED 1024u /* turns full of messages until strangers are looked at */
 #define REAL_NET_TICK_S 0.1    /* what could not be done is tried again */
 #define REAL_NET_TICKS_MAX 10u /* until a connection that broke is tried again, at most */
@@ -410,8 +411,8 @@ static bool real_net_admit(struct real_net *n, zmq_msg_t *first, const struct en
   return true;
 }
 
-/* One message. False: there is none. */
-static bool real_net_receive(struct real_net *n)
+/* One message: its bytes without bulk, and one. 0: there is none. */
+static uint64_t real_net_receive(struct real_net *n)
 {
   zmq_msg_t part[ENV_FRAMES_MAX], extra;
   struct env_frame frame[ENV_FRAMES_MAX];
@@ -431,7 +432,8 @@ static bool real_net_receive(struct real_net *n)
       zmq_msg_close(m);
   }
   if (count == 0)
-    return false;
+    return 0;
+  uint64_t size = frame[0].size + 1;
   kept = count < ENV_FRAMES_MAX ? count : ENV_FRAMES_MAX;
   if (more || count > ENV_FRAMES_MAX || frame[0].size > REAL_NET_FIRST_MAX)
     real_net_complain(n, &n->dropped,
@@ -440,7 +442,7 @@ static bool real_net_receive(struct real_net *n)
     n->owner.message(n->owner.arg, frame, count);
   for (uint32_t i = 0; i < kept; i++)
     zmq_msg_close(&part[i]);
-  return true;
+  return size;
 }
 
 /* It only wakes: what there is is taken in the next turn. */
@@ -488,6 +490,7 @@ static void real_net_tell(struct real_net *n)
 bool real_net_turn(struct real_env *r)
 {
   struct real_net *n = r->net;
+  uint64_t size = 0, bytes = 0;
   uint32_t taken = 0;
   if (!n->context)
     return false;
@@ -497,11 +500,13 @@ bool real_net_turn(struct real_env *r)
     real_net_tell(n);
   /* Its descriptor tells of what comes after a look that found nothing: looking costs a system
    * call. */
-  while (n->heard && taken < REAL_NET_MESSAGES) {
-    n->heard = real_net_receive(n);
+  while (n->heard && taken < REAL_NET_MESSAGES && bytes < REAL_NET_BYTES) {
+    size = real_net_receive(n);
+    n->heard = size > 0;
+    bytes += size;
     taken += n->heard;
   }
-  if (taken < REAL_NET_MESSAGES || ++n->unlooked == REAL_NET_UNLOOKED) {
+  if (!n->heard || ++n->unlooked == REAL_NET_UNLOOKED) {
     n->unlooked = 0;
     real_guest_look(n->guests);
   }
@@ -834,6 +839,7 @@ void real_net_unbind(struct real_env *r)
 }
 
 #undef REAL_NET_MESSAGES
+#undef REAL_NET_BYTES
 #undef REAL_NET_UNLOOKED
 #undef REAL_NET_TICK_S
 #undef REAL_NET_TICKS_MAX

@@ -160,7 +160,7 @@ static void task_plan_out(struct task_plan *plan, const chi_field *f)
 
 int task_plan_init(struct task_plan *plan, const chi_type *type, chi_error *err)
 {
-  *plan = (struct task_plan){.type = type, .plain = type->size % TASK_WORD == 0};
+  *plan = (struct task_plan){.type = type, .plain = type->size % TASK_WORD == 0, .scalar = true};
   if (!type->name || type->size > (1u << 24) || (type->id && type->size < sizeof(chi_task)))
     return error_set(err, CHI_EINVAL, "%s: impossible size %u", type->name ? type->name : "?",
                      type->size);
@@ -170,8 +170,9 @@ int task_plan_init(struct task_plan *plan, const chi_type *type, chi_error *err)
     rc = task_field_check(type, f, err);
     if (rc != CHI_OK)
       return rc;
-    if (!task_kind_is_scalar(f->kind) || f->kind == CHI_KIND_bool)
-      plan->plain = false;
+    plan->bulks += f->kind == CHI_KIND_bulk;
+    plan->scalar = plan->scalar && task_kind_is_scalar(f->kind);
+    plan->plain = plan->plain && plan->scalar && f->kind != CHI_KIND_bool;
     task_plan_out(plan, f);
   }
   return rc;

@@ -6,6 +6,7 @@
 #define CHI_TASK_H
 
 #include "base.h"
+#include "alloc.h"
 #include "ring.h"
 #include "heap.h"
 #include "shm.h"
@@ -126,6 +127,8 @@ struct task_raw {
 struct task_plan {
   const chi_type *type;
   bool plain;         /* scalars only, in whole words: copied in as such */
+  bool scalar;        /* scalars only */
+  uint32_t bulks;     /* fields of that kind */
   uint32_t out_count; /* runs of OUT scalars, merged; UINT32_MAX: field by field */
   struct {
     uint32_t offset, size;
@@ -198,14 +201,10 @@ CHI_PRIVATE uint64_t task_hash_out(const chi_type *type, const chi_task *copy);
 CHI_PRIVATE void task_list_push(struct task_list *l, chi_ctx *ctx); /* through node.next */
 CHI_PRIVATE chi_ctx *task_list_pop(struct task_list *l);
 
-/* Zeroes what of a new record is zero. In lines, which become a few wide stores each: as a whole it
- * would be a loop in microcode. */
+/* Zeroes what of a new record is zero. */
 CHI_INLINE void task_zero(chi_ctx *ctx)
 {
-  char *at = (char *)ctx, *end = (char *)&ctx->sibling;
-  for (; end - at > 64; at += 64)
-    memset(at, 0, 64);
-  memset(end - 64, 0, 64);
+  alloc_clear(ctx, offsetof(struct chi_ctx, sibling));
 }
 
 /* Where the list of failures lies behind a task that has room for one: bytes from its beginning. */

@@ -11,57 +11,6 @@ void wire_out_init(struct wire_out *out, void *data, size_t room)
   *out = (struct wire_out){.data = data, .room = room};
 }
 
-static unsigned char *wire_reserve(struct wire_out *out, size_t size)
-{
-  if (out->failed || size > out->room - out->used) {
-    out->failed = true;
-    return NULL;
-  }
-  out->used += size;
-  return out->data + out->used - size;
-}
-
-static void wire_store(unsigned char *at, uint64_t v, unsigned size)
-{
-  for (unsigned i = 0; i < size; i++)
-    at[i] = (unsigned char)(v >> (8 * i));
-}
-
-static uint64_t wire_load(const unsigned char *at, unsigned size)
-{
-  uint64_t v = 0;
-  for (unsigned i = 0; i < size; i++)
-    v |= (uint64_t)at[i] << (8 * i);
-  return v;
-}
-
-static void wire_put_uint(struct wire_out *out, uint64_t v, unsigned size)
-{
-  unsigned char *at = wire_reserve(out, size);
-  if (at)
-    wire_store(at, v, size);
-}
-
-void wire_put_u8(struct wire_out *out, uint8_t v)
-{
-  wire_put_uint(out, v, 1);
-}
-
-void wire_put_u16(struct wire_out *out, uint16_t v)
-{
-  wire_put_uint(out, v, 2);
-}
-
-void wire_put_u32(struct wire_out *out, uint32_t v)
-{
-  wire_put_uint(out, v, 4);
-}
-
-void wire_put_u64(struct wire_out *out, uint64_t v)
-{
-  wire_put_uint(out, v, 8);
-}
-
 void wire_put_bytes(struct wire_out *out, const void *data, size_t size)
 {
   unsigned char *at = size > 0 ? wire_reserve(out, size) : NULL;
@@ -92,51 +41,10 @@ void wire_in_fail(struct wire_in *in)
   in->failed = true;
 }
 
-static const unsigned char *wire_take(struct wire_in *in, size_t size)
-{
-  if (in->failed || size > in->size - in->at) {
-    in->failed = true;
-    return NULL;
-  }
-  in->at += size;
-  return in->data + in->at - size;
-}
-
-static uint64_t wire_get_uint(struct wire_in *in, unsigned size)
-{
-  const unsigned char *at = wire_take(in, size);
-  return at ? wire_load(at, size) : 0;
-}
-
-uint8_t wire_get_u8(struct wire_in *in)
-{
-  return (uint8_t)wire_get_uint(in, 1);
-}
-
-uint16_t wire_get_u16(struct wire_in *in)
-{
-  return (uint16_t)wire_get_uint(in, 2);
-}
-
-uint32_t wire_get_u32(struct wire_in *in)
-{
-  return (uint32_t)wire_get_uint(in, 4);
-}
-
-uint64_t wire_get_u64(struct wire_in *in)
-{
-  return wire_get_uint(in, 8);
-}
-
-const void *wire_get_bytes(struct wire_in *in, size_t size)
-{
-  return wire_take(in, size);
-}
-
 /* A string of `size` bytes into room bytes, of which it leaves one for its end. */
 static void wire_get_string(struct wire_in *in, size_t size, char *text, size_t room)
 {
-  const unsigned char *at = wire_take(in, size);
+  const unsigned char *at = wire_get_bytes(in, size);
   CHI_ASSERT(room > 0);
   text[0] = '\0';
   if (!at || size >= room || memchr(at, 0, size)) {
@@ -204,7 +112,7 @@ static bool wire_records_fit(struct wire_in in, const struct wire_header *h)
     if (frames > WIRE_BULKS)
       return false;
     bulk += frames;
-    (void)wire_take(&in, size);
+    (void)wire_get_bytes(&in, size);
   }
   return !in.failed && records > 0 && records == h->records && bulk == h->bulk;
 }
@@ -297,7 +205,7 @@ bool wire_record_next(struct wire_in *in, const struct env_frame **bulk, uint32_
     uint32_t size = wire_get_u32(in);
     uint16_t code = wire_get_u16(in);
     uint16_t frames = wire_get_u16(in);
-    const void *data = wire_take(in, size);
+    const void *data = wire_get_bytes(in, size);
     if (!data || frames > *bulk_left) {
       in->failed = true;
       break;
@@ -324,6 +232,22 @@ enum wire_bulk { WIRE_BULK_SIZE, WIRE_BULK_HERE, WIRE_BULK_FRAME };
 static bool wire_is_written(const chi_field *f, uint32_t dirs)
 {
   return (f->dir & dirs) || (f->kind == CHI_KIND_bulk && (dirs & CHI_DIR_IN));
+}
+
+/* Scalars that lie in memory one behind the other, and are there as they are on the wire: how many
+ * bytes, from field *i on, which moves beyond them. 0: field *i is none. */
+static size_t wire_run(const chi_type *type, uint32_t *i, uint32_t dirs)
+{
+  const chi_field *f = &type->fields[*i], *end = type->fields + type->field_count;
+  uint32_t begin = f->offset, at = begin;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+  while (f < end && f->offset == at && f->kind <= CHI_KIND_pool && f->kind != CHI_KIND_bool &&
+         (f->dir & dirs))
+    at += (f++)->size;
+#endif
+  *i = (uint32_t)(f - type->fields);
+  CHI_ASSERT(*i <= (uint32_t)(end - type->fields));
+  return at - begin;
 }
 
 static uint32_t wire_count_of(const chi_field *f, const void *object)
@@ -371,15 +295,20 @@ static size_t wire_field_size(const chi_field *f, const char *task, uint32_t dir
 
 size_t wire_task_size(const chi_type *type, const void *task, uint32_t dirs)
 {
-  size_t size = 0;
-  for (uint32_t i = 0; i < type->field_count; i++)
-    if (wire_is_written(&type->fields[i], dirs))
-      size += wire_field_size(&type->fields[i], task, dirs);
+  size_t size = 0, run = 0;
+  for (uint32_t i = 0; i < type->field_count;) {
+    size += run = wire_run(type, &i, dirs);
+    if (run > 0)
+      continue;
+    const chi_field *f = &type->fields[i++];
+    if (wire_is_written(f, dirs))
+      size += wire_field_size(f, task, dirs);
+  }
   return size;
 }
 
 /* The scalars of a declaration, without regard to their sign. */
-static uint64_t wire_scalar(const chi_field *f, const char *at)
+static void wire_put_scalar(struct wire_out *out, const chi_field *f, const char *at)
 {
   uint8_t u8;
   uint16_t u16;
@@ -388,17 +317,21 @@ static uint64_t wire_scalar(const chi_field *f, const char *at)
   switch (f->size) {
   case 1:
     memcpy(&u8, at, 1);
-    return f->kind == CHI_KIND_bool ? u8 != 0 : u8;
+    wire_put_u8(out, f->kind == CHI_KIND_bool ? u8 != 0 : u8);
+    break;
   case 2:
     memcpy(&u16, at, 2);
-    return u16;
+    wire_put_u16(out, u16);
+    break;
   case 4:
     memcpy(&u32, at, 4);
-    return u32;
+    wire_put_u32(out, u32);
+    break;
   default:
     CHI_ASSERT(f->size == 8);
     memcpy(&u64, at, 8);
-    return u64;
+    wire_put_u64(out, u64);
+    break;
   }
 }
 
@@ -417,7 +350,7 @@ static void wire_put_value(struct wire_out *out, const chi_field *f, const char 
     wire_put_u32(out, id.major);
     wire_put_u32(out, id.minor);
   } else {
-    wire_put_uint(out, wire_scalar(f, at), f->size);
+    wire_put_scalar(out, f, at);
   }
 }
 
@@ -454,21 +387,32 @@ static int wire_put_bulk(struct wire_out *out, const chi_field *f, const char *t
   return CHI_OK;
 }
 
+static int wire_put_field(struct wire_out *out, const chi_field *f, const char *task,
+                          uint32_t dirs, struct env_frame *frame, uint32_t *count, uint32_t room)
+{
+  if (!wire_is_written(f, dirs))
+    return CHI_OK;
+  if (f->kind == CHI_KIND_bulk)
+    return wire_put_bulk(out, f, task, dirs, frame, count, room);
+  if (f->kind == CHI_KIND_array)
+    wire_put_array(out, f, task);
+  else
+    wire_put_value(out, f, task + f->offset);
+  return CHI_OK;
+}
+
 int wire_task_put(struct wire_out *out, const chi_type *type, const void *task, uint32_t dirs,
                   struct env_frame *frame, uint32_t *count, uint32_t room)
 {
   uint32_t before = *count;
   int rc = CHI_OK;
-  for (uint32_t i = 0; i < type->field_count && rc == CHI_OK; i++) {
+  for (uint32_t i = 0; i < type->field_count && rc == CHI_OK;) {
     const chi_field *f = &type->fields[i];
-    if (!wire_is_written(f, dirs))
-      continue;
-    if (f->kind == CHI_KIND_bulk)
-      rc = wire_put_bulk(out, f, task, dirs, frame, count, room);
-    else if (f->kind == CHI_KIND_array)
-      wire_put_array(out, f, task);
+    size_t run = wire_run(type, &i, dirs);
+    if (run > 0)
+      wire_put_bytes(out, (const char *)task + f->offset, run);
     else
-      wire_put_value(out, f, (const char *)task + f->offset);
+      rc = wire_put_field(out, &type->fields[i++], task, dirs, frame, count, room);
   }
   if (rc == CHI_OK && out->failed)
     rc = CHI_ETOOBIG;
@@ -477,29 +421,33 @@ int wire_task_put(struct wire_out *out, const chi_type *type, const void *task, 
   return rc;
 }
 
+/* What failed leaves zero, which nobody looks at. */
 static void wire_get_scalar(struct wire_in *in, const chi_field *f, char *at)
 {
-  uint64_t v = wire_get_uint(in, f->size);
-  uint8_t u8 = (uint8_t)v;
-  uint16_t u16 = (uint16_t)v;
-  uint32_t u32 = (uint32_t)v;
-  if (f->kind == CHI_KIND_bool && v > 1)
-    in->failed = true;
-  if (in->failed)
-    return;
+  uint8_t u8;
+  uint16_t u16;
+  uint32_t u32;
+  uint64_t u64;
   switch (f->size) {
   case 1:
-    memcpy(at, &u8, 1);
+    u8 = wire_get_u8(in);
+    if (f->kind == CHI_KIND_bool && u8 > 1)
+      in->failed = true;
+    else
+      memcpy(at, &u8, 1);
     break;
   case 2:
+    u16 = wire_get_u16(in);
     memcpy(at, &u16, 2);
     break;
   case 4:
+    u32 = wire_get_u32(in);
     memcpy(at, &u32, 4);
     break;
   default:
     CHI_ASSERT(f->size == 8);
-    memcpy(at, &v, 8);
+    u64 = wire_get_u64(in);
+    memcpy(at, &u64, 8);
     break;
   }
 }
@@ -540,7 +488,7 @@ static const void *wire_take_bulk(struct wire_in *in, uint64_t size, enum wire_b
   if (how == WIRE_BULK_HERE) {
     if (size == 0 || size > WIRE_BULK_INLINE)
       in->failed = true;
-    return in->failed ? NULL : wire_take(in, (size_t)size);
+    return in->failed ? NULL : wire_get_bytes(in, (size_t)size);
   }
   if (how != WIRE_BULK_FRAME || in->bulk_count == 0 || in->bulk->size != size ||
       size <= WIRE_BULK_INLINE) {
@@ -579,23 +527,36 @@ static int wire_get_bulk(struct wire_in *in, const chi_field *f, char *task, uin
   return CHI_OK;
 }
 
+static int wire_get_field(struct wire_in *in, const chi_field *f, char *task, uint32_t dirs,
+                          wire_bulk_fn *bulk, void *arg)
+{
+  if (!wire_is_written(f, dirs))
+    return CHI_OK;
+  if (f->kind == CHI_KIND_bulk)
+    return wire_get_bulk(in, f, task, dirs, bulk, arg);
+  if (f->kind == CHI_KIND_array)
+    wire_get_array(in, f, task);
+  else
+    wire_get_value(in, f, task + f->offset);
+  return CHI_OK;
+}
+
 int wire_task_get(struct wire_in *in, const chi_type *type, void *task, uint32_t dirs,
                   wire_bulk_fn *bulk, void *arg)
 {
-  for (uint32_t i = 0; i < type->field_count && !in->failed; i++) {
+  for (uint32_t i = 0; i < type->field_count && !in->failed;) {
     const chi_field *f = &type->fields[i];
-    if (!wire_is_written(f, dirs))
+    size_t run = wire_run(type, &i, dirs);
+    if (run > 0) {
+      const void *from = wire_get_bytes(in, run);
+      if (from)
+        memcpy((char *)task + f->offset, from, run);
       continue;
-    if (f->kind == CHI_KIND_bulk) {
-      int rc = wire_get_bulk(in, f, task, dirs, bulk, arg);
-      if (rc == CHI_ENOMEM)
-        return rc;
-      in->failed = in->failed || rc != CHI_OK;
-    } else if (f->kind == CHI_KIND_array) {
-      wire_get_array(in, f, task);
-    } else {
-      wire_get_value(in, f, (char *)task + f->offset);
     }
+    int rc = wire_get_field(in, &type->fields[i++], task, dirs, bulk, arg);
+    if (rc == CHI_ENOMEM)
+      return rc;
+    in->failed = in->failed || rc != CHI_OK;
   }
   return in->failed ? CHI_ECORRUPT : CHI_OK;
 }

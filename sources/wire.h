@@ -53,27 +53,79 @@ struct wire_in {
 };
 
 CHI_PRIVATE void wire_out_init(struct wire_out *out, void *data, size_t room);
-CHI_PRIVATE void wire_put_u8(struct wire_out *out, uint8_t v);
-CHI_PRIVATE void wire_put_u16(struct wire_out *out, uint16_t v);
-CHI_PRIVATE void wire_put_u32(struct wire_out *out, uint32_t v);
-CHI_PRIVATE void wire_put_u64(struct wire_out *out, uint64_t v);
+/* Room for so many bytes, to be written by the caller; NULL: there is none. */
+CHI_INLINE unsigned char *wire_reserve(struct wire_out *out, size_t size)
+{
+  if (CHI_UNLIKELY(out->failed || size > out->room - out->used)) {
+    out->failed = true;
+    return NULL;
+  }
+  out->used += size;
+  return out->data + out->used - size;
+}
 CHI_PRIVATE void wire_put_bytes(struct wire_out *out, const void *data, size_t size);
 /* A length of 16 bits and the bytes; text longer than 65535 bytes fails. */
 CHI_PRIVATE void wire_put_text(struct wire_out *out, const char *text);
 
 CHI_PRIVATE void wire_in_init(struct wire_in *in, const void *data, size_t size);
-CHI_PRIVATE uint8_t wire_get_u8(struct wire_in *in);
-CHI_PRIVATE uint16_t wire_get_u16(struct wire_in *in);
-CHI_PRIVATE uint32_t wire_get_u32(struct wire_in *in);
-CHI_PRIVATE uint64_t wire_get_u64(struct wire_in *in);
 /* NULL: not there (never for no bytes, unless it failed). The bytes stay where they are. */
-CHI_PRIVATE const void *wire_get_bytes(struct wire_in *in, size_t size);
+CHI_INLINE const void *wire_get_bytes(struct wire_in *in, size_t size)
+{
+  if (CHI_UNLIKELY(in->failed || size > in->size - in->at)) {
+    in->failed = true;
+    return NULL;
+  }
+  in->at += size;
+  return in->data + in->at - size;
+}
 /* Into room bytes, with a NUL; one that is too long, or holds a NUL, fails and reads as "". */
 CHI_PRIVATE void wire_get_text(struct wire_in *in, char *text, size_t room);
 /* For checks of the caller: from now on it has failed. */
 CHI_PRIVATE void wire_in_fail(struct wire_in *in);
 /* Nothing failed and everything was read, bulk frames included. */
 CHI_PRIVATE bool wire_in_ended(const struct wire_in *in);
+
+/* ---- numbers; small, and there are twenty and more in each task's records */
+
+CHI_INLINE uint64_t wire_little(uint64_t v)
+{
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+  v = __builtin_bswap64(v);
+#endif
+  return v;
+}
+
+/* size: a constant, of an unsigned type. */
+CHI_INLINE void wire_store(unsigned char *at, uint64_t v, size_t size)
+{
+  v = wire_little(v);
+  memcpy(at, &v, size);
+}
+
+CHI_INLINE uint64_t wire_load(const unsigned char *at, size_t size)
+{
+  uint64_t v = 0;
+  memcpy(&v, at, size);
+  return wire_little(v);
+}
+
+#define WIRE_NUMBER(name, type)                                                                    \
+  CHI_INLINE void wire_put_##name(struct wire_out *out, type v)                                    \
+  {                                                                                                \
+    unsigned char *at = wire_reserve(out, sizeof v);                                               \
+    if (at)                                                                                        \
+      wire_store(at, v, sizeof v);                                                                 \
+  }                                                                                                \
+  CHI_INLINE type wire_get_##name(struct wire_in *in)                                              \
+  {                                                                                                \
+    const unsigned char *at = wire_get_bytes(in, sizeof(type));                                    \
+    return at ? (type)wire_load(at, sizeof(type)) : 0;                                             \
+  }
+WIRE_NUMBER(u8, uint8_t)
+WIRE_NUMBER(u16, uint16_t)
+WIRE_NUMBER(u32, uint32_t)
+WIRE_NUMBER(u64, uint64_t)
+#undef WIRE_NUMBER
 
 /* ---- messages */
 

@@ -138,10 +138,7 @@ struct worker *worker_of_slow(struct worker_crew *crew)
 /* To the network worker: it is for other nodes. */
 static void worker_send_away(struct worker *w, chi_ctx *ctx)
 {
-  struct worker *network = &w->crew->worker[w->crew->count - 1];
-  ctx->state = TASK_BLOCKED;
-  ctx->wait = TASK_WAIT_AWAY;
-  ctx->worker = network;
+  struct worker *network = worker_lend(w, ctx);
   ctx->node.kind = NODE_REMOTE;
   ring_push(&network->urgent, &ctx->node);
   worker_ring(w, network);

@@ -239,6 +239,15 @@ CHI_PRIVATE void worker_begin(struct worker *w, chi_ctx *ctx);
 /* The same for a task that has just been taken, for which nobody can have asked anything yet: it is
  * counted among the container's active ones, too. */
 CHI_PRIVATE void worker_begin_fresh(struct worker *w, chi_ctx *ctx);
+/* The task is going to wait for other nodes: on the network worker, which is returned. */
+CHI_INLINE struct worker *worker_lend(const struct worker *w, chi_ctx *ctx)
+{
+  struct worker *network = &w->crew->worker[w->crew->count - 1];
+  ctx->state = TASK_BLOCKED;
+  ctx->wait = TASK_WAIT_AWAY;
+  ctx->worker = network;
+  return network;
+}
 /* For who records: what a client is given. */
 CHI_PRIVATE void worker_tell_result(const struct worker *w, const chi_ctx *ctx);
 /* Wakes the client that is owed that; after a fence. */

@@ -225,6 +225,13 @@ static void worker_trace_dispatch(const struct worker *w, const chi_ctx *ctx)
                         ((uint64_t)ctx->task->pool.major << 16) | ctx->task->method);
 }
 
+/* For other nodes, on the network worker: no body is under way that could be disturbed. */
+static void worker_send_now(struct worker *network, chi_ctx *ctx)
+{
+  worker_lend(network, ctx);
+  network->crew->on_remote(network->crew->arg, ctx);
+}
+
 static void worker_accept_task(struct worker *w, const struct task_raw *raw)
 {
   struct queue *q = raw->queue;
@@ -261,6 +268,8 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
   bool here = w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin;
   if (here && !ctx->map && worker_may_begin(w, 0))
     worker_begin(w, ctx);
+  else if (ctx->map && w->kind == WORKER_NETWORK)
+    worker_send_now(w, ctx);
   else
     worker_submit(w, ctx);
 }

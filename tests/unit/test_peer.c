@@ -135,15 +135,37 @@ TEST(peer_post_gathers)
   struct peer_toys *w = peer_toys_met();
   uint32_t before = w->node[0].sent_to[1];
   uint64_t received = peer_of(w, 1, 0)->received;
-  for (uint32_t i = 0; i < 300; i++)
+  for (uint32_t i = 0; i < 200; i++)
     CHECK(peer_say(w, 0, 1, i, false));
+  CHECK_INT(w->node[0].sent_to[1], before);
   CHECK(peer_toys_settle(w));
   CHECK_INT(w->node[0].sent_to[1], before + 1);
   CHECK_INT(peer_of(w, 1, 0)->received, received + 1);
   CHECK(peer_of(w, 0, 1)->bytes_sent == peer_of(w, 1, 0)->bytes_received);
-  CHECK_INT(w->node[1].seen_count, 300);
-  for (uint32_t i = 0; i < 300; i++)
+  CHECK_INT(w->node[1].seen_count, 200);
+  for (uint32_t i = 0; i < 200; i++)
     CHECK(w->node[1].seen[i].value == i && w->node[1].seen[i].kind == WIRE_ASK);
+  peer_toys_close(w);
+}
+
+/* Who is to work on it needn't wait for the end of the step. */
+TEST(peer_post_sends_what_is_much)
+{
+  struct peer_toys *w = peer_toys_met();
+  uint32_t before = w->node[0].sent_to[1], said = 0;
+  while (w->node[0].sent_to[1] == before && said < PEER_EARLY)
+    CHECK(peer_say(w, 0, 1, said++, false));
+  CHECK(w->node[0].sent_to[1] == before + 1 && peer_of(w, 0, 1)->waiting == 0);
+  CHECK(peer_of(w, 0, 1)->bytes_sent >= PEER_EARLY);
+  w->node[0].full[1] = true;
+  for (uint32_t i = 0; i < 2 * said; i++) /* more than once as much, for which there is no room */
+    CHECK(peer_say(w, 0, 1, said + i, false));
+  CHECK(w->node[0].sent_to[1] == before + 1 && peer_of(w, 0, 1)->waiting > PEER_EARLY);
+  w->node[0].full[1] = false;
+  CHECK(peer_toys_settle(w));
+  CHECK_INT(w->node[1].seen_count, 3 * said);
+  for (uint32_t i = 0; i < 3 * said; i++)
+    CHECK_INT(w->node[1].seen[i].value, i);
   peer_toys_close(w);
 }
 
