@@ -183,6 +183,17 @@ CHI_INLINE void *alloc_zero(const struct alloc *alloc, size_t size)
   return p ? memset(p, 0, size) : NULL;
 }
 
+/* Zeroes so many bytes, at least a line: in lines, which become a few wide stores each, where the
+ * number is known to the compiler. As a whole they would be a loop in microcode. */
+CHI_INLINE void alloc_clear(void *p, size_t size)
+{
+  char *at = p, *end = at + size;
+  CHI_ASSERT(size >= CHI_CACHE_LINE);
+  for (; end - at > CHI_CACHE_LINE; at += CHI_CACHE_LINE)
+    memset(at, 0, CHI_CACHE_LINE);
+  memset(end - CHI_CACHE_LINE, 0, CHI_CACHE_LINE);
+}
+
 /* Gives back p of alloc_get or alloc_zero with the size it was asked with; NULL does nothing. */
 CHI_INLINE void alloc_put(const struct alloc *alloc, void *p, size_t size)
 {
@@ -1760,6 +1771,8 @@ struct task_raw {
 struct task_plan {
   const chi_type *type;
   bool plain;         /* scalars only, in whole words: copied in as such */
+  bool scalar;        /* scalars only */
+  uint32_t bulks;     /* fields of that kind */
   uint32_t out_count; /* runs of OUT scalars, merged; UINT32_MAX: field by field */
   struct {
     uint32_t offset, size;
@@ -1832,14 +1845,10 @@ CHI_PRIVATE uint64_t task_hash_out(const chi_type *type, const chi_task *copy);
 CHI_PRIVATE void task_list_push(struct task_list *l, chi_ctx *ctx); /* through node.next */
 CHI_PRIVATE chi_ctx *task_list_pop(struct task_list *l);
 
-/* Zeroes what of a new record is zero. In lines, which become a few wide stores each: as a whole it
- * would be a loop in microcode. */
+/* Zeroes what of a new record is zero. */
 CHI_INLINE void task_zero(chi_ctx *ctx)
 {
-  char *at = (char *)ctx, *end = (char *)&ctx->sibling;
-  for (; end - at > 64; at += 64)
-    memset(at, 0, 64);
-  memset(end - 64, 0, 64);
+  alloc_clear(ctx, offsetof(struct chi_ctx, sibling));
 }
 
 /* Where the list of failures lies behind a task that has room for one: bytes from its beginning. */
@@ -1919,27 +1928,79 @@ struct wire_in {
 };
 
 CHI_PRIVATE void wire_out_init(struct wire_out *out, void *data, size_t room);
-CHI_PRIVATE void wire_put_u8(struct wire_out *out, uint8_t v);
-CHI_PRIVATE void wire_put_u16(struct wire_out *out, uint16_t v);
-CHI_PRIVATE void wire_put_u32(struct wire_out *out, uint32_t v);
-CHI_PRIVATE void wire_put_u64(struct wire_out *out, uint64_t v);
+/* Room for so many bytes, to be written by the caller; NULL: there is none. */
+CHI_INLINE unsigned char *wire_reserve(struct wire_out *out, size_t size)
+{
+  if (CHI_UNLIKELY(out->failed || size > out->room - out->used)) {
+    out->failed = true;
+    return NULL;
+  }
+  out->used += size;
+  return out->data + out->used - size;
+}
 CHI_PRIVATE void wire_put_bytes(struct wire_out *out, const void *data, size_t size);
 /* A length of 16 bits and the bytes; text longer than 65535 bytes fails. */
 CHI_PRIVATE void wire_put_text(struct wire_out *out, const char *text);
 
 CHI_PRIVATE void wire_in_init(struct wire_in *in, const void *data, size_t size);
-CHI_PRIVATE uint8_t wire_get_u8(struct wire_in *in);
-CHI_PRIVATE uint16_t wire_get_u16(struct wire_in *in);
-CHI_PRIVATE uint32_t wire_get_u32(struct wire_in *in);
-CHI_PRIVATE uint64_t wire_get_u64(struct wire_in *in);
 /* NULL: not there (never for no bytes, unless it failed). The bytes stay where they are. */
-CHI_PRIVATE const void *wire_get_bytes(struct wire_in *in, size_t size);
+CHI_INLINE const void *wire_get_bytes(struct wire_in *in, size_t size)
+{
+  if (CHI_UNLIKELY(in->failed || size > in->size - in->at)) {
+    in->failed = true;
+    return NULL;
+  }
+  in->at += size;
+  return in->data + in->at - size;
+}
 /* Into room bytes, with a NUL; one that is too long, or holds a NUL, fails and reads as "". */
 CHI_PRIVATE void wire_get_text(struct wire_in *in, char *text, size_t room);
 /* For checks of the caller: from now on it has failed. */
 CHI_PRIVATE void wire_in_fail(struct wire_in *in);
 /* Nothing failed and everything was read, bulk frames included. */
 CHI_PRIVATE bool wire_in_ended(const struct wire_in *in);
+
+/* ---- numbers; small, and there are twenty and more in each task's records */
+
+CHI_INLINE uint64_t wire_little(uint64_t v)
+{
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+  v = __builtin_bswap64(v);
+#endif
+  return v;
+}
+
+/* size: a constant, of an unsigned type. */
+CHI_INLINE void wire_store(unsigned char *at, uint64_t v, size_t size)
+{
+  v = wire_little(v);
+  memcpy(at, &v, size);
+}
+
+CHI_INLINE uint64_t wire_load(const unsigned char *at, size_t size)
+{
+  uint64_t v = 0;
+  memcpy(&v, at, size);
+  return wire_little(v);
+}
+
+#define WIRE_NUMBER(name, type)                                                                    \
+  CHI_INLINE void wire_put_##name(struct wire_out *out, type v)                                    \
+  {                                                                                                \
+    unsigned char *at = wire_reserve(out, sizeof v);                                               \
+    if (at)                                                                                        \
+      wire_store(at, v, sizeof v);                                                                 \
+  }                                                                                                \
+  CHI_INLINE type wire_get_##name(struct wire_in *in)                                              \
+  {                                                                                                \
+    const unsigned char *at = wire_get_bytes(in, sizeof(type));                                    \
+    return at ? (type)wire_load(at, sizeof(type)) : 0;                                             \
+  }
+WIRE_NUMBER(u8, uint8_t)
+WIRE_NUMBER(u16, uint16_t)
+WIRE_NUMBER(u32, uint32_t)
+WIRE_NUMBER(u64, uint64_t)
+#undef WIRE_NUMBER
 
 /* ---- messages */
 
@@ -2166,12 +2227,15 @@ CHI_INLINE uint64_t cost_declared(uint64_t compute_us, uint64_t io_size)
 #define MODULE_METHOD_IDS 256u /* method ids are below this */
 #define MODULE_OWN_METHODS 10u /* ids below are the system's */
 #define METHOD_OF_NODES 0x100u /* flag of a method that clients may not call */
+#define METHOD_VARIES UINT32_MAX    /* size on the wire that depends on the task */
 #define METHOD_UNCOUNTED UINT32_MAX /* index of a method that is in no module's table */
 
 struct method {
   const chi_method *def;
   struct task_plan plan;
   uint32_t index;  /* in its module, for figures */
+  uint32_t wire_in;  /* bytes of its IN fields between nodes */
+  size_t wire_out;   /* of its OUT fields, at most */
   uint64_t weight; /* tally: measured cost over estimate, times 1024; any worker corrects it */
 };
 
@@ -2188,6 +2252,9 @@ struct module_list {
   struct module *first;
 };
 
+/* CHI_EINVAL as task_plan_init says. */
+CHI_PRIVATE int module_method_init(struct method *m, const chi_method *def, uint32_t index,
+                                   chi_error *err);
 /* Checks the declaration and adds it. CHI_EINVAL, CHI_EVERSION, CHI_EEXIST, CHI_ENOMEM. */
 CHI_PRIVATE int module_add(struct module_list *l, const chi_module *def, chi_error *err);
 /* Whether a module has this name, with or without a leading "chimaera_" on either side. */
@@ -2732,6 +2799,15 @@ CHI_PRIVATE void worker_begin(struct worker *w, chi_ctx *ctx);
 /* The same for a task that has just been taken, for which nobody can have asked anything yet: it is
  * counted among the container's active ones, too. */
 CHI_PRIVATE void worker_begin_fresh(struct worker *w, chi_ctx *ctx);
+/* The task is going to wait for other nodes: on the network worker, which is returned. */
+CHI_INLINE struct worker *worker_lend(const struct worker *w, chi_ctx *ctx)
+{
+  struct worker *network = &w->crew->worker[w->crew->count - 1];
+  ctx->state = TASK_BLOCKED;
+  ctx->wait = TASK_WAIT_AWAY;
+  ctx->worker = network;
+  return network;
+}
 /* For who records: what a client is given. */
 CHI_PRIVATE void worker_tell_result(const struct worker *w, const chi_ctx *ctx);
 /* Wakes the client that is owed that; after a fence. */
@@ -2882,7 +2958,7 @@ CHI_PRIVATE const struct member_figures *member_figures(const struct member *m);
  * A node is its position in the host list. Each time it starts it has a higher boot number; every
  * message names the boots of both sides as the sender knows them, and one from or for another life
  * is refused. Records to one peer are gathered during a step of the network worker and leave
- * together in one message. Network worker only. See docs/wire.md.
+ * together in one message, or in some where they are many. Network worker only. See docs/wire.md.
  *
  * Meeting. A HELLO says which cluster, which life (boot, and a random number that tells two lives
  * with one boot apart), the highest boot of the other that was ever heard of, and whether it wants
@@ -2893,6 +2969,7 @@ CHI_PRIVATE const struct member_figures *member_figures(const struct member *m);
 #define CHI_PEER_H
 
 #define PEER_BATCH (64u * 1024u)     /* bytes of records in one message */
+#define PEER_EARLY 3072u             /* so many leave before the step ends */
 #define PEER_BACKLOG (1024u * 1024u) /* bytes of records that wait for a full queue to have room */
 #define PEER_RECORD_MAX (PEER_BATCH - WIRE_RECORD) /* bytes of one record */
 #define PEER_RETRY_NS 1000000ull     /* a full queue is tried again */
@@ -3152,6 +3229,14 @@ struct net_pin {
   bool run; /* of a net_run; else of a net_part */
 };
 
+/* Blocks of one size, for what tasks come and go with: those of tasks that have ended are used by
+ * the next ones, which finds them near. */
+#define NET_SPARE 256u /* that are kept */
+struct net_spare {
+  void *first; /* begins with a pointer to the next */
+  uint32_t count, size;
+};
+
 /* Memory for bulk data. */
 struct net_store {
   struct net_block *first;
@@ -3194,6 +3279,7 @@ struct net_part {
   uint32_t slot;
   uint64_t seq;
   uint64_t heard, ask_at, ask_ns; /* last news; the next question, and how long after this one */
+  size_t size;                    /* of the request: most bytes */
   uint64_t bytes;                 /* of bulk, there and back */
   uint32_t busy, hops, tries;
   struct net_timer timer;
@@ -3217,7 +3303,7 @@ struct net_call {
   uint64_t began;
   uint64_t version[2];    /* of the pool's entry when it began */
   struct net_timer timer; /* the deadline */
-  struct net_failures failures;
+  struct net_failures failures; /* of a new one, `item` and what follows are as they happen to be */
   uint64_t rooms[WIRE_BULKS];
 };
 
@@ -3298,7 +3384,6 @@ struct net_run {
   struct net_link *link;
   enum net_run_state state;
   bool orphan; /* its seat has gone on to another */
-  struct net_request request;
   struct net_timer timer; /* while parked */
   uint64_t arrived;       /* the request; then, when it was answered */
   uint64_t heard;         /* the request, or the last question about it */
@@ -3308,11 +3393,15 @@ struct net_run {
   uint64_t held;
   chi_ctx *ctx;
   struct net_call *call; /* of a range */
-  uint64_t rooms[WIRE_BULKS];
   unsigned char *answer;
   size_t answer_room, answer_size;
-  struct env_frame frame[WIRE_BULKS]; /* the parked request's, then the answer's */
   uint32_t frames;
+
+  /* A new one has these as they happen to be. */
+  struct net_request request;
+  uint64_t rooms[WIRE_BULKS];
+  struct env_frame frame[WIRE_BULKS];     /* the parked request's, then the answer's */
+  unsigned char small[NET_ANSWER_SIZE + 128]; /* room for most answers */
 };
 
 struct net {
@@ -3329,6 +3418,7 @@ struct net {
   struct net_call *calls, *done, **done_end;
   struct net_run *runs, *last_run; /* as they came */
   struct net_link **link;          /* by node; NULL: none was needed yet */
+  struct net_spare call_spare, part_spare, run_spare;
   struct net_block *shelf;         /* large blocks that are free, for the next bulk */
   uint64_t shelf_bytes, shelf_used;
   bool draining, given_up;
@@ -3347,6 +3437,9 @@ CHI_PRIVATE void net_let_go(struct net *n, chi_ctx *ctx, int rc);
 /* One more timer will be in use, or one less: setting a timer cannot fail. CHI_ENOMEM. */
 CHI_PRIVATE int net_timer_reserve(struct net *n);
 CHI_PRIVATE void net_timer_release(struct net *n, struct net_timer *t);
+/* A block, with any content, for something with a timer, which is reserved; NULL: no memory. */
+CHI_PRIVATE void *net_take(struct net *n, struct net_spare *s);
+CHI_PRIVATE void net_return(struct net *n, struct net_spare *s, void *block, struct net_timer *t);
 CHI_PRIVATE void net_timer_set(struct net *n, struct net_timer *t, uint64_t time);
 CHI_PRIVATE void net_timer_clear(struct net *n, struct net_timer *t);
 CHI_PRIVATE struct net_key net_key_new(struct net *n);
@@ -3437,15 +3530,17 @@ CHI_PRIVATE void net_store_free(struct net *n, struct net_store *s);
 /* Frees the large blocks that were kept for another use. */
 CHI_PRIVATE void net_shelf_clear(struct net *n);
 /* The sizes of a task's bulk fields, in order. CHI_ETOOBIG: more than WIRE_BULKS. */
-CHI_PRIVATE int net_rooms_get(const chi_type *type, const chi_task *task, uint64_t *rooms);
+CHI_PRIVATE int net_rooms_get(const struct method *m, const chi_task *task, uint64_t *rooms);
 /* A method leaves no more in a buffer than there is room; one that says so is corrected. */
-CHI_PRIVATE void net_rooms_hold(const chi_type *type, chi_task *task, const uint64_t *rooms);
-CHI_PRIVATE uint64_t net_bulk_bytes(const chi_type *type, const chi_task *task);
+CHI_PRIVATE void net_rooms_hold(const struct method *m, chi_task *task, const uint64_t *rooms);
+CHI_PRIVATE uint64_t net_bulk_bytes(const struct method *m, const chi_task *task);
 /* A copy of a call's task as a record of its own; with buffers of its own for what the method
  * writes, if it is one of several. NULL: no memory. */
 CHI_PRIVATE chi_ctx *net_replica(struct net_call *call, struct net_store *store);
 /* Adds a part's result to the call's task. In container order. */
 CHI_PRIVATE void net_fold(struct net_call *call, struct net_part *part);
+/* Of so many containers none has failed yet. */
+CHI_PRIVATE void net_failures_init(struct net_failures *f, uint32_t asked);
 CHI_PRIVATE void net_failures_add(struct net_failures *f, uint32_t container, int rc);
 /* Containers first .. first + count - 1 have failed with one code. */
 CHI_PRIVATE void net_failures_range(struct net_failures *f, uint32_t first, uint32_t count, int rc);
@@ -3456,6 +3551,8 @@ CHI_PRIVATE void net_failures_join(struct net_failures *f, const struct net_fail
 CHI_PRIVATE void net_request_put(struct wire_out *out, const struct net_request *r);
 /* False: it makes no sense; only slot and seq may be used, if they are not 0. */
 CHI_PRIVATE bool net_request_get(struct wire_in *in, struct net_request *r);
+/* With that code, about so many containers, none of which has failed; else zero. */
+CHI_PRIVATE void net_answer_init(struct net_answer *a, int rc, uint32_t asked);
 CHI_PRIVATE void net_answer_put(struct wire_out *out, const struct net_answer *a);
 CHI_PRIVATE bool net_answer_get(struct wire_in *in, struct net_answer *a);
 /* An entry of ASK, CANCEL, ACK (what: enum chi_status or 0) and STATE (what: NET_STATE_*). */
@@ -11171,8 +11268,7 @@ static const chi_method admin_destroy_method = {&admin_destroy_type, admin_destr
 
 void admin_method(struct method *method, const chi_method *def)
 {
-  *method = (struct method){.def = def, .index = METHOD_UNCOUNTED, .weight = 1024};
-  int rc = task_plan_init(&method->plan, def->type, NULL);
+  int rc = module_method_init(method, def, METHOD_UNCOUNTED, NULL);
   CHI_ASSERT(rc == CHI_OK);
 }
 
@@ -16613,6 +16709,9 @@ int net_open(const struct net_options *options, struct net **out)
   n->self = options->peers->self;
   n->nodes = nodes;
   n->done_end = &n->done;
+  n->call_spare.size = sizeof(struct net_call);
+  n->part_spare.size = sizeof(struct net_part);
+  n->run_spare.size = sizeof(struct net_run);
   heap_init(&n->timer, alloc);
   n->link = alloc_zero(alloc, (nodes + 1) * sizeof(struct net_link *));
   if (!n->link) {
@@ -16636,6 +16735,16 @@ static void net_close_calls(struct net *n, struct net_call *first)
   }
 }
 
+static void net_spare_clear(struct net *n, struct net_spare *s)
+{
+  while (s->first) {
+    void *block = s->first;
+    memcpy(&s->first, block, sizeof s->first);
+    alloc_put(n->alloc, block, s->size);
+  }
+  s->count = 0;
+}
+
 void net_close(struct net *n)
 {
   net_close_calls(n, n->calls);
@@ -16649,6 +16758,9 @@ void net_close(struct net *n)
       net_link_free(n->link[i]);
   CHI_ASSERT(n->timers == 0);
   net_shelf_clear(n);
+  net_spare_clear(n, &n->call_spare);
+  net_spare_clear(n, &n->part_spare);
+  net_spare_clear(n, &n->run_spare);
   alloc_put(n->alloc, n->link, (n->nodes + 1) * sizeof(struct net_link *));
   heap_fini(&n->timer);
   alloc_put(n->alloc, n, sizeof *n);
@@ -16846,6 +16958,38 @@ void net_timer_release(struct net *n, struct net_timer *t)
   n->timers--;
 }
 
+static void net_spare_put(struct net *n, struct net_spare *s, void *block)
+{
+  if (s->count == NET_SPARE) {
+    alloc_put(n->alloc, block, s->size);
+    return;
+  }
+  memcpy(block, &s->first, sizeof s->first);
+  s->first = block;
+  s->count++;
+}
+
+void *net_take(struct net *n, struct net_spare *s)
+{
+  void *block = s->first;
+  if (block) {
+    memcpy(&s->first, block, sizeof s->first);
+    s->count--;
+  } else if (!(block = alloc_get(n->alloc, s->size))) {
+    return NULL;
+  }
+  if (net_timer_reserve(n) == CHI_OK)
+    return block;
+  net_spare_put(n, s, block);
+  return NULL;
+}
+
+void net_return(struct net *n, struct net_spare *s, void *block, struct net_timer *t)
+{
+  net_timer_release(n, t);
+  net_spare_put(n, s, block);
+}
+
 void net_timer_clear(struct net *n, struct net_timer *t)
 {
   if (heap_contains(&n->timer, &t->entry))
@@ -16997,13 +17141,10 @@ static struct net_part *net_part_new(struct net_call *call, const struct pool_ma
                                      uint32_t first, uint32_t count)
 {
   struct net *n = call->net;
-  struct net_part *part = alloc_zero(n->alloc, sizeof *part);
+  struct net_part *part = net_take(n, &n->part_spare);
   if (!part)
     return NULL;
-  if (net_timer_reserve(n) != CHI_OK) {
-    alloc_put(n->alloc, part, sizeof *part);
-    return NULL;
-  }
+  alloc_clear(part, sizeof *part);
   part->call = call;
   part->first = first;
   part->count = count;
@@ -17014,11 +17155,10 @@ static struct net_part *net_part_new(struct net_call *call, const struct pool_ma
 static void net_part_free(struct net *n, struct net_part *part)
 {
   CHI_ASSERT(part->pin.count == 0);
-  net_timer_release(n, &part->timer);
   if (part->replica)
     worker_record_free(n->worker, part->replica);
   net_store_free(n, &part->store);
-  alloc_put(n->alloc, part, sizeof *part);
+  net_return(n, &n->part_spare, part, &part->timer);
 }
 
 /* The part keeps the first piece; those behind it follow in the list. One container each if there
@@ -17129,13 +17269,10 @@ int net_call_open(struct net *n, chi_ctx *ctx, const struct pool *pool, const st
                   uint32_t first, uint32_t count, struct net_run *run, struct net_call **out)
 {
   CHI_ASSERT(count > 0 && first < map->count && count <= map->count - first);
-  struct net_call *call = alloc_zero(n->alloc, sizeof *call);
+  struct net_call *call = net_take(n, &n->call_spare);
   if (!call)
     return CHI_ENOMEM;
-  if (net_timer_reserve(n) != CHI_OK) {
-    alloc_put(n->alloc, call, sizeof *call);
-    return CHI_ENOMEM;
-  }
+  alloc_clear(call, offsetof(struct net_call, failures.item));
   call->net = n;
   call->ctx = ctx;
   call->def = pool->module->def;
@@ -17143,8 +17280,8 @@ int net_call_open(struct net *n, chi_ctx *ctx, const struct pool *pool, const st
   call->run = run;
   call->began = n->now;
   call->timer.due = net_call_on_deadline;
-  call->failures.asked = count;
-  int rc = net_rooms_get(ctx->method->def->type, ctx->task, call->rooms);
+  net_failures_init(&call->failures, count);
+  int rc = net_rooms_get(ctx->method, ctx->task, call->rooms);
   if (rc == CHI_OK)
     rc = net_call_split(call, map, first, count);
   if (rc == CHI_OK)
@@ -17162,13 +17299,12 @@ int net_call_open(struct net *n, chi_ctx *ctx, const struct pool *pool, const st
 void net_call_free(struct net_call *call)
 {
   struct net *n = call->net;
-  net_timer_release(n, &call->timer);
   while (call->part) {
     struct net_part *p = call->part;
     call->part = p->next;
     net_part_free(n, p);
   }
-  alloc_put(n->alloc, call, sizeof *call);
+  net_return(n, &n->call_spare, call, &call->timer);
 }
 
 /* ---- a part that runs here */
@@ -17181,8 +17317,11 @@ static void net_part_on_run(chi_ctx *ctx)
   CHI_ASSERT(part->state == NET_PART_HERE && part->replica == ctx);
   n->inside++;
   int rc = ctx->task->rc;
-  net_rooms_hold(ctx->method->def->type, ctx->task, call->rooms);
-  struct net_answer a = {.rc = rc, .ran = true, .gathered = rc == CHI_OK};
+  net_rooms_hold(ctx->method, ctx->task, call->rooms);
+  struct net_answer a;
+  net_answer_init(&a, rc, 1);
+  a.ran = true;
+  a.gathered = rc == CHI_OK;
   if (rc != CHI_OK)
     net_failures_add(&a.failures, part->first, rc);
   net_part_answered(part, &a);
@@ -17410,7 +17549,7 @@ void net_call_end(struct net_call *call)
 /* net_link.c - what is asked of one peer: parts that wait, slots, questions, answers. */
 
 #define NET_LINK_SLOTS 8u            /* to begin with */
-#define NET_LINK_ACKS 64u            /* answers that are acknowledged at once */
+#define NET_LINK_ACKS (NET_SLOTS / 4 * 3) /* answers that are acknowledged at once */
 #define NET_LINK_POLL_NS 50000000ull /* a look at a peer that isn't there, while parts wait */
 #define NET_LINK_STALL_NS 1000000ull /* a full queue is tried again */
 
@@ -17519,13 +17658,14 @@ static void net_link_remove(struct net_link *l, struct net_part *part)
   part->state = NET_PART_NEW;
 }
 
-static bool net_part_fits(const struct net_part *part)
+static bool net_part_fits(struct net_part *part)
 {
   const chi_ctx *ctx = part->call->ctx;
-  const chi_type *type = ctx->method->def->type;
-  size_t there = NET_REQUEST_SIZE + wire_task_size(type, ctx->task, CHI_DIR_IN);
-  size_t back = NET_ANSWER_SIZE + wire_task_size(type, NULL, CHI_DIR_OUT);
-  return there <= PEER_RECORD_MAX && back <= PEER_RECORD_MAX;
+  const struct method *m = ctx->method;
+  part->size = NET_REQUEST_SIZE + (m->wire_in != METHOD_VARIES
+                                       ? m->wire_in
+                                       : wire_task_size(m->def->type, ctx->task, CHI_DIR_IN));
+  return part->size <= PEER_RECORD_MAX && NET_ANSWER_SIZE + m->wire_out <= PEER_RECORD_MAX;
 }
 
 void net_part_enqueue(struct net_part *part)
@@ -17546,7 +17686,7 @@ void net_part_enqueue(struct net_part *part)
     net_part_fail(part, rc);
     return;
   }
-  part->bytes = net_bulk_bytes(part->call->ctx->method->def->type, part->call->ctx->task);
+  part->bytes = net_bulk_bytes(part->call->ctx->method, part->call->ctx->task);
   net_link_insert(l, part);
   net_link_pump(l);
   if (part->state == NET_PART_WAITING && !l->there && net_part_is_prompt(part)) {
@@ -17700,15 +17840,14 @@ static int net_part_send(struct net_link *l, struct net_part *part)
   uint32_t count = 0;
   if (net_part_is_late(part))
     return CHI_ETIMEOUT;
-  size_t most = NET_REQUEST_SIZE + wire_task_size(type, ctx->task, CHI_DIR_IN);
-  if (!peer_begin(l->peer, WIRE_REQUEST, most, false, &out))
+  if (!peer_begin(l->peer, WIRE_REQUEST, part->size, false, &out))
     return CHI_EBUSY;
   net_part_describe(part, &r);
   net_request_put(&out, &r);
   int rc = wire_task_put(&out, type, ctx->task, CHI_DIR_IN, frame, &count, WIRE_BULKS);
   if (rc != CHI_OK)
     return rc;
-  n->figures.bytes_out += most;
+  n->figures.bytes_out += part->size;
   for (uint32_t i = 0; i < count; i++)
     n->figures.bytes_out += frame[i].size;
   if (count > 0) {
@@ -18314,13 +18453,10 @@ void net_seat_clear(struct net_link *l)
 static struct net_run *net_run_new(struct net_link *l, const struct net_request *r)
 {
   struct net *n = l->net;
-  struct net_run *run = alloc_zero(n->alloc, sizeof *run);
+  struct net_run *run = net_take(n, &n->run_spare);
   if (!run)
     return NULL;
-  if (net_timer_reserve(n) != CHI_OK) {
-    alloc_put(n->alloc, run, sizeof *run);
-    return NULL;
-  }
+  alloc_clear(run, offsetof(struct net_run, request));
   run->pin.run = true;
   run->net = n;
   run->link = l;
@@ -18355,14 +18491,14 @@ void net_run_free(struct net_run *run)
     n->figures.runs_open--;
   }
   run->link->held -= run->held;
-  net_timer_release(n, &run->timer);
   net_store_free(n, &run->raw);
   net_store_free(n, &run->in);
   net_store_free(n, &run->out);
   if (run->ctx)
     worker_record_free(n->worker, run->ctx);
-  alloc_put(n->alloc, run->answer, run->answer_room);
-  alloc_put(n->alloc, run, sizeof *run);
+  if (run->answer != run->small)
+    alloc_put(n->alloc, run->answer, run->answer_room);
+  net_return(n, &n->run_spare, run, &run->timer);
 }
 
 void net_run_unpinned(struct net_run *run)
@@ -18398,10 +18534,13 @@ static void *net_run_bulk(void *arg, const chi_field *field, chi_bulk *bulk, uin
 static void net_seat_refuse(struct net_link *l, uint32_t slot, const struct net_seat *seat,
                             uint32_t first, uint32_t count)
 {
-  struct net_answer a = {.slot = slot, .seq = seat->seq, .rc = seat->rc, .node = seat->moved};
+  struct net_answer a;
   struct wire_out out;
+  net_answer_init(&a, seat->rc, count);
+  a.slot = slot;
+  a.seq = seat->seq;
+  a.node = seat->moved;
   a.moved = seat->rc == CHI_EUNREACHABLE;
-  a.failures.asked = count;
   net_failures_range(&a.failures, first, count, seat->rc);
   if (!peer_begin(l->peer, WIRE_ANSWER, NET_ANSWER_SIZE, true, &out))
     return;
@@ -18431,12 +18570,13 @@ static void net_run_write(struct net_run *run, int rc, const struct net_failures
                           bool gathered)
 {
   struct wire_out out;
-  struct net_answer a = {.slot = run->request.slot,
-                         .seq = run->request.seq,
-                         .rc = rc,
-                         .ran = true,
-                         .gathered = gathered,
-                         .failures = *failures};
+  struct net_answer a;
+  net_answer_init(&a, rc, 0);
+  a.slot = run->request.slot;
+  a.seq = run->request.seq;
+  a.ran = true;
+  a.gathered = gathered;
+  a.failures = *failures;
   wire_out_init(&out, run->answer, run->answer_room);
   net_answer_put(&out, &a);
   size_t head = out.used;
@@ -18496,12 +18636,13 @@ static void net_run_on_done(chi_ctx *ctx)
   struct net_run *run = ctx->call_arg;
   struct net *n = run->net;
   int rc = ctx->task->rc;
-  struct net_failures failures = {.asked = 1};
+  struct net_failures failures;
+  net_failures_init(&failures, 1);
   CHI_ASSERT(run->ctx == ctx);
   n->inside++;
   if (rc != CHI_OK)
     net_failures_add(&failures, run->request.first, rc);
-  net_rooms_hold(ctx->method->def->type, ctx->task, run->rooms);
+  net_rooms_hold(ctx->method, ctx->task, run->rooms);
   net_run_end(run, rc, &failures, rc == CHI_OK);
   net_leave(n);
 }
@@ -18561,13 +18702,14 @@ static int net_run_read(struct net_run *run, const struct method *m, struct wire
   if (rc == CHI_OK && !wire_in_ended(in))
     rc = CHI_ECORRUPT;
   if (rc == CHI_OK)
-    rc = net_rooms_get(type, run->ctx->task, run->rooms);
+    rc = net_rooms_get(m, run->ctx->task, run->rooms);
   if (rc != CHI_OK)
     return rc;
-  run->answer_room = NET_ANSWER_SIZE + wire_task_size(type, NULL, CHI_DIR_OUT);
+  run->answer_room = NET_ANSWER_SIZE + m->wire_out;
   if (run->answer_room > PEER_RECORD_MAX)
     return CHI_ETOOBIG;
-  run->answer = alloc_get(n->alloc, run->answer_room);
+  run->answer = run->answer_room <= sizeof run->small ? run->small
+                                                      : alloc_get(n->alloc, run->answer_room);
   return run->answer ? CHI_OK : CHI_ENOMEM;
 }
 
@@ -19105,35 +19247,35 @@ static chi_bulk *net_bulk_next(const chi_type *type, const chi_task *task, uint3
   return NULL;
 }
 
-int net_rooms_get(const chi_type *type, const chi_task *task, uint64_t *rooms)
+int net_rooms_get(const struct method *m, const chi_task *task, uint64_t *rooms)
 {
   const chi_field *f = NULL;
-  uint32_t count = 0, i = 0;
-  for (chi_bulk *b; (b = net_bulk_next(type, task, &i, &f)) != NULL; count++) {
-    if (count == WIRE_BULKS)
-      return CHI_ETOOBIG;
-    rooms[count] = b->size;
-  }
+  uint32_t i = 0;
+  if (m->plan.bulks > WIRE_BULKS)
+    return CHI_ETOOBIG;
+  for (uint32_t k = 0; k < m->plan.bulks; k++)
+    rooms[k] = net_bulk_next(m->plan.type, task, &i, &f)->size;
   return CHI_OK;
 }
 
-void net_rooms_hold(const chi_type *type, chi_task *task, const uint64_t *rooms)
+void net_rooms_hold(const struct method *m, chi_task *task, const uint64_t *rooms)
 {
   const chi_field *f = NULL;
-  uint32_t count = 0, i = 0;
-  for (chi_bulk *b; (b = net_bulk_next(type, task, &i, &f)) != NULL; count++) {
-    CHI_ASSERT(count < WIRE_BULKS);
-    b->size = b->size < rooms[count] ? b->size : rooms[count];
+  uint32_t i = 0;
+  CHI_ASSERT(m->plan.bulks <= WIRE_BULKS);
+  for (uint32_t k = 0; k < m->plan.bulks; k++) {
+    chi_bulk *b = net_bulk_next(m->plan.type, task, &i, &f);
+    b->size = b->size < rooms[k] ? b->size : rooms[k];
   }
 }
 
-uint64_t net_bulk_bytes(const chi_type *type, const chi_task *task)
+uint64_t net_bulk_bytes(const struct method *m, const chi_task *task)
 {
   const chi_field *f = NULL;
   uint64_t bytes = 0;
   uint32_t i = 0;
-  for (chi_bulk *b; (b = net_bulk_next(type, task, &i, &f)) != NULL;)
-    bytes += b->size;
+  for (uint32_t k = 0; k < m->plan.bulks; k++)
+    bytes += net_bulk_next(m->plan.type, task, &i, &f)->size;
   return bytes;
 }
 
@@ -19185,7 +19327,7 @@ static void net_fold_copy(const struct net_call *call, const chi_task *from)
   const chi_type *type = ctx->method->def->type;
   const chi_field *f = NULL;
   task_copy_out(&ctx->method->plan, from, ctx->task);
-  net_rooms_hold(type, ctx->task, call->rooms);
+  net_rooms_hold(ctx->method, ctx->task, call->rooms);
   uint32_t i = 0;
   for (chi_bulk *to; (to = net_bulk_next(type, ctx->task, &i, &f)) != NULL;) {
     const chi_bulk *b = (const chi_bulk *)(const void *)((const char *)from + f->offset);
@@ -19212,13 +19354,19 @@ void net_fold(struct net_call *call, struct net_part *part)
     rc = call->def->aggregate(call->ctx->task->method, call->ctx->task, from);
   else if (from != call->ctx->task)
     net_fold_copy(call, from);
-  net_rooms_hold(call->ctx->method->def->type, call->ctx->task, call->rooms);
+  net_rooms_hold(call->ctx->method, call->ctx->task, call->rooms);
   if (rc != CHI_OK)
     net_failures_add(&call->failures, part->first, rc);
   call->gathered = call->placed = true;
 }
 
 /* ---- who failed */
+
+void net_failures_init(struct net_failures *f, uint32_t asked)
+{
+  f->asked = asked;
+  f->failed = f->listed = 0;
+}
 
 /* Kept by container; the last ones fall off the list, not out of the count. */
 static void net_failures_list(struct net_failures *f, uint32_t container, int rc)
@@ -19280,63 +19428,50 @@ enum { NET_ANSWER_RAN = 1, NET_ANSWER_GATHERED = 2, NET_ANSWER_MOVED = 4 };
  *   u64 root, u8 depth         lock group, level of subtasks
  *   u32 compute_us, u32 period_us, u64 io_size, u8 query mode, u32 query a, u32 query b
  *   fields IN                  as wire_task_put writes them; larger bulk as frames */
+#define NET_REQUEST_FIELDS(X)                                                                      \
+  X(uint16_t, slot) X(uint64_t, seq)                                                               \
+  X(uint32_t, key.node) X(uint64_t, key.boot) X(uint64_t, key.seq)                                 \
+  X(uint32_t, first) X(uint32_t, count)                                                            \
+  X(uint32_t, pool.major) X(uint32_t, pool.minor) X(uint64_t, version[0]) X(uint64_t, version[1])  \
+  X(uint32_t, method) X(uint32_t, flags)                                                           \
+  X(uint64_t, remaining)                                                                           \
+  X(uint64_t, root) X(uint8_t, depth)                                                              \
+  X(uint32_t, compute_us) X(uint32_t, period_us) X(uint64_t, io_size)                              \
+  X(uint8_t, query.mode) X(uint32_t, query.a) X(uint32_t, query.b)
+
 void net_request_put(struct wire_out *out, const struct net_request *r)
 {
-  wire_put_u16(out, (uint16_t)r->slot);
-  wire_put_u64(out, r->seq);
-  wire_put_u32(out, r->key.node);
-  wire_put_u64(out, r->key.boot);
-  wire_put_u64(out, r->key.seq);
-  wire_put_u32(out, r->first);
-  wire_put_u32(out, r->count);
-  wire_put_u32(out, r->pool.major);
-  wire_put_u32(out, r->pool.minor);
-  wire_put_u64(out, r->version[0]);
-  wire_put_u64(out, r->version[1]);
-  wire_put_u32(out, r->method);
-  wire_put_u32(out, r->flags);
-  wire_put_u64(out, r->remaining);
-  wire_put_u64(out, r->root);
-  wire_put_u8(out, (uint8_t)r->depth);
-  wire_put_u32(out, r->compute_us);
-  wire_put_u32(out, r->period_us);
-  wire_put_u64(out, r->io_size);
-  wire_put_u8(out, (uint8_t)r->query.mode);
-  wire_put_u32(out, r->query.a);
-  wire_put_u32(out, r->query.b);
+  unsigned char *at = wire_reserve(out, NET_REQUEST_SIZE);
+  if (!at)
+    return;
+#define NET_REQUEST_PUT(type, field)                                                               \
+  wire_store(at, (type)r->field, sizeof(type));                                                    \
+  at += sizeof(type);
+  NET_REQUEST_FIELDS(NET_REQUEST_PUT)
+#undef NET_REQUEST_PUT
+  CHI_ASSERT(at == out->data + out->used);
 }
 
-static void net_request_read(struct wire_in *in, struct net_request *r)
+/* False: it is cut off, and *r is zero. */
+static bool net_request_read(struct wire_in *in, struct net_request *r)
 {
-  r->slot = wire_get_u16(in);
-  r->seq = wire_get_u64(in);
-  r->key.node = wire_get_u32(in);
-  r->key.boot = wire_get_u64(in);
-  r->key.seq = wire_get_u64(in);
-  r->first = wire_get_u32(in);
-  r->count = wire_get_u32(in);
-  r->pool.major = wire_get_u32(in);
-  r->pool.minor = wire_get_u32(in);
-  r->version[0] = wire_get_u64(in);
-  r->version[1] = wire_get_u64(in);
-  r->method = wire_get_u32(in);
-  r->flags = wire_get_u32(in);
-  r->remaining = wire_get_u64(in);
-  r->root = wire_get_u64(in);
-  r->depth = wire_get_u8(in);
-  r->compute_us = wire_get_u32(in);
-  r->period_us = wire_get_u32(in);
-  r->io_size = wire_get_u64(in);
-  r->query.mode = wire_get_u8(in);
-  r->query.a = wire_get_u32(in);
-  r->query.b = wire_get_u32(in);
+  const unsigned char *at = wire_get_bytes(in, NET_REQUEST_SIZE);
+  if (!at) {
+    *r = (struct net_request){0};
+    return false;
+  }
+#define NET_REQUEST_GET(type, field)                                                               \
+  r->field = (type)wire_load(at, sizeof(type));                                                    \
+  at += sizeof(type);
+  NET_REQUEST_FIELDS(NET_REQUEST_GET)
+#undef NET_REQUEST_GET
+  r->query.c = 0;
+  return true;
 }
 
 bool net_request_get(struct wire_in *in, struct net_request *r)
 {
-  *r = (struct net_request){0};
-  net_request_read(in, r);
-  if (in->failed || r->slot >= NET_SLOTS || r->seq == 0) {
+  if (!net_request_read(in, r) || r->slot >= NET_SLOTS || r->seq == 0) {
     r->seq = 0;
     return false;
   }
@@ -19344,6 +19479,13 @@ bool net_request_get(struct wire_in *in, struct net_request *r)
   return r->key.seq != 0 && r->count > 0 && r->depth < WORKER_DEPTH &&
          r->compute_us <= 60u * 1000000u && r->query.mode <= CHI_QUERY_DYNAMIC &&
          !(periodic && (r->period_us == 0 || r->count > 1));
+}
+
+void net_answer_init(struct net_answer *a, int rc, uint32_t asked)
+{
+  memset(a, 0, offsetof(struct net_answer, failures));
+  a->rc = rc;
+  net_failures_init(&a->failures, asked);
 }
 
 /* ANSWER: the end of a request.
@@ -19396,7 +19538,7 @@ static void net_failures_read(struct wire_in *in, struct net_failures *f)
 
 bool net_answer_get(struct wire_in *in, struct net_answer *a)
 {
-  *a = (struct net_answer){0};
+  net_answer_init(a, CHI_OK, 0);
   a->slot = wire_get_u16(in);
   a->seq = wire_get_u64(in);
   a->rc = (int32_t)wire_get_u32(in);
@@ -19429,6 +19571,8 @@ bool net_item_get(struct wire_in *in, uint32_t *slot, uint64_t *seq, int32_t *wh
   *what = (int32_t)wire_get_u32(in);
   return !in->failed && *slot < NET_SLOTS && *seq != 0;
 }
+
+#undef NET_REQUEST_FIELDS
 
 /* ---- sources/directory.c ---- */
 /* directory.c - the pools of this node: owned by the network worker, published to the others. */
@@ -19712,10 +19856,7 @@ struct worker *worker_of_slow(struct worker_crew *crew)
 /* To the network worker: it is for other nodes. */
 static void worker_send_away(struct worker *w, chi_ctx *ctx)
 {
-  struct worker *network = &w->crew->worker[w->crew->count - 1];
-  ctx->state = TASK_BLOCKED;
-  ctx->wait = TASK_WAIT_AWAY;
-  ctx->worker = network;
+  struct worker *network = worker_lend(w, ctx);
   ctx->node.kind = NODE_REMOTE;
   ring_push(&network->urgent, &ctx->node);
   worker_ring(w, network);
@@ -20798,6 +20939,13 @@ static void worker_trace_dispatch(const struct worker *w, const chi_ctx *ctx)
                         ((uint64_t)ctx->task->pool.major << 16) | ctx->task->method);
 }
 
+/* For other nodes, on the network worker: no body is under way that could be disturbed. */
+static void worker_send_now(struct worker *network, chi_ctx *ctx)
+{
+  worker_lend(network, ctx);
+  network->crew->on_remote(network->crew->arg, ctx);
+}
+
 static void worker_accept_task(struct worker *w, const struct task_raw *raw)
 {
   struct queue *q = raw->queue;
@@ -20834,6 +20982,8 @@ static void worker_accept_task(struct worker *w, const struct task_raw *raw)
   bool here = w->kind == WORKER_SLOW || (!ctx->slow && w->kind == WORKER_FAST) || admin;
   if (here && !ctx->map && worker_may_begin(w, 0))
     worker_begin(w, ctx);
+  else if (ctx->map && w->kind == WORKER_NETWORK)
+    worker_send_now(w, ctx);
   else
     worker_submit(w, ctx);
 }
@@ -21699,6 +21849,19 @@ static int module_check(const struct module_list *l, const chi_module *def, uint
   return CHI_OK;
 }
 
+int module_method_init(struct method *m, const chi_method *def, uint32_t index, chi_error *err)
+{
+  const chi_type *type = def->type;
+  *m = (struct method){.def = def, .index = index, .weight = 1024, .wire_in = METHOD_VARIES};
+  int rc = task_plan_init(&m->plan, type, err);
+  if (rc != CHI_OK)
+    return rc;
+  m->wire_out = wire_task_size(type, NULL, CHI_DIR_OUT);
+  if (m->plan.scalar)
+    m->wire_in = (uint32_t)wire_task_size(type, NULL, CHI_DIR_IN);
+  return CHI_OK;
+}
+
 int module_add(struct module_list *l, const chi_module *def, chi_error *err)
 {
   uint32_t count = 0;
@@ -21714,9 +21877,7 @@ int module_add(struct module_list *l, const chi_module *def, chi_error *err)
   m->def = def;
   m->count = count;
   for (uint32_t i = 0; i < count && rc == CHI_OK; i++) {
-    struct method *method = &m->method[i];
-    *method = (struct method){.def = &def->methods[i], .index = i, .weight = 1024};
-    rc = task_plan_init(&method->plan, def->methods[i].type, err);
+    rc = module_method_init(&m->method[i], &def->methods[i], i, err);
     m->by_id[def->methods[i].type->id] = (uint16_t)(i + 1);
   }
   if (rc != CHI_OK) {
@@ -24601,9 +24762,12 @@ void peer_post(struct peer *p, struct wire_out *out, const struct env_frame *bul
   if (parcel)
     b->parcel[b->parcels++] = parcel;
   b->records++;
+  bool much = b->used < PEER_EARLY && b->used + out->used >= PEER_EARLY;
   b->used += (uint32_t)out->used;
   p->waiting += (uint32_t)out->used;
   peer_queue(p);
+  if (much)             /* while the peer works on it, this step goes on */
+    (void)peer_send(p); /* what it says is heard at the next flush */
 }
 
 /* ---- meeting */
@@ -25239,57 +25403,6 @@ void wire_out_init(struct wire_out *out, void *data, size_t room)
   *out = (struct wire_out){.data = data, .room = room};
 }
 
-static unsigned char *wire_reserve(struct wire_out *out, size_t size)
-{
-  if (out->failed || size > out->room - out->used) {
-    out->failed = true;
-    return NULL;
-  }
-  out->used += size;
-  return out->data + out->used - size;
-}
-
-static void wire_store(unsigned char *at, uint64_t v, unsigned size)
-{
-  for (unsigned i = 0; i < size; i++)
-    at[i] = (unsigned char)(v >> (8 * i));
-}
-
-static uint64_t wire_load(const unsigned char *at, unsigned size)
-{
-  uint64_t v = 0;
-  for (unsigned i = 0; i < size; i++)
-    v |= (uint64_t)at[i] << (8 * i);
-  return v;
-}
-
-static void wire_put_uint(struct wire_out *out, uint64_t v, unsigned size)
-{
-  unsigned char *at = wire_reserve(out, size);
-  if (at)
-    wire_store(at, v, size);
-}
-
-void wire_put_u8(struct wire_out *out, uint8_t v)
-{
-  wire_put_uint(out, v, 1);
-}
-
-void wire_put_u16(struct wire_out *out, uint16_t v)
-{
-  wire_put_uint(out, v, 2);
-}
-
-void wire_put_u32(struct wire_out *out, uint32_t v)
-{
-  wire_put_uint(out, v, 4);
-}
-
-void wire_put_u64(struct wire_out *out, uint64_t v)
-{
-  wire_put_uint(out, v, 8);
-}
-
 void wire_put_bytes(struct wire_out *out, const void *data, size_t size)
 {
   unsigned char *at = size > 0 ? wire_reserve(out, size) : NULL;
@@ -25320,51 +25433,10 @@ void wire_in_fail(struct wire_in *in)
   in->failed = true;
 }
 
-static const unsigned char *wire_take(struct wire_in *in, size_t size)
-{
-  if (in->failed || size > in->size - in->at) {
-    in->failed = true;
-    return NULL;
-  }
-  in->at += size;
-  return in->data + in->at - size;
-}
-
-static uint64_t wire_get_uint(struct wire_in *in, unsigned size)
-{
-  const unsigned char *at = wire_take(in, size);
-  return at ? wire_load(at, size) : 0;
-}
-
-uint8_t wire_get_u8(struct wire_in *in)
-{
-  return (uint8_t)wire_get_uint(in, 1);
-}
-
-uint16_t wire_get_u16(struct wire_in *in)
-{
-  return (uint16_t)wire_get_uint(in, 2);
-}
-
-uint32_t wire_get_u32(struct wire_in *in)
-{
-  return (uint32_t)wire_get_uint(in, 4);
-}
-
-uint64_t wire_get_u64(struct wire_in *in)
-{
-  return wire_get_uint(in, 8);
-}
-
-const void *wire_get_bytes(struct wire_in *in, size_t size)
-{
-  return wire_take(in, size);
-}
-
 /* A string of `size` bytes into room bytes, of which it leaves one for its end. */
 static void wire_get_string(struct wire_in *in, size_t size, char *text, size_t room)
 {
-  const unsigned char *at = wire_take(in, size);
+  const unsigned char *at = wire_get_bytes(in, size);
   CHI_ASSERT(room > 0);
   text[0] = '\0';
   if (!at || size >= room || memchr(at, 0, size)) {
@@ -25432,7 +25504,7 @@ static bool wire_records_fit(struct wire_in in, const struct wire_header *h)
     if (frames > WIRE_BULKS)
       return false;
     bulk += frames;
-    (void)wire_take(&in, size);
+    (void)wire_get_bytes(&in, size);
   }
   return !in.failed && records > 0 && records == h->records && bulk == h->bulk;
 }
@@ -25525,7 +25597,7 @@ bool wire_record_next(struct wire_in *in, const struct env_frame **bulk, uint32_
     uint32_t size = wire_get_u32(in);
     uint16_t code = wire_get_u16(in);
     uint16_t frames = wire_get_u16(in);
-    const void *data = wire_take(in, size);
+    const void *data = wire_get_bytes(in, size);
     if (!data || frames > *bulk_left) {
       in->failed = true;
       break;
@@ -25552,6 +25624,22 @@ enum wire_bulk { WIRE_BULK_SIZE, WIRE_BULK_HERE, WIRE_BULK_FRAME };
 static bool wire_is_written(const chi_field *f, uint32_t dirs)
 {
   return (f->dir & dirs) || (f->kind == CHI_KIND_bulk && (dirs & CHI_DIR_IN));
+}
+
+/* Scalars that lie in memory one behind the other, and are there as they are on the wire: how many
+ * bytes, from field *i on, which moves beyond them. 0: field *i is none. */
+static size_t wire_run(const chi_type *type, uint32_t *i, uint32_t dirs)
+{
+  const chi_field *f = &type->fields[*i], *end = type->fields + type->field_count;
+  uint32_t begin = f->offset, at = begin;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+  while (f < end && f->offset == at && f->kind <= CHI_KIND_pool && f->kind != CHI_KIND_bool &&
+         (f->dir & dirs))
+    at += (f++)->size;
+#endif
+  *i = (uint32_t)(f - type->fields);
+  CHI_ASSERT(*i <= (uint32_t)(end - type->fields));
+  return at - begin;
 }
 
 static uint32_t wire_count_of(const chi_field *f, const void *object)
@@ -25599,15 +25687,20 @@ static size_t wire_field_size(const chi_field *f, const char *task, uint32_t dir
 
 size_t wire_task_size(const chi_type *type, const void *task, uint32_t dirs)
 {
-  size_t size = 0;
-  for (uint32_t i = 0; i < type->field_count; i++)
-    if (wire_is_written(&type->fields[i], dirs))
-      size += wire_field_size(&type->fields[i], task, dirs);
+  size_t size = 0, run = 0;
+  for (uint32_t i = 0; i < type->field_count;) {
+    size += run = wire_run(type, &i, dirs);
+    if (run > 0)
+      continue;
+    const chi_field *f = &type->fields[i++];
+    if (wire_is_written(f, dirs))
+      size += wire_field_size(f, task, dirs);
+  }
   return size;
 }
 
 /* The scalars of a declaration, without regard to their sign. */
-static uint64_t wire_scalar(const chi_field *f, const char *at)
+static void wire_put_scalar(struct wire_out *out, const chi_field *f, const char *at)
 {
   uint8_t u8;
   uint16_t u16;
@@ -25616,17 +25709,21 @@ static uint64_t wire_scalar(const chi_field *f, const char *at)
   switch (f->size) {
   case 1:
     memcpy(&u8, at, 1);
-    return f->kind == CHI_KIND_bool ? u8 != 0 : u8;
+    wire_put_u8(out, f->kind == CHI_KIND_bool ? u8 != 0 : u8);
+    break;
   case 2:
     memcpy(&u16, at, 2);
-    return u16;
+    wire_put_u16(out, u16);
+    break;
   case 4:
     memcpy(&u32, at, 4);
-    return u32;
+    wire_put_u32(out, u32);
+    break;
   default:
     CHI_ASSERT(f->size == 8);
     memcpy(&u64, at, 8);
-    return u64;
+    wire_put_u64(out, u64);
+    break;
   }
 }
 
@@ -25645,7 +25742,7 @@ static void wire_put_value(struct wire_out *out, const chi_field *f, const char 
     wire_put_u32(out, id.major);
     wire_put_u32(out, id.minor);
   } else {
-    wire_put_uint(out, wire_scalar(f, at), f->size);
+    wire_put_scalar(out, f, at);
   }
 }
 
@@ -25682,21 +25779,32 @@ static int wire_put_bulk(struct wire_out *out, const chi_field *f, const char *t
   return CHI_OK;
 }
 
+static int wire_put_field(struct wire_out *out, const chi_field *f, const char *task,
+                          uint32_t dirs, struct env_frame *frame, uint32_t *count, uint32_t room)
+{
+  if (!wire_is_written(f, dirs))
+    return CHI_OK;
+  if (f->kind == CHI_KIND_bulk)
+    return wire_put_bulk(out, f, task, dirs, frame, count, room);
+  if (f->kind == CHI_KIND_array)
+    wire_put_array(out, f, task);
+  else
+    wire_put_value(out, f, task + f->offset);
+  return CHI_OK;
+}
+
 int wire_task_put(struct wire_out *out, const chi_type *type, const void *task, uint32_t dirs,
                   struct env_frame *frame, uint32_t *count, uint32_t room)
 {
   uint32_t before = *count;
   int rc = CHI_OK;
-  for (uint32_t i = 0; i < type->field_count && rc == CHI_OK; i++) {
+  for (uint32_t i = 0; i < type->field_count && rc == CHI_OK;) {
     const chi_field *f = &type->fields[i];
-    if (!wire_is_written(f, dirs))
-      continue;
-    if (f->kind == CHI_KIND_bulk)
-      rc = wire_put_bulk(out, f, task, dirs, frame, count, room);
-    else if (f->kind == CHI_KIND_array)
-      wire_put_array(out, f, task);
+    size_t run = wire_run(type, &i, dirs);
+    if (run > 0)
+      wire_put_bytes(out, (const char *)task + f->offset, run);
     else
-      wire_put_value(out, f, (const char *)task + f->offset);
+      rc = wire_put_field(out, &type->fields[i++], task, dirs, frame, count, room);
   }
   if (rc == CHI_OK && out->failed)
     rc = CHI_ETOOBIG;
@@ -25705,29 +25813,33 @@ int wire_task_put(struct wire_out *out, const chi_type *type, const void *task, 
   return rc;
 }
 
+/* What failed leaves zero, which nobody looks at. */
 static void wire_get_scalar(struct wire_in *in, const chi_field *f, char *at)
 {
-  uint64_t v = wire_get_uint(in, f->size);
-  uint8_t u8 = (uint8_t)v;
-  uint16_t u16 = (uint16_t)v;
-  uint32_t u32 = (uint32_t)v;
-  if (f->kind == CHI_KIND_bool && v > 1)
-    in->failed = true;
-  if (in->failed)
-    return;
+  uint8_t u8;
+  uint16_t u16;
+  uint32_t u32;
+  uint64_t u64;
   switch (f->size) {
   case 1:
-    memcpy(at, &u8, 1);
+    u8 = wire_get_u8(in);
+    if (f->kind == CHI_KIND_bool && u8 > 1)
+      in->failed = true;
+    else
+      memcpy(at, &u8, 1);
     break;
   case 2:
+    u16 = wire_get_u16(in);
     memcpy(at, &u16, 2);
     break;
   case 4:
+    u32 = wire_get_u32(in);
     memcpy(at, &u32, 4);
     break;
   default:
     CHI_ASSERT(f->size == 8);
-    memcpy(at, &v, 8);
+    u64 = wire_get_u64(in);
+    memcpy(at, &u64, 8);
     break;
   }
 }
@@ -25768,7 +25880,7 @@ static const void *wire_take_bulk(struct wire_in *in, uint64_t size, enum wire_b
   if (how == WIRE_BULK_HERE) {
     if (size == 0 || size > WIRE_BULK_INLINE)
       in->failed = true;
-    return in->failed ? NULL : wire_take(in, (size_t)size);
+    return in->failed ? NULL : wire_get_bytes(in, (size_t)size);
   }
   if (how != WIRE_BULK_FRAME || in->bulk_count == 0 || in->bulk->size != size ||
       size <= WIRE_BULK_INLINE) {
@@ -25807,23 +25919,36 @@ static int wire_get_bulk(struct wire_in *in, const chi_field *f, char *task, uin
   return CHI_OK;
 }
 
+static int wire_get_field(struct wire_in *in, const chi_field *f, char *task, uint32_t dirs,
+                          wire_bulk_fn *bulk, void *arg)
+{
+  if (!wire_is_written(f, dirs))
+    return CHI_OK;
+  if (f->kind == CHI_KIND_bulk)
+    return wire_get_bulk(in, f, task, dirs, bulk, arg);
+  if (f->kind == CHI_KIND_array)
+    wire_get_array(in, f, task);
+  else
+    wire_get_value(in, f, task + f->offset);
+  return CHI_OK;
+}
+
 int wire_task_get(struct wire_in *in, const chi_type *type, void *task, uint32_t dirs,
                   wire_bulk_fn *bulk, void *arg)
 {
-  for (uint32_t i = 0; i < type->field_count && !in->failed; i++) {
+  for (uint32_t i = 0; i < type->field_count && !in->failed;) {
     const chi_field *f = &type->fields[i];
-    if (!wire_is_written(f, dirs))
+    size_t run = wire_run(type, &i, dirs);
+    if (run > 0) {
+      const void *from = wire_get_bytes(in, run);
+      if (from)
+        memcpy((char *)task + f->offset, from, run);
       continue;
-    if (f->kind == CHI_KIND_bulk) {
-      int rc = wire_get_bulk(in, f, task, dirs, bulk, arg);
-      if (rc == CHI_ENOMEM)
-        return rc;
-      in->failed = in->failed || rc != CHI_OK;
-    } else if (f->kind == CHI_KIND_array) {
-      wire_get_array(in, f, task);
-    } else {
-      wire_get_value(in, f, (char *)task + f->offset);
     }
+    int rc = wire_get_field(in, &type->fields[i++], task, dirs, bulk, arg);
+    if (rc == CHI_ENOMEM)
+      return rc;
+    in->failed = in->failed || rc != CHI_OK;
   }
   return in->failed ? CHI_ECORRUPT : CHI_OK;
 }
@@ -25989,7 +26114,7 @@ static void task_plan_out(struct task_plan *plan, const chi_field *f)
 
 int task_plan_init(struct task_plan *plan, const chi_type *type, chi_error *err)
 {
-  *plan = (struct task_plan){.type = type, .plain = type->size % TASK_WORD == 0};
+  *plan = (struct task_plan){.type = type, .plain = type->size % TASK_WORD == 0, .scalar = true};
   if (!type->name || type->size > (1u << 24) || (type->id && type->size < sizeof(chi_task)))
     return error_set(err, CHI_EINVAL, "%s: impossible size %u", type->name ? type->name : "?",
                      type->size);
@@ -25999,8 +26124,9 @@ int task_plan_init(struct task_plan *plan, const chi_type *type, chi_error *err)
     rc = task_field_check(type, f, err);
     if (rc != CHI_OK)
       return rc;
-    if (!task_kind_is_scalar(f->kind) || f->kind == CHI_KIND_bool)
-      plan->plain = false;
+    plan->bulks += f->kind == CHI_KIND_bulk;
+    plan->scalar = plan->scalar && task_kind_is_scalar(f->kind);
+    plan->plain = plan->plain && plan->scalar && f->kind != CHI_KIND_bool;
     task_plan_out(plan, f);
   }
   return rc;
@@ -34481,6 +34607,7 @@ bool real_stand_await(struct real_stand *s, const struct runtime *rt, const uint
 #include <zmq.h>
 
 #define REAL_NET_MESSAGES 64u  /* received in a turn, before others get theirs */
+#define REAL_NET_BYTES 4096u   /* likewise: then what they ask for is done, and answered, first */
 #define REAL_NET_UNLOOKED 1024u /* turns full of messages until strangers are looked at */
 #define REAL_NET_TICK_S 0.1    /* what could not be done is tried again */
 #define REAL_NET_TICKS_MAX 10u /* until a connection that broke is tried again, at most */
@@ -34863,8 +34990,8 @@ static bool real_net_admit(struct real_net *n, zmq_msg_t *first, const struct en
   return true;
 }
 
-/* One message. False: there is none. */
-static bool real_net_receive(struct real_net *n)
+/* One message: its bytes without bulk, and one. 0: there is none. */
+static uint64_t real_net_receive(struct real_net *n)
 {
   zmq_msg_t part[ENV_FRAMES_MAX], extra;
   struct env_frame frame[ENV_FRAMES_MAX];
@@ -34884,7 +35011,8 @@ static bool real_net_receive(struct real_net *n)
       zmq_msg_close(m);
   }
   if (count == 0)
-    return false;
+    return 0;
+  uint64_t size = frame[0].size + 1;
   kept = count < ENV_FRAMES_MAX ? count : ENV_FRAMES_MAX;
   if (more || count > ENV_FRAMES_MAX || frame[0].size > REAL_NET_FIRST_MAX)
     real_net_complain(n, &n->dropped,
@@ -34893,7 +35021,7 @@ static bool real_net_receive(struct real_net *n)
     n->owner.message(n->owner.arg, frame, count);
   for (uint32_t i = 0; i < kept; i++)
     zmq_msg_close(&part[i]);
-  return true;
+  return size;
 }
 
 /* It only wakes: what there is is taken in the next turn. */
@@ -34941,6 +35069,7 @@ static void real_net_tell(struct real_net *n)
 bool real_net_turn(struct real_env *r)
 {
   struct real_net *n = r->net;
+  uint64_t size = 0, bytes = 0;
   uint32_t taken = 0;
   if (!n->context)
     return false;
@@ -34950,11 +35079,13 @@ bool real_net_turn(struct real_env *r)
     real_net_tell(n);
   /* Its descriptor tells of what comes after a look that found nothing: looking costs a system
    * call. */
-  while (n->heard && taken < REAL_NET_MESSAGES) {
-    n->heard = real_net_receive(n);
+  while (n->heard && taken < REAL_NET_MESSAGES && bytes < REAL_NET_BYTES) {
+    size = real_net_receive(n);
+    n->heard = size > 0;
+    bytes += size;
     taken += n->heard;
   }
-  if (taken < REAL_NET_MESSAGES || ++n->unlooked == REAL_NET_UNLOOKED) {
+  if (!n->heard || ++n->unlooked == REAL_NET_UNLOOKED) {
     n->unlooked = 0;
     real_guest_look(n->guests);
   }
@@ -35287,6 +35418,7 @@ void real_net_unbind(struct real_env *r)
 }
 
 #undef REAL_NET_MESSAGES
+#undef REAL_NET_BYTES
 #undef REAL_NET_UNLOOKED
 #undef REAL_NET_TICK_S
 #undef REAL_NET_TICKS_MAX
