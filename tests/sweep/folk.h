@@ -6,6 +6,9 @@
 
 #define FOLK_POOL ((chi_pool_id){700, 0})
 #define FOLK_MOST 16
+/* Pools of this number take their time to begin. */
+#define FOLK_TARDY 720u
+#define FOLK_TARDY_NS UINT64_C(200000000)
 
 /* Counts up by one; where, and to what. Uses so much CPU, and sleeps for ns, before. */
 #define FOLK_ADD(X, T)                                                                             \
@@ -59,6 +62,12 @@ CHI_TASK(folk_news, 19, FOLK_NEWS)
 #define FOLK_AWAIT(X, T) X(T, IN, u64, token) X(T, IN, u64, patience)
 CHI_TASK(folk_await, 20, FOLK_AWAIT)
 CHI_TASK(folk_tell, 21, FOLK_AWAIT)
+/* Has subtasks, all in its group, want the mutex of its container at once, each for ns. */
+#define FOLK_TEAM(X, T) X(T, IN, u64, token) X(T, IN, u64, group) X(T, IN, u64, ns)
+CHI_TASK(folk_team, 22, FOLK_TEAM)
+/* Has a subtask (sub) run here, in another pool. */
+#define FOLK_VISIT(X, T) X(T, IN, u64, token) X(T, IN, u64, sub) X(T, IN, pool, whose)
+CHI_TASK(folk_visit, 23, FOLK_VISIT)
 
 extern const chi_module folk_module;
 

@@ -4,6 +4,7 @@
 #include "feud.h"
 #include "folk.h"
 #include "gate.h"
+#include "limbo.h"
 #include "rift.h"
 #include "member.h"
 #include "sim_cluster.h"
@@ -116,6 +117,7 @@ void run_draw(struct run_case *c, uint64_t seed)
   c->nap = rng_below(&rng, 5) == 0;
   c->gate = rng_below(&rng, 4) == 0;
   c->ghost = rng_below(&rng, 5) == 0;
+  c->limbo = rng_below(&rng, 2) == 0;
 }
 
 /* Nobody promises anything about time there, and one fault cannot be. */
@@ -127,6 +129,7 @@ void run_make_real(struct run_case *c)
   c->real = true;
   c->quiet = c->gentle = c->device = false;
   c->rift = c->rebirth = c->feud = c->nap = c->gate = c->ghost = false; /* look into nodes */
+  c->limbo = false;
 }
 
 void run_free(struct run_case *c)
@@ -222,6 +225,7 @@ static bool open_run(struct run *r, chi_put_fn *story, void *arg)
   r->books.quiet = c->quiet;
   r->books.gentle = c->gentle;
   r->books.loaded = c->loaded;
+  r->books.orderly = c->quiet || c->gentle;
   chi_cluster_story(r->cluster, story, arg);
   if (chi_cluster_pool_create(r->cluster, 0, "folk", "folk", NULL, 0, &id, &r->err) != CHI_OK)
     books_fail("opening", "the pool: %s", r->err.text);
@@ -280,7 +284,7 @@ static void storm(struct run *r)
     chi_cluster_run_for(r->cluster, begins - now);
   start_actors(r, r->c->kinds);
   calm_down(r);
-  r->books.quiet = r->books.gentle = false;
+  r->books.quiet = r->books.gentle = r->books.orderly = false;
 }
 
 /* ---- the audit: all is whole, so all nodes must agree --------------------------------------- */
@@ -594,6 +598,13 @@ static void gates(struct run *r)
     gate_long(r->cluster, r->c->nodes, &r->rng);
 }
 
+static void in_limbo(struct run *r)
+{
+  struct rng rng;
+  rng_seed(&rng, r->c->seed, 50, 0);
+  limbo(r->cluster, r->c->nodes, &rng);
+}
+
 static void feud_with(struct run *r)
 {
   feud(r->cluster, r->c, &r->rng);
@@ -649,6 +660,8 @@ void run_do(const struct run_case *c, struct run_result *out, chi_put_fn *story,
   if (open_run(r, story, arg)) {
     storm(r);
     audit(r);
+    if (c->limbo && !failed(r))
+      in_limbo(r);
     if (c->device && !failed(r))
       device_rounds(r, c->nodes - 1);
     if (c->coda && !failed(r))
