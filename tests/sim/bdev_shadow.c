@@ -376,6 +376,19 @@ static int act_shared(struct shadow *s, const struct shadow_port *port, chi_pool
   return act_read(s, port, pool, offset, SHADOW_CELL, check_read);
 }
 
+/* Frees all it has, one unit after the other: what the next allocation writes to the log with it. */
+static int act_burst(struct shadow *s, const struct shadow_port *port, chi_pool_id pool,
+                     uint32_t actor)
+{
+  int rc = CHI_OK;
+  for (uint32_t i = 0; i < s->units && rc != CHI_ESHUTDOWN && !s->stop; i++)
+    if (s->unit[i].state == SHADOW_OWNED && s->unit[i].owner == actor)
+      rc = act_free(s, port, pool, actor, i, 1);
+  for (uint32_t i = 0; i < 3 && rc != CHI_ESHUTDOWN && !s->stop; i++)
+    rc = act_allocate(s, port, pool, actor, 4 * SHADOW_UNIT);
+  return rc;
+}
+
 static int act_once(struct shadow *s, const struct shadow_port *port, chi_pool_id pool,
                     uint32_t actor)
 {
@@ -402,6 +415,9 @@ void shadow_act(struct shadow *s, const struct shadow_port *port, chi_pool_id po
                 uint64_t calls)
 {
   for (uint64_t i = 0; i < calls && !s->stop; i++) {
+    if (s->bursts && rng_below(&s->rng, 8) == 0 &&
+        act_burst(s, port, pool, actor) == CHI_ESHUTDOWN)
+      return;
     if (act_once(s, port, pool, actor) == CHI_ESHUTDOWN)
       return;
   }

@@ -105,14 +105,23 @@ static void goes_on(chi_cluster *cluster, const struct feud *f, uint64_t how)
     chi_cluster_fault(cluster, CHI_FAULT_CRASH, f->source, 0, 0);
 }
 
-/* Who isn't heard is heard by others, and they say so. */
-static void look_for_dead(chi_cluster *cluster, const struct run_case *c)
+/* Who isn't heard is heard by others, and they say so before it is suspected. */
+static void look_for_suspects(chi_cluster *cluster, const struct run_case *c)
 {
   const struct sim_check *check = sim_cluster_check(cluster);
   for (uint32_t i = 0; i < c->nodes; i++)
     for (uint32_t k = 0; k < c->nodes && !chi_cluster_failure(cluster); k++)
-      if (i != k && sim_check_judges(check, i, k) == MEMBER_DEAD)
-        books_fail("feud", "node %u takes node %u for dead, which others hear", i, k);
+      if (i != k && sim_check_judges(check, i, k) != MEMBER_ALIVE)
+        books_fail("feud", "node %u suspects node %u, which others hear", i, k);
+}
+
+static void lasts(chi_cluster *cluster, const struct run_case *c, uint64_t ns, bool heard)
+{
+  for (uint64_t step = 50 * MS, i = 0; i < ns / step && !chi_cluster_failure(cluster); i++) {
+    chi_cluster_run_for(cluster, step);
+    if (heard)
+      look_for_suspects(cluster, c);
+  }
 }
 
 void feud(chi_cluster *cluster, const struct run_case *c, struct rng *rng)
@@ -136,10 +145,8 @@ void feud(chi_cluster *cluster, const struct run_case *c, struct rng *rng)
     chi_cluster_client(cluster, i, caller_body, &party[i]);
   chi_cluster_run_for(cluster, 20 * MS);
   goes_on(cluster, &f, how);
-  chi_cluster_run_for(cluster, much * SECOND);
+  lasts(cluster, c, much * SECOND, how == 0);
   f.over = true;
-  if (how == 0)
-    look_for_dead(cluster, c);
   if (how != 2 && !chi_cluster_failure(cluster) && !chi_cluster_client_ended(cluster, asker))
     books_fail("feud", "node %u waits for a task of node %u, of which it hears nothing", f.source,
                f.target);

@@ -411,6 +411,14 @@ CHI_METHODS(folk, FOLK_METHODS)
 
 /* ---- containers ----------------------------------------------------------------------------- */
 
+static uint64_t birth_takes(chi_ctx *ctx)
+{
+  chi_pool_id pool = chi_self_pool(ctx);
+  if (pool.major != FOLK_TARDY)
+    return MS / 2;
+  return pool.minor == chi_self_container(ctx) ? FOLK_TARDY_NS : 2 * FOLK_TARDY_NS;
+}
+
 static int folk_create(chi_ctx *ctx, void *state, const void *params)
 {
   struct folk *self = state;
@@ -419,7 +427,7 @@ static int folk_create(chi_ctx *ctx, void *state, const void *params)
     books_build(chi_self_container(ctx));
   self->life = books_new_life();
   self->copy = books_new_copy();
-  return chi_sleep(ctx, chi_self_pool(ctx).major == FOLK_TARDY ? FOLK_TARDY_NS : MS / 2);
+  return chi_sleep(ctx, birth_takes(ctx));
 }
 
 static void folk_destroy(chi_ctx *ctx, void *state)

@@ -6,7 +6,8 @@
 
 #define FOLK_POOL ((chi_pool_id){700, 0})
 #define FOLK_MOST 16
-/* Pools of this number take their time to begin. */
+/* Pools of this number take their time to begin: so long on the node that is the minor number, and
+ * longer on others. */
 #define FOLK_TARDY 720u
 #define FOLK_TARDY_NS UINT64_C(200000000)
 

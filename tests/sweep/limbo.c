@@ -6,6 +6,7 @@
 #define MS UINT64_C(1000000)
 #define SOON (40 * MS) /* after it was asked for, an end has come */
 #define LATE_MS 20u
+#define LATE_TIMES 40u
 #define WAITERS 9u
 
 /* Of a task that waits for its pool. */
@@ -135,12 +136,12 @@ static uint32_t start_waiters(chi_cluster *cluster, struct scene *s, bool visits
   return LATE + 1;
 }
 
-/* First its maker has it in creation, then, for as long, the others. */
+/* First its maker has it in creation, and when it is ready there, the others. */
 static void limbo_birth(chi_cluster *cluster, struct scene *s)
 {
   int client[WAITERS + 1];
   uint32_t count = 0;
-  s->pool = (chi_pool_id){FOLK_TARDY, 1};
+  s->pool = (chi_pool_id){FOLK_TARDY, s->maker};
   client[count++] = chi_cluster_client(cluster, s->maker, maker_body, s);
   chi_cluster_run_for(cluster, FOLK_TARDY_NS / 8);
   const chi_query here = {.mode = CHI_QUERY_LOCAL};
@@ -190,6 +191,55 @@ static void limbo_team(chi_cluster *cluster, struct scene *s)
   chi_cluster_run_for(cluster, 300 * MS);
   await_all(cluster, &client, 1, "a group waits for a lock for ever");
   books_now->orderly = false;
+}
+
+/* ---- an end that comes too late -------------------------------------------------------------- */
+
+/* The task is over by then, or about to be: whoever has its place goes on. */
+static bool cancel_late(chi_cluster *cluster, chi_queue *queue, struct rng *rng)
+{
+  struct folk_add *first = new_task(queue, &folk_add_type, CHI_QUERY_LOCAL, 0), *next = NULL;
+  if (!first)
+    return false;
+  first->token = books_submit(false, false);
+  int rc = chi_submit(queue, first);
+  if (rc == CHI_OK) {
+    chi_cluster_sleep(cluster, rng_below(rng, 5000));
+    chi_cancel(queue, first);
+    rc = chi_wait(queue, first, UINT64_MAX);
+    books_end(first->token, rc);
+    next = new_task(queue, &folk_add_type, CHI_QUERY_LOCAL, 0);
+  }
+  chi_task_free(queue, first);
+  if (!next)
+    return false;
+  next->token = books_submit(false, false);
+  next->task.compute_us = 100; /* another lane */
+  rc = chi_run(queue, next);
+  books_end(next->token, rc);
+  if (rc != CHI_OK && rc != CHI_ENOENT)
+    books_fail("limbo", "a task ends with %s when the one before it is cancelled",
+               chi_status_name(rc));
+  chi_task_free(queue, next);
+  return rc == CHI_OK;
+}
+
+static void late_body(chi_cluster *cluster, chi_client *client, void *arg)
+{
+  struct scene *s = arg;
+  chi_queue *queue = NULL;
+  if (chi_queue_open(client, &queue, NULL) != CHI_OK)
+    return;
+  for (uint32_t i = 0; i < LATE_TIMES && cancel_late(cluster, queue, s->rng); i++)
+    ;
+  chi_queue_close(queue);
+}
+
+static void limbo_late(chi_cluster *cluster, struct scene *s)
+{
+  int client = chi_cluster_client(cluster, s->maker, late_body, s);
+  chi_cluster_run_for(cluster, 100 * MS);
+  await_all(cluster, &client, 1, "a task that comes after a cancelled one hangs");
 }
 
 /* ---- a container that is to move ------------------------------------------------------------ */
@@ -266,6 +316,8 @@ void limbo(chi_cluster *cluster, uint32_t nodes, struct rng *rng)
   limbo_birth(cluster, &s);
   if (!chi_cluster_failure(cluster))
     limbo_team(cluster, &s);
+  if (!chi_cluster_failure(cluster))
+    limbo_late(cluster, &s);
   if (!chi_cluster_failure(cluster))
     limbo_move(cluster, &s);
 }

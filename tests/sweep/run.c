@@ -7,6 +7,7 @@
 #include "limbo.h"
 #include "rift.h"
 #include "member.h"
+#include "net.h"
 #include "sim_cluster.h"
 
 #include <stdio.h>
@@ -21,6 +22,7 @@
 #define DEVICE ((chi_pool_id){900, 0})
 #define UNITS 64u
 #define HANDS 3u
+#define SHIFTS 12u
 #define NAPS 3u
 
 struct run {
@@ -346,12 +348,22 @@ static void audit_pool(struct run *r, const struct books_pool *p)
     audit_roll(r, p->id.minor % r->c->nodes, id, p->name);
 }
 
+/* How often a task was sent to where its container is no more. */
+static uint64_t detours(struct run *r)
+{
+  const struct sim_check *check = sim_cluster_check(r->cluster);
+  return check ? check->net[NET_TRACE_MOVED] : 0;
+}
+
 static void audit(struct run *r)
 {
+  uint64_t before = detours(r);
   for (uint32_t i = 0; i < r->c->nodes && !failed(r); i++) {
     audit_roll(r, i, FOLK_POOL, "the pool of all");
     audit_place(r, i);
   }
+  if (!failed(r) && detours(r) > before)
+    books_fail("audit", "a node does not know where a container is");
   for (uint32_t i = 0; i < r->books.pools && !failed(r); i++)
     audit_pool(r, &r->books.pool[i]);
 }
@@ -361,6 +373,7 @@ static void audit(struct run *r)
 struct hand {
   struct shadow *shadow;
   uint32_t actor;
+  uint64_t calls;
   bool judges;
 };
 
@@ -374,7 +387,7 @@ static void hand_body(chi_cluster *cluster, chi_client *client, void *arg)
   if (hand->judges)
     shadow_recover(hand->shadow, &port, DEVICE, false);
   else
-    shadow_act(hand->shadow, &port, DEVICE, hand->actor, 3000);
+    shadow_act(hand->shadow, &port, DEVICE, hand->actor, hand->calls);
   chi_queue_close(port.queue);
 }
 
@@ -388,13 +401,31 @@ static void fail_a_sync(struct run *r, uint32_t node)
   chi_cluster_fault(r->cluster, CHI_FAULT_KILL, node, 0, 0);
 }
 
+static void start_hands(struct run *r, uint32_t node, struct hand *hands, uint64_t calls)
+{
+  for (uint32_t i = 0; i < HANDS; i++) {
+    hands[i] = (struct hand){.shadow = r->shadow, .actor = i, .calls = calls};
+    chi_cluster_client(r->cluster, node, hand_body, &hands[i]);
+  }
+}
+
+/* Some work, and none: whoever waits for the last one is not forgotten. */
+static void device_work(struct run *r, uint32_t node)
+{
+  struct hand hands[HANDS];
+  for (uint32_t i = 0; i < SHIFTS && !failed(r); i++) {
+    start_hands(r, node, hands, i == 0 ? 200 : 1 + rng_below(&r->rng, 4));
+    if (chi_cluster_run_idle(r->cluster, CALLS_END) == CHI_ETIMEOUT)
+      books_fail("P5", "a client of a device hangs");
+  }
+  if (r->shadow->wrong[0])
+    books_fail("P5", "%s", r->shadow->wrong);
+}
+
 static void device_round(struct run *r, uint32_t node, bool fails)
 {
   struct hand hands[HANDS], judge = {.shadow = r->shadow, .judges = true};
-  for (uint32_t i = 0; i < HANDS; i++) {
-    hands[i] = (struct hand){.shadow = r->shadow, .actor = i};
-    chi_cluster_client(r->cluster, node, hand_body, &hands[i]);
-  }
+  start_hands(r, node, hands, 3000);
   chi_cluster_run_for(r->cluster, MS + rng_below(&r->rng, 60 * MS));
   if (fails)
     fail_a_sync(r, node);
@@ -414,6 +445,8 @@ static void device_round(struct run *r, uint32_t node, bool fails)
 static void device_rounds(struct run *r, uint32_t node)
 {
   uint32_t rounds = 1 + (uint32_t)rng_below(&r->rng, 3);
+  r->shadow->bursts = true;
+  device_work(r, node);
   for (uint32_t i = 0; i < rounds && !failed(r); i++)
     device_round(r, node, i + 1 < rounds && rng_below(&r->rng, 2) == 0);
 }
@@ -565,6 +598,7 @@ static void leave(struct run *r)
   start_actors(r, 1u << ACTOR_CALLS | 1u << ACTOR_GATHERS | 1u << ACTOR_CHANGES);
   chi_cluster_run_for(r->cluster, 30 * MS + rng_below(&r->rng, 100 * MS));
   uint64_t began = chi_cluster_now(r->cluster);
+  uint64_t unknown = r->books.code[-CHI_EUNKNOWN];
   r->books.stopping[who] = r->c->real ? 0 : began;
   if (chi_cluster_stop(r->cluster, who, 200) == CHI_EBUSY)
     books_fail("stop", "a node does not stop under load");
@@ -572,6 +606,8 @@ static void leave(struct run *r)
     books_fail("stop", "a node does not stop in time");
   r->books.stopping[who] = 0;
   calm_down(r);
+  if (!failed(r) && !r->c->real && r->books.code[-CHI_EUNKNOWN] > unknown)
+    books_fail("stop", "nobody knows what became of a task of a node that went in good order");
 }
 
 /* ---- two halves, and a life that is too young ----------------------------------------------- */
