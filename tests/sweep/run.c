@@ -4,6 +4,7 @@
 #include "feud.h"
 #include "folk.h"
 #include "gate.h"
+#include "ledger.h"
 #include "limbo.h"
 #include "rift.h"
 #include "member.h"
@@ -23,6 +24,7 @@
 #define UNITS 64u
 #define HANDS 3u
 #define SHIFTS 12u
+#define LOOK (20 * MS / 1000)
 #define NAPS 3u
 
 struct run {
@@ -422,11 +424,20 @@ static void device_work(struct run *r, uint32_t node)
     books_fail("P5", "%s", r->shadow->wrong);
 }
 
+/* The log is looked at while it is written. */
+static void watch_device(struct run *r, uint32_t node, uint64_t ns)
+{
+  for (uint64_t at = 0; at < ns && !failed(r); at += LOOK) {
+    chi_cluster_run_for(r->cluster, ns - at < LOOK ? ns - at : LOOK);
+    ledger_look(r->cluster, node, "device", !r->shadow->lenient && !r->shadow->doubtful);
+  }
+}
+
 static void device_round(struct run *r, uint32_t node, bool fails)
 {
   struct hand hands[HANDS], judge = {.shadow = r->shadow, .judges = true};
   start_hands(r, node, hands, 3000);
-  chi_cluster_run_for(r->cluster, MS + rng_below(&r->rng, 60 * MS));
+  watch_device(r, node, MS + rng_below(&r->rng, 60 * MS));
   if (fails)
     fail_a_sync(r, node);
   else
