@@ -6,7 +6,6 @@
 #define MS UINT64_C(1000000)
 #define SOON (40 * MS) /* after it was asked for, an end has come */
 #define LATE_MS 20u
-#define LATE_TIMES 40u
 #define WAITERS 9u
 
 /* Of a task that waits for its pool. */
@@ -195,43 +194,49 @@ static void limbo_team(chi_cluster *cluster, struct scene *s)
 
 /* ---- an end that comes too late -------------------------------------------------------------- */
 
-/* The task is over by then, or about to be: whoever has its place goes on. */
-static bool cancel_late(chi_cluster *cluster, chi_queue *queue, struct rng *rng)
+static struct folk_add *add_here(chi_queue *queue, uint64_t cpu, uint64_t ns)
 {
-  struct folk_add *first = new_task(queue, &folk_add_type, CHI_QUERY_LOCAL, 0), *next = NULL;
-  if (!first)
-    return false;
-  first->token = books_submit(false, false);
-  int rc = chi_submit(queue, first);
-  if (rc == CHI_OK) {
-    chi_cluster_sleep(cluster, rng_below(rng, 5000));
-    chi_cancel(queue, first);
-    rc = chi_wait(queue, first, UINT64_MAX);
-    books_end(first->token, rc);
-    next = new_task(queue, &folk_add_type, CHI_QUERY_LOCAL, 0);
-  }
-  chi_task_free(queue, first);
-  if (!next)
-    return false;
-  next->token = books_submit(false, false);
-  next->task.compute_us = 100; /* another lane */
-  rc = chi_run(queue, next);
-  books_end(next->token, rc);
+  struct folk_add *t = new_task(queue, &folk_add_type, CHI_QUERY_LOCAL, 0);
+  if (!t)
+    return NULL;
+  t->token = books_submit(false, false);
+  t->cpu = cpu;
+  t->ns = ns;
+  return t;
+}
+
+static int end_of(chi_queue *queue, struct folk_add *t)
+{
+  int rc = chi_wait(queue, t, UINT64_MAX);
+  books_end(t->token, rc);
+  chi_task_free(queue, t);
+  return rc;
+}
+
+/* The first task is over when its cancellation arrives, which is behind a second one in its lane;
+ * a third one has its place by then, and came by another lane. */
+static void late_body(chi_cluster *cluster, chi_client *client, void *arg)
+{
+  chi_queue *queue = NULL;
+  (void)cluster, (void)arg;
+  if (chi_queue_open(client, &queue, NULL) != CHI_OK)
+    return;
+  struct folk_add *t[3] = {add_here(queue, 0, 0), add_here(queue, 5 * MS, 0), NULL};
+  if (!t[0] || !t[1] || chi_submit(queue, t[0]) != CHI_OK || chi_submit(queue, t[1]) != CHI_OK)
+    return;
+  chi_cancel(queue, t[0]);
+  end_of(queue, t[0]);
+  t[2] = add_here(queue, 0, 20 * MS);
+  if (!t[2])
+    return;
+  t[2]->task.compute_us = 100;
+  int rc = chi_submit(queue, t[2]);
+  if (rc == CHI_OK)
+    rc = end_of(queue, t[2]);
   if (rc != CHI_OK && rc != CHI_ENOENT)
     books_fail("limbo", "a task ends with %s when the one before it is cancelled",
                chi_status_name(rc));
-  chi_task_free(queue, next);
-  return rc == CHI_OK;
-}
-
-static void late_body(chi_cluster *cluster, chi_client *client, void *arg)
-{
-  struct scene *s = arg;
-  chi_queue *queue = NULL;
-  if (chi_queue_open(client, &queue, NULL) != CHI_OK)
-    return;
-  for (uint32_t i = 0; i < LATE_TIMES && cancel_late(cluster, queue, s->rng); i++)
-    ;
+  end_of(queue, t[1]);
   chi_queue_close(queue);
 }
 

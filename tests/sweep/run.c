@@ -21,7 +21,9 @@
 #define CALLS_END (60 * SECOND) /* no single call of the audit lasts longer */
 #define STORM_BEGINS SECOND     /* after the start; the cluster stands by then */
 #define DEVICE ((chi_pool_id){900, 0})
+#define MEMORY ((chi_pool_id){901, 0})
 #define UNITS 64u
+#define MEMORY_UNITS 150u /* of several pieces, the last of them a short one */
 #define HANDS 3u
 #define SHIFTS 12u
 #define LOOK (20 * MS / 1000)
@@ -374,9 +376,10 @@ static void audit(struct run *r)
 
 struct hand {
   struct shadow *shadow;
+  chi_pool_id pool;
   uint32_t actor;
   uint64_t calls;
-  bool judges;
+  bool judges, shares, verifies;
 };
 
 static void hand_body(chi_cluster *cluster, chi_client *client, void *arg)
@@ -386,10 +389,14 @@ static void hand_body(chi_cluster *cluster, chi_client *client, void *arg)
   (void)cluster;
   if (chi_queue_open(client, &port.queue, NULL) != CHI_OK)
     return;
+  if (hand->shares && shadow_share(hand->shadow, &port, hand->pool) != CHI_OK)
+    hand->shadow->shared = hand->shadow->units;
   if (hand->judges)
-    shadow_recover(hand->shadow, &port, DEVICE, false);
+    shadow_recover(hand->shadow, &port, hand->pool, false);
+  else if (hand->verifies)
+    shadow_verify(hand->shadow, &port, hand->pool);
   else
-    shadow_act(hand->shadow, &port, DEVICE, hand->actor, hand->calls);
+    shadow_act(hand->shadow, &port, hand->pool, hand->actor, hand->calls);
   chi_queue_close(port.queue);
 }
 
@@ -403,25 +410,54 @@ static void fail_a_sync(struct run *r, uint32_t node)
   chi_cluster_fault(r->cluster, CHI_FAULT_KILL, node, 0, 0);
 }
 
-static void start_hands(struct run *r, uint32_t node, struct hand *hands, uint64_t calls)
+static void start_hands(struct run *r, uint32_t node, struct hand *hands, const struct hand *like)
 {
   for (uint32_t i = 0; i < HANDS; i++) {
-    hands[i] = (struct hand){.shadow = r->shadow, .actor = i, .calls = calls};
+    hands[i] = *like;
+    hands[i].actor = i;
     chi_cluster_client(r->cluster, node, hand_body, &hands[i]);
   }
 }
 
-/* Some work, and none: whoever waits for the last one is not forgotten. */
-static void device_work(struct run *r, uint32_t node)
+static void one_hand(struct run *r, uint32_t node, struct hand hand)
 {
-  struct hand hands[HANDS];
+  chi_cluster_client(r->cluster, node, hand_body, &hand);
+  if (chi_cluster_run_idle(r->cluster, CALLS_END) == CHI_ETIMEOUT)
+    books_fail("P5", "a client of a device hangs");
+  if (hand.shadow->wrong[0])
+    books_fail("P5", "%s", hand.shadow->wrong);
+}
+
+/* Some work, and none: whoever waits for the last one is not forgotten. */
+static void device_work(struct run *r, uint32_t node, struct shadow *shadow, chi_pool_id pool)
+{
+  struct hand hands[HANDS], like = {.shadow = shadow, .pool = pool};
+  shadow->bursts = true;
+  like.shares = true;
+  one_hand(r, node, like);
+  like.shares = false;
   for (uint32_t i = 0; i < SHIFTS && !failed(r); i++) {
-    start_hands(r, node, hands, i == 0 ? 200 : 1 + rng_below(&r->rng, 4));
+    like.calls = i == 0 ? 200 : 1 + rng_below(&r->rng, 4);
+    start_hands(r, node, hands, &like);
     if (chi_cluster_run_idle(r->cluster, CALLS_END) == CHI_ETIMEOUT)
       books_fail("P5", "a client of a device hangs");
   }
-  if (r->shadow->wrong[0])
-    books_fail("P5", "%s", r->shadow->wrong);
+  like.verifies = !shadow->lenient;
+  if (!failed(r))
+    one_hand(r, node, like);
+}
+
+static void memory_work(struct run *r, uint32_t node)
+{
+  static char keys[2][16] = {"capacity", "bdev_type"}, values[2][8] = {"600K", "ram"};
+  const chi_param params[] = {{keys[0], values[0], 0, 0}, {keys[1], values[1], 0, 0}};
+  struct shadow *shadow = shadow_open(r->c->seed, MEMORY_UNITS, HANDS);
+  chi_pool_id id = MEMORY;
+  if (chi_cluster_pool_create(r->cluster, node, "bdev", "memory", params, 2, &id, &r->err))
+    books_fail("opening", "a device in memory: %s", r->err.text);
+  if (!failed(r))
+    device_work(r, node, shadow, MEMORY);
+  shadow_close(shadow);
 }
 
 /* The log is looked at while it is written. */
@@ -435,8 +471,8 @@ static void watch_device(struct run *r, uint32_t node, uint64_t ns)
 
 static void device_round(struct run *r, uint32_t node, bool fails)
 {
-  struct hand hands[HANDS], judge = {.shadow = r->shadow, .judges = true};
-  start_hands(r, node, hands, 3000);
+  struct hand hands[HANDS], like = {.shadow = r->shadow, .pool = DEVICE, .calls = 3000};
+  start_hands(r, node, hands, &like);
   watch_device(r, node, MS + rng_below(&r->rng, 60 * MS));
   if (fails)
     fail_a_sync(r, node);
@@ -445,19 +481,17 @@ static void device_round(struct run *r, uint32_t node, bool fails)
   if (chi_cluster_run_idle(r->cluster, CALLS_END) == CHI_ETIMEOUT)
     books_fail("P5", "a client of a node without power hangs");
   calm_down(r);
-  chi_cluster_client(r->cluster, node, hand_body, &judge);
-  if (chi_cluster_run_idle(r->cluster, CALLS_END) == CHI_ETIMEOUT)
-    books_fail("P5", "who compares hangs");
-  if (r->shadow->wrong[0])
-    books_fail("P5", "%s", r->shadow->wrong);
+  like.judges = true;
+  one_hand(r, node, like);
 }
 
 /* What one round has left is what the next one begins with. */
 static void device_rounds(struct run *r, uint32_t node)
 {
   uint32_t rounds = 1 + (uint32_t)rng_below(&r->rng, 3);
-  r->shadow->bursts = true;
-  device_work(r, node);
+  device_work(r, node, r->shadow, DEVICE);
+  if (!failed(r))
+    memory_work(r, node);
   for (uint32_t i = 0; i < rounds && !failed(r); i++)
     device_round(r, node, i + 1 < rounds && rng_below(&r->rng, 2) == 0);
 }
