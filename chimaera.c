@@ -5604,6 +5604,9 @@ CHI_PRIVATE bool sim_disk_is_safe(const struct sim_disk *d, uint64_t path, uint6
 /* For tests. Reads as a program would: bytes, or CHI_ENOENT. */
 CHI_PRIVATE CHI_UNUSED int64_t sim_disk_peek(const struct sim_disk *d, const char *path, void *buf,
                                              uint64_t size, uint64_t offset);
+/* The same of what is safe, under the name it has now; with a size of 0: how many bytes. */
+CHI_PRIVATE CHI_UNUSED int64_t sim_disk_peek_safe(const struct sim_disk *d, const char *path,
+                                                  void *buf, uint64_t size, uint64_t offset);
 /* For tests. Writes into a file, which is made if it isn't there; durable at once. */
 CHI_PRIVATE CHI_UNUSED void sim_disk_poke(struct sim_disk *d, const char *path, const void *buf,
                                           uint64_t size, uint64_t offset);
@@ -45855,6 +45858,15 @@ CHI_PRIVATE int64_t sim_disk_peek(const struct sim_disk *d, const char *path, vo
 {
   const struct sim_disk_file *file = sim_disk_find(d, path);
   return file ? (int64_t)sim_disk_data_read(&file->now, buf, size, offset) : CHI_ENOENT;
+}
+
+CHI_PRIVATE int64_t sim_disk_peek_safe(const struct sim_disk *d, const char *path, void *buf,
+                                       uint64_t size, uint64_t offset)
+{
+  const struct sim_disk_file *file = sim_disk_find(d, path);
+  if (!file)
+    return CHI_ENOENT;
+  return (int64_t)(size ? sim_disk_data_read(&file->safe, buf, size, offset) : file->safe.size);
 }
 
 CHI_PRIVATE void sim_disk_poke(struct sim_disk *d, const char *path, const void *buf, uint64_t size,

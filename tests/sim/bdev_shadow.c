@@ -376,7 +376,7 @@ static int act_shared(struct shadow *s, const struct shadow_port *port, chi_pool
   return act_read(s, port, pool, offset, SHADOW_CELL, check_read);
 }
 
-/* Frees all it has, one unit after the other: what the next allocation writes to the log with it. */
+/* Frees all it has, one unit after the other: the next allocation writes all of it to the log. */
 static int act_burst(struct shadow *s, const struct shadow_port *port, chi_pool_id pool,
                      uint32_t actor)
 {
