@@ -522,6 +522,22 @@ void shadow_recover(struct shadow *s, const struct shadow_port *port, chi_pool_i
     compare_free(s, port, pool);
 }
 
+/* Of what is allocated all in a row at once, after another half of the device. */
+static void verify_rows(struct shadow *s, const struct shadow_port *port, chi_pool_id pool)
+{
+  act_allocate(s, port, pool, 0, (uint64_t)s->units / 2 * SHADOW_UNIT);
+  for (uint32_t first = 0, units; first < s->units && !s->wrong[0]; first += units + 1) {
+    uint64_t offset = (uint64_t)first * SHADOW_UNIT, size;
+    units = 0;
+    while (first + units < s->units && s->unit[first + units].state != SHADOW_FREE)
+      units++;
+    size = (uint64_t)units * SHADOW_UNIT;
+    if (units > 0 && (act_write(s, port, pool, offset, size) ||
+                      act_read(s, port, pool, offset, size, check_read)))
+      shadow_fail(s, "units from %u on can't be written and read", first);
+  }
+}
+
 void shadow_verify(struct shadow *s, const struct shadow_port *port, chi_pool_id pool)
 {
   int rc = act_sync(s, port, pool); /* also returns what cancelled allocations had got */
@@ -532,6 +548,8 @@ void shadow_verify(struct shadow *s, const struct shadow_port *port, chi_pool_id
         act_read(s, port, pool, (uint64_t)i * SHADOW_UNIT, SHADOW_UNIT, check_read))
       shadow_fail(s, "unit %u can't be read", i);
   }
+  if (s->bursts)
+    verify_rows(s, port, pool);
   if (!s->wrong[0])
     compare_free(s, port, pool);
 }
