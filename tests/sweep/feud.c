@@ -7,6 +7,7 @@
 #define MS UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
 #define CALLS 60 /* of each who calls while it lasts */
+#define BEATS 20 /* of the heart, while one isn't heard */
 #define MUCH 40  /* asked one after the other, and then at once */
 
 /* `source` doesn't hear `target`. */
@@ -124,6 +125,17 @@ static void lasts(chi_cluster *cluster, const struct run_case *c, uint64_t ns, b
   }
 }
 
+/* Nothing else goes on meanwhile. */
+static void is_heard_by_others(chi_cluster *cluster, const struct run_case *c,
+                               const struct feud *f)
+{
+  uint64_t beat = (c->gentle || c->quiet ? 2000 : 100) * MS;
+  chi_cluster_fault(cluster, CHI_FAULT_CUT, f->target, f->source, 0);
+  lasts(cluster, c, BEATS * beat, true);
+  chi_cluster_fault(cluster, CHI_FAULT_HEAL, 0, 0, 0);
+  chi_cluster_settle(cluster, 60 * SECOND);
+}
+
 void feud(chi_cluster *cluster, const struct run_case *c, struct rng *rng)
 {
   struct feud f = {.container = (uint32_t)rng_below(rng, c->nodes)};
@@ -133,6 +145,7 @@ void feud(chi_cluster *cluster, const struct run_case *c, struct rng *rng)
   f.target = (f.source + 1 + (uint32_t)rng_below(rng, c->nodes - 1)) % c->nodes;
   if (f.source == UINT32_MAX)
     return;
+  is_heard_by_others(cluster, c, &f);
   for (uint32_t i = 0; i < c->nodes; i++) {
     party[i].feud = &f;
     rng_seed(&party[i].rng, c->seed, 40, i);

@@ -320,6 +320,18 @@ static void audit_place(struct run *r, uint32_t container)
   }
 }
 
+/* Who is asked by its node's number answers, if a container is there, and nobody else. */
+static void audit_node(struct run *r, uint32_t from)
+{
+  for (uint32_t node = 0; node < r->c->nodes && !failed(r); node++) {
+    struct folk_news t = {.task = {.pool = FOLK_POOL, .query = {CHI_QUERY_PHYSICAL, node, 0, 0}}};
+    int rc = call(r, from, &folk_news_type, &t);
+    if ((rc != CHI_OK && rc != CHI_ENOENT) || (rc == CHI_OK && t.node != node))
+      books_fail("audit", "node %u asks node %u: %s, by node %u", from, node, chi_status_name(rc),
+                 t.node);
+  }
+}
+
 static bool lives_were_lost(struct run *r)
 {
   return chi_cluster_fault_count(r->cluster, CHI_FAULT_CRASH) +
@@ -366,6 +378,8 @@ static void audit(struct run *r)
     audit_roll(r, i, FOLK_POOL, "the pool of all");
     audit_place(r, i);
   }
+  if (!failed(r))
+    audit_node(r, r->c->nodes - 1);
   if (!failed(r) && detours(r) > before)
     books_fail("audit", "a node does not know where a container is");
   for (uint32_t i = 0; i < r->books.pools && !failed(r); i++)
