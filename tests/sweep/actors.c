@@ -115,16 +115,18 @@ static void carries(struct actor *a)
   if (chi_bulk_alloc(a->queue, size, &t->from) == CHI_OK &&
       chi_bulk_alloc(a->queue, size, &t->to) == CHI_OK) {
     uint8_t *from = t->from.data;
-    const uint8_t *to = t->to.data;
-    for (uint64_t i = 0; i < size; i++)
+    uint8_t *to = t->to.data;
+    for (uint64_t i = 0; i < size; i++) {
       from[i] = (uint8_t)(i * 7 + salt);
+      to[i] = (uint8_t)(i * 3);
+    }
     bool many = draw(a, 4) == 0;
     t->token = books_submit(false, many);
     t->task.query = many ? (chi_query){.mode = CHI_QUERY_BROADCAST} : anyone(a);
     rc = run(a, t, "a task with buffers", 10 * MS);
     books_end(t->token, rc);
     for (uint64_t i = 0; rc == CHI_OK && i < size; i++)
-      if (to[i] != (uint8_t)(i * 7 + salt + 1)) {
+      if (to[i] != (uint8_t)(i * 10 + salt + 1)) {
         books_fail("bulk", "byte %llu of %llu is wrong", (unsigned long long)i,
                    (unsigned long long)size);
         break;

@@ -88,7 +88,7 @@ static int folk_bulk_run(chi_ctx *ctx, struct folk *self, struct folk_bulk *t)
   if (t->to.size < t->from.size)
     return leave(self, CHI_ETOOBIG);
   for (uint64_t i = 0; i < t->from.size; i++)
-    to[i] = (uint8_t)(from[i] + 1);
+    to[i] = (uint8_t)(to[i] + from[i] + 1);
   t->to.size = t->from.size;
   return leave(self, CHI_OK);
 }

@@ -26,8 +26,8 @@ CHI_STRUCT(folk_one, FOLK_ONE)
 #define FOLK_ROLL(X, T)                                                                            \
   X(T, IN, u64, token) X(T, IN, u64, ns) X(T, OUT, array, one, folk_one, FOLK_MOST)
 CHI_TASK(folk_roll, 12, FOLK_ROLL)
-/* Copies one buffer to another, adding 1 to every byte. */
-#define FOLK_BULK(X, T) X(T, IN, u64, token) X(T, IN, bulk, from) X(T, OUT, bulk, to)
+/* Adds one buffer to another, and 1 to every byte. */
+#define FOLK_BULK(X, T) X(T, IN, u64, token) X(T, IN, bulk, from) X(T, INOUT, bulk, to)
 CHI_TASK(folk_bulk, 13, FOLK_BULK)
 /* Takes a lock (0: mutex, 1: to read, 2: to write), works, and has a task of its own take it again:
  * by way of the container `via` - 1 if that isn't 0. Gives up after `patience` ns (0: never), which

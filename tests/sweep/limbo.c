@@ -63,9 +63,10 @@ static void maker_body(chi_cluster *cluster, chi_client *client, void *arg)
   chi_queue_close(queue);
 }
 
-/* An end on another node keeps some of the time back. */
+/* Another node is told to keep some of the time back, and so answers before it is over. */
 static void look_at_end(const struct waiter *w, uint64_t token, int rc, uint64_t asked)
 {
+  bool elsewhere = w->query.mode == CHI_QUERY_ID;
   uint64_t now = chi_cluster_now(books_now->cluster);
   static const char *const words[] = {"stays", "is cancelled", "is late"};
   if (w->visits && rc == CHI_ENOENT)
@@ -73,6 +74,8 @@ static void look_at_end(const struct waiter *w, uint64_t token, int rc, uint64_t
   if (rc != fate_code[w->fate] || books_ran(token) != (rc == CHI_OK))
     books_fail("limbo", "a %s of node %u that waits for its pool, and %s, ends with %s",
                w->visits ? "subtask" : "task", w->node, words[w->fate], chi_status_name(rc));
+  else if (w->fate == LATE && elsewhere && now > asked)
+    books_fail("limbo", "of a task that waits for its pool elsewhere no time was kept back");
   else if (w->fate != STAYS && now > asked + SOON)
     books_fail("limbo", "a %s of node %u that waits for its pool, and %s, ends %llu ms later",
                w->visits ? "subtask" : "task", w->node, words[w->fate],
