@@ -1,5 +1,5 @@
-/* limbo.c - tasks that wait for a pool that takes its time, for a lock that their group gets, and
- * those that keep a container from moving. */
+/* limbo.c - tasks that wait for a pool that takes its time, for a lock that their group gets, those
+ * that keep a container from moving, and those whose request is lost. */
 #include "limbo.h"
 #include "folk.h"
 
@@ -7,6 +7,8 @@
 #define SOON (40 * MS) /* after it was asked for, an end has come */
 #define LATE_MS 20u
 #define WAITERS 9u
+#define ECHOES 4
+#define WAY_BACK (600 * MS)
 
 /* Of a task that waits for its pool. */
 enum fate { STAYS, CANCELLED, LATE };
@@ -315,6 +317,42 @@ static void limbo_move(chi_cluster *cluster, struct scene *s)
   await_all(cluster, client, 2, "a periodic task goes on in a container that is to move");
 }
 
+/* ---- a request that is lost ------------------------------------------------------------------ */
+
+static void echo_body(chi_cluster *cluster, chi_client *client, void *arg)
+{
+  const struct scene *s = arg;
+  chi_queue *queue = NULL;
+  (void)cluster;
+  if (chi_queue_open(client, &queue, NULL) != CHI_OK)
+    return;
+  struct folk_add *t = add_here(queue, 0, 0);
+  if (!t)
+    return;
+  t->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = s->other};
+  if (chi_submit(queue, t) == CHI_OK)
+    end_of(queue, t);
+  chi_queue_close(queue);
+}
+
+/* The way back is so long that it is asked for twice before the first answer, and so is sent twice
+ * again: who gets it knows it the second time. */
+static void limbo_echo(chi_cluster *cluster, struct scene *s)
+{
+  int client[ECHOES];
+  chi_cluster_fault(cluster, CHI_FAULT_CLOG, s->other, s->maker, WAY_BACK);
+  for (uint32_t i = 0; i < ECHOES; i++) {
+    chi_cluster_fault(cluster, CHI_FAULT_LOSE, s->maker, s->other, 1);
+    client[i] = chi_cluster_client(cluster, s->maker, echo_body, s);
+    chi_cluster_run_for(cluster, 5 * MS);
+  }
+  chi_cluster_run_for(cluster, 2000 * MS);
+  chi_cluster_fault(cluster, CHI_FAULT_CLOG, s->other, s->maker, 0);
+  chi_cluster_run_for(cluster, 2 * WAY_BACK); /* until nothing is behind what is late */
+  chi_cluster_settle(cluster, 60000 * MS);
+  await_all(cluster, client, ECHOES, "a task whose request is lost is waited for for ever");
+}
+
 /* ---- all ------------------------------------------------------------------------------------ */
 
 void limbo(chi_cluster *cluster, uint32_t nodes, struct rng *rng)
@@ -328,4 +366,6 @@ void limbo(chi_cluster *cluster, uint32_t nodes, struct rng *rng)
     limbo_late(cluster, &s);
   if (!chi_cluster_failure(cluster))
     limbo_move(cluster, &s);
+  if (!chi_cluster_failure(cluster))
+    limbo_echo(cluster, &s);
 }
