@@ -725,6 +725,15 @@ CHI_PRIVATE int64_t sim_disk_peek(const struct sim_disk *d, const char *path, vo
   return file ? (int64_t)sim_disk_data_read(&file->now, buf, size, offset) : CHI_ENOENT;
 }
 
+CHI_PRIVATE int64_t sim_disk_peek_safe(const struct sim_disk *d, const char *path, void *buf,
+                                       uint64_t size, uint64_t offset)
+{
+  const struct sim_disk_file *file = sim_disk_find(d, path);
+  if (!file)
+    return CHI_ENOENT;
+  return (int64_t)(size ? sim_disk_data_read(&file->safe, buf, size, offset) : file->safe.size);
+}
+
 CHI_PRIVATE void sim_disk_poke(struct sim_disk *d, const char *path, const void *buf, uint64_t size,
                                uint64_t offset)
 {

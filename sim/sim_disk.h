@@ -54,6 +54,9 @@ CHI_PRIVATE bool sim_disk_is_safe(const struct sim_disk *d, uint64_t path, uint6
 /* For tests. Reads as a program would: bytes, or CHI_ENOENT. */
 CHI_PRIVATE CHI_UNUSED int64_t sim_disk_peek(const struct sim_disk *d, const char *path, void *buf,
                                              uint64_t size, uint64_t offset);
+/* The same of what is safe, under the name it has now; with a size of 0: how many bytes. */
+CHI_PRIVATE CHI_UNUSED int64_t sim_disk_peek_safe(const struct sim_disk *d, const char *path,
+                                                  void *buf, uint64_t size, uint64_t offset);
 /* For tests. Writes into a file, which is made if it isn't there; durable at once. */
 CHI_PRIVATE CHI_UNUSED void sim_disk_poke(struct sim_disk *d, const char *path, const void *buf,
                                           uint64_t size, uint64_t offset);

@@ -750,8 +750,8 @@ typedef struct chi_cluster chi_cluster;
 #define CHI_CLUSTER_PROPERTIES_MAX 128u
 #define CHI_CLUSTER_CHECKS_MAX 32u
 
-/* Opens the cluster that spec names, "KIND:KEY=VALUE,...", and runs until its nodes serve and have
- * found each other.
+/* Opens the cluster that spec names, "KIND:KEY=VALUE,...", each key once, and runs until its nodes
+ * serve and have found each other.
  *   sim:       nodes=3, seed=1, up=NODES (how many start at once; the others with
  *              CHI_FAULT_START), and the keys of the configuration without their section, as in
  *              docs/configuration.md: heartbeat_interval=100ms, neighborhood_size=2, ...

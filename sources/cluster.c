@@ -115,17 +115,31 @@ static int cluster_key(void *arg, const char *name, const char *value, chi_error
   return rc == CHI_ENOENT ? cluster_config(s, name, value, err) : rc;
 }
 
+/* Whether one of the pairs before `end` has that key. */
+static bool cluster_has_key(const char *pairs, const char *end, const char *name)
+{
+  size_t size = strlen(name);
+  for (const char *at = pairs; at < end; at = strchr(at, ',') + 1)
+    if (strncmp(at, name, size) == 0 && at[size] == '=')
+      return true;
+  return false;
+}
+
 /* Hands over each pair of "KEY=VALUE,KEY=VALUE". */
-static int cluster_pairs(const char *at,
+static int cluster_pairs(const char *pairs,
                          int (*take)(void *arg, const char *name, const char *value,
                                      chi_error *err),
                          void *arg, chi_error *err)
 {
   char name[CLUSTER_WORD], value[CLUSTER_WORD], mark;
+  const char *at = pairs;
   int rc = CHI_OK;
   while (*at && rc == CHI_OK) {
+    const char *pair = at;
     if (!cluster_word(&at, "=,", name, &mark) || mark != '=')
       return error_set(err, CHI_EINVAL, "expected KEY=VALUE, found \"%.60s\"", name);
+    if (cluster_has_key(pairs, pair, name))
+      return error_set(err, CHI_EINVAL, "%s: expected once, found again: \"%.60s\"", name, pair);
     if (!cluster_word(&at, ",", value, &mark))
       return error_set(err, CHI_EINVAL, "%s: the value is too long", name);
     rc = take(arg, name, value, err);

@@ -434,8 +434,9 @@ uint64_t net_credit(const struct net *n)
   uint64_t sum = n->figures.calls_open + n->figures.runs_open;
   for (uint32_t i = 0; i < n->nodes; i++) {
     const struct net_link *l = n->link[i];
+    sum += n->o.peers->peer[i].waiting + n->o.peers->peer[i].flying;
     if (l)
-      sum += l->busy + l->bytes + l->waiting + l->held + l->kept + net_slots_missing(l);
+      sum += l->acks + l->busy + l->bytes + l->waiting + l->held + l->kept + net_slots_missing(l);
   }
   return sum;
 }

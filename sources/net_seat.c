@@ -426,12 +426,14 @@ static enum net_verdict net_run_judge(const struct net_run *run, const struct po
 
 /* ---- parking */
 
+/* Its own time may be over before one gives the pool up. */
 static void net_run_on_patience(struct net *n, struct net_timer *t)
 {
-  (void)n;
   struct net_run *run = CHI_CONTAINER_OF(t, struct net_run, timer);
+  uint64_t left = run->request.remaining;
   CHI_ASSERT(run->state == NET_RUN_PARKED);
-  net_run_refuse(run, CHI_ENOENT, 0);
+  bool late = left != 0 && n->now - run->arrived >= left;
+  net_run_refuse(run, late ? CHI_ETIMEOUT : CHI_ENOENT, 0);
 }
 
 /* Keeps a copy of what came. */

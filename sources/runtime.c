@@ -37,6 +37,7 @@ struct runtime {
   enum runtime_state state; /* network worker */
   bool settled;             /* pools of the configuration are there, or have failed */
   struct ring_node *early, **early_end; /* task_raw that came before, for a pool not there yet */
+  uint64_t wait_at; /* when one that waits for its pool is late */
   bool closing_pools, closed_pools;
   chi_error failure;
   void (*on_state)(void *arg, enum runtime_state state);
@@ -65,22 +66,68 @@ static struct worker *runtime_network(const struct runtime *rt)
 
 /* ---- upcalls from below, on the network worker */
 
+/* A task that is to wait for its pool. */
+static void runtime_wait(struct runtime *rt, struct task_raw *raw, uint32_t deadline_ms)
+{
+  if (raw->deadline == 0)
+    raw->deadline = deadline_ms ? runtime_network(rt)->now + deadline_ms * UINT64_C(1000000)
+                                : UINT64_MAX;
+  if (raw->deadline < rt->wait_at)
+    rt->wait_at = raw->deadline;
+}
+
 static void runtime_on_raw(void *arg, struct task_raw *raw)
 {
   struct runtime *rt = arg;
   chi_task *shared = shm_resolve(raw->queue->table, raw->ref, sizeof *shared);
-  chi_pool_id id = {0, 0};
+  chi_task header = {.deadline_ms = 0};
   if (shared)
-    memcpy(&id, &worker_header(&rt->crew, shared)->pool, sizeof id);
-  struct pool *p = directory_find(&rt->directory, id);
-  if (p && p->state == POOL_CREATING) {
+    header = *worker_header(&rt->crew, shared);
+  struct pool *p = directory_find(&rt->directory, header.pool);
+  if (p ? p->state != POOL_CREATING : rt->settled) {
+    worker_refuse_raw(runtime_network(rt), raw, CHI_ENOENT);
+    return;
+  }
+  runtime_wait(rt, raw, header.deadline_ms);
+  if (p) {
     pool_park(p, &raw->node);
-  } else if (!p && !rt->settled) {
+  } else {
     raw->node.next = NULL;
     *rt->early_end = &raw->node;
     rt->early_end = &raw->node.next;
-  } else {
-    worker_refuse_raw(runtime_network(rt), raw, CHI_ENOENT);
+  }
+}
+
+/* Of those that wait in this list, ends who is to end; returns when the next one is late. */
+static uint64_t runtime_end_waiting(struct runtime *rt, struct ring_node **at,
+                                    struct ring_node ***end)
+{
+  struct worker *network = runtime_network(rt);
+  uint64_t next = UINT64_MAX;
+  while (*at) {
+    struct task_raw *raw = CHI_CONTAINER_OF(*at, struct task_raw, node);
+    int rc = network->now >= raw->deadline ? CHI_ETIMEOUT : CHI_OK;
+    if (queue_cancelled(raw->queue, raw->slot, raw->tag) || mark_get(&rt->crew.cancel_all))
+      rc = CHI_ECANCELLED;
+    if (rc == CHI_OK) {
+      next = raw->deadline < next ? raw->deadline : next;
+      at = &raw->node.next;
+      continue;
+    }
+    *at = raw->node.next;
+    if (*end == &raw->node.next)
+      *end = at;
+    worker_refuse_raw(network, raw, rc);
+  }
+  return next;
+}
+
+static void runtime_look_at_waiting(struct runtime *rt)
+{
+  rt->wait_at = runtime_end_waiting(rt, &rt->early, &rt->early_end);
+  for (struct pool *p = rt->directory.first; p; p = p->next) {
+    uint64_t at = runtime_end_waiting(rt, &p->parked, &p->parked_end);
+    rt->wait_at = at < rt->wait_at ? at : rt->wait_at;
   }
 }
 
@@ -99,6 +146,7 @@ static void runtime_on_remote(void *arg, chi_ctx *ctx)
 static void runtime_on_cancel(void *arg)
 {
   struct runtime *rt = arg;
+  runtime_look_at_waiting(rt);
   fleet_look_for_cancelled(&rt->fleet);
 }
 
@@ -123,6 +171,7 @@ static void runtime_composed(void *arg, int rc)
     rt->early = n->next;
     ring_push(&runtime_network(rt)->queue, n);
   }
+  rt->early_end = &rt->early;
   if (rc != CHI_OK) {
     rt->failure = rt->compose.error;
     log_write(&rt->crew.log, CHI_LOG_ERROR, "%s", rt->failure.text);
@@ -193,6 +242,7 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
   rt->on_state_arg = o->arg;
   rt->look_at = rt->drain_look = UINT64_MAX;
   rt->early_end = &rt->early;
+  rt->wait_at = UINT64_MAX;
   snprintf(rt->instance, sizeof rt->instance, "%s", o->instance);
   rt->crew = (struct worker_crew){
       .env = env,
@@ -493,6 +543,9 @@ static uint64_t runtime_tend(struct runtime *rt, uint64_t now)
   next = tend < next ? tend : next;
   tend = admin_tend(&rt->admin, now);
   next = tend < next ? tend : next;
+  if (now >= rt->wait_at)
+    runtime_look_at_waiting(rt);
+  next = rt->wait_at < next ? rt->wait_at : next;
   if (now >= rt->drain_look)
     runtime_drain(rt, now);
   next = rt->drain_look < next ? rt->drain_look : next;

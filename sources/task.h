@@ -119,6 +119,7 @@ struct task_raw {
   struct queue *queue;
   uint64_t ref;
   uint32_t slot, tag;
+  uint64_t deadline; /* of one that has waited for its pool; 0: it hasn't */
 };
 
 /* ---- how a declared struct is copied */

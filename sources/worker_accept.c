@@ -211,7 +211,9 @@ static int worker_prepare(struct worker *w, const struct worker_offer *offer, st
   if (CHI_UNLIKELY(ctx->task->flags & CHI_TASK_FAILURES)) /* perhaps one of a former run is there */
     memset((char *)offer->shared + task_failures_at(m->plan.type), 0, sizeof(chi_failures));
   ctx->shared = offer->shared;
-  if (header->deadline_ms)
+  if (raw->deadline)
+    ctx->deadline = raw->deadline;
+  else if (header->deadline_ms)
     ctx->deadline = w->now + header->deadline_ms * 1000000ull;
   ctx->slow = method_is_slow(m, header->compute_us, header->io_size);
   *out = ctx;

@@ -346,6 +346,19 @@ static void shrink_path(const char *path, char *out, size_t size)
   snprintf(out, size, "%.*s.yaml", end ? (int)(end - path) : (int)strlen(path), path);
 }
 
+/* Said before the work is done: whether the result can be written. What is there stays. */
+static int shrink_may_write(const struct cli *cli, const char *path)
+{
+  bool there = access(path, F_OK) == 0;
+  FILE *out = fopen(path, "a");
+  if (!out)
+    return cli_fail(cli, "%s: %s", path, strerror(errno));
+  fclose(out);
+  if (!there)
+    remove(path);
+  return CLI_OK;
+}
+
 static int shrink_write(const struct shrink *h, const char *path)
 {
   FILE *out = fopen(path, "w");
@@ -371,22 +384,28 @@ int shrink_run(const struct simulate_ask *ask, const char *path, const char *out
   struct shrink h = {.cli = ask->cli, .begin = cli_now(), .limit_ns = limit_ns, .seeds = 1};
   struct replay saved;
   char beside[CHI_PATH_MAX + 8];
+  shrink_path(path, beside, sizeof(beside));
+  out = out ? out : beside;
   int status = replay_read(ask->cli, path, &saved);
   if (status != CLI_OK)
     return status;
+  status = shrink_may_write(ask->cli, out);
+  if (status != CLI_OK) {
+    replay_free(&saved);
+    return status;
+  }
   h.job.to = h.job.from = -1;
   h.progress = isatty(STDERR_FILENO) != 0;
   h.s = scenario_copy(saved.s);
   h.failure = saved.trial.failure;
   scenario_list_work(h.s);
-  shrink_path(path, beside, sizeof(beside));
   if (!shrink_try(&h, scenario_copy(h.s))) {
     status = cli_fail(ask->cli, "%s: check \"%s\" does not fail", path, saved.trial.failure.check);
   } else {
     shrink_all(&h);
     if (h.progress)
       fputs("\r\033[K", stderr);
-    status = shrink_write(&h, out ? out : beside);
+    status = shrink_write(&h, out);
   }
   job_close(&h.job);
   scenario_free(h.s);

@@ -134,6 +134,23 @@ sed 's/^never: .*/never: []/' fail.yaml >pass.yaml
 sim pass.yaml
 want 0 'pass: 1 run\|fail: 1 run'
 
+# Where the result cannot be written is said before anything is run: here nothing could be.
+mkdir away
+cp "$modules/stray.so" away/
+(modules=$PWD/away && stray fail '' 'never: [CHI_ECORRUPT]')
+sim fail.yaml --seed 50
+want 1 'saved as ./fail-50.chi-replay'
+rm -r away
+sim --shrink fail-50.chi-replay --to nowhere/small.yaml
+want 1 'nowhere/small.yaml: No such file'
+sim --shrink fail-50.chi-replay --to .
+want 1 '\.: Is a directory'
+echo kept >kept.yaml
+sim --shrink fail-50.chi-replay --to kept.yaml
+ok grep -qx kept kept.yaml
+sim --shrink fail-50.chi-replay --to new.yaml
+ok test ! -e new.yaml
+
 # A file that the program can't have written any more.
 checksum()
 {

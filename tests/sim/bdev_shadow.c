@@ -376,6 +376,19 @@ static int act_shared(struct shadow *s, const struct shadow_port *port, chi_pool
   return act_read(s, port, pool, offset, SHADOW_CELL, check_read);
 }
 
+/* Frees all it has, one unit after the other: the next allocation writes all of it to the log. */
+static int act_burst(struct shadow *s, const struct shadow_port *port, chi_pool_id pool,
+                     uint32_t actor)
+{
+  int rc = CHI_OK;
+  for (uint32_t i = 0; i < s->units && rc != CHI_ESHUTDOWN && !s->stop; i++)
+    if (s->unit[i].state == SHADOW_OWNED && s->unit[i].owner == actor)
+      rc = act_free(s, port, pool, actor, i, 1);
+  for (uint32_t i = 0; i < 3 && rc != CHI_ESHUTDOWN && !s->stop; i++)
+    rc = act_allocate(s, port, pool, actor, 4 * SHADOW_UNIT);
+  return rc;
+}
+
 static int act_once(struct shadow *s, const struct shadow_port *port, chi_pool_id pool,
                     uint32_t actor)
 {
@@ -402,6 +415,9 @@ void shadow_act(struct shadow *s, const struct shadow_port *port, chi_pool_id po
                 uint64_t calls)
 {
   for (uint64_t i = 0; i < calls && !s->stop; i++) {
+    if (s->bursts && rng_below(&s->rng, 8) == 0 &&
+        act_burst(s, port, pool, actor) == CHI_ESHUTDOWN)
+      return;
     if (act_once(s, port, pool, actor) == CHI_ESHUTDOWN)
       return;
   }
@@ -506,6 +522,22 @@ void shadow_recover(struct shadow *s, const struct shadow_port *port, chi_pool_i
     compare_free(s, port, pool);
 }
 
+/* Of what is allocated all in a row at once, after another half of the device. */
+static void verify_rows(struct shadow *s, const struct shadow_port *port, chi_pool_id pool)
+{
+  act_allocate(s, port, pool, 0, (uint64_t)s->units / 2 * SHADOW_UNIT);
+  for (uint32_t first = 0, units; first < s->units && !s->wrong[0]; first += units + 1) {
+    uint64_t offset = (uint64_t)first * SHADOW_UNIT, size;
+    units = 0;
+    while (first + units < s->units && s->unit[first + units].state != SHADOW_FREE)
+      units++;
+    size = (uint64_t)units * SHADOW_UNIT;
+    if (units > 0 && (act_write(s, port, pool, offset, size) ||
+                      act_read(s, port, pool, offset, size, check_read)))
+      shadow_fail(s, "units from %u on can't be written and read", first);
+  }
+}
+
 void shadow_verify(struct shadow *s, const struct shadow_port *port, chi_pool_id pool)
 {
   int rc = act_sync(s, port, pool); /* also returns what cancelled allocations had got */
@@ -516,6 +548,8 @@ void shadow_verify(struct shadow *s, const struct shadow_port *port, chi_pool_id
         act_read(s, port, pool, (uint64_t)i * SHADOW_UNIT, SHADOW_UNIT, check_read))
       shadow_fail(s, "unit %u can't be read", i);
   }
+  if (s->bursts)
+    verify_rows(s, port, pool);
   if (!s->wrong[0])
     compare_free(s, port, pool);
 }

@@ -52,6 +52,7 @@ struct shadow {
   uint32_t shared;     /* a unit that all actors write to, each its own cells; else `units` */
   bool stop;           /* actors end after their call */
   bool lenient;        /* calls may fail */
+  bool bursts;         /* actors free much at once, too, and much is read at once */
   bool doubtful;       /* a sync has failed: of what was written nobody knows what is durable */
   uint64_t calls, failed_calls, crashes, leaked;
   uint64_t by_code[64]; /* failed calls, by -rc */

@@ -49,6 +49,12 @@ TEST(cluster_spec_names_what_is_wrong)
       {"sim:hostfile=a", CHI_EINVAL, "no such key of a cluster: \"hostfile\""},
       {"sim:heartbeat_interval=never", CHI_EINVAL, "heartbeat_interval: expected"},
       {"sim:queue_depth=0", CHI_EINVAL, "queue_depth: expected"},
+      {"sim:nodes=3,nodes=4", CHI_EINVAL, "nodes: expected once, found again: \"nodes=4\""},
+      {"sim:nodes=3,seed=1,nodes=3,up=2", CHI_EINVAL, "nodes: expected once, found again"},
+      {"sim:queue_depth=8,seed=1,queue_depth=8", CHI_EINVAL, "queue_depth: expected once"},
+#ifndef CHI_OMIT_REAL
+      {"local:nodes=3,nodes=4", CHI_EINVAL, "nodes: expected once, found again: \"nodes=4\""},
+#endif
   };
   char text[400];
   for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -340,6 +346,7 @@ TEST(cluster_faults_spec_is_checked)
       {"often=3", "no such limit of faults: \"often\""},
       {"swarm", "expected KEY=VALUE, found \"swarm\""},
       {"swarm=1", "until: must be given"},
+      {"until=1s,each=2,until=2s", "until: expected once, found again: \"until=2s\""},
       {"", "until: must be given"},
   };
   struct town t;

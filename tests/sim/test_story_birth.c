@@ -98,7 +98,7 @@ static const chi_module crow_module = {.version = CHI_MODULE_VERSION,
 struct birth {
   const char *takes, *result;
   uint32_t deadline_ms;
-  bool cancels;
+  bool cancels, direct; /* by the client's own task, without a subtask */
   int created, asked;
   uint64_t asked_at, created_at;
   uint32_t ticks;
@@ -118,6 +118,20 @@ static void makes_nest(struct sim_client *c, void *arg)
   chi_client_close(client);
 }
 
+static chi_task *question(chi_queue *queue, const struct birth *b)
+{
+  if (b->direct) {
+    struct nest_ask *t = CHI_NEW(queue, nest_ask);
+    t->task.pool = NEST;
+    t->task.deadline_ms = b->deadline_ms;
+    return &t->task;
+  }
+  struct nest_relay *t = CHI_NEW(queue, nest_relay);
+  t->task.pool = (chi_pool_id){331, 0};
+  t->deadline_ms = b->deadline_ms;
+  return &t->task;
+}
+
 static void asks_nest(struct sim_client *c, void *arg)
 {
   struct birth *b = arg;
@@ -125,9 +139,7 @@ static void asks_nest(struct sim_client *c, void *arg)
   chi_queue *queue;
   CHECK_INT(story_attach(c, &client, &queue), CHI_OK);
   sim_client_sleep(c, 10 * STORY_MS);
-  struct nest_relay *t = CHI_NEW(queue, nest_relay);
-  t->task.pool = (chi_pool_id){331, 0};
-  t->deadline_ms = b->deadline_ms;
+  chi_task *t = question(queue, b);
   CHECK_INT(chi_submit(queue, t), CHI_OK);
   if (b->cancels) {
     sim_client_sleep(c, 5 * STORY_MS);
@@ -135,7 +147,7 @@ static void asks_nest(struct sim_client *c, void *arg)
   }
   b->asked = chi_wait(queue, t, UINT64_MAX);
   b->asked_at = sim_now(sim_client_sim(c));
-  b->ticks = t->ticks;
+  b->ticks = b->direct ? ((struct nest_ask *)t)->ticks : ((struct nest_relay *)t)->ticks;
   chi_client_close(client);
 }
 
@@ -207,6 +219,32 @@ TEST(story_subtask_for_a_pool_in_creation_has_its_deadline)
 TEST(story_subtask_for_a_pool_in_creation_is_cancelled)
 {
   struct birth b = {.takes = "200ms", .result = "0", .cancels = true, .asked = 1};
+  birth_tell(&b, 1);
+  CHECK_INT(b.asked, CHI_ECANCELLED);
+  CHECK(b.asked_at < STORY_SECOND + 50 * STORY_MS);
+}
+
+TEST(story_task_for_a_pool_in_creation_has_its_deadline)
+{
+  struct birth b = {.takes = "200ms", .result = "0", .deadline_ms = 5, .direct = true, .asked = 1};
+  birth_tell(&b, 1);
+  CHECK_INT(b.asked, CHI_ETIMEOUT);
+  CHECK(b.asked_at < STORY_SECOND + 50 * STORY_MS);
+  CHECK_INT(b.created, CHI_OK);
+}
+
+/* It is counted from the submission, not from when the pool is there. */
+TEST(story_deadline_outlasts_a_pool_in_creation)
+{
+  struct birth b = {
+      .takes = "200ms", .result = "0", .deadline_ms = 400, .direct = true, .asked = 1};
+  birth_tell(&b, 1);
+  CHECK_INT(b.asked, CHI_OK);
+}
+
+TEST(story_task_for_a_pool_in_creation_is_cancelled)
+{
+  struct birth b = {.takes = "200ms", .result = "0", .cancels = true, .direct = true, .asked = 1};
   birth_tell(&b, 1);
   CHECK_INT(b.asked, CHI_ECANCELLED);
   CHECK(b.asked_at < STORY_SECOND + 50 * STORY_MS);

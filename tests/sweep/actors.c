@@ -18,19 +18,24 @@ static uint64_t draw(struct actor *a, uint64_t below)
   return rng_below(&a->rng, below);
 }
 
-/* A task of the common pool; NULL: not now. */
-static void *begin(struct actor *a, const chi_type *type)
+static void *begin_with(struct actor *a, const chi_type *type, bool failures)
 {
   void *t = NULL;
   if (!a->queue && chi_queue_open(a->client, &a->queue, NULL) != CHI_OK)
     a->queue = NULL;
   if (a->queue)
-    t = chi_task_new(a->queue, type);
+    t = failures ? chi_task_new_failures(a->queue, type) : chi_task_new(a->queue, type);
   if (t)
     ((chi_task *)t)->pool = FOLK_POOL;
   else
     chi_client_reconnect(a->client, SECOND, NULL);
   return t;
+}
+
+/* A task of the common pool; NULL: not now. */
+static void *begin(struct actor *a, const chi_type *type)
+{
+  return begin_with(a, type, false);
 }
 
 static void end(struct actor *a, void *task, int rc)
@@ -110,16 +115,18 @@ static void carries(struct actor *a)
   if (chi_bulk_alloc(a->queue, size, &t->from) == CHI_OK &&
       chi_bulk_alloc(a->queue, size, &t->to) == CHI_OK) {
     uint8_t *from = t->from.data;
-    const uint8_t *to = t->to.data;
-    for (uint64_t i = 0; i < size; i++)
+    uint8_t *to = t->to.data;
+    for (uint64_t i = 0; i < size; i++) {
       from[i] = (uint8_t)(i * 7 + salt);
+      to[i] = (uint8_t)(i * 3);
+    }
     bool many = draw(a, 4) == 0;
     t->token = books_submit(false, many);
     t->task.query = many ? (chi_query){.mode = CHI_QUERY_BROADCAST} : anyone(a);
     rc = run(a, t, "a task with buffers", 10 * MS);
     books_end(t->token, rc);
     for (uint64_t i = 0; rc == CHI_OK && i < size; i++)
-      if (to[i] != (uint8_t)(i * 7 + salt + 1)) {
+      if (to[i] != (uint8_t)(i * 10 + salt + 1)) {
         books_fail("bulk", "byte %llu of %llu is wrong", (unsigned long long)i,
                    (unsigned long long)size);
         break;
@@ -268,9 +275,32 @@ static void look_at_roll(const struct folk_roll *t, int rc, uint32_t first, uint
                chi_status_name(rc));
 }
 
+/* Who was asked has answered, or is counted among those that failed. */
+static void look_at_failures(const struct folk_roll *t, int rc, uint32_t first, uint32_t count)
+{
+  const chi_failures *f = chi_failures_of(&folk_roll_type, t);
+  uint32_t failed = t->task.query.c;
+  if (failed + t->one_count != count && (rc == CHI_OK || failed > 0))
+    books_fail("gathered", "%u of %u containers failed, and %u answer", failed, count,
+               t->one_count);
+  if (!f || f->asked == 0)
+    return;
+  if (f->asked != count || f->failed != failed || f->listed > failed)
+    books_fail("gathered", "of %u containers that were asked %u failed, and %u are named", count,
+               f->failed, f->listed);
+  for (uint32_t i = 0; i < f->listed; i++) {
+    uint32_t at = f->item[i].container;
+    bool answers = false;
+    for (uint32_t k = 0; k < t->one_count; k++)
+      answers = answers || t->one[k].container == at;
+    if (answers || at < first || at - first >= count || (i > 0 && at <= f->item[i - 1].container))
+      books_fail("gathered", "container %u is named as one that failed", at);
+  }
+}
+
 static void gathers(struct actor *a)
 {
-  struct folk_roll *t = begin(a, &folk_roll_type);
+  struct folk_roll *t = begin_with(a, &folk_roll_type, draw(a, 2));
   uint32_t first = 0, count = a->nodes;
   int rc;
   if (!t)
@@ -285,8 +315,10 @@ static void gathers(struct actor *a)
   t->ns = draw(a, 3) == 0 ? draw(a, 10) * MS : 0;
   rc = run(a, t, "a task for many", t->ns + 3 * MS);
   books_end(t->token, rc);
-  if (rc != CHI_ESHUTDOWN)
+  if (rc != CHI_ESHUTDOWN) {
     look_at_roll(t, rc, first, count);
+    look_at_failures(t, rc, first, count);
+  }
   end(a, t, rc);
 }
 

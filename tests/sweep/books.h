@@ -46,6 +46,7 @@ struct books {
   bool quiet;  /* nothing goes wrong in this run: everything succeeds, and in time */
   bool loaded; /* bodies use CPU, and hold others up */
   bool gentle; /* nothing but what is to be overcome: everything succeeds */
+  bool orderly; /* nobody is cancelled who waits for a lock */
   struct books_task *task;
   uint32_t tasks;
   uint64_t *life; /* the counter of each life */

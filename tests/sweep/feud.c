@@ -7,6 +7,7 @@
 #define MS UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
 #define CALLS 60 /* of each who calls while it lasts */
+#define BEATS 20 /* of the heart, while one isn't heard */
 #define MUCH 40  /* asked one after the other, and then at once */
 
 /* `source` doesn't hear `target`. */
@@ -105,14 +106,34 @@ static void goes_on(chi_cluster *cluster, const struct feud *f, uint64_t how)
     chi_cluster_fault(cluster, CHI_FAULT_CRASH, f->source, 0, 0);
 }
 
-/* Who isn't heard is heard by others, and they say so. */
-static void look_for_dead(chi_cluster *cluster, const struct run_case *c)
+/* Who isn't heard is heard by others, and they say so before it is suspected. */
+static void look_for_suspects(chi_cluster *cluster, const struct run_case *c)
 {
   const struct sim_check *check = sim_cluster_check(cluster);
   for (uint32_t i = 0; i < c->nodes; i++)
     for (uint32_t k = 0; k < c->nodes && !chi_cluster_failure(cluster); k++)
-      if (i != k && sim_check_judges(check, i, k) == MEMBER_DEAD)
-        books_fail("feud", "node %u takes node %u for dead, which others hear", i, k);
+      if (i != k && sim_check_judges(check, i, k) != MEMBER_ALIVE)
+        books_fail("feud", "node %u suspects node %u, which others hear", i, k);
+}
+
+static void lasts(chi_cluster *cluster, const struct run_case *c, uint64_t ns, bool heard)
+{
+  for (uint64_t step = 50 * MS, i = 0; i < ns / step && !chi_cluster_failure(cluster); i++) {
+    chi_cluster_run_for(cluster, step);
+    if (heard)
+      look_for_suspects(cluster, c);
+  }
+}
+
+/* Nothing else goes on meanwhile. */
+static void is_heard_by_others(chi_cluster *cluster, const struct run_case *c,
+                               const struct feud *f)
+{
+  uint64_t beat = (c->gentle || c->quiet ? 2000 : 100) * MS;
+  chi_cluster_fault(cluster, CHI_FAULT_CUT, f->target, f->source, 0);
+  lasts(cluster, c, BEATS * beat, true);
+  chi_cluster_fault(cluster, CHI_FAULT_HEAL, 0, 0, 0);
+  chi_cluster_settle(cluster, 60 * SECOND);
 }
 
 void feud(chi_cluster *cluster, const struct run_case *c, struct rng *rng)
@@ -124,6 +145,7 @@ void feud(chi_cluster *cluster, const struct run_case *c, struct rng *rng)
   f.target = (f.source + 1 + (uint32_t)rng_below(rng, c->nodes - 1)) % c->nodes;
   if (f.source == UINT32_MAX)
     return;
+  is_heard_by_others(cluster, c, &f);
   for (uint32_t i = 0; i < c->nodes; i++) {
     party[i].feud = &f;
     rng_seed(&party[i].rng, c->seed, 40, i);
@@ -136,10 +158,8 @@ void feud(chi_cluster *cluster, const struct run_case *c, struct rng *rng)
     chi_cluster_client(cluster, i, caller_body, &party[i]);
   chi_cluster_run_for(cluster, 20 * MS);
   goes_on(cluster, &f, how);
-  chi_cluster_run_for(cluster, much * SECOND);
+  lasts(cluster, c, much * SECOND, how == 0);
   f.over = true;
-  if (how == 0)
-    look_for_dead(cluster, c);
   if (how != 2 && !chi_cluster_failure(cluster) && !chi_cluster_client_ended(cluster, asker))
     books_fail("feud", "node %u waits for a task of node %u, of which it hears nothing", f.source,
                f.target);

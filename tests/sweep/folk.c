@@ -8,10 +8,11 @@
 #define QUEUE 64u      /* that wait for a lock and are looked at */
 #define SOON MS        /* who may go on does, where nothing else is in the way */
 #define LOAD (20 * MS) /* bodies that use CPU hold others up so long at most */
+#define TEAM 3u
 
 /* A task that waits for a lock. */
 struct folk_wait {
-  uint64_t group, until, may; /* gives up; could have had it since; 0: not */
+  uint64_t token, group, until, may; /* gives up; could have had it since; 0: not */
   uint32_t mode;
 };
 
@@ -87,7 +88,7 @@ static int folk_bulk_run(chi_ctx *ctx, struct folk *self, struct folk_bulk *t)
   if (t->to.size < t->from.size)
     return leave(self, CHI_ETOOBIG);
   for (uint64_t i = 0; i < t->from.size; i++)
-    to[i] = (uint8_t)(from[i] + 1);
+    to[i] = (uint8_t)(to[i] + from[i] + 1);
   t->to.size = t->from.size;
   return leave(self, CHI_OK);
 }
@@ -102,7 +103,7 @@ static uint64_t now(void)
 /* Nobody is cancelled. */
 static bool is_orderly(void)
 {
-  return books_now->quiet || books_now->gentle;
+  return books_now->orderly;
 }
 
 /* Until who may go on has done so. */
@@ -113,7 +114,8 @@ static uint64_t soon(void)
 
 static bool in_the_way(const struct folk_wait *w, const struct folk_wait *of)
 {
-  if ((w->mode == 0) != (of->mode == 0) || (w->until && now() >= w->until))
+  if ((w->mode == 0) != (of->mode == 0) || (w->until && now() >= w->until) ||
+      w->group == of->group)
     return false;
   return w->mode == 0 || w->mode == 2 || of->mode == 2;
 }
@@ -123,7 +125,7 @@ static void look_who_may(struct folk *self)
 {
   for (uint32_t i = 0; i < self->waits; i++) {
     struct folk_wait *w = &self->wait[i];
-    bool may = w->mode == 0   ? self->held == 0
+    bool may = w->mode == 0   ? self->held == 0 || self->holder == w->group
                : w->mode == 1 ? self->writes == 0
                               : self->writes == 0 && self->readers == 0;
     for (uint32_t k = 0; k < i && may; k++)
@@ -132,11 +134,11 @@ static void look_who_may(struct folk *self)
   }
 }
 
-/* A task of the group waits no more: with the lock, or without. */
-static void look_at_wait(struct folk *self, uint64_t group, bool got)
+/* A task waits no more: with the lock, or without. */
+static void look_at_wait(struct folk *self, uint64_t token, bool got)
 {
   uint32_t i = 0;
-  while (i < self->waits && self->wait[i].group != group)
+  while (i < self->waits && self->wait[i].token != token)
     i++;
   if (i == self->waits)
     return; /* there were too many to be looked at */
@@ -153,8 +155,8 @@ static void look_at_wait(struct folk *self, uint64_t group, bool got)
 
 static int lock(chi_ctx *ctx, struct folk *self, const struct folk_lock *t)
 {
-  struct folk_wait w = {.group = t->group, .mode = t->mode};
-  bool watched = t->depth == 0 && self->waits < QUEUE;
+  struct folk_wait w = {.token = t->token, .group = t->group, .mode = t->mode};
+  bool watched = t->token != 0 && self->waits < QUEUE;
   int rc;
   w.until = t->patience ? now() + t->patience : 0;
   if (watched)
@@ -165,7 +167,7 @@ static int lock(chi_ctx *ctx, struct folk *self, const struct folk_lock *t)
     rc = t->mode == 1 ? chi_rwlock_rdlock(ctx, &self->rwlock, t->patience)
                       : chi_rwlock_wrlock(ctx, &self->rwlock, t->patience);
   if (watched)
-    look_at_wait(self, t->group, rc == CHI_OK);
+    look_at_wait(self, t->token, rc == CHI_OK);
   if (rc != CHI_OK)
     look_who_may(self);
   return rc;
@@ -186,6 +188,7 @@ static void locked(struct folk *self, const struct folk_lock *t)
     self->writer = t->group;
   self->writes += t->mode == 2;
   self->readers += t->mode == 1 && self->writes == 0;
+  look_who_may(self); /* others of the group */
 }
 
 static void unlock(chi_ctx *ctx, struct folk *self, const struct folk_lock *t, bool read)
@@ -248,6 +251,30 @@ static int folk_via_run(chi_ctx *ctx, struct folk *self, struct folk_via *t)
   sub->mode = t->mode;
   sub->depth = 1;
   return leave(self, chi_call(ctx, sub));
+}
+
+static int folk_team_run(chi_ctx *ctx, struct folk *self, struct folk_team *t)
+{
+  struct folk_lock *sub[TEAM];
+  uint32_t count = 0;
+  int rc = CHI_OK;
+  enter(ctx, self, t->token);
+  while (count < TEAM && (sub[count] = chi_subtask_new(ctx, &folk_lock_type))) {
+    struct folk_lock *s = sub[count++];
+    s->task.pool = chi_self_pool(ctx);
+    s->task.query = (chi_query){.mode = CHI_QUERY_ID, .a = chi_self_container(ctx)};
+    s->token = books_submit(false, false);
+    s->group = t->group;
+    s->ns = t->ns;
+    s->depth = 1;
+    chi_subtask_submit(ctx, s);
+  }
+  for (uint32_t i = 0; i < count && rc == CHI_OK; i++)
+    rc = chi_subtask_wait(ctx, sub[i], 0);
+  for (uint32_t i = 0; i < count; i++)
+    if (chi_subtask_done(ctx, sub[i]))
+      books_end(sub[i]->token, sub[i]->task.rc);
+  return leave(self, rc);
 }
 
 static int folk_meddle_run(chi_ctx *ctx, struct folk *self, struct folk_meddle *t)
@@ -342,6 +369,18 @@ static int folk_ask_run(chi_ctx *ctx, struct folk *self, struct folk_ask *t)
   return leave(self, rc == CHI_OK ? CHI_OK : 1); /* this one did run */
 }
 
+static int folk_visit_run(chi_ctx *ctx, struct folk *self, struct folk_visit *t)
+{
+  struct folk_add *sub = chi_subtask_new(ctx, &folk_add_type);
+  enter(ctx, self, t->token);
+  if (!sub)
+    return leave(self, CHI_ENOMEM);
+  sub->task.pool = t->whose;
+  sub->task.query.mode = CHI_QUERY_LOCAL;
+  sub->token = t->sub;
+  return leave(self, chi_call(ctx, sub));
+}
+
 static int folk_news_run(chi_ctx *ctx, struct folk *self, struct folk_news *t)
 {
   enter(ctx, self, 0);
@@ -365,10 +404,20 @@ static int folk_news_run(chi_ctx *ctx, struct folk *self, struct folk_news *t)
   M(S, folk_ask)                                                                                   \
   M(S, folk_news)                                                                                  \
   M(S, folk_await)                                                                                 \
-  M(S, folk_tell)
+  M(S, folk_tell)                                                                                  \
+  M(S, folk_team)                                                                                  \
+  M(S, folk_visit)
 CHI_METHODS(folk, FOLK_METHODS)
 
 /* ---- containers ----------------------------------------------------------------------------- */
+
+static uint64_t birth_takes(chi_ctx *ctx)
+{
+  chi_pool_id pool = chi_self_pool(ctx);
+  if (pool.major != FOLK_TARDY)
+    return MS / 2;
+  return pool.minor == chi_self_container(ctx) ? FOLK_TARDY_NS : 2 * FOLK_TARDY_NS;
+}
 
 static int folk_create(chi_ctx *ctx, void *state, const void *params)
 {
@@ -378,7 +427,7 @@ static int folk_create(chi_ctx *ctx, void *state, const void *params)
     books_build(chi_self_container(ctx));
   self->life = books_new_life();
   self->copy = books_new_copy();
-  return chi_sleep(ctx, MS / 2);
+  return chi_sleep(ctx, birth_takes(ctx));
 }
 
 static void folk_destroy(chi_ctx *ctx, void *state)

@@ -6,6 +6,10 @@
 
 #define FOLK_POOL ((chi_pool_id){700, 0})
 #define FOLK_MOST 16
+/* Pools of this number take their time to begin: so long on the node that is the minor number, and
+ * longer on others. */
+#define FOLK_TARDY 720u
+#define FOLK_TARDY_NS UINT64_C(200000000)
 
 /* Counts up by one; where, and to what. Uses so much CPU, and sleeps for ns, before. */
 #define FOLK_ADD(X, T)                                                                             \
@@ -22,8 +26,8 @@ CHI_STRUCT(folk_one, FOLK_ONE)
 #define FOLK_ROLL(X, T)                                                                            \
   X(T, IN, u64, token) X(T, IN, u64, ns) X(T, OUT, array, one, folk_one, FOLK_MOST)
 CHI_TASK(folk_roll, 12, FOLK_ROLL)
-/* Copies one buffer to another, adding 1 to every byte. */
-#define FOLK_BULK(X, T) X(T, IN, u64, token) X(T, IN, bulk, from) X(T, OUT, bulk, to)
+/* Adds one buffer to another, and 1 to every byte. */
+#define FOLK_BULK(X, T) X(T, IN, u64, token) X(T, IN, bulk, from) X(T, INOUT, bulk, to)
 CHI_TASK(folk_bulk, 13, FOLK_BULK)
 /* Takes a lock (0: mutex, 1: to read, 2: to write), works, and has a task of its own take it again:
  * by way of the container `via` - 1 if that isn't 0. Gives up after `patience` ns (0: never), which
@@ -59,6 +63,12 @@ CHI_TASK(folk_news, 19, FOLK_NEWS)
 #define FOLK_AWAIT(X, T) X(T, IN, u64, token) X(T, IN, u64, patience)
 CHI_TASK(folk_await, 20, FOLK_AWAIT)
 CHI_TASK(folk_tell, 21, FOLK_AWAIT)
+/* Has subtasks, all in its group, want the mutex of its container at once, each for ns. */
+#define FOLK_TEAM(X, T) X(T, IN, u64, token) X(T, IN, u64, group) X(T, IN, u64, ns)
+CHI_TASK(folk_team, 22, FOLK_TEAM)
+/* Has a subtask (sub) run here, in another pool. */
+#define FOLK_VISIT(X, T) X(T, IN, u64, token) X(T, IN, u64, sub) X(T, IN, pool, whose)
+CHI_TASK(folk_visit, 23, FOLK_VISIT)
 
 extern const chi_module folk_module;
 

@@ -4,8 +4,11 @@
 #include "feud.h"
 #include "folk.h"
 #include "gate.h"
+#include "ledger.h"
+#include "limbo.h"
 #include "rift.h"
 #include "member.h"
+#include "net.h"
 #include "sim_cluster.h"
 
 #include <stdio.h>
@@ -18,8 +21,12 @@
 #define CALLS_END (60 * SECOND) /* no single call of the audit lasts longer */
 #define STORM_BEGINS SECOND     /* after the start; the cluster stands by then */
 #define DEVICE ((chi_pool_id){900, 0})
+#define MEMORY ((chi_pool_id){901, 0})
 #define UNITS 64u
+#define MEMORY_UNITS 150u /* of several pieces, the last of them a short one */
 #define HANDS 3u
+#define SHIFTS 12u
+#define LOOK (20 * MS / 1000)
 #define NAPS 3u
 
 struct run {
@@ -116,6 +123,7 @@ void run_draw(struct run_case *c, uint64_t seed)
   c->nap = rng_below(&rng, 5) == 0;
   c->gate = rng_below(&rng, 4) == 0;
   c->ghost = rng_below(&rng, 5) == 0;
+  c->limbo = rng_below(&rng, 2) == 0;
 }
 
 /* Nobody promises anything about time there, and one fault cannot be. */
@@ -127,6 +135,7 @@ void run_make_real(struct run_case *c)
   c->real = true;
   c->quiet = c->gentle = c->device = false;
   c->rift = c->rebirth = c->feud = c->nap = c->gate = c->ghost = false; /* look into nodes */
+  c->limbo = false;
 }
 
 void run_free(struct run_case *c)
@@ -222,6 +231,7 @@ static bool open_run(struct run *r, chi_put_fn *story, void *arg)
   r->books.quiet = c->quiet;
   r->books.gentle = c->gentle;
   r->books.loaded = c->loaded;
+  r->books.orderly = c->quiet || c->gentle;
   chi_cluster_story(r->cluster, story, arg);
   if (chi_cluster_pool_create(r->cluster, 0, "folk", "folk", NULL, 0, &id, &r->err) != CHI_OK)
     books_fail("opening", "the pool: %s", r->err.text);
@@ -280,7 +290,7 @@ static void storm(struct run *r)
     chi_cluster_run_for(r->cluster, begins - now);
   start_actors(r, r->c->kinds);
   calm_down(r);
-  r->books.quiet = r->books.gentle = false;
+  r->books.quiet = r->books.gentle = r->books.orderly = false;
 }
 
 /* ---- the audit: all is whole, so all nodes must agree --------------------------------------- */
@@ -307,6 +317,18 @@ static void audit_place(struct run *r, uint32_t container)
       books_fail("audit", "container %u is on node %u (life %u), and on node %u (life %u)",
                  container, first.node, first.life, t.node, t.life);
     first = t;
+  }
+}
+
+/* Who is asked by its node's number answers, if a container is there, and nobody else. */
+static void audit_node(struct run *r, uint32_t from)
+{
+  for (uint32_t node = 0; node < r->c->nodes && !failed(r); node++) {
+    struct folk_news t = {.task = {.pool = FOLK_POOL, .query = {CHI_QUERY_PHYSICAL, node, 0, 0}}};
+    int rc = call(r, from, &folk_news_type, &t);
+    if ((rc != CHI_OK && rc != CHI_ENOENT) || (rc == CHI_OK && t.node != node))
+      books_fail("audit", "node %u asks node %u: %s, by node %u", from, node, chi_status_name(rc),
+                 t.node);
   }
 }
 
@@ -342,12 +364,24 @@ static void audit_pool(struct run *r, const struct books_pool *p)
     audit_roll(r, p->id.minor % r->c->nodes, id, p->name);
 }
 
+/* How often a task was sent to where its container is no more. */
+static uint64_t detours(struct run *r)
+{
+  const struct sim_check *check = sim_cluster_check(r->cluster);
+  return check ? check->net[NET_TRACE_MOVED] : 0;
+}
+
 static void audit(struct run *r)
 {
+  uint64_t before = detours(r);
   for (uint32_t i = 0; i < r->c->nodes && !failed(r); i++) {
     audit_roll(r, i, FOLK_POOL, "the pool of all");
     audit_place(r, i);
   }
+  if (!failed(r))
+    audit_node(r, r->c->nodes - 1);
+  if (!failed(r) && detours(r) > before)
+    books_fail("audit", "a node does not know where a container is");
   for (uint32_t i = 0; i < r->books.pools && !failed(r); i++)
     audit_pool(r, &r->books.pool[i]);
 }
@@ -356,8 +390,10 @@ static void audit(struct run *r)
 
 struct hand {
   struct shadow *shadow;
+  chi_pool_id pool;
   uint32_t actor;
-  bool judges;
+  uint64_t calls;
+  bool judges, shares, verifies;
 };
 
 static void hand_body(chi_cluster *cluster, chi_client *client, void *arg)
@@ -367,10 +403,14 @@ static void hand_body(chi_cluster *cluster, chi_client *client, void *arg)
   (void)cluster;
   if (chi_queue_open(client, &port.queue, NULL) != CHI_OK)
     return;
+  if (hand->shares && shadow_share(hand->shadow, &port, hand->pool) != CHI_OK)
+    hand->shadow->shared = hand->shadow->units;
   if (hand->judges)
-    shadow_recover(hand->shadow, &port, DEVICE, false);
+    shadow_recover(hand->shadow, &port, hand->pool, false);
+  else if (hand->verifies)
+    shadow_verify(hand->shadow, &port, hand->pool);
   else
-    shadow_act(hand->shadow, &port, DEVICE, hand->actor, 3000);
+    shadow_act(hand->shadow, &port, hand->pool, hand->actor, hand->calls);
   chi_queue_close(port.queue);
 }
 
@@ -384,14 +424,70 @@ static void fail_a_sync(struct run *r, uint32_t node)
   chi_cluster_fault(r->cluster, CHI_FAULT_KILL, node, 0, 0);
 }
 
-static void device_round(struct run *r, uint32_t node, bool fails)
+static void start_hands(struct run *r, uint32_t node, struct hand *hands, const struct hand *like)
 {
-  struct hand hands[HANDS], judge = {.shadow = r->shadow, .judges = true};
   for (uint32_t i = 0; i < HANDS; i++) {
-    hands[i] = (struct hand){.shadow = r->shadow, .actor = i};
+    hands[i] = *like;
+    hands[i].actor = i;
     chi_cluster_client(r->cluster, node, hand_body, &hands[i]);
   }
-  chi_cluster_run_for(r->cluster, MS + rng_below(&r->rng, 60 * MS));
+}
+
+static void one_hand(struct run *r, uint32_t node, struct hand hand)
+{
+  chi_cluster_client(r->cluster, node, hand_body, &hand);
+  if (chi_cluster_run_idle(r->cluster, CALLS_END) == CHI_ETIMEOUT)
+    books_fail("P5", "a client of a device hangs");
+  if (hand.shadow->wrong[0])
+    books_fail("P5", "%s", hand.shadow->wrong);
+}
+
+/* Some work, and none: whoever waits for the last one is not forgotten. */
+static void device_work(struct run *r, uint32_t node, struct shadow *shadow, chi_pool_id pool)
+{
+  struct hand hands[HANDS], like = {.shadow = shadow, .pool = pool};
+  shadow->bursts = true;
+  like.shares = true;
+  one_hand(r, node, like);
+  like.shares = false;
+  for (uint32_t i = 0; i < SHIFTS && !failed(r); i++) {
+    like.calls = i == 0 ? 200 : 1 + rng_below(&r->rng, 4);
+    start_hands(r, node, hands, &like);
+    if (chi_cluster_run_idle(r->cluster, CALLS_END) == CHI_ETIMEOUT)
+      books_fail("P5", "a client of a device hangs");
+  }
+  like.verifies = !shadow->lenient;
+  if (!failed(r))
+    one_hand(r, node, like);
+}
+
+static void memory_work(struct run *r, uint32_t node)
+{
+  static char keys[2][16] = {"capacity", "bdev_type"}, values[2][8] = {"600K", "ram"};
+  const chi_param params[] = {{keys[0], values[0], 0, 0}, {keys[1], values[1], 0, 0}};
+  struct shadow *shadow = shadow_open(r->c->seed, MEMORY_UNITS, HANDS);
+  chi_pool_id id = MEMORY;
+  if (chi_cluster_pool_create(r->cluster, node, "bdev", "memory", params, 2, &id, &r->err))
+    books_fail("opening", "a device in memory: %s", r->err.text);
+  if (!failed(r))
+    device_work(r, node, shadow, MEMORY);
+  shadow_close(shadow);
+}
+
+/* The log is looked at while it is written. */
+static void watch_device(struct run *r, uint32_t node, uint64_t ns)
+{
+  for (uint64_t at = 0; at < ns && !failed(r); at += LOOK) {
+    chi_cluster_run_for(r->cluster, ns - at < LOOK ? ns - at : LOOK);
+    ledger_look(r->cluster, node, "device", !r->shadow->lenient && !r->shadow->doubtful);
+  }
+}
+
+static void device_round(struct run *r, uint32_t node, bool fails)
+{
+  struct hand hands[HANDS], like = {.shadow = r->shadow, .pool = DEVICE, .calls = 3000};
+  start_hands(r, node, hands, &like);
+  watch_device(r, node, MS + rng_below(&r->rng, 60 * MS));
   if (fails)
     fail_a_sync(r, node);
   else
@@ -399,17 +495,17 @@ static void device_round(struct run *r, uint32_t node, bool fails)
   if (chi_cluster_run_idle(r->cluster, CALLS_END) == CHI_ETIMEOUT)
     books_fail("P5", "a client of a node without power hangs");
   calm_down(r);
-  chi_cluster_client(r->cluster, node, hand_body, &judge);
-  if (chi_cluster_run_idle(r->cluster, CALLS_END) == CHI_ETIMEOUT)
-    books_fail("P5", "who compares hangs");
-  if (r->shadow->wrong[0])
-    books_fail("P5", "%s", r->shadow->wrong);
+  like.judges = true;
+  one_hand(r, node, like);
 }
 
 /* What one round has left is what the next one begins with. */
 static void device_rounds(struct run *r, uint32_t node)
 {
   uint32_t rounds = 1 + (uint32_t)rng_below(&r->rng, 3);
+  device_work(r, node, r->shadow, DEVICE);
+  if (!failed(r))
+    memory_work(r, node);
   for (uint32_t i = 0; i < rounds && !failed(r); i++)
     device_round(r, node, i + 1 < rounds && rng_below(&r->rng, 2) == 0);
 }
@@ -561,6 +657,7 @@ static void leave(struct run *r)
   start_actors(r, 1u << ACTOR_CALLS | 1u << ACTOR_GATHERS | 1u << ACTOR_CHANGES);
   chi_cluster_run_for(r->cluster, 30 * MS + rng_below(&r->rng, 100 * MS));
   uint64_t began = chi_cluster_now(r->cluster);
+  uint64_t unknown = r->books.code[-CHI_EUNKNOWN];
   r->books.stopping[who] = r->c->real ? 0 : began;
   if (chi_cluster_stop(r->cluster, who, 200) == CHI_EBUSY)
     books_fail("stop", "a node does not stop under load");
@@ -568,6 +665,8 @@ static void leave(struct run *r)
     books_fail("stop", "a node does not stop in time");
   r->books.stopping[who] = 0;
   calm_down(r);
+  if (!failed(r) && !r->c->real && r->books.code[-CHI_EUNKNOWN] > unknown)
+    books_fail("stop", "nobody knows what became of a task of a node that went in good order");
 }
 
 /* ---- two halves, and a life that is too young ----------------------------------------------- */
@@ -592,6 +691,13 @@ static void gates(struct run *r)
   gate(r->cluster, r->c->nodes, &r->rng);
   if (!failed(r))
     gate_long(r->cluster, r->c->nodes, &r->rng);
+}
+
+static void in_limbo(struct run *r)
+{
+  struct rng rng;
+  rng_seed(&rng, r->c->seed, 50, 0);
+  limbo(r->cluster, r->c->nodes, &rng);
 }
 
 static void feud_with(struct run *r)
@@ -649,6 +755,8 @@ void run_do(const struct run_case *c, struct run_result *out, chi_put_fn *story,
   if (open_run(r, story, arg)) {
     storm(r);
     audit(r);
+    if (c->limbo && !failed(r))
+      in_limbo(r);
     if (c->device && !failed(r))
       device_rounds(r, c->nodes - 1);
     if (c->coda && !failed(r))

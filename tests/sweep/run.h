@@ -11,7 +11,8 @@ struct run_case {
   uint64_t seed;
   uint32_t nodes, neighborhood, acts;
   uint32_t kinds; /* of clients: bits 1 << enum actor_kind */
-  bool quiet, gentle, loaded, device, coda, leave, rift, rebirth, feud, nap, gate, ghost;
+  bool quiet, gentle, loaded, device, coda, leave, rift, rebirth, feud, nap, gate, ghost,
+      limbo;
   bool real; /* on processes of this machine */
   struct sim_plan plan;
 };

@@ -172,7 +172,7 @@ static void fewer_parts(struct shrink *s)
       offsetof(struct run_case, rift), offsetof(struct run_case, rebirth),
       offsetof(struct run_case, feud), offsetof(struct run_case, nap),
       offsetof(struct run_case, gate), offsetof(struct run_case, ghost),
-      offsetof(struct run_case, device)};
+      offsetof(struct run_case, limbo), offsetof(struct run_case, device)};
   for (size_t i = 0; i < CHI_COUNT(parts); i++) {
     struct run_case c = copy_of(s);
     bool *part = (bool *)(void *)((char *)&c + parts[i]), was = *part;

@@ -172,14 +172,15 @@ static void say_case(const struct run_case *c)
   for (uint32_t k = 0; k < ACTOR_KINDS; k++)
     if (c->kinds >> k & 1)
       printf(" %s", actor_name((enum actor_kind)k));
-  printf("; %u acts%s%s%s%s%s%s%s%s%s%s\n", c->acts,
+  printf("; %u acts%s%s%s%s%s%s%s%s%s%s%s\n", c->acts,
          c->quiet    ? ", quiet"
          : c->gentle ? ", gentle"
                      : "",
          c->device ? ", device" : "", c->coda ? ", coda" : "", c->leave ? ", leave" : "",
          c->rift ? ", rift" : "", c->rebirth ? ", rebirth" : "",
          c->feud ? ", feud" : "", c->nap ? ", nap" : "",
-         c->gate ? ", gate" : "", c->ghost ? ", ghost" : "");
+         c->gate ? ", gate" : "", c->ghost ? ", ghost" : "",
+         c->limbo ? ", limbo" : "");
 }
 
 static void say_failure(struct sweep *s)
