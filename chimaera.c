@@ -1763,6 +1763,7 @@ struct task_raw {
   struct queue *queue;
   uint64_t ref;
   uint32_t slot, tag;
+  uint64_t deadline; /* of one that has waited for its pool; 0: it hasn't */
 };
 
 /* ---- how a declared struct is copied */
@@ -5703,6 +5704,9 @@ CHI_PRIVATE bool sim_disk_is_safe(const struct sim_disk *d, uint64_t path, uint6
 /* For tests. Reads as a program would: bytes, or CHI_ENOENT. */
 CHI_PRIVATE CHI_UNUSED int64_t sim_disk_peek(const struct sim_disk *d, const char *path, void *buf,
                                              uint64_t size, uint64_t offset);
+/* The same of what is safe, under the name it has now; with a size of 0: how many bytes. */
+CHI_PRIVATE CHI_UNUSED int64_t sim_disk_peek_safe(const struct sim_disk *d, const char *path,
+                                                  void *buf, uint64_t size, uint64_t offset);
 /* For tests. Writes into a file, which is made if it isn't there; durable at once. */
 CHI_PRIVATE CHI_UNUSED void sim_disk_poke(struct sim_disk *d, const char *path, const void *buf,
                                           uint64_t size, uint64_t offset);
@@ -8179,6 +8183,7 @@ struct runtime {
   enum runtime_state state; /* network worker */
   bool settled;             /* pools of the configuration are there, or have failed */
   struct ring_node *early, **early_end; /* task_raw that came before, for a pool not there yet */
+  uint64_t wait_at; /* when one that waits for its pool is late */
   bool closing_pools, closed_pools;
   chi_error failure;
   void (*on_state)(void *arg, enum runtime_state state);
@@ -8207,22 +8212,68 @@ static struct worker *runtime_network(const struct runtime *rt)
 
 /* ---- upcalls from below, on the network worker */
 
+/* A task that is to wait for its pool. */
+static void runtime_wait(struct runtime *rt, struct task_raw *raw, uint32_t deadline_ms)
+{
+  if (raw->deadline == 0)
+    raw->deadline = deadline_ms ? runtime_network(rt)->now + deadline_ms * UINT64_C(1000000)
+                                : UINT64_MAX;
+  if (raw->deadline < rt->wait_at)
+    rt->wait_at = raw->deadline;
+}
+
 static void runtime_on_raw(void *arg, struct task_raw *raw)
 {
   struct runtime *rt = arg;
   chi_task *shared = shm_resolve(raw->queue->table, raw->ref, sizeof *shared);
-  chi_pool_id id = {0, 0};
+  chi_task header = {.deadline_ms = 0};
   if (shared)
-    memcpy(&id, &worker_header(&rt->crew, shared)->pool, sizeof id);
-  struct pool *p = directory_find(&rt->directory, id);
-  if (p && p->state == POOL_CREATING) {
+    header = *worker_header(&rt->crew, shared);
+  struct pool *p = directory_find(&rt->directory, header.pool);
+  if (p ? p->state != POOL_CREATING : rt->settled) {
+    worker_refuse_raw(runtime_network(rt), raw, CHI_ENOENT);
+    return;
+  }
+  runtime_wait(rt, raw, header.deadline_ms);
+  if (p) {
     pool_park(p, &raw->node);
-  } else if (!p && !rt->settled) {
+  } else {
     raw->node.next = NULL;
     *rt->early_end = &raw->node;
     rt->early_end = &raw->node.next;
-  } else {
-    worker_refuse_raw(runtime_network(rt), raw, CHI_ENOENT);
+  }
+}
+
+/* Of those that wait in this list, ends who is to end; returns when the next one is late. */
+static uint64_t runtime_end_waiting(struct runtime *rt, struct ring_node **at,
+                                    struct ring_node ***end)
+{
+  struct worker *network = runtime_network(rt);
+  uint64_t next = UINT64_MAX;
+  while (*at) {
+    struct task_raw *raw = CHI_CONTAINER_OF(*at, struct task_raw, node);
+    int rc = network->now >= raw->deadline ? CHI_ETIMEOUT : CHI_OK;
+    if (queue_cancelled(raw->queue, raw->slot, raw->tag) || mark_get(&rt->crew.cancel_all))
+      rc = CHI_ECANCELLED;
+    if (rc == CHI_OK) {
+      next = raw->deadline < next ? raw->deadline : next;
+      at = &raw->node.next;
+      continue;
+    }
+    *at = raw->node.next;
+    if (*end == &raw->node.next)
+      *end = at;
+    worker_refuse_raw(network, raw, rc);
+  }
+  return next;
+}
+
+static void runtime_look_at_waiting(struct runtime *rt)
+{
+  rt->wait_at = runtime_end_waiting(rt, &rt->early, &rt->early_end);
+  for (struct pool *p = rt->directory.first; p; p = p->next) {
+    uint64_t at = runtime_end_waiting(rt, &p->parked, &p->parked_end);
+    rt->wait_at = at < rt->wait_at ? at : rt->wait_at;
   }
 }
 
@@ -8241,6 +8292,7 @@ static void runtime_on_remote(void *arg, chi_ctx *ctx)
 static void runtime_on_cancel(void *arg)
 {
   struct runtime *rt = arg;
+  runtime_look_at_waiting(rt);
   fleet_look_for_cancelled(&rt->fleet);
 }
 
@@ -8265,6 +8317,7 @@ static void runtime_composed(void *arg, int rc)
     rt->early = n->next;
     ring_push(&runtime_network(rt)->queue, n);
   }
+  rt->early_end = &rt->early;
   if (rc != CHI_OK) {
     rt->failure = rt->compose.error;
     log_write(&rt->crew.log, CHI_LOG_ERROR, "%s", rt->failure.text);
@@ -8335,6 +8388,7 @@ static void runtime_init(struct runtime *rt, struct env *env, const struct runti
   rt->on_state_arg = o->arg;
   rt->look_at = rt->drain_look = UINT64_MAX;
   rt->early_end = &rt->early;
+  rt->wait_at = UINT64_MAX;
   snprintf(rt->instance, sizeof rt->instance, "%s", o->instance);
   rt->crew = (struct worker_crew){
       .env = env,
@@ -8635,6 +8689,9 @@ static uint64_t runtime_tend(struct runtime *rt, uint64_t now)
   next = tend < next ? tend : next;
   tend = admin_tend(&rt->admin, now);
   next = tend < next ? tend : next;
+  if (now >= rt->wait_at)
+    runtime_look_at_waiting(rt);
+  next = rt->wait_at < next ? rt->wait_at : next;
   if (now >= rt->drain_look)
     runtime_drain(rt, now);
   next = rt->drain_look < next ? rt->drain_look : next;
@@ -10149,17 +10206,31 @@ static int cluster_key(void *arg, const char *name, const char *value, chi_error
   return rc == CHI_ENOENT ? cluster_config(s, name, value, err) : rc;
 }
 
+/* Whether one of the pairs before `end` has that key. */
+static bool cluster_has_key(const char *pairs, const char *end, const char *name)
+{
+  size_t size = strlen(name);
+  for (const char *at = pairs; at < end; at = strchr(at, ',') + 1)
+    if (strncmp(at, name, size) == 0 && at[size] == '=')
+      return true;
+  return false;
+}
+
 /* Hands over each pair of "KEY=VALUE,KEY=VALUE". */
-static int cluster_pairs(const char *at,
+static int cluster_pairs(const char *pairs,
                          int (*take)(void *arg, const char *name, const char *value,
                                      chi_error *err),
                          void *arg, chi_error *err)
 {
   char name[CLUSTER_WORD], value[CLUSTER_WORD], mark;
+  const char *at = pairs;
   int rc = CHI_OK;
   while (*at && rc == CHI_OK) {
+    const char *pair = at;
     if (!cluster_word(&at, "=,", name, &mark) || mark != '=')
       return error_set(err, CHI_EINVAL, "expected KEY=VALUE, found \"%.60s\"", name);
+    if (cluster_has_key(pairs, pair, name))
+      return error_set(err, CHI_EINVAL, "%s: expected once, found again: \"%.60s\"", name, pair);
     if (!cluster_word(&at, ",", value, &mark))
       return error_set(err, CHI_EINVAL, "%s: the value is too long", name);
     rc = take(arg, name, value, err);
@@ -17126,8 +17197,9 @@ uint64_t net_credit(const struct net *n)
   uint64_t sum = n->figures.calls_open + n->figures.runs_open;
   for (uint32_t i = 0; i < n->nodes; i++) {
     const struct net_link *l = n->link[i];
+    sum += n->o.peers->peer[i].waiting + n->o.peers->peer[i].flying;
     if (l)
-      sum += l->busy + l->bytes + l->waiting + l->held + l->kept + net_slots_missing(l);
+      sum += l->acks + l->busy + l->bytes + l->waiting + l->held + l->kept + net_slots_missing(l);
   }
   return sum;
 }
@@ -18792,12 +18864,14 @@ static enum net_verdict net_run_judge(const struct net_run *run, const struct po
 
 /* ---- parking */
 
+/* Its own time may be over before one gives the pool up. */
 static void net_run_on_patience(struct net *n, struct net_timer *t)
 {
-  (void)n;
   struct net_run *run = CHI_CONTAINER_OF(t, struct net_run, timer);
+  uint64_t left = run->request.remaining;
   CHI_ASSERT(run->state == NET_RUN_PARKED);
-  net_run_refuse(run, CHI_ENOENT, 0);
+  bool late = left != 0 && n->now - run->arrived >= left;
+  net_run_refuse(run, late ? CHI_ETIMEOUT : CHI_ENOENT, 0);
 }
 
 /* Keeps a copy of what came. */
@@ -20925,7 +20999,9 @@ static int worker_prepare(struct worker *w, const struct worker_offer *offer, st
   if (CHI_UNLIKELY(ctx->task->flags & CHI_TASK_FAILURES)) /* perhaps one of a former run is there */
     memset((char *)offer->shared + task_failures_at(m->plan.type), 0, sizeof(chi_failures));
   ctx->shared = offer->shared;
-  if (header->deadline_ms)
+  if (raw->deadline)
+    ctx->deadline = raw->deadline;
+  else if (header->deadline_ms)
     ctx->deadline = w->now + header->deadline_ms * 1000000ull;
   ctx->slow = method_is_slow(m, header->compute_us, header->io_size);
   *out = ctx;
@@ -45952,6 +46028,15 @@ CHI_PRIVATE int64_t sim_disk_peek(const struct sim_disk *d, const char *path, vo
 {
   const struct sim_disk_file *file = sim_disk_find(d, path);
   return file ? (int64_t)sim_disk_data_read(&file->now, buf, size, offset) : CHI_ENOENT;
+}
+
+CHI_PRIVATE int64_t sim_disk_peek_safe(const struct sim_disk *d, const char *path, void *buf,
+                                       uint64_t size, uint64_t offset)
+{
+  const struct sim_disk_file *file = sim_disk_find(d, path);
+  if (!file)
+    return CHI_ENOENT;
+  return (int64_t)(size ? sim_disk_data_read(&file->safe, buf, size, offset) : file->safe.size);
 }
 
 CHI_PRIVATE void sim_disk_poke(struct sim_disk *d, const char *path, const void *buf, uint64_t size,
