@@ -8461,7 +8461,7 @@ void runtime_stop(struct runtime *rt, uint64_t grace_ns)
   worker_cancel_changed(runtime_network(rt)); /* periodic tasks end */
   runtime_set_state(rt, RUNTIME_DRAINING);
   rt->drain_look = 0;
-  log_write(&rt->crew.log, CHI_LOG_INFO, "stopping: %llu tasks are under way",
+  log_write(&rt->crew.log, CHI_LOG_INFO, "stopping; tasks under way: %llu",
             (unsigned long long)runtime_work_left(rt));
 }
 
@@ -33165,6 +33165,16 @@ static struct chi_node *real_node_new(const chi_config *config)
   return n;
 }
 
+/* So that each life is a part of the log. */
+static void real_node_tell(struct chi_node *n, const char *what)
+{
+  struct env *env = &n->real.env;
+  char line[CHI_NAME_MAX + 200];
+  snprintf(line, sizeof(line), "%s: instance %s, version %s, process %ld", what, n->place.instance,
+           CHI_VERSION, (long)getpid());
+  env->log(env, CHI_LOG_INFO, line);
+}
+
 /* Begins to stop and waits for the end. CHI_EBUSY: it doesn't come. */
 static int real_node_stop(struct chi_node *n, uint64_t grace_ns)
 {
@@ -33181,6 +33191,7 @@ static int real_node_stop(struct chi_node *n, uint64_t grace_ns)
                       3 * grace + REAL_NODE_MARGIN_NS) != RUNTIME_STOPPED)
     return CHI_EBUSY;
   real_thread_join(&n->crew);
+  real_node_tell(n, "stopped");
   if (n->record)
     real_node_end_record(n);
   return CHI_OK;
@@ -33202,8 +33213,10 @@ int real_node_open(const chi_config *config, const chi_module *const *modules, u
     return rc;
   }
   real_node_await_start(n);
-  if (real_node_await(n, UINT32_MAX, 0) != RUNTIME_FAILED)
+  if (real_node_await(n, UINT32_MAX, 0) != RUNTIME_FAILED) {
+    real_node_tell(n, "serving");
     return CHI_OK;
+  }
   const chi_error *failure = runtime_failure(n->runtime);
   *out = NULL;
   rc = error_set(err, failure->code, "%s", failure->text);
@@ -34484,6 +34497,7 @@ struct real_net_peer {
   bool told, lost;     /* the owner takes it for connected; since then it was not */
   uint32_t wait, next; /* ticks until it is tried, and until it is the time after */
   uint32_t generation; /* of the socket: names its monitor */
+  uint64_t called_at;  /* when its machine took the connection */
   uint64_t pinned;     /* bytes of bulk on their way */
   struct log_limit failed, gone; /* for a reason that is known, or not */
 };
@@ -34619,17 +34633,23 @@ static void real_net_part(struct real_net_peer *p)
 }
 
 /* Of two who don't fit the one that notices first hangs up, so that the other can but guess. */
+static const char *real_net_guess(const struct real_net_peer *p, uint64_t now)
+{
+  if (now - p->called_at > REAL_NET_HANDSHAKE_MS * UINT64_C(1000000) / 2)
+    return "its port is open, but it says nothing; perhaps it stands still";
+  return real_net_encrypts(p->net)
+             ? "it hung up; perhaps it does not encrypt, or expects another key "
+               "(networking.key_file)"
+             : "it hung up; perhaps it encrypts, and this node does not (networking.key_file)";
+}
+
 static void real_net_failed(struct real_net_peer *p, int event, int value)
 {
   const struct real_net *n = p->net;
   struct env *env = &n->env->env;
-  const char *why = real_zmq_failure(event, value, real_net_encrypts(n));
   bool gone = event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
-  if (gone)
-    why = real_net_encrypts(n)
-              ? "it hung up; perhaps it does not encrypt, or expects another key "
-                "(networking.key_file)"
-              : "it hung up; perhaps it encrypts, and this node does not (networking.key_file)";
+  const char *why = gone ? real_net_guess(p, env->clock(env))
+                         : real_zmq_failure(event, value, real_net_encrypts(n));
   if (why)
     log_limited(&n->log, gone ? &p->gone : &p->failed, env->clock(env), CHI_LOG_WARNING,
                 "node %u (%s) at %s is not spoken with: %s", p->node, n->hosts[p->node].name,
@@ -34647,6 +34667,8 @@ static void real_net_hear(struct real_net_peer *p)
       p->up = true;
       p->next = 1;
       real_net_changed(p->net);
+    } else if (event == ZMQ_EVENT_CONNECTED) {
+      p->called_at = p->net->env->env.clock(&p->net->env->env);
     } else { /* after some errors it would not try again by itself */
       real_net_failed(p, event, value);
       real_net_part(p);
@@ -34692,7 +34714,8 @@ static bool real_net_dial(struct real_net_peer *p)
     real_net_seal(n, p->out, p->node);
   snprintf(name, sizeof name, "inproc://peer-%u-%u", p->node, ++p->generation);
   p->news = real_zmq_monitor(n->context, p->out, name,
-                             ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                             ZMQ_EVENT_CONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED |
+                                 ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
                                  ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
                                  ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_DISCONNECTED);
   if (!p->news) {

@@ -165,6 +165,10 @@ chi stop
 want 0 '^stopped after'
 ok gone "$pid"
 ok not test -e "$temp/pid"
+for text in serving stopped; do # each life is a part of the log
+  ok grep -q " info node=0 $text: instance $name:$port, version .*, process $pid\$" "$temp/log"
+done
+ok grep -q ' info node=0 stopping; tasks under way: 1$' "$temp/log"
 start --instance "$name:$((port + 1))"
 want 0 "instance $name:$((port + 1)),"
 chi stop --instance "$name:$((port + 1))" 2000
