@@ -1459,6 +1459,10 @@ CHI_PRIVATE bool client_queue_settle(chi_queue *q, uint64_t timeout_ns);
 /* The memory an address was allocated in; NULL. */
 CHI_PRIVATE struct client_memory *client_memory_of(chi_queue *q, const void *p, uint64_t *ref,
                                                    uint64_t *room, bool *bulk);
+/* chi_pool_create, saying where: "dynamic", "local" or "broadcast". */
+CHI_PRIVATE int client_pool_create(chi_queue *q, const char *mod_name, const char *pool_name,
+                                   const char *pool_query, const chi_param *params, uint32_t count,
+                                   chi_pool_id *id, chi_error *err);
 
 #endif
 
@@ -9269,6 +9273,13 @@ int chi_pool_find(chi_queue *q, const char *name, chi_pool_id *out)
 int chi_pool_create(chi_queue *q, const char *mod_name, const char *pool_name,
                     const chi_param *params, uint32_t count, chi_pool_id *id, chi_error *err)
 {
+  return client_pool_create(q, mod_name, pool_name, "dynamic", params, count, id, err);
+}
+
+int client_pool_create(chi_queue *q, const char *mod_name, const char *pool_name,
+                       const char *pool_query, const chi_param *params, uint32_t count,
+                       chi_pool_id *id, chi_error *err)
+{
   struct chi_admin_get_or_create_pool *t = CHI_NEW(q, chi_admin_get_or_create_pool);
   if (!t)
     return error_set(err, q->error.code, "%s", q->error.text);
@@ -9281,6 +9292,7 @@ int chi_pool_create(chi_queue *q, const char *mod_name, const char *pool_name,
     t->pool_id = *id;
     memcpy(t->mod_name, mod_name, strlen(mod_name) + 1);
     memcpy(t->pool_name, pool_name, strlen(pool_name) + 1);
+    snprintf(t->pool_query, sizeof t->pool_query, "%s", pool_query);
     rc = chi_run(q, t);
     *id = t->pool_id;
   }
@@ -11425,8 +11437,8 @@ static int admin_make_pool(chi_ctx *ctx, struct admin_host *host, struct pool *p
               p->id.major, p->id.minor, p->name, p->module->def->name);
     return CHI_OK;
   }
-  error_set(err, rc, "pool %s: create of module %s failed: %s", p->name, p->module->def->name,
-            rc > 0 ? "a code of its own" : chi_status_text(rc));
+  error_set(err, rc, "pool %s: create of module %s failed: %s; the log may say why", p->name,
+            p->module->def->name, rc > 0 ? "a code of its own" : chi_status_text(rc));
   admin_retire(ctx, host, p, POOL_FAILED);
   admin_end_containers(ctx, host, p, made - 1);
   admin_forget(host, p);
@@ -30957,7 +30969,7 @@ struct real_cluster_wait {
   char why[sizeof(((chi_error *)0)->text)];
 };
 
-/* A cluster that runs has its daemon here, and it is the right one: neither is waited for. */
+/* The daemon on this host is there, and isn't the right one. */
 static bool real_cluster_mistaken(const struct real_cluster *s, struct real_cluster_wait *wait,
                                   const struct real_daemon_view *v)
 {
@@ -30994,7 +31006,7 @@ static bool real_cluster_is_wrong(struct real_cluster *s, struct real_cluster_wa
     wrong = "has no connection to some node";
   else if (wait->settled && v->open > 0)
     wrong = "has work left";
-  if (wait->hosts && rc != CHI_ETIMEOUT)
+  if (rc == CHI_ENOENT || rc == CHI_ECONFIG) /* it isn't known where the daemon is to be */
     wait->rc = rc;
   if (wrong)
     snprintf(wait->why, sizeof(wait->why), "node %u %s%.300s", node, wrong, err.text);

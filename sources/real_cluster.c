@@ -198,7 +198,7 @@ struct real_cluster_wait {
   char why[sizeof(((chi_error *)0)->text)];
 };
 
-/* A cluster that runs has its daemon here, and it is the right one: neither is waited for. */
+/* The daemon on this host is there, and isn't the right one. */
 static bool real_cluster_mistaken(const struct real_cluster *s, struct real_cluster_wait *wait,
                                   const struct real_daemon_view *v)
 {
@@ -235,7 +235,7 @@ static bool real_cluster_is_wrong(struct real_cluster *s, struct real_cluster_wa
     wrong = "has no connection to some node";
   else if (wait->settled && v->open > 0)
     wrong = "has work left";
-  if (wait->hosts && rc != CHI_ETIMEOUT)
+  if (rc == CHI_ENOENT || rc == CHI_ECONFIG) /* it isn't known where the daemon is to be */
     wait->rc = rc;
   if (wrong)
     snprintf(wait->why, sizeof(wait->why), "node %u %s%.300s", node, wrong, err.text);
