@@ -291,8 +291,8 @@ static int admin_make_pool(chi_ctx *ctx, struct admin_host *host, struct pool *p
               p->id.major, p->id.minor, p->name, p->module->def->name);
     return CHI_OK;
   }
-  error_set(err, rc, "pool %s: create of module %s failed: %s", p->name, p->module->def->name,
-            rc > 0 ? "a code of its own" : chi_status_text(rc));
+  error_set(err, rc, "pool %s: create of module %s failed: %s; the log may say why", p->name,
+            p->module->def->name, rc > 0 ? "a code of its own" : chi_status_text(rc));
   admin_retire(ctx, host, p, POOL_FAILED);
   admin_end_containers(ctx, host, p, made - 1);
   admin_forget(host, p);

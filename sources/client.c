@@ -537,6 +537,13 @@ int chi_pool_find(chi_queue *q, const char *name, chi_pool_id *out)
 int chi_pool_create(chi_queue *q, const char *mod_name, const char *pool_name,
                     const chi_param *params, uint32_t count, chi_pool_id *id, chi_error *err)
 {
+  return client_pool_create(q, mod_name, pool_name, "dynamic", params, count, id, err);
+}
+
+int client_pool_create(chi_queue *q, const char *mod_name, const char *pool_name,
+                       const char *pool_query, const chi_param *params, uint32_t count,
+                       chi_pool_id *id, chi_error *err)
+{
   struct chi_admin_get_or_create_pool *t = CHI_NEW(q, chi_admin_get_or_create_pool);
   if (!t)
     return error_set(err, q->error.code, "%s", q->error.text);
@@ -549,6 +556,7 @@ int chi_pool_create(chi_queue *q, const char *mod_name, const char *pool_name,
     t->pool_id = *id;
     memcpy(t->mod_name, mod_name, strlen(mod_name) + 1);
     memcpy(t->pool_name, pool_name, strlen(pool_name) + 1);
+    snprintf(t->pool_query, sizeof t->pool_query, "%s", pool_query);
     rc = chi_run(q, t);
     *id = t->pool_id;
   }

@@ -109,5 +109,9 @@ CHI_PRIVATE bool client_queue_settle(chi_queue *q, uint64_t timeout_ns);
 /* The memory an address was allocated in; NULL. */
 CHI_PRIVATE struct client_memory *client_memory_of(chi_queue *q, const void *p, uint64_t *ref,
                                                    uint64_t *room, bool *bulk);
+/* chi_pool_create, saying where: "dynamic", "local" or "broadcast". */
+CHI_PRIVATE int client_pool_create(chi_queue *q, const char *mod_name, const char *pool_name,
+                                   const char *pool_query, const chi_param *params, uint32_t count,
+                                   chi_pool_id *id, chi_error *err);
 
 #endif

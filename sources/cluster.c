@@ -306,6 +306,9 @@ static int cluster_do(chi_cluster *c, uint32_t node, struct cluster_errand *e)
     return error_set(e->err, CHI_ENODAEMON, "node %u isn't up", node);
   e->rc = CHI_ESHUTDOWN;
   e->number = chi_cluster_client(c, node, cluster_errand_body, e);
+  if (e->number == CHI_ENOTSUP)
+    return error_set(e->err, e->number, "clients are of the node on this host, not of node %u",
+                     node);
   if (e->number < 0)
     return error_set(e->err, e->number, "%s", chi_status_text(e->number));
   rc = chi_cluster_run_until(c, cluster_errand_is_done, e, limit + CLUSTER_SLACK_NS);

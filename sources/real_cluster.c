@@ -191,10 +191,56 @@ static const char *real_cluster_instance(const struct real_cluster *s, uint32_t 
 /* Something that takes long to find out: now and then, a look. */
 struct real_cluster_wait {
   uint64_t look_at;
-  uint32_t nodes; /* that are to see each other */
-  bool settled;   /* and no work is left */
-  char why[200];
+  uint32_t nodes;        /* that are to see each other */
+  bool settled;          /* and no work is left */
+  const chi_host *hosts; /* of a cluster that runs: the list it is to have */
+  int rc;                /* not CHI_OK: there is no use in waiting */
+  char why[sizeof(((chi_error *)0)->text)];
 };
+
+/* The daemon on this host is there, and isn't the right one. */
+static bool real_cluster_mistaken(const struct real_cluster *s, struct real_cluster_wait *wait,
+                                  const struct real_daemon_view *v)
+{
+  uint32_t node = wait->hosts ? real_daemon_differs(v, s->self, wait->hosts, wait->nodes)
+                              : UINT32_MAX;
+  if (node == UINT32_MAX)
+    return false;
+  wait->rc = CHI_EINVAL;
+  snprintf(wait->why, sizeof(wait->why),
+           "node %u, the daemon on this host, has another list of hosts, or is another node of it: "
+           "node %u is %s%.150s",
+           s->self, node, node < wait->nodes ? "not " : "in it",
+           node < wait->nodes ? wait->hosts[node].name : "");
+  return true;
+}
+
+/* Whether the node isn't as it is to be; wait->why says what is wrong. */
+static bool real_cluster_is_wrong(struct real_cluster *s, struct real_cluster_wait *wait,
+                                  uint32_t node, struct real_daemon_view *v)
+{
+  const char *wrong = NULL;
+  char room[CHI_NAME_MAX];
+  chi_error err = {0};
+  int rc = CHI_OK;
+  if (!s->running && !real_cluster_is_up(&s->base, node))
+    wrong = "does not serve";
+  else if ((rc = real_daemon_ask(real_cluster_instance(s, node, room), v, &err)) != CHI_OK)
+    wrong = "does not answer: ";
+  else if (real_cluster_mistaken(s, wait, v))
+    return true;
+  else if (s->base.nodes > 1 && v->alive != wait->nodes)
+    wrong = "does not see all nodes";
+  else if (s->base.nodes > 1 && v->met != wait->nodes - 1)
+    wrong = "has no connection to some node";
+  else if (wait->settled && v->open > 0)
+    wrong = "has work left";
+  if (rc == CHI_ENOENT || rc == CHI_ECONFIG) /* it isn't known where the daemon is to be */
+    wait->rc = rc;
+  if (wrong)
+    snprintf(wait->why, sizeof(wait->why), "node %u %s%.300s", node, wrong, err.text);
+  return wrong != NULL;
+}
 
 /* Whether the nodes, as far as they can be asked, see each other and have the same number of pools.
  */
@@ -202,28 +248,16 @@ static bool real_cluster_agrees(struct real_cluster *s, struct real_cluster_wait
                                 struct real_daemon_view *v)
 {
   uint64_t pools = UINT64_MAX;
-  char room[CHI_NAME_MAX];
   for (uint32_t i = 0; i < wait->nodes; i++) {
-    const char *wrong = NULL;
     if (s->running && i != s->self)
       continue;
-    if (!s->running && !real_cluster_is_up(&s->base, i))
-      wrong = "does not serve";
-    else if (real_daemon_ask(real_cluster_instance(s, i, room), v) != CHI_OK)
-      wrong = "does not answer";
-    else if (s->base.nodes > 1 && v->alive != wait->nodes)
-      wrong = "does not see all nodes";
-    else if (s->base.nodes > 1 && v->met != wait->nodes - 1)
-      wrong = "has no connection to some node";
-    else if (wait->settled && v->open > 0)
-      wrong = "has work left";
-    else if (pools != UINT64_MAX && v->pools != pools)
-      wrong = "has other pools";
-    pools = v->pools;
-    if (wrong) {
-      snprintf(wait->why, sizeof(wait->why), "node %u %s", i, wrong);
+    if (real_cluster_is_wrong(s, wait, i, v))
+      return false;
+    if (pools != UINT64_MAX && v->pools != pools) {
+      snprintf(wait->why, sizeof(wait->why), "node %u has other pools", i);
       return false;
     }
+    pools = v->pools;
   }
   return true;
 }
@@ -240,7 +274,7 @@ static int real_cluster_has_met(chi_cluster *c, void *arg)
   bool met = view.json && real_cluster_agrees(s, wait, &view);
   free(view.json);
   wait->look_at = real_env_now() + REAL_CLUSTER_ASK_NS;
-  return met;
+  return met || wait->rc != CHI_OK;
 }
 
 /* ---- open and close -------------------------------------------------------------------------- */
@@ -820,9 +854,11 @@ static int real_cluster_join(struct cluster_spec *spec, const chi_module *const 
   s->running = true;
   s->self = self;
   wait.nodes = spec->nodes;
+  wait.hosts = spec->config.hosts;
   if (spec->watch)
     spec->watch->opened(spec->watch->arg, &s->base);
   rc = real_cluster_run(&s->base, real_cluster_has_met, &wait, REAL_CLUSTER_START_NS);
+  rc = rc == CHI_OK ? wait.rc : rc;
   if (rc == CHI_OK) {
     *out = &s->base;
     return rc;
@@ -837,7 +873,7 @@ static bool real_cluster_is_seen(const chi_cluster *c, uint32_t node)
   struct real_cluster *s = real_cluster_of(c);
   struct real_daemon_view view = {.json = malloc(REAL_DAEMON_JSON)};
   char alive[64];
-  bool seen = view.json && real_daemon_ask(NULL, &view) == CHI_OK;
+  bool seen = view.json && real_daemon_ask(NULL, &view, NULL) == CHI_OK;
   snprintf(alive, sizeof(alive), "{\"id\":%u,\"state\":\"alive\"", node);
   seen = seen && (node == s->self || strstr(view.json, alive));
   free(view.json);

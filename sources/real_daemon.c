@@ -337,15 +337,15 @@ static int real_daemon_monitor(chi_queue *queue, struct real_daemon_view *v)
   return rc;
 }
 
-int real_daemon_ask(const char *instance, struct real_daemon_view *v)
+int real_daemon_ask(const char *instance, struct real_daemon_view *v, chi_error *err)
 {
   chi_client *client = NULL;
   chi_queue *queue = NULL;
-  int rc = chi_client_open(instance, &client, NULL);
+  int rc = chi_client_open(instance, &client, err);
   if (rc == CHI_OK)
-    rc = chi_queue_open(client, &queue, NULL);
-  if (rc == CHI_OK)
-    rc = real_daemon_monitor(queue, v);
+    rc = chi_queue_open(client, &queue, err);
+  if (rc == CHI_OK && (rc = real_daemon_monitor(queue, v)) != CHI_OK)
+    error_set(err, rc, "%s", chi_status_text(rc));
   if (rc == CHI_OK) {
     v->alive = real_daemon_number(v->json, "\"alive\":");
     v->met = real_daemon_count(v->json, "\"met\":1");
@@ -356,6 +356,32 @@ int real_daemon_ask(const char *instance, struct real_daemon_view *v)
   chi_queue_close(queue);
   chi_client_close(client);
   return rc;
+}
+
+/* The text's place behind the name of a node's row; NULL: there is no such row. */
+static const char *real_daemon_host(const char *json, const char *row)
+{
+  static const char name[] = "\"host\":\"";
+  const char *at = strstr(json, row);
+  at = at ? strstr(at, name) : NULL;
+  return at ? at + sizeof(name) - 1 : NULL;
+}
+
+uint32_t real_daemon_differs(const struct real_daemon_view *v, uint32_t self, const chi_host *hosts,
+                             uint32_t count)
+{
+  const char *at = v->json, *host;
+  char row[40];
+  for (uint32_t i = 0; i <= count && count > 1; i++) {
+    snprintf(row, sizeof(row), i == self ? "\"node\":%u," : "{\"id\":%u,\"state\":", i);
+    host = real_daemon_host(i == self ? v->json : at, row);
+    size_t size = i < count ? strlen(hosts[i].name) : 0;
+    if (i == count ? host != NULL
+                   : !host || strncmp(host, hosts[i].name, size) != 0 || host[size] != '"')
+      return i;
+    at = i == self ? at : host; /* the rows of others are in order */
+  }
+  return UINT32_MAX;
 }
 
 /* ---- open and close -------------------------------------------------------------------------- */

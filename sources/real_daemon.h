@@ -73,7 +73,12 @@ struct real_daemon_view {
 #define REAL_DAEMON_JSON (1u << 20)
 
 /* NULL: of the default instance. */
-CHI_PRIVATE int real_daemon_ask(const char *instance, struct real_daemon_view *view);
+CHI_PRIVATE int real_daemon_ask(const char *instance, struct real_daemon_view *view,
+                                chi_error *err);
+/* Which of so many hosts the node that gave the view, `self`, has in another place of its own list
+ * or not at all; `count` if that is longer; UINT32_MAX: none. A node alone has no list. */
+CHI_PRIVATE uint32_t real_daemon_differs(const struct real_daemon_view *view, uint32_t self,
+                                         const chi_host *hosts, uint32_t count);
 
 #endif
 #endif

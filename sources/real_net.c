@@ -70,6 +70,7 @@ struct real_net_peer {
   bool told, lost;     /* the owner takes it for connected; since then it was not */
   uint32_t wait, next; /* ticks until it is tried, and until it is the time after */
   uint32_t generation; /* of the socket: names its monitor */
+  uint64_t called_at;  /* when its machine took the connection */
   uint64_t pinned;     /* bytes of bulk on their way */
   struct log_limit failed, gone; /* for a reason that is known, or not */
 };
@@ -205,17 +206,23 @@ static void real_net_part(struct real_net_peer *p)
 }
 
 /* Of two who don't fit the one that notices first hangs up, so that the other can but guess. */
+static const char *real_net_guess(const struct real_net_peer *p, uint64_t now)
+{
+  if (now - p->called_at > REAL_NET_HANDSHAKE_MS * UINT64_C(1000000) / 2)
+    return "its port is open, but it says nothing; perhaps it stands still";
+  return real_net_encrypts(p->net)
+             ? "it hung up; perhaps it does not encrypt, or expects another key "
+               "(networking.key_file)"
+             : "it hung up; perhaps it encrypts, and this node does not (networking.key_file)";
+}
+
 static void real_net_failed(struct real_net_peer *p, int event, int value)
 {
   const struct real_net *n = p->net;
   struct env *env = &n->env->env;
-  const char *why = real_zmq_failure(event, value, real_net_encrypts(n));
   bool gone = event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
-  if (gone)
-    why = real_net_encrypts(n)
-              ? "it hung up; perhaps it does not encrypt, or expects another key "
-                "(networking.key_file)"
-              : "it hung up; perhaps it encrypts, and this node does not (networking.key_file)";
+  const char *why = gone ? real_net_guess(p, env->clock(env))
+                         : real_zmq_failure(event, value, real_net_encrypts(n));
   if (why)
     log_limited(&n->log, gone ? &p->gone : &p->failed, env->clock(env), CHI_LOG_WARNING,
                 "node %u (%s) at %s is not spoken with: %s", p->node, n->hosts[p->node].name,
@@ -233,6 +240,8 @@ static void real_net_hear(struct real_net_peer *p)
       p->up = true;
       p->next = 1;
       real_net_changed(p->net);
+    } else if (event == ZMQ_EVENT_CONNECTED) {
+      p->called_at = p->net->env->env.clock(&p->net->env->env);
     } else { /* after some errors it would not try again by itself */
       real_net_failed(p, event, value);
       real_net_part(p);
@@ -278,7 +287,8 @@ static bool real_net_dial(struct real_net_peer *p)
     real_net_seal(n, p->out, p->node);
   snprintf(name, sizeof name, "inproc://peer-%u-%u", p->node, ++p->generation);
   p->news = real_zmq_monitor(n->context, p->out, name,
-                             ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                             ZMQ_EVENT_CONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED |
+                                 ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
                                  ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
                                  ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_DISCONNECTED);
   if (!p->news) {

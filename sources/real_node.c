@@ -390,6 +390,16 @@ static struct chi_node *real_node_new(const chi_config *config)
   return n;
 }
 
+/* So that each life is a part of the log. */
+static void real_node_tell(struct chi_node *n, const char *what)
+{
+  struct env *env = &n->real.env;
+  char line[CHI_NAME_MAX + 200];
+  snprintf(line, sizeof(line), "%s: instance %s, version %s, process %ld", what, n->place.instance,
+           CHI_VERSION, (long)getpid());
+  env->log(env, CHI_LOG_INFO, line);
+}
+
 /* Begins to stop and waits for the end. CHI_EBUSY: it doesn't come. */
 static int real_node_stop(struct chi_node *n, uint64_t grace_ns)
 {
@@ -406,6 +416,7 @@ static int real_node_stop(struct chi_node *n, uint64_t grace_ns)
                       3 * grace + REAL_NODE_MARGIN_NS) != RUNTIME_STOPPED)
     return CHI_EBUSY;
   real_thread_join(&n->crew);
+  real_node_tell(n, "stopped");
   if (n->record)
     real_node_end_record(n);
   return CHI_OK;
@@ -427,8 +438,10 @@ int real_node_open(const chi_config *config, const chi_module *const *modules, u
     return rc;
   }
   real_node_await_start(n);
-  if (real_node_await(n, UINT32_MAX, 0) != RUNTIME_FAILED)
+  if (real_node_await(n, UINT32_MAX, 0) != RUNTIME_FAILED) {
+    real_node_tell(n, "serving");
     return CHI_OK;
+  }
   const chi_error *failure = runtime_failure(n->runtime);
   *out = NULL;
   rc = error_set(err, failure->code, "%s", failure->text);

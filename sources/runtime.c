@@ -469,7 +469,7 @@ void runtime_stop(struct runtime *rt, uint64_t grace_ns)
   worker_cancel_changed(runtime_network(rt)); /* periodic tasks end */
   runtime_set_state(rt, RUNTIME_DRAINING);
   rt->drain_look = 0;
-  log_write(&rt->crew.log, CHI_LOG_INFO, "stopping: %llu tasks are under way",
+  log_write(&rt->crew.log, CHI_LOG_INFO, "stopping; tasks under way: %llu",
             (unsigned long long)runtime_work_left(rt));
 }
 

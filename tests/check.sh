@@ -569,6 +569,7 @@ part_hosts()
 part_containers()
 {
   limit=1500
+  echo "   takes a quarter of an hour or more; each step is told in $out"
   run 'two containers' ./run-distributed-test.sh --build --nodes 2
   show_figures
   for nodes in 3 5; do

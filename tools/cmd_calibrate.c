@@ -46,6 +46,7 @@ struct calibrate {
   bool pinned;
   struct calibrate_figures f;
   struct bench_result said; /* its note: why something failed */
+  struct profile given;     /* that of --profile */
 };
 
 static int calibrate_compare(const void *a, const void *b)
@@ -404,23 +405,51 @@ static int calibrate_table(const struct calibrate *c, const struct profile *p)
 static int calibrate_result(const struct calibrate *c)
 {
   const struct cli *cli = c->bench.cli;
-  const char *path = cli_value(cli, "out"), *given = cli_value(cli, "profile");
-  struct profile p = {.count = 0};
+  const char *path = cli_value(cli, "out");
+  struct profile measured = {.count = 0};
   FILE *out = stdout;
   int status = CLI_OK;
-  if (!given)
-    calibrate_profile(c, &p);
-  else if (!profile_load(cli, given, &p))
-    return CLI_FAILED;
+  calibrate_profile(c, &measured);
   if (path && !(out = fopen(path, "we")))
     return cli_fail(cli, "%s: %s", path, strerror(errno));
   if (path || !cli_value(cli, "compare"))
-    status = calibrate_write(c, &p, out);
+    status = calibrate_write(c, &measured, out);
   if (path && fclose(out) != 0)
     status = CLI_FAILED;
   if (status != CLI_OK)
     return cli_fail(cli, "%s: %s", path ? path : "standard output", strerror(errno));
-  return cli_value(cli, "compare") ? calibrate_table(c, &p) : CLI_OK;
+  return cli_value(cli, "compare") ? calibrate_table(c, c->given.count ? &c->given : &measured)
+                                   : CLI_OK;
+}
+
+/* What would spoil the result is found before a minute of measuring. Nothing is written until there
+ * is something to write. */
+static bool calibrate_ready(struct calibrate *c)
+{
+  const struct cli *cli = c->bench.cli;
+  const char *path = cli_value(cli, "out"), *given = cli_value(cli, "profile");
+  if (given && !profile_load(cli, given, &c->given))
+    return false;
+  if (!path)
+    return true;
+  bool fresh = access(path, F_OK) != 0;
+  FILE *out = fopen(path, "ae");
+  if (!out) {
+    cli_fail(cli, "%s: %s", path, strerror(errno));
+    return false;
+  }
+  fclose(out);
+  if (fresh)
+    unlink(path);
+  return true;
+}
+
+static int calibrate_options(const struct cli *cli)
+{
+  int count = 0;
+  for (int i = 0; i < CLI_OPTIONS_MAX; i++)
+    count += cli->values[i] != NULL;
+  return count;
 }
 
 static int calibrate_spec(const struct cli *cli, const char *path)
@@ -440,14 +469,18 @@ static int calibrate_run_command(struct cli *cli)
   c.bench.round_ns = CALIBRATE_SECONDS * 1000000000ull;
   if (cli->argument_count)
     return cli_usage(cli, "takes no arguments");
+  if (spec && calibrate_options(cli) > 1)
+    return cli_usage(cli, "--spec measures nothing, and takes no other option");
   if (spec)
     return calibrate_spec(cli, spec);
+  if (cli_value(cli, "profile") && !cli_value(cli, "compare"))
+    return cli_usage(cli, "--profile is for --compare");
   if (!cli_number(cli, "rounds", 1, BENCH_ROUNDS_MAX, &c.bench.rounds) ||
       !cli_duration(cli, "seconds", 1000000000, &c.bench.round_ns))
     return CLI_USAGE;
   if (c.bench.round_ns < 1000000)
     return cli_usage(cli, "--seconds: expected 1ms at least");
-  if (!bench_directory(&c.bench, directory))
+  if (!calibrate_ready(&c) || !bench_directory(&c.bench, directory))
     return CLI_FAILED;
   bool good = calibrate_measure(&c);
   bench_clean(&c.bench);

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "client.h"
 #include "compose.h"
 #include "settings.h"
 #include "text.h"
@@ -32,8 +33,8 @@ static int compose_entry(const struct cli *cli, chi_queue *queue, const char *fi
   chi_error err = {0};
   int line, column;
   bool found = chi_pool_find(queue, entry->pool_name, &other) == CHI_OK;
-  int status = chi_pool_create(queue, entry->mod_name, entry->pool_name, entry->params,
-                               entry->param_count, &id, &err);
+  int status = client_pool_create(queue, entry->mod_name, entry->pool_name, entry->pool_query,
+                                  entry->params, entry->param_count, &id, &err);
   if (status != CHI_OK) {
     compose_place(entry, err.text, &line, &column);
     return cli_fail(cli, "%s:%d:%d: pool %u.%u \"%s\": %s", file, line, column,

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "config.h"
 #include "real_record.h"
 #include "settings.h"
 
@@ -65,7 +66,7 @@ static int start_describe(const struct cli *cli, const char *instance, char *lin
   struct cli_link link = {0};
   chi_error err;
   struct json *json = NULL;
-  uint32_t fast = 0, slow = 0;
+  uint32_t fast = 0, slow = 0, pools;
   if (chi_client_open(instance, &link.client, &err) == CHI_OK) {
     if (chi_queue_open(link.client, &link.queue, &err) == CHI_OK)
       json = cli_figures(&link, &err);
@@ -79,8 +80,9 @@ static int start_describe(const struct cli *cli, const char *instance, char *lin
     fast += strcmp(json_string(w, "kind", ""), "fast") == 0;
     slow += strcmp(json_string(w, "kind", ""), "slow") == 0;
   }
-  snprintf(line, size, "chimaera: ready: instance %s, %u fast + %u slow workers, %u pools\n",
-           instance, fast, slow, json_count(json, "pools"));
+  pools = json_count(json, "pools");
+  snprintf(line, size, "chimaera: ready: instance %s, %u fast + %u slow workers, %u pool%s\n",
+           instance, fast, slow, pools, pools == 1 ? "" : "s");
   json_free(json);
   return CLI_OK;
 }
@@ -219,7 +221,7 @@ static int start_run(struct cli *cli)
   if (record && (!*record || strlen(record) >= CHI_PATH_MAX))
     return cli_usage(cli, "--record needs a path of 1 to %d characters", CHI_PATH_MAX - 1);
   if (!cli_number(cli, "grace", 0, 86400000, &grace_ms) ||
-      !cli_number(cli, "node", 0, UINT32_MAX - 1, &node))
+      !cli_number(cli, "node", 0, CONFIG_HOSTS_MAX - 1, &node))
     return CLI_USAGE;
   status = settings_load(cli, cli_value(cli, "config"), &config);
   if (status == CLI_OK)

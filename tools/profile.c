@@ -5,6 +5,11 @@
 #include <stdlib.h>
 #include <yaml.h>
 
+#include "error.h"
+#ifndef CHI_OMIT_SIM
+#include "sim_profile.h"
+#endif
+
 bool profile_add(struct profile *p, const char *name, const char *value)
 {
   if (p->count == PROFILE_COSTS || strlen(name) >= PROFILE_NAME ||
@@ -48,9 +53,38 @@ static bool profile_wrong(const struct profile_reader *r, const yaml_mark_t *at,
   return false;
 }
 
+#ifndef CHI_OMIT_SIM
+
+/* A cost is what a cluster's name takes as one. */
+static bool profile_is_cost(const char *name, const char *value, chi_error *err)
+{
+  uint64_t number;
+  uint32_t which;
+  int rc = sim_profile_parse(name, value, &which, &number, err);
+  if (rc == CHI_ENOENT && strcmp(name, "latency") == 0 &&
+      (rc = chi_parse_duration(value, 1, &number)) != CHI_OK)
+    error_set(err, rc, "latency: expected a time, found \"%.40s\"", value);
+  else if (rc == CHI_ENOENT)
+    error_set(err, rc, "no such cost: \"%.40s\"", name);
+  return rc == CHI_OK;
+}
+
+#else
+
+static bool profile_is_cost(const char *name, const char *value, chi_error *err)
+{
+  (void)name;
+  (void)value;
+  (void)err;
+  return true;
+}
+
+#endif
+
 static bool profile_read_costs(struct profile_reader *r, const yaml_node_t *map, struct profile *p)
 {
   const yaml_node_pair_t *pair = map->data.mapping.pairs.start;
+  chi_error err;
   for (; pair < map->data.mapping.pairs.top; pair++) {
     const yaml_node_t *name = yaml_document_get_node(&r->document, pair->key);
     const yaml_node_t *value = yaml_document_get_node(&r->document, pair->value);
@@ -59,6 +93,9 @@ static bool profile_read_costs(struct profile_reader *r, const yaml_node_t *map,
     if (!profile_add(p, (const char *)name->data.scalar.value,
                      (const char *)value->data.scalar.value))
       return profile_wrong(r, &name->start_mark, "a name or value that no cost has");
+    if (!profile_is_cost(p->cost[p->count - 1].name, p->cost[p->count - 1].value, &err))
+      return profile_wrong(r, err.code == CHI_ENOENT ? &name->start_mark : &value->start_mark,
+                           err.text);
   }
   return true;
 }

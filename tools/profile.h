@@ -12,7 +12,7 @@
 #define PROFILE_SPEC (PROFILE_COSTS * (PROFILE_NAME + PROFILE_VALUE))
 #define PROFILE_FILE_MAX (1u << 20)
 
-/* Names and values are not looked at: the spec of a cluster is. */
+/* What is read are costs that a simulation knows, where there is one in the program. */
 struct profile {
   struct {
     char name[PROFILE_NAME], value[PROFILE_VALUE];

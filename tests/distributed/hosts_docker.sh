@@ -54,10 +54,14 @@ image_is_there()
   "$docker" image inspect $image >/dev/null 2>&1
 }
 
+base_find()
+{
+  base=$(DOCKER=$docker tools/base-image)
+}
+
 image_build()
 {
-  base=$(DOCKER=$docker tools/base-image) &&
-    "$docker" build -q -t $image --build-arg "BASE=$base" -f Dockerfile.distributed . &&
+  "$docker" build -q -t $image --build-arg "BASE=$base" -f Dockerfile.distributed . &&
     image_prune
 }
 
@@ -70,7 +74,7 @@ image_prune()
 hosts_prepare()
 {
   if [ "$build" = 1 ] || ! image_is_there; then
-    step 'the image' image_build || {
+    { step 'its base' base_find && step 'the image' image_build; } || {
       echo "$passed passed, $failed failed"
       return 1
     }
@@ -115,7 +119,7 @@ hosts_open()
     return 1
   fi
   # shellcheck disable=SC2046
-  compose up --no-start $(services) 2>&1
+  compose up --no-start $(services) 2>&1 && echo "172.28.0.2 and up, in $network"
 }
 
 host_run()

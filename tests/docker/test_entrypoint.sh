@@ -458,7 +458,7 @@ for signal in TERM INT; do
   want 0 "chimaera: ready: instance chi_main_segment_$USER:$port, 1 fast + $(
     n=$(nproc)
     echo $((n < 4 ? n : 4))
-  ) slow workers, 1 pools"
+  ) slow workers, 1 pool"
   ok not chimaera status
 done
 ok grep -q ' info ' "$temp/log"

@@ -85,13 +85,22 @@ want 0 '^round trip ' '^tasks, 64 in flight '
 
 printf 'costs:\n  step: 1us\n  stepp: 2us\n' >wrong.yaml
 chi sim --profile wrong.yaml --story
-want 2 'no such key of a cluster: "stepp"'
+want 2 '^chimaera sim: wrong.yaml:3:3: no such cost: "stepp"'
+chi calibrate --spec wrong.yaml
+want 1 '^chimaera calibrate: wrong.yaml:3:3: no such cost: "stepp"'
 printf 'costs: {step: fast}\n' >wrong.yaml
 chi sim --profile wrong.yaml --story
-want 2 'step: expected a time in ns from 0 to [0-9]*, found "fast"'
+want 2 'wrong.yaml:1:15: step: expected a time in ns from 0 to [0-9]*, found "fast"'
 printf 'costs: {budget: 0}\n' >wrong.yaml
 chi sim --profile wrong.yaml --story
-want 2 'budget: expected a whole number from 1 to 65536, found "0"'
+want 2 'wrong.yaml:1:17: budget: expected a whole number from 1 to 65536, found "0"'
+printf 'costs: {latency: soon}\n' >wrong.yaml
+chi sim --profile wrong.yaml --story
+want 2 'wrong.yaml:1:18: latency: expected a time, found "soon"'
+printf 'costs: {nodes: 7}\n' >wrong.yaml # a key of a cluster, and no cost
+chi sim --profile wrong.yaml --story
+want 2 'wrong.yaml:1:9: no such cost: "nodes"'
+cp wrong.yaml nodes.yaml
 for text in 'cost: {step: 1us}' 'costs: [step]' 'costs: {step: [1]}' '- step' 'costs: {"a=b": 1}' \
   'costs: {' '' 'costs: {a: 1}
 more: 1'; do
@@ -107,8 +116,25 @@ chi calibrate --seconds 1ns
 want 2 '--seconds: expected 1ms at least'
 chi calibrate --directory /no/such
 want 1 '/no/such'
-chi calibrate --out /no/such/file --rounds 1 --seconds 0.01 --directory .
+# Before a minute of measuring, not after it.
+chi_seconds=5
+chi calibrate --out /no/such/file --rounds 100 --directory .
 want 1 '/no/such/file: No such file'
+chi calibrate --out . --rounds 100 --directory .
+want 1 'calibrate: .: Is a directory'
+chi calibrate --compare --profile missing.yaml --rounds 100 --directory .
+want 1 'missing.yaml: No such file'
+chi calibrate --compare --profile nodes.yaml --rounds 100 --directory .
+want 1 'nodes.yaml:1:9: '
+chi calibrate --profile machine.yaml --rounds 100 --directory .
+want 2 '--profile is for --compare'
+chi calibrate --spec machine.yaml --out copy.yaml
+want 2 '--spec measures nothing, and takes no other option'
+ok not test -e copy.yaml
+cp machine.yaml kept.yaml
+chi calibrate --out kept.yaml --directory /no/such
+want 1 '/no/such'
+ok cmp machine.yaml kept.yaml
 chi calibrate extra
 want 2 'takes no arguments'
 

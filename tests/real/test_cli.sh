@@ -165,6 +165,10 @@ chi stop
 want 0 '^stopped after'
 ok gone "$pid"
 ok not test -e "$temp/pid"
+for text in serving stopped; do # each life is a part of the log
+  ok grep -q " info node=0 $text: instance $name:$port, version .*, process $pid\$" "$temp/log"
+done
+ok grep -q ' info node=0 stopping; tasks under way: 1$' "$temp/log"
 start --instance "$name:$((port + 1))"
 want 0 "instance $name:$((port + 1)),"
 chi stop --instance "$name:$((port + 1))" 2000
@@ -318,6 +322,13 @@ chi call ram get_stats --query physical:0
 want 1 'CHI_ENOENT'
 chi call ram get_stats --query physical:1
 want 0
+# Of the nodes of the list this one is up: a pool of its own needs no other.
+printf 'compose:\n- {mod_name: bdev, pool_name: %s, pool_query: %s, pool_id: "%s.0", %s}\n' \
+  own local 330 'bdev_type: ram, capacity: 1M' >"$temp/own.yaml"
+chi compose "$temp/own.yaml"
+want 0 '^330.0 bdev own: created$'
+chi call own get_stats --query broadcast --json
+want 0 '"rc":0,'
 chi stop
 want 0
 CHI_NODE=1 chi start --config "$temp/two.yaml" --detach

@@ -140,24 +140,36 @@ TEST(a_stream_of_tasks_loses_and_repeats_nothing)
   town_free(&t);
 }
 
+/* As a program that finds node `own` in that list, and node 1 as the daemon on its host. */
+static int join(const struct town *t, const char *own, const char *list, chi_cluster **c,
+                chi_error *err)
+{
+  char text[512], path[128];
+  const char *instance = t->node[1].instance;
+  snprintf(text, sizeof(text),
+           "networking: {port: %u}\nshared_memory: {main_segment_name: %.*s}\n", t->port,
+           (int)strcspn(instance, ":"), instance);
+  snprintf(path, sizeof(path), "%s/client.yaml", t->dir);
+  *err = (chi_error){0};
+  if (!scratch_write(t->dir, "client.yaml", text) || !scratch_write(t->dir, "list", list))
+    return CHI_EIO;
+  setenv("CHI_SERVER_CONF", path, 1);
+  setenv("CHI_NODE", own, 1);
+  snprintf(path, sizeof(path), "hostfile:%s/list", t->dir);
+  int rc = chi_cluster_open(path, NULL, 0, c, err);
+  unsetenv("CHI_NODE");
+  return rc;
+}
+
 TEST(a_cluster_that_runs_is_joined_and_left_as_it_is)
 {
   static struct town t;
-  char text[512], path[128], name[96];
-  chi_error err = {0};
+  chi_error err;
   chi_cluster *c = NULL;
+  chi_pool_id pool = {901, 0};
   struct calc_add add = {.a = 1, .b = 2};
   CHECK_STR(town_open(&t, 3), "");
-  snprintf(name, sizeof(name), "%.*s", (int)strcspn(t.node[1].instance, ":"), t.node[1].instance);
-  snprintf(text, sizeof(text), "networking: {port: %u}\nshared_memory: {main_segment_name: %s}\n",
-           t.port, name);
-  CHECK(scratch_write(t.dir, "client.yaml", text));
-  snprintf(path, sizeof(path), "%s/client.yaml", t.dir);
-  setenv("CHI_SERVER_CONF", path, 1);
-  setenv("CHI_NODE", "1", 1);
-  snprintf(path, sizeof(path), "hostfile:%s/hosts", t.dir);
-  int rc = chi_cluster_open(path, NULL, 0, &c, &err);
-  unsetenv("CHI_NODE");
+  int rc = join(&t, "1", "127.0.0.1\n127.0.0.2\n127.0.0.3\n", &c, &err);
   CHECK_STR(err.text, "");
   CHECK_INT(rc, CHI_OK);
   CHECK_INT(chi_cluster_nodes(c), 3);
@@ -168,12 +180,43 @@ TEST(a_cluster_that_runs_is_joined_and_left_as_it_is)
   CHECK_INT(chi_cluster_call(c, 1, &calc_add_type, &add, WAIT_NS), CHI_OK);
   CHECK_INT(add.sum, 3);
   CHECK_INT(chi_cluster_call(c, 0, &calc_add_type, &add, WAIT_NS), CHI_ENOTSUP);
+  CHECK_INT(chi_cluster_pool_create(c, 0, "calc", "sums", NULL, 0, &pool, &err), CHI_ENOTSUP);
+  CHECK_STR(err.text, "clients are of the node on this host, not of node 0");
   CHECK_INT(chi_cluster_stop(c, 0, 100), CHI_ENOTSUP);
   CHECK_INT(chi_cluster_fault(c, CHI_FAULT_KILL, 0, 0, 0), CHI_ENOTSUP);
   CHECK_INT(chi_cluster_settle(c, WAIT_NS), CHI_OK);
   chi_cluster_close(c);
   unsetenv("CHI_SERVER_CONF");
   CHECK(town_has_met(&t));
+  town_free(&t);
+}
+
+TEST(who_means_another_cluster_than_the_one_that_runs_is_told)
+{
+  static const struct {
+    const char *own, *list, *says;
+  } wrong[] = {
+      {"1", "127.0.0.1\n127.0.0.2\n127.0.0.4\n", "node 2 is not 127.0.0.4"},
+      {"1", "127.0.0.1\n127.0.0.2\n", "node 2 is in it"},
+      {"1", "127.0.0.[1-4]\n", "node 3 is not 127.0.0.4"},
+      {"0", "127.0.0.[1-3]\n", "node 0 is not 127.0.0.1"},
+  };
+  static struct town t;
+  char want[200];
+  chi_error err;
+  chi_cluster *c = NULL;
+  CHECK_STR(town_open(&t, 3), "");
+  for (size_t i = 0; i < CHI_COUNT(wrong); i++) {
+    uint64_t begun = now_ns();
+    CHECK_INT(join(&t, wrong[i].own, wrong[i].list, &c, &err), CHI_EINVAL);
+    snprintf(want, sizeof(want),
+             "node %s, the daemon on this host, has another list of hosts, or is another node of "
+             "it: %s",
+             wrong[i].own, wrong[i].says);
+    CHECK_STR(err.text, want);
+    CHECK(!c && now_ns() - begun < 5 * SLOW * SECOND_NS);
+  }
+  unsetenv("CHI_SERVER_CONF");
   town_free(&t);
 }
 

@@ -512,13 +512,20 @@ TEST(a_hostfile_must_be_there_and_say_which_node_is_here)
 {
   chi_error err = {0};
   chi_cluster *c = NULL;
-  char dir[64], path[96];
+  char dir[64], path[96], conf[96];
   CHECK(scratch_make(dir) && scratch_write(dir, "hosts", "127.0.0.1\n127.0.0.2\n"));
   snprintf(path, sizeof(path), "hostfile:%s/none", dir);
   CHECK_INT(chi_cluster_open(path, NULL, 0, &c, &err), CHI_ENOENT);
   snprintf(path, sizeof(path), "hostfile:%s/hosts", dir);
   CHECK_INT(chi_cluster_open(path, NULL, 0, &c, &err), CHI_ECONFIG);
   CHECK(strstr(err.text, "several nodes of the hostfile have an address of this machine"));
+  setenv("CHI_NODE", "0", 1);
+  snprintf(conf, sizeof(conf), "%s/conf.yaml", dir);
+  setenv("CHI_SERVER_CONF", conf, 1);
+  CHECK_INT(chi_cluster_open(path, NULL, 0, &c, &err), CHI_ENOENT);
+  CHECK(strstr(err.text, "node 0 does not answer: ") && strstr(err.text, "conf.yaml: cannot read"));
+  unsetenv("CHI_SERVER_CONF");
+  unsetenv("CHI_NODE");
   CHECK(!c);
   scratch_remove(dir);
 }

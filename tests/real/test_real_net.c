@@ -460,6 +460,27 @@ TEST(who_is_silent_though_asked_is_given_up)
   station_close(&a);
 }
 
+/* As a daemon that is frozen: its machine takes the connection, and nobody says a word. */
+TEST(who_never_greets_is_told_to_stand_still)
+{
+  static struct station a;
+  char dir[64], path[128], log[4096];
+  uint32_t port = station_port();
+  int listener = sorry_listen(port);
+  CHECK(listener >= 0 && scratch_make(dir));
+  snprintf(path, sizeof(path), "%s/log", dir);
+  CHECK_INT(station_open(&a, pair, 0, port, path, NULL), CHI_OK);
+  bool told = STATION_UNTIL(&a, NULL, 2 * LONG_MS,
+                            strstr(scratch_read(path, log, sizeof(log)), "is not spoken with: "));
+  close(listener);
+  station_close(&a);
+  scratch_remove(dir);
+  CHECK(told);
+  if (!strstr(log, "node 1 (node1) at 127.0.0.2 is not spoken with: its port is open, but it says "
+                   "nothing; perhaps it stands still\n"))
+    CHECK_STR(log, "");
+}
+
 TEST(names_and_both_families_of_addresses_are_good)
 {
   static struct station a, b;
