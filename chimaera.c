@@ -1470,6 +1470,10 @@ CHI_PRIVATE bool client_queue_settle(chi_queue *q, uint64_t timeout_ns);
 /* The memory an address was allocated in; NULL. */
 CHI_PRIVATE struct client_memory *client_memory_of(chi_queue *q, const void *p, uint64_t *ref,
                                                    uint64_t *room, bool *bulk);
+/* chi_pool_create, saying where: "dynamic", "local" or "broadcast". */
+CHI_PRIVATE int client_pool_create(chi_queue *q, const char *mod_name, const char *pool_name,
+                                   const char *pool_query, const chi_param *params, uint32_t count,
+                                   chi_pool_id *id, chi_error *err);
 
 #endif
 
@@ -4986,7 +4990,12 @@ struct real_daemon_view {
 #define REAL_DAEMON_JSON (1u << 20)
 
 /* NULL: of the default instance. */
-CHI_PRIVATE int real_daemon_ask(const char *instance, struct real_daemon_view *view);
+CHI_PRIVATE int real_daemon_ask(const char *instance, struct real_daemon_view *view,
+                                chi_error *err);
+/* Which of so many hosts the node that gave the view, `self`, has in another place of its own list
+ * or not at all; `count` if that is longer; UINT32_MAX: none. A node alone has no list. */
+CHI_PRIVATE uint32_t real_daemon_differs(const struct real_daemon_view *view, uint32_t self,
+                                         const chi_host *hosts, uint32_t count);
 
 #endif
 #endif
@@ -8615,7 +8624,7 @@ void runtime_stop(struct runtime *rt, uint64_t grace_ns)
   worker_cancel_changed(runtime_network(rt)); /* periodic tasks end */
   runtime_set_state(rt, RUNTIME_DRAINING);
   rt->drain_look = 0;
-  log_write(&rt->crew.log, CHI_LOG_INFO, "stopping: %llu tasks are under way",
+  log_write(&rt->crew.log, CHI_LOG_INFO, "stopping; tasks under way: %llu",
             (unsigned long long)runtime_work_left(rt));
 }
 
@@ -9421,6 +9430,13 @@ int chi_pool_find(chi_queue *q, const char *name, chi_pool_id *out)
 int chi_pool_create(chi_queue *q, const char *mod_name, const char *pool_name,
                     const chi_param *params, uint32_t count, chi_pool_id *id, chi_error *err)
 {
+  return client_pool_create(q, mod_name, pool_name, "dynamic", params, count, id, err);
+}
+
+int client_pool_create(chi_queue *q, const char *mod_name, const char *pool_name,
+                       const char *pool_query, const chi_param *params, uint32_t count,
+                       chi_pool_id *id, chi_error *err)
+{
   struct chi_admin_get_or_create_pool *t = CHI_NEW(q, chi_admin_get_or_create_pool);
   if (!t)
     return error_set(err, q->error.code, "%s", q->error.text);
@@ -9433,6 +9449,7 @@ int chi_pool_create(chi_queue *q, const char *mod_name, const char *pool_name,
     t->pool_id = *id;
     memcpy(t->mod_name, mod_name, strlen(mod_name) + 1);
     memcpy(t->pool_name, pool_name, strlen(pool_name) + 1);
+    snprintf(t->pool_query, sizeof t->pool_query, "%s", pool_query);
     rc = chi_run(q, t);
     *id = t->pool_id;
   }
@@ -10397,6 +10414,9 @@ static int cluster_do(chi_cluster *c, uint32_t node, struct cluster_errand *e)
     return error_set(e->err, CHI_ENODAEMON, "node %u isn't up", node);
   e->rc = CHI_ESHUTDOWN;
   e->number = chi_cluster_client(c, node, cluster_errand_body, e);
+  if (e->number == CHI_ENOTSUP)
+    return error_set(e->err, e->number, "clients are of the node on this host, not of node %u",
+                     node);
   if (e->number < 0)
     return error_set(e->err, e->number, "%s", chi_status_text(e->number));
   rc = chi_cluster_run_until(c, cluster_errand_is_done, e, limit + CLUSTER_SLACK_NS);
@@ -11587,8 +11607,8 @@ static int admin_make_pool(chi_ctx *ctx, struct admin_host *host, struct pool *p
               p->id.major, p->id.minor, p->name, p->module->def->name);
     return CHI_OK;
   }
-  error_set(err, rc, "pool %s: create of module %s failed: %s", p->name, p->module->def->name,
-            rc > 0 ? "a code of its own" : chi_status_text(rc));
+  error_set(err, rc, "pool %s: create of module %s failed: %s; the log may say why", p->name,
+            p->module->def->name, rc > 0 ? "a code of its own" : chi_status_text(rc));
   admin_retire(ctx, host, p, POOL_FAILED);
   admin_end_containers(ctx, host, p, made - 1);
   admin_forget(host, p);
@@ -31147,10 +31167,56 @@ static const char *real_cluster_instance(const struct real_cluster *s, uint32_t 
 /* Something that takes long to find out: now and then, a look. */
 struct real_cluster_wait {
   uint64_t look_at;
-  uint32_t nodes; /* that are to see each other */
-  bool settled;   /* and no work is left */
-  char why[200];
+  uint32_t nodes;        /* that are to see each other */
+  bool settled;          /* and no work is left */
+  const chi_host *hosts; /* of a cluster that runs: the list it is to have */
+  int rc;                /* not CHI_OK: there is no use in waiting */
+  char why[sizeof(((chi_error *)0)->text)];
 };
+
+/* The daemon on this host is there, and isn't the right one. */
+static bool real_cluster_mistaken(const struct real_cluster *s, struct real_cluster_wait *wait,
+                                  const struct real_daemon_view *v)
+{
+  uint32_t node = wait->hosts ? real_daemon_differs(v, s->self, wait->hosts, wait->nodes)
+                              : UINT32_MAX;
+  if (node == UINT32_MAX)
+    return false;
+  wait->rc = CHI_EINVAL;
+  snprintf(wait->why, sizeof(wait->why),
+           "node %u, the daemon on this host, has another list of hosts, or is another node of it: "
+           "node %u is %s%.150s",
+           s->self, node, node < wait->nodes ? "not " : "in it",
+           node < wait->nodes ? wait->hosts[node].name : "");
+  return true;
+}
+
+/* Whether the node isn't as it is to be; wait->why says what is wrong. */
+static bool real_cluster_is_wrong(struct real_cluster *s, struct real_cluster_wait *wait,
+                                  uint32_t node, struct real_daemon_view *v)
+{
+  const char *wrong = NULL;
+  char room[CHI_NAME_MAX];
+  chi_error err = {0};
+  int rc = CHI_OK;
+  if (!s->running && !real_cluster_is_up(&s->base, node))
+    wrong = "does not serve";
+  else if ((rc = real_daemon_ask(real_cluster_instance(s, node, room), v, &err)) != CHI_OK)
+    wrong = "does not answer: ";
+  else if (real_cluster_mistaken(s, wait, v))
+    return true;
+  else if (s->base.nodes > 1 && v->alive != wait->nodes)
+    wrong = "does not see all nodes";
+  else if (s->base.nodes > 1 && v->met != wait->nodes - 1)
+    wrong = "has no connection to some node";
+  else if (wait->settled && v->open > 0)
+    wrong = "has work left";
+  if (rc == CHI_ENOENT || rc == CHI_ECONFIG) /* it isn't known where the daemon is to be */
+    wait->rc = rc;
+  if (wrong)
+    snprintf(wait->why, sizeof(wait->why), "node %u %s%.300s", node, wrong, err.text);
+  return wrong != NULL;
+}
 
 /* Whether the nodes, as far as they can be asked, see each other and have the same number of pools.
  */
@@ -31158,28 +31224,16 @@ static bool real_cluster_agrees(struct real_cluster *s, struct real_cluster_wait
                                 struct real_daemon_view *v)
 {
   uint64_t pools = UINT64_MAX;
-  char room[CHI_NAME_MAX];
   for (uint32_t i = 0; i < wait->nodes; i++) {
-    const char *wrong = NULL;
     if (s->running && i != s->self)
       continue;
-    if (!s->running && !real_cluster_is_up(&s->base, i))
-      wrong = "does not serve";
-    else if (real_daemon_ask(real_cluster_instance(s, i, room), v) != CHI_OK)
-      wrong = "does not answer";
-    else if (s->base.nodes > 1 && v->alive != wait->nodes)
-      wrong = "does not see all nodes";
-    else if (s->base.nodes > 1 && v->met != wait->nodes - 1)
-      wrong = "has no connection to some node";
-    else if (wait->settled && v->open > 0)
-      wrong = "has work left";
-    else if (pools != UINT64_MAX && v->pools != pools)
-      wrong = "has other pools";
-    pools = v->pools;
-    if (wrong) {
-      snprintf(wait->why, sizeof(wait->why), "node %u %s", i, wrong);
+    if (real_cluster_is_wrong(s, wait, i, v))
+      return false;
+    if (pools != UINT64_MAX && v->pools != pools) {
+      snprintf(wait->why, sizeof(wait->why), "node %u has other pools", i);
       return false;
     }
+    pools = v->pools;
   }
   return true;
 }
@@ -31196,7 +31250,7 @@ static int real_cluster_has_met(chi_cluster *c, void *arg)
   bool met = view.json && real_cluster_agrees(s, wait, &view);
   free(view.json);
   wait->look_at = real_env_now() + REAL_CLUSTER_ASK_NS;
-  return met;
+  return met || wait->rc != CHI_OK;
 }
 
 /* ---- open and close -------------------------------------------------------------------------- */
@@ -31776,9 +31830,11 @@ static int real_cluster_join(struct cluster_spec *spec, const chi_module *const 
   s->running = true;
   s->self = self;
   wait.nodes = spec->nodes;
+  wait.hosts = spec->config.hosts;
   if (spec->watch)
     spec->watch->opened(spec->watch->arg, &s->base);
   rc = real_cluster_run(&s->base, real_cluster_has_met, &wait, REAL_CLUSTER_START_NS);
+  rc = rc == CHI_OK ? wait.rc : rc;
   if (rc == CHI_OK) {
     *out = &s->base;
     return rc;
@@ -31793,7 +31849,7 @@ static bool real_cluster_is_seen(const chi_cluster *c, uint32_t node)
   struct real_cluster *s = real_cluster_of(c);
   struct real_daemon_view view = {.json = malloc(REAL_DAEMON_JSON)};
   char alive[64];
-  bool seen = view.json && real_daemon_ask(NULL, &view) == CHI_OK;
+  bool seen = view.json && real_daemon_ask(NULL, &view, NULL) == CHI_OK;
   snprintf(alive, sizeof(alive), "{\"id\":%u,\"state\":\"alive\"", node);
   seen = seen && (node == s->self || strstr(view.json, alive));
   free(view.json);
@@ -32209,15 +32265,15 @@ static int real_daemon_monitor(chi_queue *queue, struct real_daemon_view *v)
   return rc;
 }
 
-int real_daemon_ask(const char *instance, struct real_daemon_view *v)
+int real_daemon_ask(const char *instance, struct real_daemon_view *v, chi_error *err)
 {
   chi_client *client = NULL;
   chi_queue *queue = NULL;
-  int rc = chi_client_open(instance, &client, NULL);
+  int rc = chi_client_open(instance, &client, err);
   if (rc == CHI_OK)
-    rc = chi_queue_open(client, &queue, NULL);
-  if (rc == CHI_OK)
-    rc = real_daemon_monitor(queue, v);
+    rc = chi_queue_open(client, &queue, err);
+  if (rc == CHI_OK && (rc = real_daemon_monitor(queue, v)) != CHI_OK)
+    error_set(err, rc, "%s", chi_status_text(rc));
   if (rc == CHI_OK) {
     v->alive = real_daemon_number(v->json, "\"alive\":");
     v->met = real_daemon_count(v->json, "\"met\":1");
@@ -32228,6 +32284,32 @@ int real_daemon_ask(const char *instance, struct real_daemon_view *v)
   chi_queue_close(queue);
   chi_client_close(client);
   return rc;
+}
+
+/* The text's place behind the name of a node's row; NULL: there is no such row. */
+static const char *real_daemon_host(const char *json, const char *row)
+{
+  static const char name[] = "\"host\":\"";
+  const char *at = strstr(json, row);
+  at = at ? strstr(at, name) : NULL;
+  return at ? at + sizeof(name) - 1 : NULL;
+}
+
+uint32_t real_daemon_differs(const struct real_daemon_view *v, uint32_t self, const chi_host *hosts,
+                             uint32_t count)
+{
+  const char *at = v->json, *host;
+  char row[40];
+  for (uint32_t i = 0; i <= count && count > 1; i++) {
+    snprintf(row, sizeof(row), i == self ? "\"node\":%u," : "{\"id\":%u,\"state\":", i);
+    host = real_daemon_host(i == self ? v->json : at, row);
+    size_t size = i < count ? strlen(hosts[i].name) : 0;
+    if (i == count ? host != NULL
+                   : !host || strncmp(host, hosts[i].name, size) != 0 || host[size] != '"')
+      return i;
+    at = i == self ? at : host; /* the rows of others are in order */
+  }
+  return UINT32_MAX;
 }
 
 /* ---- open and close -------------------------------------------------------------------------- */
@@ -33405,6 +33487,16 @@ static struct chi_node *real_node_new(const chi_config *config)
   return n;
 }
 
+/* So that each life is a part of the log. */
+static void real_node_tell(struct chi_node *n, const char *what)
+{
+  struct env *env = &n->real.env;
+  char line[CHI_NAME_MAX + 200];
+  snprintf(line, sizeof(line), "%s: instance %s, version %s, process %ld", what, n->place.instance,
+           CHI_VERSION, (long)getpid());
+  env->log(env, CHI_LOG_INFO, line);
+}
+
 /* Begins to stop and waits for the end. CHI_EBUSY: it doesn't come. */
 static int real_node_stop(struct chi_node *n, uint64_t grace_ns)
 {
@@ -33421,6 +33513,7 @@ static int real_node_stop(struct chi_node *n, uint64_t grace_ns)
                       3 * grace + REAL_NODE_MARGIN_NS) != RUNTIME_STOPPED)
     return CHI_EBUSY;
   real_thread_join(&n->crew);
+  real_node_tell(n, "stopped");
   if (n->record)
     real_node_end_record(n);
   return CHI_OK;
@@ -33442,8 +33535,10 @@ int real_node_open(const chi_config *config, const chi_module *const *modules, u
     return rc;
   }
   real_node_await_start(n);
-  if (real_node_await(n, UINT32_MAX, 0) != RUNTIME_FAILED)
+  if (real_node_await(n, UINT32_MAX, 0) != RUNTIME_FAILED) {
+    real_node_tell(n, "serving");
     return CHI_OK;
+  }
   const chi_error *failure = runtime_failure(n->runtime);
   *out = NULL;
   rc = error_set(err, failure->code, "%s", failure->text);
@@ -34725,6 +34820,7 @@ struct real_net_peer {
   bool told, lost;     /* the owner takes it for connected; since then it was not */
   uint32_t wait, next; /* ticks until it is tried, and until it is the time after */
   uint32_t generation; /* of the socket: names its monitor */
+  uint64_t called_at;  /* when its machine took the connection */
   uint64_t pinned;     /* bytes of bulk on their way */
   struct log_limit failed, gone; /* for a reason that is known, or not */
 };
@@ -34860,17 +34956,23 @@ static void real_net_part(struct real_net_peer *p)
 }
 
 /* Of two who don't fit the one that notices first hangs up, so that the other can but guess. */
+static const char *real_net_guess(const struct real_net_peer *p, uint64_t now)
+{
+  if (now - p->called_at > REAL_NET_HANDSHAKE_MS * UINT64_C(1000000) / 2)
+    return "its port is open, but it says nothing; perhaps it stands still";
+  return real_net_encrypts(p->net)
+             ? "it hung up; perhaps it does not encrypt, or expects another key "
+               "(networking.key_file)"
+             : "it hung up; perhaps it encrypts, and this node does not (networking.key_file)";
+}
+
 static void real_net_failed(struct real_net_peer *p, int event, int value)
 {
   const struct real_net *n = p->net;
   struct env *env = &n->env->env;
-  const char *why = real_zmq_failure(event, value, real_net_encrypts(n));
   bool gone = event == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
-  if (gone)
-    why = real_net_encrypts(n)
-              ? "it hung up; perhaps it does not encrypt, or expects another key "
-                "(networking.key_file)"
-              : "it hung up; perhaps it encrypts, and this node does not (networking.key_file)";
+  const char *why = gone ? real_net_guess(p, env->clock(env))
+                         : real_zmq_failure(event, value, real_net_encrypts(n));
   if (why)
     log_limited(&n->log, gone ? &p->gone : &p->failed, env->clock(env), CHI_LOG_WARNING,
                 "node %u (%s) at %s is not spoken with: %s", p->node, n->hosts[p->node].name,
@@ -34888,6 +34990,8 @@ static void real_net_hear(struct real_net_peer *p)
       p->up = true;
       p->next = 1;
       real_net_changed(p->net);
+    } else if (event == ZMQ_EVENT_CONNECTED) {
+      p->called_at = p->net->env->env.clock(&p->net->env->env);
     } else { /* after some errors it would not try again by itself */
       real_net_failed(p, event, value);
       real_net_part(p);
@@ -34933,7 +35037,8 @@ static bool real_net_dial(struct real_net_peer *p)
     real_net_seal(n, p->out, p->node);
   snprintf(name, sizeof name, "inproc://peer-%u-%u", p->node, ++p->generation);
   p->news = real_zmq_monitor(n->context, p->out, name,
-                             ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                             ZMQ_EVENT_CONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED |
+                                 ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
                                  ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
                                  ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_DISCONNECTED);
   if (!p->news) {

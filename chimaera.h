@@ -762,7 +762,9 @@ typedef struct chi_cluster chi_cluster;
  *              processes of the program chimaera ($CHIMAERA, or as found), with the modules of
  *              $CHI_MODULE_PATH. Up to 16 nodes speak through a relay, which makes the faults of
  *              the network; docs/simulation.md says which faults there are.
- *   hostfile:  "hostfile:PATH", a cluster that runs: clients are those of the daemon on this host.
+ *   hostfile:  "hostfile:PATH", a cluster that runs: clients are those of the daemon on this host,
+ *              found as chi_client_open(NULL) does. $CHI_NODE says which line of the file is its,
+ *              where several have an address of this host.
  * Where nodes are real, time is: clients run as threads beside the test and are killed by cutting
  * their connection, a predicate is asked now and then, there is no hash, and of a story only what
  * nodes write into their logs, which is told when the cluster is closed.
