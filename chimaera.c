@@ -379,8 +379,9 @@ struct env {
   int (*link_open)(struct env *env, const char *instance, env_link *out, chi_error *err);
   /* Sends a request and waits for its answer; callers on several threads are served one after the
    * other. *size: room in, bytes out; *count: room for shares in, number out. CHI_ESHUTDOWN;
-   * CHI_ETIMEOUT: no answer within ENV_CALL_NS. One that comes later is thrown away, and nothing is
-   * sent before it has. */
+   * CHI_ETIMEOUT: no answer within ENV_CALL_NS, and nothing is sent before it has come. Until then
+   * calls fail with CHI_EBUSY, which takes as long; the first one afterwards gets it instead of
+   * its own, and CHI_ESTALE. CHI_ENOMEM: what came with the answer could not be mapped here. */
   int (*link_call)(struct env *env, env_link link, const void *request, size_t request_size,
                    void *reply, size_t *size, struct env_share *shares, uint32_t *count);
   /* Sleeps until the bell is rung (CHI_OK, the ring is consumed), deadline (CHI_ETIMEOUT; clock
@@ -442,6 +443,10 @@ struct env {
   /* For who records all inputs: memory of a client, and an enum env_memory. Returns where a task
    * shall be read, which is good until the next call. NULL where nobody listens. Worker thread. */
   const void *(*memory)(struct env *env, int what, void *at, uint64_t size);
+
+  /* Client side: whether a call would have to wait for the answer to one that timed out. Any
+   * thread. */
+  bool (*link_owes)(struct env *env, env_link link);
 };
 
 #endif
@@ -1111,18 +1116,20 @@ CHI_INLINE bool record_reads(const struct record *r)
 #ifndef CHI_ATTACH_H
 #define CHI_ATTACH_H
 
-#define ATTACH_VERSION 2u
+#define ATTACH_VERSION 3u
 
 enum attach_op {
   ATTACH_HELLO,  /* -> page (read); figures of the node */
   ATTACH_BELLS,  /* id: first worker -> bells, at most ATTACH_BELLS_MAX, in order */
   ATTACH_LEASE,  /* kind, size -> id: chunk; segment (write), none if it was leased here before */
-  ATTACH_RETURN, /* id: chunk */
+  ATTACH_RETURN, /* id: chunk; kind: 0, or ATTACH_RETURN_UNMAPPED */
   ATTACH_QUEUE,  /* thread: a number for it -> id: queue; desk (write), board (read), bell */
   ATTACH_CLOSE   /* id: queue */
 };
 
 #define ATTACH_BELLS_MAX 64u
+#define ATTACH_QUEUES_MAX 1024u /* of a client */
+#define ATTACH_RETURN_UNMAPPED 1u /* it never reached the client, so it is not leased again */
 
 struct attach_request {
   uint32_t version, op, kind, id;
@@ -1132,7 +1139,7 @@ struct attach_request {
 struct attach_reply {
   int32_t rc;
   uint32_t id;
-  uint64_t size;
+  uint32_t op, unused;                 /* of the request */
   uint64_t boot;                       /* of this run of the node */
   uint64_t spin_ns;                    /* how long a waiting client may look before it sleeps */
   uint32_t workers, fast, slow, depth;
@@ -1365,7 +1372,7 @@ CHI_PRIVATE void spin_slept(struct spin *s, uint64_t took);
 CHI_PRIVATE int client_open(struct env *env, void (*dispose)(struct env *env), const char *instance,
                             chi_client **out, chi_error *err);
 
-/* ---- between client.c (attach and memory) and client_task.c (tasks under way) */
+/* ---- between client.c (attach and memory), client_link.c (calls) and client_task.c (tasks) */
 
 /* One connection to one run of a node. Queues and their memory hold on to it after it died. */
 struct client_link {
@@ -1378,6 +1385,11 @@ struct client_link {
   const struct attach_page *page;
   env_bell *bell;            /* by worker */
   struct env_segment *chunk; /* by chunk number; an entry is written by who leased it first */
+  /* What the node is still to be told is given back: it did not answer. */
+  struct latch latch;
+  uint32_t untold; /* atomic: so many in all */
+  uint8_t *returned; /* by chunk number: 1 and the kind of ATTACH_RETURN; 0: it is not */
+  uint32_t closed_count, closed[ATTACH_QUEUES_MAX]; /* queues */
 };
 
 /* The memory of a queue from one connection. */
@@ -1438,6 +1450,14 @@ struct chi_client {
   struct client_link *current;
 };
 
+/* One call to the node. share has room for *count, which becomes the number of those that came. */
+CHI_PRIVATE int client_call(struct client_link *l, const struct attach_request *request,
+                            struct attach_reply *reply, struct env_share *share, uint32_t *count);
+/* Tells the node that a queue is closed or a chunk returned: now, or if it does not answer, before
+ * the next call that it does answer. */
+CHI_PRIVATE void client_notice(struct client_link *l, uint32_t op, uint32_t id);
+/* Tells what is untold, unless it would have to wait for a node that has been silent. */
+CHI_PRIVATE void client_tell(struct client_link *l);
 CHI_PRIVATE int client_fail(chi_queue *q, int code, const char *text);
 /* What client_queue_check does with a queue that isn't as it should be. */
 CHI_PRIVATE int client_queue_renew(chi_queue *q);
@@ -2785,6 +2805,89 @@ CHI_PRIVATE void directory_on_notice(struct directory *d, struct pool_notice *no
 
 #endif
 
+/* ---- sources/config.h ---- */
+/* config.h - the configuration of a node: its keys, their defaults and bounds, the struct. */
+#ifndef CHI_CONFIG_H
+#define CHI_CONFIG_H
+
+#define CONFIG_KEY_COUNT 26
+#define CONFIG_POOLS_MAX 4096  /* entries of compose: keeps the search for doubles short */
+#define CONFIG_PARAMS_MAX 256  /* parameters of one entry, for the same reason */
+#define CONFIG_HOSTS_MAX 4096  /* nodes of a cluster: who each of them keeps account of */
+#define CONFIG_NEIGHBORS_MAX 65536
+#define CONFIG_EXPECTED_MAX 128
+
+enum config_type {
+  CONFIG_COUNT,    /* uint32_t; 0 where there is no preset: not set */
+  CONFIG_SIZE,     /* uint64_t; unit: what it is rounded up to */
+  CONFIG_DURATION, /* uint64_t; unit: of a plain number */
+  CONFIG_LEVEL,    /* int */
+  CONFIG_POLICY,   /* int */
+  CONFIG_SECURITY, /* int */
+  CONFIG_SWITCH,   /* int: 0 or 1 */
+  CONFIG_PATH,     /* char[CHI_PATH_MAX], may be empty */
+  CONFIG_NAME      /* char[CHI_NAME_MAX]; empty: not set */
+};
+
+/* A key as it is spelled today, "section.key", and the field of chi_config it sets. */
+struct config_key {
+  const char *name, *preset;
+  size_t offset;
+  enum config_type type;
+  uint64_t min, max, unit;
+};
+
+/* The value of a key on its way into or out of the struct: text for the last two types. */
+struct config_value {
+  uint64_t number;
+  char text[CHI_PATH_MAX];
+};
+
+/* Key number i, ordered by section. */
+CHI_PRIVATE const struct config_key *config_key_at(size_t i);
+/* The key of that name, or NULL. */
+CHI_PRIVATE const struct config_key *config_find_key(const char *name);
+CHI_PRIVATE bool config_key_is_text(const struct config_key *key);
+/* Its value is one of a few words, of which one may have an older spelling. */
+CHI_PRIVATE bool config_key_is_word(const struct config_key *key);
+/* What the key wants, in words: perhaps in buf, of CONFIG_EXPECTED_MAX bytes. */
+CHI_PRIVATE const char *config_key_expected(const struct config_key *key, char *buf);
+
+CHI_PRIVATE void config_get(const chi_config *config, const struct config_key *key,
+                            struct config_value *out);
+/* The value must be valid for the key. */
+CHI_PRIVATE void config_put(chi_config *config, const struct config_key *key,
+                            const struct config_value *value);
+/* Reads a number, size, time or word as the key wants it; false if it is none or out of bounds. */
+CHI_PRIVATE bool config_parse(const struct config_key *key, const char *text, uint64_t *out);
+/* The word of today for the value of a key that is a word. */
+CHI_PRIVATE const char *config_word(const struct config_key *key, uint64_t value);
+/* Whether text of a proper length may be the value of a key that is text. */
+CHI_PRIVATE bool config_text_valid(const struct config_key *key, const char *text);
+/* What an entry of compose may have: names of modules and parameters, queries, ids ("300.0", not
+ * null). */
+CHI_PRIVATE bool config_is_identifier(const char *text);
+CHI_PRIVATE bool config_is_query(const char *text);
+CHI_PRIVATE bool config_parse_id(const char *text, uint32_t *major, uint32_t *minor);
+
+/* The only place of the core that takes memory from the C library: a chi_config is a value that
+ * exists before there is an environment to take memory from. As realloc; size 0 frees and gives
+ * NULL. */
+CHI_PRIVATE void *config_memory(void *old, size_t size);
+/* A new zeroed entry at the end of compose, or NULL. */
+CHI_PRIVATE chi_compose_entry *config_new_pool(chi_config *config);
+CHI_PRIVATE void config_drop_pools(chi_config *config);
+CHI_PRIVATE void config_drop_hosts(chi_config *config);
+/* The first of `count` entries with this id (unless null) or this name (unless empty), or NULL. */
+CHI_PRIVATE const chi_compose_entry *config_find_pool(const chi_config *config, uint32_t count,
+                                                      uint32_t major, uint32_t minor,
+                                                      const char *name);
+/* Whether the keys of security fit together. CHI_ECONFIG, and *key is the one to be looked at. */
+CHI_PRIVATE int config_check_security(const chi_config *config, const char **key, chi_error *err);
+CHI_PRIVATE const chi_param *config_find_param(const chi_compose_entry *entry, const char *name);
+
+#endif
+
 /* ---- sources/member.h ---- */
 /* member.h - who is alive: every node finds out about every other one, at constant cost to each.
  *
@@ -2816,7 +2919,7 @@ CHI_PRIVATE void directory_on_notice(struct directory *d, struct pool_notice *no
 #ifndef CHI_MEMBER_H
 #define CHI_MEMBER_H
 
-#define MEMBER_MOST 4096u            /* nodes in the list */
+#define MEMBER_MOST ((uint32_t)CONFIG_HOSTS_MAX)
 #define MEMBER_RECORD_MAX 1000u      /* bytes of the payload of any record it sends */
 #define MEMBER_REFUTE_MAX (1u << 30) /* contradictions in one life */
 
@@ -3536,7 +3639,6 @@ CHI_PRIVATE void fleet_on_sent(struct fleet *f, void *parcel);
 #define CHI_SESSION_H
 
 #define SESSION_MOST 4096u       /* clients of a node */
-#define SESSION_MOST_QUEUES 1024u /* of a client */
 
 struct session_chunk {
   struct env_segment segment;
@@ -4173,88 +4275,6 @@ CHI_PRIVATE uint32_t text_kind_size(uint32_t kind);
 /* Prints a string, of which at most max bytes are looked at, in quotes as JSON. Malformed UTF-8
  * becomes U+FFFD. */
 CHI_PRIVATE void text_put_string(const char *text, size_t max, chi_put_fn *put, void *arg);
-
-#endif
-
-/* ---- sources/config.h ---- */
-/* config.h - the configuration of a node: its keys, their defaults and bounds, the struct. */
-#ifndef CHI_CONFIG_H
-#define CHI_CONFIG_H
-
-#define CONFIG_KEY_COUNT 26
-#define CONFIG_POOLS_MAX 4096  /* entries of compose: keeps the search for doubles short */
-#define CONFIG_PARAMS_MAX 256  /* parameters of one entry, for the same reason */
-#define CONFIG_HOSTS_MAX 65536 /* nodes of a cluster */
-#define CONFIG_EXPECTED_MAX 128
-
-enum config_type {
-  CONFIG_COUNT,    /* uint32_t; 0 where there is no preset: not set */
-  CONFIG_SIZE,     /* uint64_t; unit: what it is rounded up to */
-  CONFIG_DURATION, /* uint64_t; unit: of a plain number */
-  CONFIG_LEVEL,    /* int */
-  CONFIG_POLICY,   /* int */
-  CONFIG_SECURITY, /* int */
-  CONFIG_SWITCH,   /* int: 0 or 1 */
-  CONFIG_PATH,     /* char[CHI_PATH_MAX], may be empty */
-  CONFIG_NAME      /* char[CHI_NAME_MAX]; empty: not set */
-};
-
-/* A key as it is spelled today, "section.key", and the field of chi_config it sets. */
-struct config_key {
-  const char *name, *preset;
-  size_t offset;
-  enum config_type type;
-  uint64_t min, max, unit;
-};
-
-/* The value of a key on its way into or out of the struct: text for the last two types. */
-struct config_value {
-  uint64_t number;
-  char text[CHI_PATH_MAX];
-};
-
-/* Key number i, ordered by section. */
-CHI_PRIVATE const struct config_key *config_key_at(size_t i);
-/* The key of that name, or NULL. */
-CHI_PRIVATE const struct config_key *config_find_key(const char *name);
-CHI_PRIVATE bool config_key_is_text(const struct config_key *key);
-/* Its value is one of a few words, of which one may have an older spelling. */
-CHI_PRIVATE bool config_key_is_word(const struct config_key *key);
-/* What the key wants, in words: perhaps in buf, of CONFIG_EXPECTED_MAX bytes. */
-CHI_PRIVATE const char *config_key_expected(const struct config_key *key, char *buf);
-
-CHI_PRIVATE void config_get(const chi_config *config, const struct config_key *key,
-                            struct config_value *out);
-/* The value must be valid for the key. */
-CHI_PRIVATE void config_put(chi_config *config, const struct config_key *key,
-                            const struct config_value *value);
-/* Reads a number, size, time or word as the key wants it; false if it is none or out of bounds. */
-CHI_PRIVATE bool config_parse(const struct config_key *key, const char *text, uint64_t *out);
-/* The word of today for the value of a key that is a word. */
-CHI_PRIVATE const char *config_word(const struct config_key *key, uint64_t value);
-/* Whether text of a proper length may be the value of a key that is text. */
-CHI_PRIVATE bool config_text_valid(const struct config_key *key, const char *text);
-/* What an entry of compose may have: names of modules and parameters, queries, ids ("300.0", not
- * null). */
-CHI_PRIVATE bool config_is_identifier(const char *text);
-CHI_PRIVATE bool config_is_query(const char *text);
-CHI_PRIVATE bool config_parse_id(const char *text, uint32_t *major, uint32_t *minor);
-
-/* The only place of the core that takes memory from the C library: a chi_config is a value that
- * exists before there is an environment to take memory from. As realloc; size 0 frees and gives
- * NULL. */
-CHI_PRIVATE void *config_memory(void *old, size_t size);
-/* A new zeroed entry at the end of compose, or NULL. */
-CHI_PRIVATE chi_compose_entry *config_new_pool(chi_config *config);
-CHI_PRIVATE void config_drop_pools(chi_config *config);
-CHI_PRIVATE void config_drop_hosts(chi_config *config);
-/* The first of `count` entries with this id (unless null) or this name (unless empty), or NULL. */
-CHI_PRIVATE const chi_compose_entry *config_find_pool(const chi_config *config, uint32_t count,
-                                                      uint32_t major, uint32_t minor,
-                                                      const char *name);
-/* Whether the keys of security fit together. CHI_ECONFIG, and *key is the one to be looked at. */
-CHI_PRIVATE int config_check_security(const chi_config *config, const char **key, chi_error *err);
-CHI_PRIVATE const chi_param *config_find_param(const chi_compose_entry *entry, const char *name);
 
 #endif
 
@@ -6716,6 +6736,7 @@ CHI_PRIVATE env_link sim_link_connect(struct sim_party *client, struct sim_link_
 CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link link, const void *request,
                               size_t request_size, void *reply, size_t *size,
                               struct env_share *shares, uint32_t *count);
+CHI_PRIVATE bool sim_link_owes(struct sim_party *client, env_link link);
 CHI_PRIVATE int sim_link_wait(struct sim_party *client, env_link link, env_bell bell,
                               uint64_t deadline);
 CHI_PRIVATE void sim_link_shut(struct sim_party *client, env_link link);
@@ -8740,23 +8761,6 @@ int client_fail(chi_queue *q, int code, const char *text)
   return error_set(&q->error, code, "%s", text ? text : chi_status_text(code));
 }
 
-static int client_call(struct client_link *l, const struct attach_request *request,
-                       struct attach_reply *reply, struct env_share *share, uint32_t *count)
-{
-  struct attach_request q = *request;
-  size_t size = sizeof *reply;
-  uint32_t none = 0;
-  q.version = ATTACH_VERSION;
-  *reply = (struct attach_reply){0};
-  int rc = l->env->link_call(l->env, l->link, &q, sizeof q, reply, &size, share,
-                             count ? count : &none);
-  if (rc == CHI_ESHUTDOWN)
-    mark_set(&l->dead, 1);
-  if (rc == CHI_OK && size != sizeof *reply)
-    rc = CHI_EVERSION;
-  return rc != CHI_OK ? rc : reply->rc;
-}
-
 /* ---- connections */
 
 static void client_link_release(struct client_link *l)
@@ -8774,6 +8778,7 @@ static void client_link_release(struct client_link *l)
     env->segment_close(env, &l->page_segment);
   env->link_shut(env, l->link);
   alloc_put(&env->alloc, l->chunk, l->chunks * sizeof *l->chunk);
+  alloc_put(&env->alloc, l->returned, l->chunks * sizeof *l->returned);
   alloc_put(&env->alloc, l->bell, l->workers * sizeof *l->bell);
   alloc_put(&env->alloc, l, sizeof *l);
 }
@@ -8824,9 +8829,9 @@ static int client_hello(struct client_link *l, chi_error *err)
   for (uint32_t i = 0; i < l->workers; i++)
     l->bell[i] = ENV_NO_BELL;
   l->chunk = alloc_zero(&env->alloc, r.chunks * sizeof *l->chunk);
-  if (l->chunk)
-    l->chunks = r.chunks;
-  if (!l->bell || !l->chunk)
+  l->returned = alloc_zero(&env->alloc, r.chunks * sizeof *l->returned);
+  l->chunks = r.chunks;
+  if (!l->bell || !l->chunk || !l->returned)
     return error_set(err, CHI_ENOMEM, "no memory to attach");
   rc = client_get_bells(l);
   return rc == CHI_OK ? rc : client_refused(rc, "", err);
@@ -8930,14 +8935,10 @@ static int client_lease(void *arg, enum shm_kind kind, uint64_t size, void **bas
   return CHI_OK;
 }
 
-/* The connection may be dead: then there is nobody to give it back to. */
 static void client_give_back(void *arg, uint32_t chunk)
 {
   struct client_memory *m = arg;
-  struct attach_reply r;
-  if (!mark_get(&m->link->dead))
-    client_call(m->link, &(struct attach_request){.op = ATTACH_RETURN, .id = chunk}, &r, NULL,
-                NULL);
+  client_notice(m->link, ATTACH_RETURN, chunk);
 }
 
 /* Fresh memory on the current connection, in front of what the queue had. */
@@ -9016,12 +9017,6 @@ static void client_queue_unmap(chi_queue *q)
   q->rung = NULL;
 }
 
-static void client_tell_closed(struct client_link *l, uint32_t id)
-{
-  struct attach_reply r;
-  client_call(l, &(struct attach_request){.op = ATTACH_CLOSE, .id = id}, &r, NULL, NULL);
-}
-
 /* Opens the queue on the connection of its first memory. */
 static int client_queue_map(chi_queue *q)
 {
@@ -9044,7 +9039,7 @@ static int client_queue_map(chi_queue *q)
   q->slot = alloc_get(&env->alloc, q->depth * sizeof *q->slot);
   q->rung = alloc_zero(&env->alloc, l->workers * sizeof *q->rung);
   if (!q->slot || !q->rung) {
-    client_tell_closed(l, q->id);
+    client_notice(l, ATTACH_CLOSE, q->id);
     return client_fail(q, CHI_ENOMEM, NULL);
   }
   for (uint32_t k = 0; k < LANE_KINDS; k++)
@@ -9151,7 +9146,7 @@ void chi_queue_close(chi_queue *q)
     /* Chunks are given back only when no task can touch them any more; what does not end in time
      * keeps its memory until the client closes. */
     bool settled = client_queue_settle(q, CLIENT_SETTLE_NS);
-    client_tell_closed(l, q->id);
+    client_notice(l, ATTACH_CLOSE, q->id);
     if (settled) {
       shm_arena_give_back(&q->memory->task);
       shm_arena_give_back(&q->memory->bulk);
@@ -9301,6 +9296,133 @@ int chi_pool_destroy(chi_queue *q, chi_pool_id id, chi_error *err)
 
 #undef CLIENT_SETTLE_NS
 #undef CLIENT_RETRY_NS
+
+/* ---- sources/client_link.c ---- */
+/* client_link.c - what a client says to its node: calls, and notices of what it gives back. */
+
+#define CLIENT_LATE 4u /* late answers that one call takes in before it gives up */
+
+/* What comes with the answer goes to share, which has room for all there can be. CHI_ESTALE: it is
+ * the answer to another request, and this one was not sent; CHI_EBUSY: nor was it. */
+static int client_ask(struct client_link *l, const struct attach_request *request,
+                      struct attach_reply *reply, struct env_share *share, uint32_t *count)
+{
+  struct attach_request q = *request;
+  size_t size = sizeof *reply;
+  q.version = ATTACH_VERSION;
+  *reply = (struct attach_reply){0};
+  *count = ENV_SHARES_MAX;
+  int rc = l->env->link_call(l->env, l->link, &q, sizeof q, reply, &size, share, count);
+  if (rc == CHI_ESHUTDOWN)
+    mark_set(&l->dead, 1);
+  if (rc != CHI_OK && rc != CHI_ESTALE)
+    *count = 0;
+  return rc == CHI_OK && size != sizeof *reply ? CHI_EVERSION : rc;
+}
+
+/* ---- notices */
+
+/* There is room for all that a node can have given. */
+static void client_owe(struct client_link *l, const struct attach_request *q)
+{
+  latch_lock(&l->latch);
+  if (q->op == ATTACH_CLOSE && l->closed_count < ATTACH_QUEUES_MAX) {
+    l->closed[l->closed_count++] = q->id;
+    count_add(&l->untold, 1);
+  } else if (q->op == ATTACH_RETURN && q->id < l->chunks && !l->returned[q->id]) {
+    l->returned[q->id] = (uint8_t)(1 + q->kind);
+    count_add(&l->untold, 1);
+  }
+  latch_unlock(&l->latch);
+}
+
+/* Queues first: their tasks use the memory. False: nothing is untold. */
+static bool client_owed(struct client_link *l, struct attach_request *q)
+{
+  latch_lock(&l->latch);
+  bool some = l->untold > 0;
+  if (l->closed_count > 0) {
+    *q = (struct attach_request){.op = ATTACH_CLOSE, .id = l->closed[--l->closed_count]};
+  } else if (some) {
+    uint32_t i = 0;
+    while (!l->returned[i])
+      i++;
+    *q = (struct attach_request){.op = ATTACH_RETURN, .id = i, .kind = l->returned[i] - 1u};
+    l->returned[i] = 0;
+  }
+  count_add(&l->untold, (uint32_t)-some);
+  latch_unlock(&l->latch);
+  return some;
+}
+
+/* An answer that nobody takes: what it gave goes back. */
+static void client_disown(struct client_link *l, const struct attach_reply *r,
+                          struct env_share *share, uint32_t count)
+{
+  struct env *env = l->env;
+  for (uint32_t i = 0; i < count; i++)
+    if (share[i].kind == ENV_SHARE_BELL)
+      env->bell_close(env, share[i].bell);
+    else
+      env->segment_close(env, &share[i].segment);
+  if (r->rc == CHI_OK && r->op == ATTACH_QUEUE)
+    client_owe(l, &(struct attach_request){.op = ATTACH_CLOSE, .id = r->id});
+  if (r->rc == CHI_OK && r->op == ATTACH_LEASE)
+    client_owe(l, &(struct attach_request){
+                      .op = ATTACH_RETURN, .id = r->id, .kind = ATTACH_RETURN_UNMAPPED});
+}
+
+void client_tell(struct client_link *l)
+{
+  struct env_share share[ENV_SHARES_MAX];
+  struct attach_request q;
+  struct attach_reply r;
+  uint32_t count = 0;
+  int rc = CHI_OK;
+  while ((rc == CHI_OK || rc == CHI_ESTALE) && mark_get(&l->untold) > 0 &&
+         !l->env->link_owes(l->env, l->link) && client_owed(l, &q)) {
+    rc = client_ask(l, &q, &r, share, &count);
+    if (rc == CHI_ESTALE)
+      client_disown(l, &r, share, count);
+    if (rc == CHI_ESTALE || rc == CHI_EBUSY)
+      client_owe(l, &q);
+  }
+}
+
+void client_notice(struct client_link *l, uint32_t op, uint32_t id)
+{
+  if (mark_get(&l->dead))
+    return; /* there is nobody to give it back to */
+  client_owe(l, &(struct attach_request){.op = op, .id = id});
+  client_tell(l);
+}
+
+/* ---- calls */
+
+int client_call(struct client_link *l, const struct attach_request *request,
+                struct attach_reply *reply, struct env_share *share, uint32_t *count)
+{
+  struct env_share got[ENV_SHARES_MAX];
+  uint32_t n = 0, room = *count;
+  client_tell(l);
+  int rc = client_ask(l, request, reply, got, &n);
+  for (uint32_t late = 1; rc == CHI_ESTALE && late < CLIENT_LATE; late++) {
+    client_disown(l, reply, got, n);
+    client_tell(l);
+    rc = client_ask(l, request, reply, got, &n);
+  }
+  *count = rc == CHI_OK && n <= room ? n : 0;
+  memcpy(share, got, *count * sizeof *share);
+  if (n > *count || rc == CHI_ENOMEM) /* nor may what could not be mapped stay lent */
+    client_disown(l, reply, got + *count, n - *count);
+  if (rc == CHI_OK && n > room)
+    rc = CHI_EVERSION;
+  if (rc == CHI_EBUSY || rc == CHI_ESTALE)
+    rc = CHI_ETIMEOUT;
+  return rc != CHI_OK ? rc : reply->rc;
+}
+
+#undef CLIENT_LATE
 
 /* ---- sources/client_task.c ---- */
 /* client_task.c - tasks under way: submit, reap, wait, cancel, abandon. */
@@ -9635,6 +9757,7 @@ static void client_listen(chi_queue *q)
   if (now < q->listen_at || now == 0)
     return;
   q->listen_at = now + CLIENT_LISTEN_NS;
+  client_tell(l);
   if (mark_get(&l->dead) || l->env->link_wait(l->env, l->link, q->bell, 1) == CHI_ESHUTDOWN) {
     mark_set(&l->dead, 1);
     client_queue_fail_all(q);
@@ -9677,6 +9800,8 @@ static int client_sleep(chi_queue *q, uint64_t until)
     rc = env->link_wait(env, l->link, q->bell, until);
   bell_withdraw(&q->desk->client);
   spin_slept(&q->spin, env->clock(env) - begun);
+  if (rc == CHI_OK)
+    client_tell(l);
   if (rc == CHI_ESHUTDOWN) {
     mark_set(&l->dead, 1);
     client_queue_fail_all(q);
@@ -16191,17 +16316,20 @@ static int session_lease(struct session_set *s, struct session *c,
 
 /* The pages go at once, those of a large chunk soon; the mapping stays, so that a task of a lying
  * client that still points there reads zeros instead of faulting. */
-static int session_return(struct session_set *s, struct session *c, uint32_t number)
+static int session_return(struct session_set *s, struct session *c, uint32_t number, uint32_t how)
 {
-  if (number >= c->chunk_count || c->chunk[number].state != SESSION_LEASED)
+  if (number >= c->chunk_count || c->chunk[number].state != SESSION_LEASED ||
+      how > ATTACH_RETURN_UNMAPPED)
     return CHI_EINVAL;
   session_rest_end(s);
   s->resting = c;
   s->resting_chunk = number;
   s->resting_until = session_network(s)->now + SESSION_REST_NS;
   c->chunk[number].state = SESSION_RESTING;
-  if (c->chunk[number].segment.size == SHM_CHUNK_SIZE)
+  if (c->chunk[number].segment.size == SHM_CHUNK_SIZE || how == ATTACH_RETURN_UNMAPPED)
     session_rest_end(s);
+  if (how == ATTACH_RETURN_UNMAPPED)
+    c->chunk[number].state = SESSION_UNUSED;
   return CHI_OK;
 }
 
@@ -16288,7 +16416,7 @@ static int session_queue(struct session_set *s, struct session *c, uint64_t thre
                          struct attach_reply *r, struct env_share *share, uint32_t *count)
 {
   struct worker_crew *crew = s->crew;
-  if (c->queue_count == SESSION_MOST_QUEUES)
+  if (c->queue_count == ATTACH_QUEUES_MAX)
     return CHI_EBUSY;
   struct queue *q = alloc_zero(crew->alloc, sizeof *q);
   if (!q)
@@ -16364,7 +16492,7 @@ static int session_answer(struct session_set *s, struct session *c,
   case ATTACH_LEASE:
     return session_lease(s, c, q, r, share, count);
   case ATTACH_RETURN:
-    return session_return(s, c, q->id);
+    return session_return(s, c, q->id, q->kind);
   case ATTACH_QUEUE:
     return s->draining ? CHI_ESHUTDOWN : session_queue(s, c, q->thread, r, share, count);
   case ATTACH_CLOSE:
@@ -16394,6 +16522,7 @@ void session_request(struct session_set *s, env_link link, const void *message, 
   } else if (size != sizeof q) {
     r.rc = CHI_EINVAL;
   } else {
+    r.op = q.op;
     r.rc = session_answer(s, c, &q, &r, share, &count);
   }
   /* A client that doesn't hear what it was given must not go on as if it had been given nothing. */
@@ -28415,7 +28544,7 @@ static const struct config_key config_keys[] = {
      4 * CONFIG_MI, 256 * CONFIG_TI, 1},
     {"networking.port", "5555", CONFIG_AT(port), CONFIG_COUNT, 1, 65535, 0},
     {"networking.neighborhood_size", "32", CONFIG_AT(neighborhood_size), CONFIG_COUNT, 1,
-     CONFIG_HOSTS_MAX, 0},
+     CONFIG_NEIGHBORS_MAX, 0},
     {"networking.hostfile", "", CONFIG_AT(hostfile), CONFIG_PATH, 0, 0, 0},
     {"networking.wait_for_restart", "30", CONFIG_AT(wait_for_restart_ns), CONFIG_DURATION, 0,
      CONFIG_TIME_MAX, CONFIG_S},
@@ -37154,8 +37283,8 @@ static int real_link_find(struct real_env *r, const char *instance, int *fd, chi
 
 struct real_link {
   int fd;
-  bool owed;               /* an answer that nobody waits for any more is still to come */
-  pthread_mutex_t calling; /* held from a request to its answer; guards `owed` */
+  uint32_t owed;           /* atomic: 1: the answer to a call that has timed out is to come */
+  pthread_mutex_t calling; /* held from a request to its answer, and to change `owed` */
 };
 
 static struct real_link *real_link_of(env_link link)
@@ -37171,7 +37300,7 @@ static int real_link_open(struct env *env, const char *instance, env_link *out, 
   struct real_link *l = malloc(sizeof(*l));
   if (!l)
     return error_set(err, CHI_ENOMEM, "out of memory");
-  l->owed = false;
+  l->owed = 0;
   int rc = real_link_find(r, instance, &l->fd, err);
   if (rc != CHI_OK) {
     free(l);
@@ -37301,41 +37430,23 @@ static int real_link_send(int fd, const void *request, size_t size)
   return n < 0 ? CHI_ESHUTDOWN : CHI_OK;
 }
 
-/* Throws the answer away that an earlier call has not waited for, once it is there. */
-static int real_link_settle(struct env *env, struct real_link *l, uint64_t deadline)
-{
-  struct real_link_header header;
-  char bytes[ENV_MESSAGE_MAX];
-  int fds[ENV_SHARES_MAX];
-  uint32_t fd_count = 0;
-  size_t size = sizeof(bytes);
-  if (!l->owed)
-    return CHI_OK;
-  int rc = real_link_await(env, l->fd, deadline);
-  if (rc != CHI_OK)
-    return rc;
-  rc = real_link_receive(l->fd, bytes, &size, &header, fds, &fd_count);
-  real_link_close_all(fds, 0, fd_count);
-  l->owed = false;
-  return rc == CHI_ESHUTDOWN ? rc : CHI_OK;
-}
-
-/* One request and its answer; under the lock. While others had it and waited in vain, this one has
- * waited, too, since it began. */
+/* One request and its answer; under the lock. *late: it is the answer to a call that has timed out,
+ * and nothing was sent. While others had the lock and waited in vain, this one has waited, too,
+ * since it began. */
 static int real_link_exchange(struct env *env, struct real_link *l, const void *request,
                               size_t request_size, void *reply, size_t *size,
                               struct real_link_header *header, int *fds, uint32_t *fd_count,
-                              uint64_t begun)
+                              uint64_t begun, bool *late)
 {
-  int rc = real_link_settle(env, l, begun + ENV_CALL_NS);
-  uint64_t deadline = env->clock(env) + ENV_CALL_NS;
-  if (rc == CHI_OK)
-    rc = real_link_send(l->fd, request, request_size);
+  *late = mark_get(&l->owed);
+  int rc = *late ? CHI_OK : real_link_send(l->fd, request, request_size);
   if (rc != CHI_OK)
     return rc;
-  rc = real_link_await(env, l->fd, deadline);
-  l->owed = rc != CHI_OK;
-  return rc == CHI_OK ? real_link_receive(l->fd, reply, size, header, fds, fd_count) : rc;
+  rc = real_link_await(env, l->fd, (*late ? begun : env->clock(env)) + ENV_CALL_NS);
+  mark_set(&l->owed, rc != CHI_OK);
+  if (rc != CHI_OK)
+    return *late ? CHI_EBUSY : rc;
+  return real_link_receive(l->fd, reply, size, header, fds, fd_count);
 }
 
 static int real_link_call(struct env *env, env_link link, const void *request, size_t request_size,
@@ -37345,6 +37456,7 @@ static int real_link_call(struct env *env, env_link link, const void *request, s
   struct real_link_header header;
   int fds[ENV_SHARES_MAX];
   uint32_t fd_count = 0;
+  bool late;
   if (!real_env_alive(real_env_of(env)))
     return CHI_EFORKED;
   if (request_size == 0 || request_size > ENV_MESSAGE_MAX)
@@ -37352,16 +37464,22 @@ static int real_link_call(struct env *env, env_link link, const void *request, s
   uint64_t begun = env->clock(env);
   pthread_mutex_lock(&l->calling);
   int rc = real_link_exchange(env, l, request, request_size, reply, size, &header, fds, &fd_count,
-                              begun);
+                              begun, &late);
   pthread_mutex_unlock(&l->calling);
   if (rc == CHI_OK && fd_count > *count)
     rc = CHI_ETOOBIG;
-  *count = rc == CHI_OK ? fd_count : 0;
   if (rc == CHI_OK)
     rc = real_link_adopt_all(env, &header, fds, shares);
   else
     real_link_close_all(fds, 0, fd_count);
-  return rc;
+  *count = rc == CHI_OK ? fd_count : 0;
+  return late && rc != CHI_EBUSY && rc != CHI_ESHUTDOWN ? CHI_ESTALE : rc;
+}
+
+static bool real_link_owes(struct env *env, env_link link)
+{
+  struct real_link *l = real_link_of(link);
+  return mark_get(&l->owed) && real_link_await(env, l->fd, 0) == CHI_ETIMEOUT;
 }
 
 static int real_link_wait(struct env *env, env_link link, env_bell bell, uint64_t deadline)
@@ -37411,6 +37529,7 @@ void real_link_bind(struct real_env *r)
 {
   r->env.link_open = real_link_open;
   r->env.link_call = real_link_call;
+  r->env.link_owes = real_link_owes;
   r->env.link_wait = real_link_wait;
   r->env.link_shut = real_link_shut;
   r->env.link_descriptor = real_link_descriptor;
@@ -41237,6 +41356,11 @@ static int sim_env_link_call(struct env *env, env_link link, const void *request
   return sim_link_call(sim_party_of(env), link, request, request_size, reply, size, shares, count);
 }
 
+static bool sim_env_link_owes(struct env *env, env_link link)
+{
+  return sim_link_owes(sim_party_of(env), link);
+}
+
 static int sim_env_link_wait(struct env *env, env_link link, env_bell bell, uint64_t deadline)
 {
   return sim_link_wait(sim_party_of(env), link, bell, deadline);
@@ -41273,6 +41397,7 @@ static void sim_client_env(struct sim_client *client)
   env->trace = sim_host_trace;
   env->link_open = sim_env_link_open;
   env->link_call = sim_env_link_call;
+  env->link_owes = sim_env_link_owes;
   env->link_wait = sim_env_link_wait;
   env->link_shut = sim_env_link_shut;
   env->link_descriptor = sim_env_link_descriptor;
@@ -43899,16 +44024,6 @@ static int sim_link_await(struct sim_party *client, struct sim_link *link, uint6
   return link->reply ? CHI_OK : CHI_ESHUTDOWN;
 }
 
-/* Throws away what an earlier call has not waited for. */
-static int sim_link_settle(struct sim_party *client, struct sim_link *link, uint64_t end)
-{
-  int rc = link->owed ? sim_link_await(client, link, end) : CHI_OK;
-  if (rc == CHI_OK && link->reply)
-    sim_link_mail_free(link->reply);
-  link->reply = rc == CHI_OK ? NULL : link->reply;
-  return rc;
-}
-
 CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link handle, const void *request,
                               size_t request_size, void *reply, size_t *size,
                               struct env_share *shares, uint32_t *count)
@@ -43917,20 +44032,20 @@ CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link handle, const v
   struct sim_link_mail *mail;
   uint64_t end = client->world->now + ENV_CALL_NS;
   CHI_ASSERT(link);
-  int rc = sim_link_settle(client, link, end);
-  if (rc != CHI_OK)
-    return rc;
-  if (!link->port)
+  bool late = link->owed;
+  if (!late && !link->port)
     return CHI_ESHUTDOWN;
-  sim_link_post(client, link->port, sim_link_mail(link, SIM_LINK_REQUEST, request, request_size));
-  rc = sim_link_await(client, link, end);
+  if (!late)
+    sim_link_post(client, link->port, sim_link_mail(link, SIM_LINK_REQUEST, request, request_size));
+  int rc = sim_link_await(client, link, end);
   if (rc != CHI_OK)
-    return rc;
+    return late && rc == CHI_ETIMEOUT ? CHI_EBUSY : rc;
   mail = link->reply;
   link->reply = NULL;
   if (mail->size > *size || mail->count > *count) {
     rc = CHI_ETOOBIG;
   } else {
+    rc = late ? CHI_ESTALE : CHI_OK;
     *size = mail->size;
     *count = mail->count;
     memcpy(reply, mail->bytes, mail->size);
@@ -43938,6 +44053,13 @@ CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link handle, const v
   }
   sim_link_mail_free(mail);
   return rc;
+}
+
+CHI_PRIVATE bool sim_link_owes(struct sim_party *client, env_link handle)
+{
+  const struct sim_link *link = sim_party_table_get(&client->links, handle);
+  CHI_ASSERT(link);
+  return link->owed && link->port && (!link->reply || link->reply->due > client->world->now);
 }
 
 CHI_PRIVATE int sim_link_wait(struct sim_party *client, env_link handle, env_bell bell,

@@ -33,7 +33,7 @@ static const struct config_key config_keys[] = {
      4 * CONFIG_MI, 256 * CONFIG_TI, 1},
     {"networking.port", "5555", CONFIG_AT(port), CONFIG_COUNT, 1, 65535, 0},
     {"networking.neighborhood_size", "32", CONFIG_AT(neighborhood_size), CONFIG_COUNT, 1,
-     CONFIG_HOSTS_MAX, 0},
+     CONFIG_NEIGHBORS_MAX, 0},
     {"networking.hostfile", "", CONFIG_AT(hostfile), CONFIG_PATH, 0, 0, 0},
     {"networking.wait_for_restart", "30", CONFIG_AT(wait_for_restart_ns), CONFIG_DURATION, 0,
      CONFIG_TIME_MAX, CONFIG_S},
