@@ -114,8 +114,10 @@ int client_call(struct client_link *l, const struct attach_request *request,
   }
   *count = rc == CHI_OK && n <= room ? n : 0;
   memcpy(share, got, *count * sizeof *share);
-  if (n > *count || rc == CHI_ENOMEM) /* nor may what could not be mapped stay lent */
+  if (n > *count || rc == CHI_ENOMEM) { /* nor may what could not be mapped stay lent */
     client_disown(l, reply, got + *count, n - *count);
+    client_tell(l);
+  }
   if (rc == CHI_OK && n > room)
     rc = CHI_EVERSION;
   if (rc == CHI_EBUSY || rc == CHI_ESTALE)
