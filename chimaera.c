@@ -3741,6 +3741,7 @@ struct admin_host {
   const char *instance;
   uint64_t boot_time;
   uint64_t flushing; /* tasks that wait for the others to end */
+  uint64_t cancelled; /* others, that were left when the node had to stop */
   uint32_t waiting;  /* tasks of the admin pool that may wait for long */
   chi_event composed; /* set when the pools of the configuration are there, or have failed */
   struct pool *pool; /* admin's own */
@@ -8508,7 +8509,8 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
   rt->drain_look = now + RUNTIME_DRAIN_NS;
   if (rt->stop_at == 0)
     rt->stop_at = now + rt->stop_grace;
-  bool idle = runtime_work_left(rt) == 0 && fleet_idle(&rt->fleet);
+  uint64_t left = runtime_work_left(rt), work = left - rt->admin.flushing;
+  bool idle = left == 0 && fleet_idle(&rt->fleet);
   if (!rt->closing_pools && idle) {
     uint64_t patience = runtime_patience(rt);
     runtime_close_pools(rt);
@@ -8525,17 +8527,20 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
       return;
     }
   }
-  if (now < rt->stop_at)
+  bool waited_for = rt->state == RUNTIME_DRAINING && work == 0 && left > 0; /* who see it soon */
+  if (now < rt->stop_at || waited_for)
     return;
   rt->stop_at = now + runtime_patience(rt);
   if (rt->state == RUNTIME_DRAINING) {
     runtime_set_state(rt, RUNTIME_CANCELLING);
+    rt->admin.cancelled = work;
+    log_write(&rt->crew.log, CHI_LOG_WARNING, "the grace period is over: %llu tasks are cancelled",
+              (unsigned long long)work);
     mark_set(&rt->crew.cancel_all, 1);
     fleet_drain(&rt->fleet, now);
     worker_cancel_changed(runtime_network(rt));
   } else if (rt->state != RUNTIME_STUCK) {
-    log_write(&rt->crew.log, CHI_LOG_ERROR, "%llu tasks do not end",
-              (unsigned long long)runtime_work_left(rt));
+    log_write(&rt->crew.log, CHI_LOG_ERROR, "%llu tasks do not end", (unsigned long long)left);
     runtime_set_state(rt, RUNTIME_STUCK);
   }
 }
@@ -11018,14 +11023,6 @@ static int chi_admin_find_pool_run(chi_ctx *ctx, struct admin *self, struct chi_
 
 /* ---- the node */
 
-static int chi_admin_stop_runtime_run(chi_ctx *ctx, struct admin *self,
-                                      struct chi_admin_stop_runtime *t)
-{
-  (void)ctx;
-  self->host->stop(self->host->arg, (uint64_t)t->grace_period_ms * 1000000ull);
-  return CHI_OK;
-}
-
 /* Tasks accepted and not ended, but for those that wait for this, here or elsewhere, and periodic
  * ones at rest. */
 static uint64_t admin_work_left(const chi_ctx *ctx, const struct admin_host *host, uint64_t *done)
@@ -11042,21 +11039,42 @@ static uint64_t admin_work_left(const chi_ctx *ctx, const struct admin_host *hos
   return accepted - ended - resting - host->flushing - fleet_calls_of(host->fleet, ctx->method);
 }
 
-static int chi_admin_flush_run(chi_ctx *ctx, struct admin *self, struct chi_admin_flush *t)
+/* Waits until no work is left. */
+static int admin_flush_here(chi_ctx *ctx, struct admin_host *host, uint64_t *done)
 {
-  struct admin_host *host = self->host;
-  if (ctx->parent) /* whoever waits for this is work itself */
-    return CHI_EDEADLOCK;
-  int rc = admin_begin_to_wait(host);
-  if (rc != CHI_OK)
-    return rc;
+  int rc = CHI_OK;
   host->flushing++;
-  for (uint64_t ns = 100000; rc == CHI_OK && admin_work_left(ctx, host, &t->total_work_done) > 0;
+  for (uint64_t ns = 100000; rc == CHI_OK && admin_work_left(ctx, host, done) > 0;
        ns = ns < 10000000 ? ns * 2 : ns)
     rc = chi_sleep(ctx, ns);
   host->flushing--;
   host->waiting--;
   return rc;
+}
+
+static int chi_admin_flush_run(chi_ctx *ctx, struct admin *self, struct chi_admin_flush *t)
+{
+  if (ctx->parent) /* whoever waits for this is work itself */
+    return CHI_EDEADLOCK;
+  int rc = admin_begin_to_wait(self->host);
+  return rc == CHI_OK ? admin_flush_here(ctx, self->host, &t->total_work_done) : rc;
+}
+
+static int chi_admin_stop_runtime_run(chi_ctx *ctx, struct admin *self,
+                                      struct chi_admin_stop_runtime *t)
+{
+  struct admin_host *host = self->host;
+  bool waits = (t->flags & CHI_STOP_WAIT) != 0;
+  uint64_t done = 0;
+  if (waits && ctx->parent)
+    return CHI_EDEADLOCK;
+  int rc = waits ? admin_begin_to_wait(host) : CHI_OK;
+  if (rc != CHI_OK)
+    return rc;
+  host->stop(host->arg, (uint64_t)t->grace_period_ms * 1000000ull);
+  if (waits && admin_flush_here(ctx, host, &done) != CHI_OK)
+    t->cancelled = host->cancelled;
+  return CHI_OK;
 }
 
 /* Text into a bulk field, counted even where it doesn't fit. */

@@ -238,6 +238,36 @@ TEST(nodes_that_are_killed_under_load_and_come_back_soon_or_late)
 
 /* ---- no room --------------------------------------------------------------------------------- */
 
+/* What a client out of descriptors was given, and could not take, is not kept for it. */
+TEST(memory_that_does_not_reach_the_client_is_given_back)
+{
+  static struct daemon d;
+  struct seat seat;
+  struct figures before;
+  struct rlimit usual, none;
+  chi_bulk bulk = {0};
+  CHECK(daemon_make(&d, "memory: {client_data_segment_size: 16M}\n"));
+  CHECK_STR(daemon_start(&d), "");
+  CHECK_INT(seat_open(&seat, d.instance), CHI_OK);
+  CHECK_INT(figures_begin(&seat, &before), CHI_OK);
+  CHECK_INT(getrlimit(RLIMIT_NOFILE, &usual), 0);
+  int probe = dup(0);
+  close(probe);
+  none = (struct rlimit){(rlim_t)probe, usual.rlim_max};
+  for (int i = 0; i < 20; i++) {
+    CHECK_INT(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int rc = chi_bulk_alloc(seat.queue, 4 << 20, &bulk);
+    CHECK_INT(setrlimit(RLIMIT_NOFILE, &usual), 0);
+    CHECK_INT(rc, CHI_ENOMEM);
+  }
+  CHECK_STR(figures_return(&seat, &before, 5000), "");
+  CHECK_INT(chi_bulk_alloc(seat.queue, 14 << 20, &bulk), CHI_OK);
+  CHECK_INT(chi_bulk_free(seat.queue, &bulk), CHI_OK);
+  seat_close(&seat);
+  CHECK_INT(daemon_stop(&d), 0);
+  daemon_free(&d);
+}
+
 TEST(a_full_disk_for_the_log_holds_nobody_up)
 {
   static struct town t;

@@ -768,11 +768,47 @@ want 0
 "$CHIMAERA" call odd nap time=60s >"$temp/nap" 2>&1 &
 ok working
 chi stop 200
-want 3 'was cancelled'
+want 3 'was cancelled at the end of the grace period: 1 task$'
 wait $!
 status=$?
 want 1
 ok grep -q -e CANCELLED -e SHUTDOWN "$temp/nap"
+
+# Nothing was left, however long the end took beside the grace period.
+for grace in 0 1; do
+  start
+  want 0
+  chi stop $grace
+  want 0 '^stopped after [^;,]*$'
+done
+
+# What ends in time is not cancelled.
+start
+want 0
+chi compose "$temp/odd.yaml"
+want 0
+"$CHIMAERA" call odd nap time=500ms >"$temp/nap" 2>&1 &
+ok working
+chi stop 20000
+want 0 '^stopped after [^;,]*$'
+wait $!
+status=$?
+want 0
+
+# A daemon that is killed meanwhile tells nothing.
+start
+want 0
+chi compose "$temp/odd.yaml"
+want 0
+"$CHIMAERA" call odd nap time=60s >"$temp/nap" 2>&1 &
+ok working
+"$CHIMAERA" stop 20000 >"$temp/out" 2>"$temp/err" &
+stopper=$!
+sleep 0.5
+kill -KILL "$(cat "$temp/pid")"
+wait $stopper
+status=$?
+want 3 'without telling whether its work was done$'
 
 # Signals: the first drains; the second ends it at once.
 foreground

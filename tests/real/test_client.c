@@ -9,7 +9,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/time.h>
 
 #define LONG_NS (20 * SECOND_NS) /* far more than anything here takes */
@@ -417,31 +416,6 @@ TEST(large_buffer_is_used_again_and_then_given_back)
   CHECK_INT(chi_bulk_alloc(st.s.queue, 16 << 20, &bulk), CHI_ENOMEM);
   CHECK_INT(chi_bulk_free(st.s.queue, &other), CHI_OK);
   CHECK_STR(figures_return(&st.s, &before, 5000), "");
-  CHECK_STR(stage_close(&st), "");
-}
-
-/* What a client out of descriptors was given, and could not take, is not kept for it. */
-TEST(memory_that_does_not_reach_the_client_is_given_back)
-{
-  struct stage st;
-  struct figures before;
-  struct rlimit usual, none;
-  chi_bulk bulk = {0};
-  CHECK_STR(stage_open(&st, "memory: {client_data_segment_size: 16M}\n", "calc"), "");
-  CHECK_INT(figures_begin(&st.s, &before), CHI_OK);
-  CHECK_INT(getrlimit(RLIMIT_NOFILE, &usual), 0);
-  int probe = dup(0);
-  close(probe);
-  none = (struct rlimit){(rlim_t)probe, usual.rlim_max};
-  for (int i = 0; i < 20; i++) {
-    CHECK_INT(setrlimit(RLIMIT_NOFILE, &none), 0);
-    int rc = chi_bulk_alloc(st.s.queue, 4 << 20, &bulk);
-    CHECK_INT(setrlimit(RLIMIT_NOFILE, &usual), 0);
-    CHECK_INT(rc, CHI_ENOMEM);
-  }
-  CHECK_STR(figures_return(&st.s, &before, 5000), "");
-  CHECK_INT(chi_bulk_alloc(st.s.queue, 14 << 20, &bulk), CHI_OK);
-  CHECK_INT(chi_bulk_free(st.s.queue, &bulk), CHI_OK);
   CHECK_STR(stage_close(&st), "");
 }
 
