@@ -344,8 +344,9 @@ static bool real_link_is_orphan(int fd, const struct env_peer *peer)
   return ended;
 }
 
-/* Connects to the socket of that path. */
-static int real_link_dial(const char *path, int *out, chi_error *err)
+/* Connects to the socket of that path. Root gets to a daemon of another user by its path only: who
+ * has made the directory where names are looked for is not known. */
+static int real_link_dial(const char *path, bool chosen, int *out, chi_error *err)
 {
   struct sockaddr_un address;
   struct timeval patience = {REAL_LINK_CONNECT_S, 0}, none = {0, 0};
@@ -365,7 +366,8 @@ static int real_link_dial(const char *path, int *out, chi_error *err)
   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none));
   if (rc != 0)
     rc = real_link_refused(errno, path, err);
-  else if (real_link_peer(fd, &peer) != CHI_OK)
+  else if (real_link_peer(fd, &peer) != CHI_OK ||
+           (!chosen && peer.uid != geteuid() && peer.uid != 0))
     rc = error_set(err, CHI_EACCES, "%s is served by another user", path);
   else if (real_link_is_orphan(fd, &peer))
     rc = error_set(err, CHI_ENODAEMON, "no daemon: process %u, which listened at %s, has ended",
@@ -418,7 +420,7 @@ static int real_link_try(struct real_link_search *s, const char *file, chi_error
   if ((s->name && strcmp(name, s->name) != 0) || (s->port && strcmp(text, s->port) != 0))
     return CHI_OK;
   snprintf(path, sizeof(path), "%s/%s", s->directory, file);
-  if (real_link_dial(path, &fd, NULL) != CHI_OK)
+  if (real_link_dial(path, false, &fd, NULL) != CHI_OK)
     return CHI_OK;
   if (s->fd >= 0) {
     close(fd);
@@ -457,7 +459,7 @@ static int real_link_configured(struct real_env *r, int *fd, chi_error *err)
   if (rc == CHI_OK)
     rc = real_link_locate(r->directory, config.main_segment_name, config.port, &place, err);
   chi_config_free(&config);
-  return rc == CHI_OK ? real_link_dial(place.socket, fd, err) : rc;
+  return rc == CHI_OK ? real_link_dial(place.socket, false, fd, err) : rc;
 }
 
 /* Connects to an instance, whichever way it is written. */
@@ -470,12 +472,12 @@ static int real_link_find(struct real_env *r, const char *instance, int *fd, chi
   if (!instance)
     return real_link_configured(r, fd, err);
   if (strchr(instance, '/'))
-    return real_link_dial(instance, fd, err);
+    return real_link_dial(instance, true, fd, err);
   bool split =
       real_link_split(instance, ':', instance + strlen(instance), name, sizeof(name), &port);
   if (split && *name) {
     int rc = real_link_locate(r->directory, name, (uint32_t)port, &place, err);
-    return rc == CHI_OK ? real_link_dial(place.socket, fd, err) : rc;
+    return rc == CHI_OK ? real_link_dial(place.socket, false, fd, err) : rc;
   }
   if (!split && (*instance == ':' || !real_link_named(instance)))
     return error_set(err, CHI_EINVAL,
@@ -584,9 +586,9 @@ static int real_link_receive(int fd, void *reply, size_t *size, struct real_link
   do
     n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
   while (n < 0 && errno == EINTR);
+  *fd_count = n >= 0 ? real_link_collect(&m, fds) : 0;
   if (n < (ssize_t)sizeof(*header)) /* less than a header is no daemon of ours */
     return CHI_ESHUTDOWN;
-  *fd_count = real_link_collect(&m, fds);
   *size = (size_t)n - sizeof(*header);
   if (m.msg_flags & MSG_TRUNC)
     return CHI_ETOOBIG;
