@@ -552,7 +552,7 @@ static uint64_t relay_cpu(void)
   return (uint64_t)t.tv_sec * SECOND_NS + (uint64_t)t.tv_nsec;
 }
 
-/* A connection that cannot be accepted, since descriptors are short, waits, and so does the relay. */
+/* A connection that cannot be accepted, since descriptors are short, waits; so does the relay. */
 TEST(a_relay_without_descriptors_waits)
 {
   const chi_host node[2] = {{"a", "127.0.0.1"}, {"b", "127.0.0.2"}};
