@@ -1896,7 +1896,7 @@ CHI_INLINE chi_ctx *task_of(struct ring_node *n)
 #ifndef CHI_WIRE_H
 #define CHI_WIRE_H
 
-#define WIRE_VERSION 1u
+#define WIRE_VERSION 2u
 #define WIRE_MAGIC 0x31494843u /* "CHI1" */
 #define WIRE_HEADER 64u        /* bytes of a message's header */
 #define WIRE_AT_SENDER 24u     /* where all versions have the number of the sender */
@@ -2810,11 +2810,13 @@ CHI_PRIVATE void directory_on_notice(struct directory *d, struct pool_notice *no
 #ifndef CHI_CONFIG_H
 #define CHI_CONFIG_H
 
-#define CONFIG_KEY_COUNT 26
+#define CONFIG_KEY_COUNT 27
 #define CONFIG_POOLS_MAX 4096  /* entries of compose: keeps the search for doubles short */
 #define CONFIG_PARAMS_MAX 256  /* parameters of one entry, for the same reason */
 #define CONFIG_HOSTS_MAX 4096  /* nodes of a cluster: who each of them keeps account of */
 #define CONFIG_NEIGHBORS_MAX 65536
+#define CONFIG_BULK_MIN (1ull << 20) /* bulk data of a task that every node takes */
+#define CONFIG_BULK_MOST (1ull << 32)
 #define CONFIG_EXPECTED_MAX 128
 
 enum config_type {
@@ -3009,6 +3011,7 @@ struct peer_past;
 struct peer {
   uint64_t boot; /* highest of those whose hello fits: its records are heard; 0: none */
   uint64_t sent, received, bytes_sent, bytes_received; /* messages and bytes, bulk included */
+  uint64_t room; /* bulk bytes that it takes at a time, once it is met */
   uint32_t node : 24;
   bool connected : 1; /* as the environment says */
   bool met : 1;     /* records can be sent: connected, and hellos were exchanged with this boot */
@@ -3038,6 +3041,7 @@ struct peer_set {
   uint32_t self, count;
   uint64_t boot;    /* own */
   uint64_t cluster; /* digest over the normalised host list */
+  uint64_t room;    /* bulk bytes that are taken here at a time: nobody sends more */
   const char *instance;
   struct peer *peer; /* by node; that of self is unused */
   uint64_t now;
@@ -3436,7 +3440,7 @@ struct net {
   uint64_t shelf_bytes, shelf_used;
   bool draining, given_up;
   uint64_t drain_at;
-  struct log_limit complaints, reports;
+  struct log_limit complaints, reports, heavy;
   struct net_figures figures;
 };
 
@@ -3543,7 +3547,7 @@ CHI_PRIVATE void net_shelf_clear(struct net *n);
 CHI_PRIVATE int net_rooms_get(const chi_type *type, const chi_task *task, uint64_t *rooms);
 /* A method leaves no more in a buffer than there is room; one that says so is corrected. */
 CHI_PRIVATE void net_rooms_hold(const chi_type *type, chi_task *task, const uint64_t *rooms);
-CHI_PRIVATE uint64_t net_bulk_bytes(const chi_type *type, const chi_task *task);
+CHI_PRIVATE uint64_t net_bulk_bytes(const chi_type *type, const chi_task *task, uint32_t dirs);
 /* A copy of a call's task as a record of its own; with buffers of its own for what the method
  * writes, if it is one of several. NULL: no memory. */
 CHI_PRIVATE chi_ctx *net_replica(struct net_call *call, struct net_store *store);
@@ -5107,12 +5111,11 @@ struct real_net_owner {
 };
 
 #define REAL_NET_FIRST_MAX (4u << 20)    /* bytes of frame 0; a message with more is dropped */
-#define REAL_NET_FRAME_MAX (1ll << 32)   /* of any frame; who sends more is hung up on */
 #define REAL_NET_PINNED_MAX (64u << 20)  /* bulk on its way to a peer, from which on it is busy */
 
 /* Adds net_open and the like to the environment of a node, whose loop is open already and stays so
- * until net_close. Of *config, which stays valid, it looks at the level of the log and at the keys
- * of security. CHI_ENOMEM. */
+ * until net_close. Of *config, which stays valid, it looks at the level of the log, at how much
+ * bulk data is taken, and at the keys of security. CHI_ENOMEM. */
 CHI_PRIVATE int real_net_bind(struct real_env *r, const struct real_net_owner *owner,
                               const chi_config *config);
 /* Frees what real_net_bind made; after net_close. */
@@ -17692,7 +17695,8 @@ void net_part_enqueue(struct net_part *part)
     net_part_fail(part, rc);
     return;
   }
-  part->bytes = net_bulk_bytes(part->call->ctx->method->def->type, part->call->ctx->task);
+  part->bytes = net_bulk_bytes(part->call->ctx->method->def->type, part->call->ctx->task,
+                               CHI_DIR_INOUT);
   net_link_insert(l, part);
   net_link_pump(l);
   if (part->state == NET_PART_WAITING && !l->there && net_part_is_prompt(part)) {
@@ -17834,6 +17838,29 @@ static bool net_part_is_late(const struct net_part *part)
   return deadline != UINT64_MAX && deadline <= part->call->net->now + NET_MARGIN_NS;
 }
 
+/* What a message brings lies in the receiver's memory before anybody there is asked: no more is
+ * sent than it takes, nor asked for than is taken here. */
+static bool net_part_is_heavy(struct net_link *l, const struct net_part *part)
+{
+  struct net *n = l->net;
+  const chi_ctx *ctx = part->call->ctx;
+  const chi_type *type = ctx->method->def->type;
+  if (part->bytes == 0)
+    return false;
+  uint64_t there = net_bulk_bytes(type, ctx->task, CHI_DIR_IN);
+  uint64_t back = net_bulk_bytes(type, ctx->task, CHI_DIR_OUT);
+  uint32_t where = there > l->peer->room ? l->node : n->self;
+  uint64_t bytes = where == l->node ? there : back;
+  uint64_t room = where == l->node ? l->peer->room : n->o.peers->room;
+  if (bytes <= room)
+    return false;
+  log_limited(&n->o.crew->log, &n->heavy, n->now, CHI_LOG_WARNING,
+              "a task is refused: %llu bytes of bulk data for node %u, which takes %llu "
+              "(networking.bulk_max, and half of its memory)",
+              (unsigned long long)bytes, where, (unsigned long long)room);
+  return true;
+}
+
 /* CHI_EBUSY: the peer has no room now; else a code with which the part is to end. */
 static int net_part_send(struct net_link *l, struct net_part *part)
 {
@@ -17849,6 +17876,8 @@ static int net_part_send(struct net_link *l, struct net_part *part)
   size_t most = NET_REQUEST_SIZE + wire_task_size(type, ctx->task, CHI_DIR_IN);
   if (!peer_begin(l->peer, WIRE_REQUEST, most, false, &out))
     return CHI_EBUSY;
+  if (net_part_is_heavy(l, part))
+    return CHI_ENOMEM;
   net_part_describe(part, &r);
   net_request_put(&out, &r);
   int rc = wire_task_put(&out, type, ctx->task, CHI_DIR_IN, frame, &count, WIRE_BULKS);
@@ -17890,7 +17919,8 @@ static bool net_link_send_first(struct net_link *l)
 {
   struct net *n = l->net;
   struct net_part *part = l->first;
-  if (l->bytes > 0 && l->bytes + part->bytes > NET_BYTES)
+  uint64_t most = l->peer->room < NET_BYTES ? l->peer->room : NET_BYTES;
+  if (l->bytes > 0 && l->bytes + part->bytes > most)
     return false;
   if (l->free == 0 && !net_slot_grow(l)) {
     l->stalled = l->busy == 0; /* no memory for a single slot: nobody else will wake us */
@@ -19273,13 +19303,13 @@ void net_rooms_hold(const chi_type *type, chi_task *task, const uint64_t *rooms)
   }
 }
 
-uint64_t net_bulk_bytes(const chi_type *type, const chi_task *task)
+uint64_t net_bulk_bytes(const chi_type *type, const chi_task *task, uint32_t dirs)
 {
   const chi_field *f = NULL;
   uint64_t bytes = 0;
   uint32_t i = 0;
   for (chi_bulk *b; (b = net_bulk_next(type, task, &i, &f)) != NULL;)
-    bytes += b->size;
+    bytes += f->dir & dirs ? b->size : 0;
   return bytes;
 }
 
@@ -24482,6 +24512,8 @@ enum peer_reason {
 #undef PEER_REASON_ENUM
 };
 
+_Static_assert(CONFIG_BULK_MOST == WIRE_BULK_MAX, "what a node takes can be sent");
+
 /* A refusal: what was found and what would have been right. */
 struct peer_refusal {
   enum peer_reason reason;
@@ -24499,7 +24531,7 @@ struct peer_past {
 
 struct peer_hello {
   uint32_t nodes;
-  uint64_t life, heard;
+  uint64_t life, heard, room;
   bool ask;
   char instance[PEER_INSTANCE];
 };
@@ -24775,8 +24807,9 @@ static size_t peer_begin_single(struct wire_out *out, unsigned char *bytes, enum
 }
 
 /* HELLO: u32 nodes in the host list; u64 life, a random number of this life, not 0; u64 heard, the
- * highest boot of the receiver that was ever heard of; u8 ask, 1: an answer is wanted; text
- * instance. Alone in its message, whose to_boot means nothing. */
+ * highest boot of the receiver that was ever heard of; u8 ask, 1: an answer is wanted; u64 room,
+ * bulk bytes that are taken at a time; text instance. Alone in its message, whose to_boot means
+ * nothing. */
 static void peer_say_hello(struct peer *p)
 {
   struct peer_set *s = peer_set_of(p);
@@ -24789,6 +24822,7 @@ static void peer_say_hello(struct peer *p)
   wire_put_u64(&out, s->life);
   wire_put_u64(&out, p->boot);
   wire_put_u8(&out, !p->confirmed);
+  wire_put_u64(&out, s->room);
   wire_put_text(&out, instance);
   wire_record_end(&out, begin, 0);
   peer_send_single(p, &out, p->boot);
@@ -24803,8 +24837,10 @@ static bool peer_read_hello(struct wire_in *in, struct peer_hello *out)
   out->heard = wire_get_u64(in);
   ask = wire_get_u8(in);
   out->ask = ask;
+  out->room = wire_get_u64(in);
   wire_get_text(in, out->instance, sizeof out->instance);
-  return wire_in_ended(in) && out->life != 0 && out->heard < PEER_BOOT_MAX && ask <= 1;
+  return wire_in_ended(in) && out->life != 0 && out->heard < PEER_BOOT_MAX && ask <= 1 &&
+         out->room >= CONFIG_BULK_MIN && out->room <= CONFIG_BULK_MOST;
 }
 
 /* REFUSE: u16 reason; u64 what was found; u64 what would have been right. Alone in its message,
@@ -25040,6 +25076,7 @@ static void peer_welcome(struct peer *p, uint64_t boot, const struct peer_hello 
   }
   p->boot = boot;
   p->life = hello->life;
+  p->room = hello->room;
   p->refused = false;
   /* A connection that was just dropped can't carry records: it is confirmed when it is back. */
   p->confirmed = hello->heard == peer_set_of(p)->boot && !pinned;
@@ -25327,7 +25364,7 @@ int peer_open(struct peer_set *s, struct env *env, struct log *log, const chi_co
   CHI_ASSERT(self < count);
   *s = (struct peer_set){.env = env, .alloc = &env->alloc, .log = log, .self = self,
                          .count = count, .instance = instance, .hosts = config->hosts,
-                         .hello_at = UINT64_MAX};
+                         .room = config->bulk_max, .hello_at = UINT64_MAX};
   s->cluster = peer_digest(config);
   s->boot = peer_first_boot(env);
   s->life = env->random(env) | 1;
@@ -28565,6 +28602,8 @@ static const struct config_key config_keys[] = {
     {"networking.port", "5555", CONFIG_AT(port), CONFIG_COUNT, 1, 65535, 0},
     {"networking.neighborhood_size", "32", CONFIG_AT(neighborhood_size), CONFIG_COUNT, 1,
      CONFIG_NEIGHBORS_MAX, 0},
+    {"networking.bulk_max", "4G", CONFIG_AT(bulk_max), CONFIG_SIZE, CONFIG_BULK_MIN,
+     CONFIG_BULK_MOST, 1},
     {"networking.hostfile", "", CONFIG_AT(hostfile), CONFIG_PATH, 0, 0, 0},
     {"networking.wait_for_restart", "30", CONFIG_AT(wait_for_restart_ns), CONFIG_DURATION, 0,
      CONFIG_TIME_MAX, CONFIG_S},
@@ -32961,6 +33000,7 @@ void real_relay_close(struct real_relay *r)
 #include <unistd.h>
 
 #define REAL_NODE_THREADS 4u             /* of a kind, unless configured: at most the CPUs */
+#define REAL_NODE_BULK_PART 2u           /* of the memory: one message shall not take it all */
 #define REAL_NODE_MARGIN_NS 10000000000u /* for a node that doesn't even say that it is stuck */
 #define REAL_NODE_FAILED_GRACE_NS 1000000000u /* for what a failed start has begun */
 
@@ -33148,6 +33188,9 @@ static int real_node_configure(struct chi_node *n, const chi_config *config, chi
     rc = real_host_find(&n->config, &n->self, err);
   if (rc != CHI_OK)
     return rc;
+  uint64_t memory = real_limit_memory(&n->real.limit) / REAL_NODE_BULK_PART;
+  if (n->config.bulk_max > memory)
+    n->config.bulk_max = memory > CONFIG_BULK_MIN ? memory : CONFIG_BULK_MIN;
   uint32_t cpus = real_limit_cpus(&n->real.limit);
   uint32_t threads = cpus < REAL_NODE_THREADS ? cpus : REAL_NODE_THREADS;
   if (n->config.record_file[0])
@@ -33450,6 +33493,7 @@ int chi_client_open(const char *instance, chi_client **out, chi_error *err)
 }
 
 #undef REAL_NODE_THREADS
+#undef REAL_NODE_BULK_PART
 #undef REAL_NODE_MARGIN_NS
 #undef REAL_NODE_FAILED_GRACE_NS
 
@@ -34698,7 +34742,9 @@ static void real_net_changed(struct real_net *n)
 /* NULL: no descriptors or memory. */
 static void *real_net_socket(struct real_net *n, int type)
 {
-  int64_t frame_max = type == ZMQ_PULL ? REAL_NET_FRAME_MAX : REAL_NET_COMMAND_MAX;
+  uint64_t room = n->config->bulk_max > REAL_NET_FIRST_MAX ? n->config->bulk_max
+                                                            : REAL_NET_FIRST_MAX;
+  int64_t frame_max = type == ZMQ_PULL ? (int64_t)room : REAL_NET_COMMAND_MAX;
   void *s = real_zmq_socket(n->context, type);
   if (!s)
     return NULL;

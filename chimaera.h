@@ -109,6 +109,8 @@ typedef struct chi_config {
   int single_thread; /* 1: one thread does the work of all */
   uint64_t main_segment_size, client_data_segment_size, runtime_data_segment_size; /* budgets */
   uint32_t port, neighborhood_size;
+  uint64_t bulk_max; /* bulk data that a task may bring here from another node; at most half the
+                      * memory that there is when the node starts, and no less than 1 MiB */
   char hostfile[CHI_PATH_MAX]; /* empty: none */
   uint64_t wait_for_restart_ns, wait_for_restart_poll_ns;
   int security;                       /* enum chi_security: whether it may do without a key */

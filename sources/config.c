@@ -34,6 +34,8 @@ static const struct config_key config_keys[] = {
     {"networking.port", "5555", CONFIG_AT(port), CONFIG_COUNT, 1, 65535, 0},
     {"networking.neighborhood_size", "32", CONFIG_AT(neighborhood_size), CONFIG_COUNT, 1,
      CONFIG_NEIGHBORS_MAX, 0},
+    {"networking.bulk_max", "4G", CONFIG_AT(bulk_max), CONFIG_SIZE, CONFIG_BULK_MIN,
+     CONFIG_BULK_MOST, 1},
     {"networking.hostfile", "", CONFIG_AT(hostfile), CONFIG_PATH, 0, 0, 0},
     {"networking.wait_for_restart", "30", CONFIG_AT(wait_for_restart_ns), CONFIG_DURATION, 0,
      CONFIG_TIME_MAX, CONFIG_S},

@@ -115,13 +115,13 @@ void net_rooms_hold(const chi_type *type, chi_task *task, const uint64_t *rooms)
   }
 }
 
-uint64_t net_bulk_bytes(const chi_type *type, const chi_task *task)
+uint64_t net_bulk_bytes(const chi_type *type, const chi_task *task, uint32_t dirs)
 {
   const chi_field *f = NULL;
   uint64_t bytes = 0;
   uint32_t i = 0;
   for (chi_bulk *b; (b = net_bulk_next(type, task, &i, &f)) != NULL;)
-    bytes += b->size;
+    bytes += f->dir & dirs ? b->size : 0;
   return bytes;
 }
 
