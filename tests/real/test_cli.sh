@@ -61,6 +61,17 @@ working()
   return 1
 }
 
+# Starts a daemon that a task of $1 is under way in.
+napping()
+{
+  start
+  want 0
+  chi compose "$temp/odd.yaml"
+  want 0
+  "$CHIMAERA" call odd nap time="$1" >"$temp/nap" 2>&1 &
+  ok working
+}
+
 cat >"$temp/node.yaml" <<END
 networking: {port: $port}
 shared_memory: {main_segment_name: $name}
@@ -761,12 +772,7 @@ ok "$temp/chimaera_stop_runtime" 1000
 # ---- what happens at the end -------------------------------------------------------------------
 
 # A task that can be cancelled outlives the grace period.
-start
-want 0
-chi compose "$temp/odd.yaml"
-want 0
-"$CHIMAERA" call odd nap time=60s >"$temp/nap" 2>&1 &
-ok working
+napping 60s
 chi stop 200
 want 3 'was cancelled at the end of the grace period: 1 task$'
 wait $!
@@ -783,12 +789,7 @@ for grace in 0 1; do
 done
 
 # What ends in time is not cancelled.
-start
-want 0
-chi compose "$temp/odd.yaml"
-want 0
-"$CHIMAERA" call odd nap time=500ms >"$temp/nap" 2>&1 &
-ok working
+napping 500ms
 chi stop 20000
 want 0 '^stopped after [^;,]*$'
 wait $!
@@ -796,12 +797,7 @@ status=$?
 want 0
 
 # A daemon that is killed meanwhile tells nothing.
-start
-want 0
-chi compose "$temp/odd.yaml"
-want 0
-"$CHIMAERA" call odd nap time=60s >"$temp/nap" 2>&1 &
-ok working
+napping 60s
 "$CHIMAERA" stop 20000 >"$temp/out" 2>"$temp/err" &
 stopper=$!
 sleep 0.5
@@ -858,12 +854,7 @@ want 70
 ok grep -q odd_deep "$temp/complaint" "$temp/log"
 
 # A daemon that is killed: whoever waits is told.
-start
-want 0
-chi compose "$temp/odd.yaml"
-want 0
-"$CHIMAERA" call odd nap time=60s >"$temp/nap" 2>&1 &
-ok working
+napping 60s
 kill -9 "$(cat "$temp/pid")"
 wait $!
 status=$?
