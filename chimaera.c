@@ -390,8 +390,9 @@ struct env {
   int (*link_open)(struct env *env, const char *instance, env_link *out, chi_error *err);
   /* Sends a request and waits for its answer; callers on several threads are served one after the
    * other. *size: room in, bytes out; *count: room for shares in, number out. CHI_ESHUTDOWN;
-   * CHI_ETIMEOUT: no answer within ENV_CALL_NS. One that comes later is thrown away, and nothing is
-   * sent before it has. */
+   * CHI_ETIMEOUT: no answer within ENV_CALL_NS, and nothing is sent before it has come. Until then
+   * calls fail with CHI_EBUSY, which takes as long; the first one afterwards gets it instead of
+   * its own, and CHI_ESTALE. CHI_ENOMEM: what came with the answer could not be mapped here. */
   int (*link_call)(struct env *env, env_link link, const void *request, size_t request_size,
                    void *reply, size_t *size, struct env_share *shares, uint32_t *count);
   /* Sleeps until the bell is rung (CHI_OK, the ring is consumed), deadline (CHI_ETIMEOUT; clock
@@ -453,6 +454,10 @@ struct env {
   /* For who records all inputs: memory of a client, and an enum env_memory. Returns where a task
    * shall be read, which is good until the next call. NULL where nobody listens. Worker thread. */
   const void *(*memory)(struct env *env, int what, void *at, uint64_t size);
+
+  /* Client side: whether a call would have to wait for the answer to one that timed out. Any
+   * thread. */
+  bool (*link_owes)(struct env *env, env_link link);
 };
 
 #endif
@@ -1122,18 +1127,20 @@ CHI_INLINE bool record_reads(const struct record *r)
 #ifndef CHI_ATTACH_H
 #define CHI_ATTACH_H
 
-#define ATTACH_VERSION 2u
+#define ATTACH_VERSION 3u
 
 enum attach_op {
   ATTACH_HELLO,  /* -> page (read); figures of the node */
   ATTACH_BELLS,  /* id: first worker -> bells, at most ATTACH_BELLS_MAX, in order */
   ATTACH_LEASE,  /* kind, size -> id: chunk; segment (write), none if it was leased here before */
-  ATTACH_RETURN, /* id: chunk */
+  ATTACH_RETURN, /* id: chunk; kind: 0, or ATTACH_RETURN_UNMAPPED */
   ATTACH_QUEUE,  /* thread: a number for it -> id: queue; desk (write), board (read), bell */
   ATTACH_CLOSE   /* id: queue */
 };
 
 #define ATTACH_BELLS_MAX 64u
+#define ATTACH_QUEUES_MAX 1024u /* of a client */
+#define ATTACH_RETURN_UNMAPPED 1u /* it never reached the client, so it is not leased again */
 
 struct attach_request {
   uint32_t version, op, kind, id;
@@ -1143,7 +1150,7 @@ struct attach_request {
 struct attach_reply {
   int32_t rc;
   uint32_t id;
-  uint64_t size;
+  uint32_t op, unused;                 /* of the request */
   uint64_t boot;                       /* of this run of the node */
   uint64_t spin_ns;                    /* how long a waiting client may look before it sleeps */
   uint32_t workers, fast, slow, depth;
@@ -1376,7 +1383,7 @@ CHI_PRIVATE void spin_slept(struct spin *s, uint64_t took);
 CHI_PRIVATE int client_open(struct env *env, void (*dispose)(struct env *env), const char *instance,
                             chi_client **out, chi_error *err);
 
-/* ---- between client.c (attach and memory) and client_task.c (tasks under way) */
+/* ---- between client.c (attach and memory), client_link.c (calls) and client_task.c (tasks) */
 
 /* One connection to one run of a node. Queues and their memory hold on to it after it died. */
 struct client_link {
@@ -1389,6 +1396,11 @@ struct client_link {
   const struct attach_page *page;
   env_bell *bell;            /* by worker */
   struct env_segment *chunk; /* by chunk number; an entry is written by who leased it first */
+  /* What the node is still to be told is given back: it did not answer. */
+  struct latch latch;
+  uint32_t untold; /* atomic: so many in all */
+  uint8_t *returned; /* by chunk number: 1 and the kind of ATTACH_RETURN; 0: it is not */
+  uint32_t closed_count, closed[ATTACH_QUEUES_MAX]; /* queues */
 };
 
 /* The memory of a queue from one connection. */
@@ -1449,6 +1461,14 @@ struct chi_client {
   struct client_link *current;
 };
 
+/* One call to the node. share has room for *count, which becomes the number of those that came. */
+CHI_PRIVATE int client_call(struct client_link *l, const struct attach_request *request,
+                            struct attach_reply *reply, struct env_share *share, uint32_t *count);
+/* Tells the node that a queue is closed or a chunk returned: now, or if it does not answer, before
+ * the next call that it does answer. */
+CHI_PRIVATE void client_notice(struct client_link *l, uint32_t op, uint32_t id);
+/* Tells what is untold, unless it would have to wait for a node that has been silent. */
+CHI_PRIVATE void client_tell(struct client_link *l);
 CHI_PRIVATE int client_fail(chi_queue *q, int code, const char *text);
 /* What client_queue_check does with a queue that isn't as it should be. */
 CHI_PRIVATE int client_queue_renew(chi_queue *q);
@@ -1890,7 +1910,7 @@ CHI_INLINE chi_ctx *task_of(struct ring_node *n)
 #ifndef CHI_WIRE_H
 #define CHI_WIRE_H
 
-#define WIRE_VERSION 1u
+#define WIRE_VERSION 2u
 #define WIRE_MAGIC 0x31494843u /* "CHI1" */
 #define WIRE_HEADER 64u        /* bytes of a message's header */
 #define WIRE_AT_SENDER 24u     /* where all versions have the number of the sender */
@@ -2866,6 +2886,91 @@ CHI_PRIVATE void directory_on_notice(struct directory *d, struct pool_notice *no
 
 #endif
 
+/* ---- sources/config.h ---- */
+/* config.h - the configuration of a node: its keys, their defaults and bounds, the struct. */
+#ifndef CHI_CONFIG_H
+#define CHI_CONFIG_H
+
+#define CONFIG_KEY_COUNT 27
+#define CONFIG_POOLS_MAX 4096  /* entries of compose: keeps the search for doubles short */
+#define CONFIG_PARAMS_MAX 256  /* parameters of one entry, for the same reason */
+#define CONFIG_HOSTS_MAX 4096  /* nodes of a cluster: who each of them keeps account of */
+#define CONFIG_NEIGHBORS_MAX 65536
+#define CONFIG_BULK_MIN (1ull << 20) /* bulk data of a task that every node takes */
+#define CONFIG_BULK_MOST (1ull << 32)
+#define CONFIG_EXPECTED_MAX 128
+
+enum config_type {
+  CONFIG_COUNT,    /* uint32_t; 0 where there is no preset: not set */
+  CONFIG_SIZE,     /* uint64_t; unit: what it is rounded up to */
+  CONFIG_DURATION, /* uint64_t; unit: of a plain number */
+  CONFIG_LEVEL,    /* int */
+  CONFIG_POLICY,   /* int */
+  CONFIG_SECURITY, /* int */
+  CONFIG_SWITCH,   /* int: 0 or 1 */
+  CONFIG_PATH,     /* char[CHI_PATH_MAX], may be empty */
+  CONFIG_NAME      /* char[CHI_NAME_MAX]; empty: not set */
+};
+
+/* A key as it is spelled today, "section.key", and the field of chi_config it sets. */
+struct config_key {
+  const char *name, *preset;
+  size_t offset;
+  enum config_type type;
+  uint64_t min, max, unit;
+};
+
+/* The value of a key on its way into or out of the struct: text for the last two types. */
+struct config_value {
+  uint64_t number;
+  char text[CHI_PATH_MAX];
+};
+
+/* Key number i, ordered by section. */
+CHI_PRIVATE const struct config_key *config_key_at(size_t i);
+/* The key of that name, or NULL. */
+CHI_PRIVATE const struct config_key *config_find_key(const char *name);
+CHI_PRIVATE bool config_key_is_text(const struct config_key *key);
+/* Its value is one of a few words, of which one may have an older spelling. */
+CHI_PRIVATE bool config_key_is_word(const struct config_key *key);
+/* What the key wants, in words: perhaps in buf, of CONFIG_EXPECTED_MAX bytes. */
+CHI_PRIVATE const char *config_key_expected(const struct config_key *key, char *buf);
+
+CHI_PRIVATE void config_get(const chi_config *config, const struct config_key *key,
+                            struct config_value *out);
+/* The value must be valid for the key. */
+CHI_PRIVATE void config_put(chi_config *config, const struct config_key *key,
+                            const struct config_value *value);
+/* Reads a number, size, time or word as the key wants it; false if it is none or out of bounds. */
+CHI_PRIVATE bool config_parse(const struct config_key *key, const char *text, uint64_t *out);
+/* The word of today for the value of a key that is a word. */
+CHI_PRIVATE const char *config_word(const struct config_key *key, uint64_t value);
+/* Whether text of a proper length may be the value of a key that is text. */
+CHI_PRIVATE bool config_text_valid(const struct config_key *key, const char *text);
+/* What an entry of compose may have: names of modules and parameters, queries, ids ("300.0", not
+ * null). */
+CHI_PRIVATE bool config_is_identifier(const char *text);
+CHI_PRIVATE bool config_is_query(const char *text);
+CHI_PRIVATE bool config_parse_id(const char *text, uint32_t *major, uint32_t *minor);
+
+/* The only place of the core that takes memory from the C library: a chi_config is a value that
+ * exists before there is an environment to take memory from. As realloc; size 0 frees and gives
+ * NULL. */
+CHI_PRIVATE void *config_memory(void *old, size_t size);
+/* A new zeroed entry at the end of compose, or NULL. */
+CHI_PRIVATE chi_compose_entry *config_new_pool(chi_config *config);
+CHI_PRIVATE void config_drop_pools(chi_config *config);
+CHI_PRIVATE void config_drop_hosts(chi_config *config);
+/* The first of `count` entries with this id (unless null) or this name (unless empty), or NULL. */
+CHI_PRIVATE const chi_compose_entry *config_find_pool(const chi_config *config, uint32_t count,
+                                                      uint32_t major, uint32_t minor,
+                                                      const char *name);
+/* Whether the keys of security fit together. CHI_ECONFIG, and *key is the one to be looked at. */
+CHI_PRIVATE int config_check_security(const chi_config *config, const char **key, chi_error *err);
+CHI_PRIVATE const chi_param *config_find_param(const chi_compose_entry *entry, const char *name);
+
+#endif
+
 /* ---- sources/member.h ---- */
 /* member.h - who is alive: every node finds out about every other one, at constant cost to each.
  *
@@ -2897,7 +3002,7 @@ CHI_PRIVATE void directory_on_notice(struct directory *d, struct pool_notice *no
 #ifndef CHI_MEMBER_H
 #define CHI_MEMBER_H
 
-#define MEMBER_MOST 4096u            /* nodes in the list */
+#define MEMBER_MOST ((uint32_t)CONFIG_HOSTS_MAX)
 #define MEMBER_RECORD_MAX 1000u      /* bytes of the payload of any record it sends */
 #define MEMBER_REFUTE_MAX (1u << 30) /* contradictions in one life */
 
@@ -2988,6 +3093,7 @@ struct peer_past;
 struct peer {
   uint64_t boot; /* highest of those whose hello fits: its records are heard; 0: none */
   uint64_t sent, received, bytes_sent, bytes_received; /* messages and bytes, bulk included */
+  uint64_t room; /* bulk bytes that it takes at a time, once it is met */
   uint32_t node : 24;
   bool connected : 1; /* as the environment says */
   bool met : 1;     /* records can be sent: connected, and hellos were exchanged with this boot */
@@ -3017,6 +3123,7 @@ struct peer_set {
   uint32_t self, count;
   uint64_t boot;    /* own */
   uint64_t cluster; /* digest over the normalised host list */
+  uint64_t room;    /* bulk bytes that are taken here at a time: nobody sends more */
   const char *instance;
   struct peer *peer; /* by node; that of self is unused */
   uint64_t now;
@@ -3428,7 +3535,7 @@ struct net {
   uint64_t shelf_bytes, shelf_used;
   bool draining, given_up;
   uint64_t drain_at;
-  struct log_limit complaints, reports;
+  struct log_limit complaints, reports, heavy;
   struct net_figures figures;
 };
 
@@ -3538,7 +3645,8 @@ CHI_PRIVATE void net_shelf_clear(struct net *n);
 CHI_PRIVATE int net_rooms_get(const struct method *m, const chi_task *task, uint64_t *rooms);
 /* A method leaves no more in a buffer than there is room; one that says so is corrected. */
 CHI_PRIVATE void net_rooms_hold(const struct method *m, chi_task *task, const uint64_t *rooms);
-CHI_PRIVATE uint64_t net_bulk_bytes(const struct method *m, const chi_task *task);
+/* In fields of these directions. */
+CHI_PRIVATE uint64_t net_bulk_bytes(const struct method *m, const chi_task *task, uint32_t dirs);
 /* A copy of a call's task as a record of its own; with buffers of its own for what the method
  * writes, if it is one of several. NULL: no memory. */
 CHI_PRIVATE chi_ctx *net_replica(struct net_call *call, struct net_store *store);
@@ -3638,7 +3746,6 @@ CHI_PRIVATE void fleet_on_sent(struct fleet *f, void *parcel);
 #define CHI_SESSION_H
 
 #define SESSION_MOST 4096u       /* clients of a node */
-#define SESSION_MOST_QUEUES 1024u /* of a client */
 
 struct session_chunk {
   struct env_segment segment;
@@ -3741,6 +3848,7 @@ struct admin_host {
   const char *instance;
   uint64_t boot_time;
   uint64_t flushing; /* tasks that wait for the others to end */
+  uint64_t cancelled; /* others, that were left when the node had to stop */
   uint32_t waiting;  /* tasks of the admin pool that may wait for long */
   chi_event composed; /* set when the pools of the configuration are there, or have failed */
   struct pool *pool; /* admin's own */
@@ -4275,88 +4383,6 @@ CHI_PRIVATE uint32_t text_kind_size(uint32_t kind);
 /* Prints a string, of which at most max bytes are looked at, in quotes as JSON. Malformed UTF-8
  * becomes U+FFFD. */
 CHI_PRIVATE void text_put_string(const char *text, size_t max, chi_put_fn *put, void *arg);
-
-#endif
-
-/* ---- sources/config.h ---- */
-/* config.h - the configuration of a node: its keys, their defaults and bounds, the struct. */
-#ifndef CHI_CONFIG_H
-#define CHI_CONFIG_H
-
-#define CONFIG_KEY_COUNT 26
-#define CONFIG_POOLS_MAX 4096  /* entries of compose: keeps the search for doubles short */
-#define CONFIG_PARAMS_MAX 256  /* parameters of one entry, for the same reason */
-#define CONFIG_HOSTS_MAX 65536 /* nodes of a cluster */
-#define CONFIG_EXPECTED_MAX 128
-
-enum config_type {
-  CONFIG_COUNT,    /* uint32_t; 0 where there is no preset: not set */
-  CONFIG_SIZE,     /* uint64_t; unit: what it is rounded up to */
-  CONFIG_DURATION, /* uint64_t; unit: of a plain number */
-  CONFIG_LEVEL,    /* int */
-  CONFIG_POLICY,   /* int */
-  CONFIG_SECURITY, /* int */
-  CONFIG_SWITCH,   /* int: 0 or 1 */
-  CONFIG_PATH,     /* char[CHI_PATH_MAX], may be empty */
-  CONFIG_NAME      /* char[CHI_NAME_MAX]; empty: not set */
-};
-
-/* A key as it is spelled today, "section.key", and the field of chi_config it sets. */
-struct config_key {
-  const char *name, *preset;
-  size_t offset;
-  enum config_type type;
-  uint64_t min, max, unit;
-};
-
-/* The value of a key on its way into or out of the struct: text for the last two types. */
-struct config_value {
-  uint64_t number;
-  char text[CHI_PATH_MAX];
-};
-
-/* Key number i, ordered by section. */
-CHI_PRIVATE const struct config_key *config_key_at(size_t i);
-/* The key of that name, or NULL. */
-CHI_PRIVATE const struct config_key *config_find_key(const char *name);
-CHI_PRIVATE bool config_key_is_text(const struct config_key *key);
-/* Its value is one of a few words, of which one may have an older spelling. */
-CHI_PRIVATE bool config_key_is_word(const struct config_key *key);
-/* What the key wants, in words: perhaps in buf, of CONFIG_EXPECTED_MAX bytes. */
-CHI_PRIVATE const char *config_key_expected(const struct config_key *key, char *buf);
-
-CHI_PRIVATE void config_get(const chi_config *config, const struct config_key *key,
-                            struct config_value *out);
-/* The value must be valid for the key. */
-CHI_PRIVATE void config_put(chi_config *config, const struct config_key *key,
-                            const struct config_value *value);
-/* Reads a number, size, time or word as the key wants it; false if it is none or out of bounds. */
-CHI_PRIVATE bool config_parse(const struct config_key *key, const char *text, uint64_t *out);
-/* The word of today for the value of a key that is a word. */
-CHI_PRIVATE const char *config_word(const struct config_key *key, uint64_t value);
-/* Whether text of a proper length may be the value of a key that is text. */
-CHI_PRIVATE bool config_text_valid(const struct config_key *key, const char *text);
-/* What an entry of compose may have: names of modules and parameters, queries, ids ("300.0", not
- * null). */
-CHI_PRIVATE bool config_is_identifier(const char *text);
-CHI_PRIVATE bool config_is_query(const char *text);
-CHI_PRIVATE bool config_parse_id(const char *text, uint32_t *major, uint32_t *minor);
-
-/* The only place of the core that takes memory from the C library: a chi_config is a value that
- * exists before there is an environment to take memory from. As realloc; size 0 frees and gives
- * NULL. */
-CHI_PRIVATE void *config_memory(void *old, size_t size);
-/* A new zeroed entry at the end of compose, or NULL. */
-CHI_PRIVATE chi_compose_entry *config_new_pool(chi_config *config);
-CHI_PRIVATE void config_drop_pools(chi_config *config);
-CHI_PRIVATE void config_drop_hosts(chi_config *config);
-/* The first of `count` entries with this id (unless null) or this name (unless empty), or NULL. */
-CHI_PRIVATE const chi_compose_entry *config_find_pool(const chi_config *config, uint32_t count,
-                                                      uint32_t major, uint32_t minor,
-                                                      const char *name);
-/* Whether the keys of security fit together. CHI_ECONFIG, and *key is the one to be looked at. */
-CHI_PRIVATE int config_check_security(const chi_config *config, const char **key, chi_error *err);
-CHI_PRIVATE const chi_param *config_find_param(const chi_compose_entry *entry, const char *name);
 
 #endif
 
@@ -5196,12 +5222,11 @@ struct real_net_owner {
 };
 
 #define REAL_NET_FIRST_MAX (4u << 20)    /* bytes of frame 0; a message with more is dropped */
-#define REAL_NET_FRAME_MAX (1ll << 32)   /* of any frame; who sends more is hung up on */
 #define REAL_NET_PINNED_MAX (64u << 20)  /* bulk on its way to a peer, from which on it is busy */
 
 /* Adds net_open and the like to the environment of a node, whose loop is open already and stays so
- * until net_close. Of *config, which stays valid, it looks at the level of the log and at the keys
- * of security. CHI_ENOMEM. */
+ * until net_close. Of *config, which stays valid, it looks at the level of the log, at how much
+ * bulk data is taken, and at the keys of security. CHI_ENOMEM. */
 CHI_PRIVATE int real_net_bind(struct real_env *r, const struct real_net_owner *owner,
                               const chi_config *config);
 /* Frees what real_net_bind made; after net_close. */
@@ -6829,6 +6854,7 @@ CHI_PRIVATE env_link sim_link_connect(struct sim_party *client, struct sim_link_
 CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link link, const void *request,
                               size_t request_size, void *reply, size_t *size,
                               struct env_share *shares, uint32_t *count);
+CHI_PRIVATE bool sim_link_owes(struct sim_party *client, env_link link);
 CHI_PRIVATE int sim_link_wait(struct sim_party *client, env_link link, env_bell bell,
                               uint64_t deadline);
 CHI_PRIVATE void sim_link_shut(struct sim_party *client, env_link link);
@@ -8650,7 +8676,8 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
   rt->drain_look = now + RUNTIME_DRAIN_NS;
   if (rt->stop_at == 0)
     rt->stop_at = now + rt->stop_grace;
-  bool idle = runtime_work_left(rt) == 0 && fleet_idle(&rt->fleet);
+  uint64_t left = runtime_work_left(rt), work = left - rt->admin.flushing;
+  bool idle = left == 0 && fleet_idle(&rt->fleet);
   if (!rt->closing_pools && idle) {
     uint64_t patience = runtime_patience(rt);
     runtime_close_pools(rt);
@@ -8667,17 +8694,20 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
       return;
     }
   }
-  if (now < rt->stop_at)
+  bool waited_for = rt->state == RUNTIME_DRAINING && work == 0 && left > 0; /* who see it soon */
+  if (now < rt->stop_at || waited_for)
     return;
   rt->stop_at = now + runtime_patience(rt);
   if (rt->state == RUNTIME_DRAINING) {
     runtime_set_state(rt, RUNTIME_CANCELLING);
+    rt->admin.cancelled = work;
+    log_write(&rt->crew.log, CHI_LOG_WARNING, "the grace period is over: %llu tasks are cancelled",
+              (unsigned long long)work);
     mark_set(&rt->crew.cancel_all, 1);
     fleet_drain(&rt->fleet, now);
     worker_cancel_changed(runtime_network(rt));
   } else if (rt->state != RUNTIME_STUCK) {
-    log_write(&rt->crew.log, CHI_LOG_ERROR, "%llu tasks do not end",
-              (unsigned long long)runtime_work_left(rt));
+    log_write(&rt->crew.log, CHI_LOG_ERROR, "%llu tasks do not end", (unsigned long long)left);
     runtime_set_state(rt, RUNTIME_STUCK);
   }
 }
@@ -8906,23 +8936,6 @@ int client_fail(chi_queue *q, int code, const char *text)
   return error_set(&q->error, code, "%s", text ? text : chi_status_text(code));
 }
 
-static int client_call(struct client_link *l, const struct attach_request *request,
-                       struct attach_reply *reply, struct env_share *share, uint32_t *count)
-{
-  struct attach_request q = *request;
-  size_t size = sizeof *reply;
-  uint32_t none = 0;
-  q.version = ATTACH_VERSION;
-  *reply = (struct attach_reply){0};
-  int rc = l->env->link_call(l->env, l->link, &q, sizeof q, reply, &size, share,
-                             count ? count : &none);
-  if (rc == CHI_ESHUTDOWN)
-    mark_set(&l->dead, 1);
-  if (rc == CHI_OK && size != sizeof *reply)
-    rc = CHI_EVERSION;
-  return rc != CHI_OK ? rc : reply->rc;
-}
-
 /* ---- connections */
 
 static void client_link_release(struct client_link *l)
@@ -8940,6 +8953,7 @@ static void client_link_release(struct client_link *l)
     env->segment_close(env, &l->page_segment);
   env->link_shut(env, l->link);
   alloc_put(&env->alloc, l->chunk, l->chunks * sizeof *l->chunk);
+  alloc_put(&env->alloc, l->returned, l->chunks * sizeof *l->returned);
   alloc_put(&env->alloc, l->bell, l->workers * sizeof *l->bell);
   alloc_put(&env->alloc, l, sizeof *l);
 }
@@ -8990,9 +9004,9 @@ static int client_hello(struct client_link *l, chi_error *err)
   for (uint32_t i = 0; i < l->workers; i++)
     l->bell[i] = ENV_NO_BELL;
   l->chunk = alloc_zero(&env->alloc, r.chunks * sizeof *l->chunk);
-  if (l->chunk)
-    l->chunks = r.chunks;
-  if (!l->bell || !l->chunk)
+  l->returned = alloc_zero(&env->alloc, r.chunks * sizeof *l->returned);
+  l->chunks = r.chunks;
+  if (!l->bell || !l->chunk || !l->returned)
     return error_set(err, CHI_ENOMEM, "no memory to attach");
   rc = client_get_bells(l);
   return rc == CHI_OK ? rc : client_refused(rc, "", err);
@@ -9096,14 +9110,10 @@ static int client_lease(void *arg, enum shm_kind kind, uint64_t size, void **bas
   return CHI_OK;
 }
 
-/* The connection may be dead: then there is nobody to give it back to. */
 static void client_give_back(void *arg, uint32_t chunk)
 {
   struct client_memory *m = arg;
-  struct attach_reply r;
-  if (!mark_get(&m->link->dead))
-    client_call(m->link, &(struct attach_request){.op = ATTACH_RETURN, .id = chunk}, &r, NULL,
-                NULL);
+  client_notice(m->link, ATTACH_RETURN, chunk);
 }
 
 /* Fresh memory on the current connection, in front of what the queue had. */
@@ -9182,12 +9192,6 @@ static void client_queue_unmap(chi_queue *q)
   q->rung = NULL;
 }
 
-static void client_tell_closed(struct client_link *l, uint32_t id)
-{
-  struct attach_reply r;
-  client_call(l, &(struct attach_request){.op = ATTACH_CLOSE, .id = id}, &r, NULL, NULL);
-}
-
 /* Opens the queue on the connection of its first memory. */
 static int client_queue_map(chi_queue *q)
 {
@@ -9210,7 +9214,7 @@ static int client_queue_map(chi_queue *q)
   q->slot = alloc_get(&env->alloc, q->depth * sizeof *q->slot);
   q->rung = alloc_zero(&env->alloc, l->workers * sizeof *q->rung);
   if (!q->slot || !q->rung) {
-    client_tell_closed(l, q->id);
+    client_notice(l, ATTACH_CLOSE, q->id);
     return client_fail(q, CHI_ENOMEM, NULL);
   }
   for (uint32_t k = 0; k < LANE_KINDS; k++)
@@ -9317,7 +9321,7 @@ void chi_queue_close(chi_queue *q)
     /* Chunks are given back only when no task can touch them any more; what does not end in time
      * keeps its memory until the client closes. */
     bool settled = client_queue_settle(q, CLIENT_SETTLE_NS);
-    client_tell_closed(l, q->id);
+    client_notice(l, ATTACH_CLOSE, q->id);
     if (settled) {
       shm_arena_give_back(&q->memory->task);
       shm_arena_give_back(&q->memory->bulk);
@@ -9475,6 +9479,135 @@ int chi_pool_destroy(chi_queue *q, chi_pool_id id, chi_error *err)
 
 #undef CLIENT_SETTLE_NS
 #undef CLIENT_RETRY_NS
+
+/* ---- sources/client_link.c ---- */
+/* client_link.c - what a client says to its node: calls, and notices of what it gives back. */
+
+#define CLIENT_LATE 4u /* late answers that one call takes in before it gives up */
+
+/* What comes with the answer goes to share, which has room for all there can be. CHI_ESTALE: it is
+ * the answer to another request, and this one was not sent; CHI_EBUSY: nor was it. */
+static int client_ask(struct client_link *l, const struct attach_request *request,
+                      struct attach_reply *reply, struct env_share *share, uint32_t *count)
+{
+  struct attach_request q = *request;
+  size_t size = sizeof *reply;
+  q.version = ATTACH_VERSION;
+  *reply = (struct attach_reply){0};
+  *count = ENV_SHARES_MAX;
+  int rc = l->env->link_call(l->env, l->link, &q, sizeof q, reply, &size, share, count);
+  if (rc == CHI_ESHUTDOWN)
+    mark_set(&l->dead, 1);
+  if (rc != CHI_OK && rc != CHI_ESTALE)
+    *count = 0;
+  return rc == CHI_OK && size != sizeof *reply ? CHI_EVERSION : rc;
+}
+
+/* ---- notices */
+
+/* There is room for all that a node can have given. */
+static void client_owe(struct client_link *l, const struct attach_request *q)
+{
+  latch_lock(&l->latch);
+  if (q->op == ATTACH_CLOSE && l->closed_count < ATTACH_QUEUES_MAX) {
+    l->closed[l->closed_count++] = q->id;
+    count_add(&l->untold, 1);
+  } else if (q->op == ATTACH_RETURN && q->id < l->chunks && !l->returned[q->id]) {
+    l->returned[q->id] = (uint8_t)(1 + q->kind);
+    count_add(&l->untold, 1);
+  }
+  latch_unlock(&l->latch);
+}
+
+/* Queues first: their tasks use the memory. False: nothing is untold. */
+static bool client_owed(struct client_link *l, struct attach_request *q)
+{
+  latch_lock(&l->latch);
+  bool some = l->untold > 0;
+  if (l->closed_count > 0) {
+    *q = (struct attach_request){.op = ATTACH_CLOSE, .id = l->closed[--l->closed_count]};
+  } else if (some) {
+    uint32_t i = 0;
+    while (!l->returned[i])
+      i++;
+    *q = (struct attach_request){.op = ATTACH_RETURN, .id = i, .kind = l->returned[i] - 1u};
+    l->returned[i] = 0;
+  }
+  count_add(&l->untold, (uint32_t)-some);
+  latch_unlock(&l->latch);
+  return some;
+}
+
+/* An answer that nobody takes: what it gave goes back. */
+static void client_disown(struct client_link *l, const struct attach_reply *r,
+                          struct env_share *share, uint32_t count)
+{
+  struct env *env = l->env;
+  for (uint32_t i = 0; i < count; i++)
+    if (share[i].kind == ENV_SHARE_BELL)
+      env->bell_close(env, share[i].bell);
+    else
+      env->segment_close(env, &share[i].segment);
+  if (r->rc == CHI_OK && r->op == ATTACH_QUEUE)
+    client_owe(l, &(struct attach_request){.op = ATTACH_CLOSE, .id = r->id});
+  if (r->rc == CHI_OK && r->op == ATTACH_LEASE)
+    client_owe(l, &(struct attach_request){
+                      .op = ATTACH_RETURN, .id = r->id, .kind = ATTACH_RETURN_UNMAPPED});
+}
+
+void client_tell(struct client_link *l)
+{
+  struct env_share share[ENV_SHARES_MAX];
+  struct attach_request q;
+  struct attach_reply r;
+  uint32_t count = 0;
+  int rc = CHI_OK;
+  while ((rc == CHI_OK || rc == CHI_ESTALE) && mark_get(&l->untold) > 0 &&
+         !l->env->link_owes(l->env, l->link) && client_owed(l, &q)) {
+    rc = client_ask(l, &q, &r, share, &count);
+    if (rc == CHI_ESTALE)
+      client_disown(l, &r, share, count);
+    if (rc == CHI_ESTALE || rc == CHI_EBUSY)
+      client_owe(l, &q);
+  }
+}
+
+void client_notice(struct client_link *l, uint32_t op, uint32_t id)
+{
+  if (mark_get(&l->dead))
+    return; /* there is nobody to give it back to */
+  client_owe(l, &(struct attach_request){.op = op, .id = id});
+  client_tell(l);
+}
+
+/* ---- calls */
+
+int client_call(struct client_link *l, const struct attach_request *request,
+                struct attach_reply *reply, struct env_share *share, uint32_t *count)
+{
+  struct env_share got[ENV_SHARES_MAX];
+  uint32_t n = 0, room = *count;
+  client_tell(l);
+  int rc = client_ask(l, request, reply, got, &n);
+  for (uint32_t late = 1; rc == CHI_ESTALE && late < CLIENT_LATE; late++) {
+    client_disown(l, reply, got, n);
+    client_tell(l);
+    rc = client_ask(l, request, reply, got, &n);
+  }
+  *count = rc == CHI_OK && n <= room ? n : 0;
+  memcpy(share, got, *count * sizeof *share);
+  if (n > *count || rc == CHI_ENOMEM) { /* nor may what could not be mapped stay lent */
+    client_disown(l, reply, got + *count, n - *count);
+    client_tell(l);
+  }
+  if (rc == CHI_OK && n > room)
+    rc = CHI_EVERSION;
+  if (rc == CHI_EBUSY || rc == CHI_ESTALE)
+    rc = CHI_ETIMEOUT;
+  return rc != CHI_OK ? rc : reply->rc;
+}
+
+#undef CLIENT_LATE
 
 /* ---- sources/client_task.c ---- */
 /* client_task.c - tasks under way: submit, reap, wait, cancel, abandon. */
@@ -9809,6 +9942,7 @@ static void client_listen(chi_queue *q)
   if (now < q->listen_at || now == 0)
     return;
   q->listen_at = now + CLIENT_LISTEN_NS;
+  client_tell(l);
   if (mark_get(&l->dead) || l->env->link_wait(l->env, l->link, q->bell, 1) == CHI_ESHUTDOWN) {
     mark_set(&l->dead, 1);
     client_queue_fail_all(q);
@@ -9851,6 +9985,8 @@ static int client_sleep(chi_queue *q, uint64_t until)
     rc = env->link_wait(env, l->link, q->bell, until);
   bell_withdraw(&q->desk->client);
   spin_slept(&q->spin, env->clock(env) - begun);
+  if (rc == CHI_OK)
+    client_tell(l);
   if (rc == CHI_ESHUTDOWN) {
     mark_set(&l->dead, 1);
     client_queue_fail_all(q);
@@ -11082,14 +11218,6 @@ static int chi_admin_find_pool_run(chi_ctx *ctx, struct admin *self, struct chi_
 
 /* ---- the node */
 
-static int chi_admin_stop_runtime_run(chi_ctx *ctx, struct admin *self,
-                                      struct chi_admin_stop_runtime *t)
-{
-  (void)ctx;
-  self->host->stop(self->host->arg, (uint64_t)t->grace_period_ms * 1000000ull);
-  return CHI_OK;
-}
-
 /* Tasks accepted and not ended, but for those that wait for this, here or elsewhere, and periodic
  * ones at rest. */
 static uint64_t admin_work_left(const chi_ctx *ctx, const struct admin_host *host, uint64_t *done)
@@ -11106,21 +11234,42 @@ static uint64_t admin_work_left(const chi_ctx *ctx, const struct admin_host *hos
   return accepted - ended - resting - host->flushing - fleet_calls_of(host->fleet, ctx->method);
 }
 
-static int chi_admin_flush_run(chi_ctx *ctx, struct admin *self, struct chi_admin_flush *t)
+/* Waits until no work is left. */
+static int admin_flush_here(chi_ctx *ctx, struct admin_host *host, uint64_t *done)
 {
-  struct admin_host *host = self->host;
-  if (ctx->parent) /* whoever waits for this is work itself */
-    return CHI_EDEADLOCK;
-  int rc = admin_begin_to_wait(host);
-  if (rc != CHI_OK)
-    return rc;
+  int rc = CHI_OK;
   host->flushing++;
-  for (uint64_t ns = 100000; rc == CHI_OK && admin_work_left(ctx, host, &t->total_work_done) > 0;
+  for (uint64_t ns = 100000; rc == CHI_OK && admin_work_left(ctx, host, done) > 0;
        ns = ns < 10000000 ? ns * 2 : ns)
     rc = chi_sleep(ctx, ns);
   host->flushing--;
   host->waiting--;
   return rc;
+}
+
+static int chi_admin_flush_run(chi_ctx *ctx, struct admin *self, struct chi_admin_flush *t)
+{
+  if (ctx->parent) /* whoever waits for this is work itself */
+    return CHI_EDEADLOCK;
+  int rc = admin_begin_to_wait(self->host);
+  return rc == CHI_OK ? admin_flush_here(ctx, self->host, &t->total_work_done) : rc;
+}
+
+static int chi_admin_stop_runtime_run(chi_ctx *ctx, struct admin *self,
+                                      struct chi_admin_stop_runtime *t)
+{
+  struct admin_host *host = self->host;
+  bool waits = (t->flags & CHI_STOP_WAIT) != 0;
+  uint64_t done = 0;
+  if (waits && ctx->parent)
+    return CHI_EDEADLOCK;
+  int rc = waits ? admin_begin_to_wait(host) : CHI_OK;
+  if (rc != CHI_OK)
+    return rc;
+  host->stop(host->arg, (uint64_t)t->grace_period_ms * 1000000ull);
+  if (waits && admin_flush_here(ctx, host, &done) != CHI_OK)
+    t->cancelled = host->cancelled;
+  return CHI_OK;
 }
 
 /* Text into a bulk field, counted even where it doesn't fit. */
@@ -16381,17 +16530,20 @@ static int session_lease(struct session_set *s, struct session *c,
 
 /* The pages go at once, those of a large chunk soon; the mapping stays, so that a task of a lying
  * client that still points there reads zeros instead of faulting. */
-static int session_return(struct session_set *s, struct session *c, uint32_t number)
+static int session_return(struct session_set *s, struct session *c, uint32_t number, uint32_t how)
 {
-  if (number >= c->chunk_count || c->chunk[number].state != SESSION_LEASED)
+  if (number >= c->chunk_count || c->chunk[number].state != SESSION_LEASED ||
+      how > ATTACH_RETURN_UNMAPPED)
     return CHI_EINVAL;
   session_rest_end(s);
   s->resting = c;
   s->resting_chunk = number;
   s->resting_until = session_network(s)->now + SESSION_REST_NS;
   c->chunk[number].state = SESSION_RESTING;
-  if (c->chunk[number].segment.size == SHM_CHUNK_SIZE)
+  if (c->chunk[number].segment.size == SHM_CHUNK_SIZE || how == ATTACH_RETURN_UNMAPPED)
     session_rest_end(s);
+  if (how == ATTACH_RETURN_UNMAPPED)
+    c->chunk[number].state = SESSION_UNUSED;
   return CHI_OK;
 }
 
@@ -16478,7 +16630,7 @@ static int session_queue(struct session_set *s, struct session *c, uint64_t thre
                          struct attach_reply *r, struct env_share *share, uint32_t *count)
 {
   struct worker_crew *crew = s->crew;
-  if (c->queue_count == SESSION_MOST_QUEUES)
+  if (c->queue_count == ATTACH_QUEUES_MAX)
     return CHI_EBUSY;
   struct queue *q = alloc_zero(crew->alloc, sizeof *q);
   if (!q)
@@ -16554,7 +16706,7 @@ static int session_answer(struct session_set *s, struct session *c,
   case ATTACH_LEASE:
     return session_lease(s, c, q, r, share, count);
   case ATTACH_RETURN:
-    return session_return(s, c, q->id);
+    return session_return(s, c, q->id, q->kind);
   case ATTACH_QUEUE:
     return s->draining ? CHI_ESHUTDOWN : session_queue(s, c, q->thread, r, share, count);
   case ATTACH_CLOSE:
@@ -16584,6 +16736,7 @@ void session_request(struct session_set *s, env_link link, const void *message, 
   } else if (size != sizeof q) {
     r.rc = CHI_EINVAL;
   } else {
+    r.op = q.op;
     r.rc = session_answer(s, c, &q, &r, share, &count);
   }
   /* A client that doesn't hear what it was given must not go on as if it had been given nothing. */
@@ -17778,7 +17931,7 @@ void net_part_enqueue(struct net_part *part)
     net_part_fail(part, rc);
     return;
   }
-  part->bytes = net_bulk_bytes(part->call->ctx->method, part->call->ctx->task);
+  part->bytes = net_bulk_bytes(part->call->ctx->method, part->call->ctx->task, CHI_DIR_INOUT);
   net_link_insert(l, part);
   net_link_pump(l);
   if (part->state == NET_PART_WAITING && !l->there && net_part_is_prompt(part)) {
@@ -17920,6 +18073,28 @@ static bool net_part_is_late(const struct net_part *part)
   return deadline != UINT64_MAX && deadline <= part->call->net->now + NET_MARGIN_NS;
 }
 
+/* What a message brings lies in the receiver's memory before anybody there is asked: no more is
+ * sent than it takes, nor asked for than is taken here. */
+static bool net_part_is_heavy(struct net_link *l, const struct net_part *part)
+{
+  struct net *n = l->net;
+  const chi_ctx *ctx = part->call->ctx;
+  if (part->bytes == 0)
+    return false;
+  uint64_t there = net_bulk_bytes(ctx->method, ctx->task, CHI_DIR_IN);
+  uint64_t back = net_bulk_bytes(ctx->method, ctx->task, CHI_DIR_OUT);
+  uint32_t where = there > l->peer->room ? l->node : n->self;
+  uint64_t bytes = where == l->node ? there : back;
+  uint64_t room = where == l->node ? l->peer->room : n->o.peers->room;
+  if (bytes <= room)
+    return false;
+  log_limited(&n->o.crew->log, &n->heavy, n->now, CHI_LOG_WARNING,
+              "a task is refused: %llu bytes of bulk data for node %u, which takes %llu "
+              "(networking.bulk_max, and half of its memory)",
+              (unsigned long long)bytes, where, (unsigned long long)room);
+  return true;
+}
+
 /* CHI_EBUSY: the peer has no room now; else a code with which the part is to end. */
 static int net_part_send(struct net_link *l, struct net_part *part)
 {
@@ -17934,6 +18109,8 @@ static int net_part_send(struct net_link *l, struct net_part *part)
     return CHI_ETIMEOUT;
   if (!peer_begin(l->peer, WIRE_REQUEST, part->size, false, &out))
     return CHI_EBUSY;
+  if (net_part_is_heavy(l, part))
+    return CHI_ENOMEM;
   net_part_describe(part, &r);
   net_request_put(&out, &r);
   int rc = wire_task_put(&out, type, ctx->task, CHI_DIR_IN, frame, &count, WIRE_BULKS);
@@ -17975,7 +18152,8 @@ static bool net_link_send_first(struct net_link *l)
 {
   struct net *n = l->net;
   struct net_part *part = l->first;
-  if (l->bytes > 0 && l->bytes + part->bytes > NET_BYTES)
+  uint64_t most = l->peer->room < NET_BYTES ? l->peer->room : NET_BYTES;
+  if (l->bytes > 0 && l->bytes + part->bytes > most)
     return false;
   if (l->free == 0 && !net_slot_grow(l)) {
     l->stalled = l->busy == 0; /* no memory for a single slot: nobody else will wake us */
@@ -19363,13 +19541,15 @@ void net_rooms_hold(const struct method *m, chi_task *task, const uint64_t *room
   }
 }
 
-uint64_t net_bulk_bytes(const struct method *m, const chi_task *task)
+uint64_t net_bulk_bytes(const struct method *m, const chi_task *task, uint32_t dirs)
 {
   const chi_field *f = NULL;
   uint64_t bytes = 0;
   uint32_t i = 0;
-  for (uint32_t k = 0; k < m->plan.bulks; k++)
-    bytes += net_bulk_next(m->plan.type, task, &i, &f)->size;
+  for (uint32_t k = 0; k < m->plan.bulks; k++) {
+    const chi_bulk *b = net_bulk_next(m->plan.type, task, &i, &f);
+    bytes += f->dir & dirs ? b->size : 0;
+  }
   return bytes;
 }
 
@@ -24593,6 +24773,8 @@ enum peer_reason {
 #undef PEER_REASON_ENUM
 };
 
+_Static_assert(CONFIG_BULK_MOST == WIRE_BULK_MAX, "what a node takes can be sent");
+
 /* A refusal: what was found and what would have been right. */
 struct peer_refusal {
   enum peer_reason reason;
@@ -24610,7 +24792,7 @@ struct peer_past {
 
 struct peer_hello {
   uint32_t nodes;
-  uint64_t life, heard;
+  uint64_t life, heard, room;
   bool ask;
   char instance[PEER_INSTANCE];
 };
@@ -24889,8 +25071,9 @@ static size_t peer_begin_single(struct wire_out *out, unsigned char *bytes, enum
 }
 
 /* HELLO: u32 nodes in the host list; u64 life, a random number of this life, not 0; u64 heard, the
- * highest boot of the receiver that was ever heard of; u8 ask, 1: an answer is wanted; text
- * instance. Alone in its message, whose to_boot means nothing. */
+ * highest boot of the receiver that was ever heard of; u8 ask, 1: an answer is wanted; u64 room,
+ * bulk bytes that are taken at a time; text instance. Alone in its message, whose to_boot means
+ * nothing. */
 static void peer_say_hello(struct peer *p)
 {
   struct peer_set *s = peer_set_of(p);
@@ -24903,6 +25086,7 @@ static void peer_say_hello(struct peer *p)
   wire_put_u64(&out, s->life);
   wire_put_u64(&out, p->boot);
   wire_put_u8(&out, !p->confirmed);
+  wire_put_u64(&out, s->room);
   wire_put_text(&out, instance);
   wire_record_end(&out, begin, 0);
   peer_send_single(p, &out, p->boot);
@@ -24917,8 +25101,10 @@ static bool peer_read_hello(struct wire_in *in, struct peer_hello *out)
   out->heard = wire_get_u64(in);
   ask = wire_get_u8(in);
   out->ask = ask;
+  out->room = wire_get_u64(in);
   wire_get_text(in, out->instance, sizeof out->instance);
-  return wire_in_ended(in) && out->life != 0 && out->heard < PEER_BOOT_MAX && ask <= 1;
+  return wire_in_ended(in) && out->life != 0 && out->heard < PEER_BOOT_MAX && ask <= 1 &&
+         out->room >= CONFIG_BULK_MIN && out->room <= CONFIG_BULK_MOST;
 }
 
 /* REFUSE: u16 reason; u64 what was found; u64 what would have been right. Alone in its message,
@@ -25154,6 +25340,7 @@ static void peer_welcome(struct peer *p, uint64_t boot, const struct peer_hello 
   }
   p->boot = boot;
   p->life = hello->life;
+  p->room = hello->room;
   p->refused = false;
   /* A connection that was just dropped can't carry records: it is confirmed when it is back. */
   p->confirmed = hello->heard == peer_set_of(p)->boot && !pinned;
@@ -25441,7 +25628,7 @@ int peer_open(struct peer_set *s, struct env *env, struct log *log, const chi_co
   CHI_ASSERT(self < count);
   *s = (struct peer_set){.env = env, .alloc = &env->alloc, .log = log, .self = self,
                          .count = count, .instance = instance, .hosts = config->hosts,
-                         .hello_at = UINT64_MAX};
+                         .room = config->bulk_max, .hello_at = UINT64_MAX};
   s->cluster = peer_digest(config);
   s->boot = peer_first_boot(env);
   s->life = env->random(env) | 1;
@@ -28640,7 +28827,9 @@ static const struct config_key config_keys[] = {
      4 * CONFIG_MI, 256 * CONFIG_TI, 1},
     {"networking.port", "5555", CONFIG_AT(port), CONFIG_COUNT, 1, 65535, 0},
     {"networking.neighborhood_size", "32", CONFIG_AT(neighborhood_size), CONFIG_COUNT, 1,
-     CONFIG_HOSTS_MAX, 0},
+     CONFIG_NEIGHBORS_MAX, 0},
+    {"networking.bulk_max", "4G", CONFIG_AT(bulk_max), CONFIG_SIZE, CONFIG_BULK_MIN,
+     CONFIG_BULK_MOST, 1},
     {"networking.hostfile", "", CONFIG_AT(hostfile), CONFIG_PATH, 0, 0, 0},
     {"networking.wait_for_restart", "30", CONFIG_AT(wait_for_restart_ns), CONFIG_DURATION, 0,
      CONFIG_TIME_MAX, CONFIG_S},
@@ -32576,6 +32765,7 @@ void real_nest_close(struct real_nest *nest)
 #define REAL_RELAY_HOLDS (1u << 20)  /* bytes of one flow that wait here; the rest waits in TCP */
 #define REAL_RELAY_LINKS 512u        /* connections at a time; others wait to be accepted */
 #define REAL_RELAY_BACKLOG 64
+#define REAL_RELAY_REST_NS 10000000u /* until accepting is tried again after it failed */
 #define REAL_RELAY_POLLS (1 + REAL_RELAY_NODES * REAL_RELAY_NODES + 2 * REAL_RELAY_LINKS)
 #define REAL_RELAY_TRIP_NS 50000u /* what a slow network takes a multiple of: a message, */
 #define REAL_RELAY_BYTE_NS 1u     /* and a byte */
@@ -32626,6 +32816,7 @@ struct real_relay {
   uint64_t isolated, split; /* nodes, as bits; split: those of one side, 0: all are on one */
   struct real_relay_link *links;
   uint32_t link_count;
+  uint64_t rest; /* until then nothing is accepted: descriptors or memory are short */
   bool quit;
   struct pollfd poll[REAL_RELAY_POLLS];
   uint8_t room[REAL_RELAY_CHUNK];
@@ -32731,6 +32922,8 @@ static void real_relay_accept(struct real_relay *r, uint32_t from, uint32_t to)
   int fd = accept4(r->way[from][to].listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
   struct real_relay_link *l = fd >= 0 ? calloc(1, sizeof(*l)) : NULL;
   int other = l ? real_relay_connect(r, to) : -1;
+  if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+    r->rest = real_env_now() + REAL_RELAY_REST_NS;
   if (other < 0) {
     free(l);
     if (fd >= 0)
@@ -32874,7 +33067,9 @@ static void real_relay_turn(struct real_relay *r)
   uint64_t now = real_env_now(), until = UINT64_MAX;
   uint32_t used = 0, from[REAL_RELAY_NODES * REAL_RELAY_NODES], ways;
   r->poll[used++] = (struct pollfd){r->bell, POLLIN, 0};
-  for (uint32_t i = 0; i < r->count * r->count; i++) {
+  if (r->rest > now)
+    until = r->rest;
+  for (uint32_t i = 0; i < r->count * r->count && r->rest <= now; i++) {
     uint32_t a = i / r->count, b = i % r->count;
     if (a != b && r->link_count < REAL_RELAY_LINKS && !real_relay_blocks(r, a, b) &&
         !real_relay_blocks(r, b, a)) {
@@ -33104,6 +33299,7 @@ void real_relay_close(struct real_relay *r)
 #undef REAL_RELAY_HOLDS
 #undef REAL_RELAY_LINKS
 #undef REAL_RELAY_BACKLOG
+#undef REAL_RELAY_REST_NS
 #undef REAL_RELAY_POLLS
 #undef REAL_RELAY_TRIP_NS
 #undef REAL_RELAY_BYTE_NS
@@ -33127,6 +33323,7 @@ void real_relay_close(struct real_relay *r)
 #include <unistd.h>
 
 #define REAL_NODE_THREADS 4u             /* of a kind, unless configured: at most the CPUs */
+#define REAL_NODE_BULK_PART 2u           /* of the memory: one message shall not take it all */
 #define REAL_NODE_MARGIN_NS 10000000000u /* for a node that doesn't even say that it is stuck */
 #define REAL_NODE_FAILED_GRACE_NS 1000000000u /* for what a failed start has begun */
 
@@ -33314,6 +33511,9 @@ static int real_node_configure(struct chi_node *n, const chi_config *config, chi
     rc = real_host_find(&n->config, &n->self, err);
   if (rc != CHI_OK)
     return rc;
+  uint64_t memory = real_limit_memory(&n->real.limit) / REAL_NODE_BULK_PART;
+  if (n->config.bulk_max > memory)
+    n->config.bulk_max = memory > CONFIG_BULK_MIN ? memory : CONFIG_BULK_MIN;
   uint32_t cpus = real_limit_cpus(&n->real.limit);
   uint32_t threads = cpus < REAL_NODE_THREADS ? cpus : REAL_NODE_THREADS;
   if (n->config.record_file[0])
@@ -33629,6 +33829,7 @@ int chi_client_open(const char *instance, chi_client **out, chi_error *err)
 }
 
 #undef REAL_NODE_THREADS
+#undef REAL_NODE_BULK_PART
 #undef REAL_NODE_MARGIN_NS
 #undef REAL_NODE_FAILED_GRACE_NS
 
@@ -34879,7 +35080,9 @@ static void real_net_changed(struct real_net *n)
 /* NULL: no descriptors or memory. */
 static void *real_net_socket(struct real_net *n, int type)
 {
-  int64_t frame_max = type == ZMQ_PULL ? REAL_NET_FRAME_MAX : REAL_NET_COMMAND_MAX;
+  uint64_t room = n->config->bulk_max > REAL_NET_FIRST_MAX ? n->config->bulk_max
+                                                            : REAL_NET_FIRST_MAX;
+  int64_t frame_max = type == ZMQ_PULL ? (int64_t)room : REAL_NET_COMMAND_MAX;
   void *s = real_zmq_socket(n->context, type);
   if (!s)
     return NULL;
@@ -37356,8 +37559,9 @@ static bool real_link_is_orphan(int fd, const struct env_peer *peer)
   return ended;
 }
 
-/* Connects to the socket of that path. */
-static int real_link_dial(const char *path, int *out, chi_error *err)
+/* Connects to the socket of that path. Root gets to a daemon of another user by its path only: who
+ * has made the directory where names are looked for is not known. */
+static int real_link_dial(const char *path, bool chosen, int *out, chi_error *err)
 {
   struct sockaddr_un address;
   struct timeval patience = {REAL_LINK_CONNECT_S, 0}, none = {0, 0};
@@ -37377,7 +37581,8 @@ static int real_link_dial(const char *path, int *out, chi_error *err)
   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none));
   if (rc != 0)
     rc = real_link_refused(errno, path, err);
-  else if (real_link_peer(fd, &peer) != CHI_OK)
+  else if (real_link_peer(fd, &peer) != CHI_OK ||
+           (!chosen && peer.uid != geteuid() && peer.uid != 0))
     rc = error_set(err, CHI_EACCES, "%s is served by another user", path);
   else if (real_link_is_orphan(fd, &peer))
     rc = error_set(err, CHI_ENODAEMON, "no daemon: process %u, which listened at %s, has ended",
@@ -37430,7 +37635,7 @@ static int real_link_try(struct real_link_search *s, const char *file, chi_error
   if ((s->name && strcmp(name, s->name) != 0) || (s->port && strcmp(text, s->port) != 0))
     return CHI_OK;
   snprintf(path, sizeof(path), "%s/%s", s->directory, file);
-  if (real_link_dial(path, &fd, NULL) != CHI_OK)
+  if (real_link_dial(path, false, &fd, NULL) != CHI_OK)
     return CHI_OK;
   if (s->fd >= 0) {
     close(fd);
@@ -37469,7 +37674,7 @@ static int real_link_configured(struct real_env *r, int *fd, chi_error *err)
   if (rc == CHI_OK)
     rc = real_link_locate(r->directory, config.main_segment_name, config.port, &place, err);
   chi_config_free(&config);
-  return rc == CHI_OK ? real_link_dial(place.socket, fd, err) : rc;
+  return rc == CHI_OK ? real_link_dial(place.socket, false, fd, err) : rc;
 }
 
 /* Connects to an instance, whichever way it is written. */
@@ -37482,12 +37687,12 @@ static int real_link_find(struct real_env *r, const char *instance, int *fd, chi
   if (!instance)
     return real_link_configured(r, fd, err);
   if (strchr(instance, '/'))
-    return real_link_dial(instance, fd, err);
+    return real_link_dial(instance, true, fd, err);
   bool split =
       real_link_split(instance, ':', instance + strlen(instance), name, sizeof(name), &port);
   if (split && *name) {
     int rc = real_link_locate(r->directory, name, (uint32_t)port, &place, err);
-    return rc == CHI_OK ? real_link_dial(place.socket, fd, err) : rc;
+    return rc == CHI_OK ? real_link_dial(place.socket, false, fd, err) : rc;
   }
   if (!split && (*instance == ':' || !real_link_named(instance)))
     return error_set(err, CHI_EINVAL,
@@ -37505,8 +37710,8 @@ static int real_link_find(struct real_env *r, const char *instance, int *fd, chi
 
 struct real_link {
   int fd;
-  bool owed;               /* an answer that nobody waits for any more is still to come */
-  pthread_mutex_t calling; /* held from a request to its answer; guards `owed` */
+  uint32_t owed;           /* atomic: 1: the answer to a call that has timed out is to come */
+  pthread_mutex_t calling; /* held from a request to its answer, and to change `owed` */
 };
 
 static struct real_link *real_link_of(env_link link)
@@ -37522,7 +37727,7 @@ static int real_link_open(struct env *env, const char *instance, env_link *out, 
   struct real_link *l = malloc(sizeof(*l));
   if (!l)
     return error_set(err, CHI_ENOMEM, "out of memory");
-  l->owed = false;
+  l->owed = 0;
   int rc = real_link_find(r, instance, &l->fd, err);
   if (rc != CHI_OK) {
     free(l);
@@ -37596,9 +37801,9 @@ static int real_link_receive(int fd, void *reply, size_t *size, struct real_link
   do
     n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
   while (n < 0 && errno == EINTR);
+  *fd_count = n >= 0 ? real_link_collect(&m, fds) : 0;
   if (n < (ssize_t)sizeof(*header)) /* less than a header is no daemon of ours */
     return CHI_ESHUTDOWN;
-  *fd_count = real_link_collect(&m, fds);
   *size = (size_t)n - sizeof(*header);
   if (m.msg_flags & MSG_TRUNC)
     return CHI_ETOOBIG;
@@ -37652,41 +37857,23 @@ static int real_link_send(int fd, const void *request, size_t size)
   return n < 0 ? CHI_ESHUTDOWN : CHI_OK;
 }
 
-/* Throws the answer away that an earlier call has not waited for, once it is there. */
-static int real_link_settle(struct env *env, struct real_link *l, uint64_t deadline)
-{
-  struct real_link_header header;
-  char bytes[ENV_MESSAGE_MAX];
-  int fds[ENV_SHARES_MAX];
-  uint32_t fd_count = 0;
-  size_t size = sizeof(bytes);
-  if (!l->owed)
-    return CHI_OK;
-  int rc = real_link_await(env, l->fd, deadline);
-  if (rc != CHI_OK)
-    return rc;
-  rc = real_link_receive(l->fd, bytes, &size, &header, fds, &fd_count);
-  real_link_close_all(fds, 0, fd_count);
-  l->owed = false;
-  return rc == CHI_ESHUTDOWN ? rc : CHI_OK;
-}
-
-/* One request and its answer; under the lock. While others had it and waited in vain, this one has
- * waited, too, since it began. */
+/* One request and its answer; under the lock. *late: it is the answer to a call that has timed out,
+ * and nothing was sent. While others had the lock and waited in vain, this one has waited, too,
+ * since it began. */
 static int real_link_exchange(struct env *env, struct real_link *l, const void *request,
                               size_t request_size, void *reply, size_t *size,
                               struct real_link_header *header, int *fds, uint32_t *fd_count,
-                              uint64_t begun)
+                              uint64_t begun, bool *late)
 {
-  int rc = real_link_settle(env, l, begun + ENV_CALL_NS);
-  uint64_t deadline = env->clock(env) + ENV_CALL_NS;
-  if (rc == CHI_OK)
-    rc = real_link_send(l->fd, request, request_size);
+  *late = mark_get(&l->owed);
+  int rc = *late ? CHI_OK : real_link_send(l->fd, request, request_size);
   if (rc != CHI_OK)
     return rc;
-  rc = real_link_await(env, l->fd, deadline);
-  l->owed = rc != CHI_OK;
-  return rc == CHI_OK ? real_link_receive(l->fd, reply, size, header, fds, fd_count) : rc;
+  rc = real_link_await(env, l->fd, (*late ? begun : env->clock(env)) + ENV_CALL_NS);
+  mark_set(&l->owed, rc != CHI_OK);
+  if (rc != CHI_OK)
+    return *late ? CHI_EBUSY : rc;
+  return real_link_receive(l->fd, reply, size, header, fds, fd_count);
 }
 
 static int real_link_call(struct env *env, env_link link, const void *request, size_t request_size,
@@ -37696,6 +37883,7 @@ static int real_link_call(struct env *env, env_link link, const void *request, s
   struct real_link_header header;
   int fds[ENV_SHARES_MAX];
   uint32_t fd_count = 0;
+  bool late;
   if (!real_env_alive(real_env_of(env)))
     return CHI_EFORKED;
   if (request_size == 0 || request_size > ENV_MESSAGE_MAX)
@@ -37703,16 +37891,22 @@ static int real_link_call(struct env *env, env_link link, const void *request, s
   uint64_t begun = env->clock(env);
   pthread_mutex_lock(&l->calling);
   int rc = real_link_exchange(env, l, request, request_size, reply, size, &header, fds, &fd_count,
-                              begun);
+                              begun, &late);
   pthread_mutex_unlock(&l->calling);
   if (rc == CHI_OK && fd_count > *count)
     rc = CHI_ETOOBIG;
-  *count = rc == CHI_OK ? fd_count : 0;
   if (rc == CHI_OK)
     rc = real_link_adopt_all(env, &header, fds, shares);
   else
     real_link_close_all(fds, 0, fd_count);
-  return rc;
+  *count = rc == CHI_OK ? fd_count : 0;
+  return late && rc != CHI_EBUSY && rc != CHI_ESHUTDOWN ? CHI_ESTALE : rc;
+}
+
+static bool real_link_owes(struct env *env, env_link link)
+{
+  struct real_link *l = real_link_of(link);
+  return mark_get(&l->owed) && real_link_await(env, l->fd, 0) == CHI_ETIMEOUT;
 }
 
 static int real_link_wait(struct env *env, env_link link, env_bell bell, uint64_t deadline)
@@ -37762,6 +37956,7 @@ void real_link_bind(struct real_env *r)
 {
   r->env.link_open = real_link_open;
   r->env.link_call = real_link_call;
+  r->env.link_owes = real_link_owes;
   r->env.link_wait = real_link_wait;
   r->env.link_shut = real_link_shut;
   r->env.link_descriptor = real_link_descriptor;
@@ -41588,6 +41783,11 @@ static int sim_env_link_call(struct env *env, env_link link, const void *request
   return sim_link_call(sim_party_of(env), link, request, request_size, reply, size, shares, count);
 }
 
+static bool sim_env_link_owes(struct env *env, env_link link)
+{
+  return sim_link_owes(sim_party_of(env), link);
+}
+
 static int sim_env_link_wait(struct env *env, env_link link, env_bell bell, uint64_t deadline)
 {
   return sim_link_wait(sim_party_of(env), link, bell, deadline);
@@ -41624,6 +41824,7 @@ static void sim_client_env(struct sim_client *client)
   env->trace = sim_host_trace;
   env->link_open = sim_env_link_open;
   env->link_call = sim_env_link_call;
+  env->link_owes = sim_env_link_owes;
   env->link_wait = sim_env_link_wait;
   env->link_shut = sim_env_link_shut;
   env->link_descriptor = sim_env_link_descriptor;
@@ -44250,16 +44451,6 @@ static int sim_link_await(struct sim_party *client, struct sim_link *link, uint6
   return link->reply ? CHI_OK : CHI_ESHUTDOWN;
 }
 
-/* Throws away what an earlier call has not waited for. */
-static int sim_link_settle(struct sim_party *client, struct sim_link *link, uint64_t end)
-{
-  int rc = link->owed ? sim_link_await(client, link, end) : CHI_OK;
-  if (rc == CHI_OK && link->reply)
-    sim_link_mail_free(link->reply);
-  link->reply = rc == CHI_OK ? NULL : link->reply;
-  return rc;
-}
-
 CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link handle, const void *request,
                               size_t request_size, void *reply, size_t *size,
                               struct env_share *shares, uint32_t *count)
@@ -44268,20 +44459,20 @@ CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link handle, const v
   struct sim_link_mail *mail;
   uint64_t end = client->world->now + ENV_CALL_NS;
   CHI_ASSERT(link);
-  int rc = sim_link_settle(client, link, end);
-  if (rc != CHI_OK)
-    return rc;
-  if (!link->port)
+  bool late = link->owed;
+  if (!late && !link->port)
     return CHI_ESHUTDOWN;
-  sim_link_post(client, link->port, sim_link_mail(link, SIM_LINK_REQUEST, request, request_size));
-  rc = sim_link_await(client, link, end);
+  if (!late)
+    sim_link_post(client, link->port, sim_link_mail(link, SIM_LINK_REQUEST, request, request_size));
+  int rc = sim_link_await(client, link, end);
   if (rc != CHI_OK)
-    return rc;
+    return late && rc == CHI_ETIMEOUT ? CHI_EBUSY : rc;
   mail = link->reply;
   link->reply = NULL;
   if (mail->size > *size || mail->count > *count) {
     rc = CHI_ETOOBIG;
   } else {
+    rc = late ? CHI_ESTALE : CHI_OK;
     *size = mail->size;
     *count = mail->count;
     memcpy(reply, mail->bytes, mail->size);
@@ -44289,6 +44480,13 @@ CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link handle, const v
   }
   sim_link_mail_free(mail);
   return rc;
+}
+
+CHI_PRIVATE bool sim_link_owes(struct sim_party *client, env_link handle)
+{
+  const struct sim_link *link = sim_party_table_get(&client->links, handle);
+  CHI_ASSERT(link);
+  return link->owed && link->port && (!link->reply || link->reply->due > client->world->now);
 }
 
 CHI_PRIVATE int sim_link_wait(struct sim_party *client, env_link handle, env_bell bell,

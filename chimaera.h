@@ -109,6 +109,8 @@ typedef struct chi_config {
   int single_thread; /* 1: one thread does the work of all */
   uint64_t main_segment_size, client_data_segment_size, runtime_data_segment_size; /* budgets */
   uint32_t port, neighborhood_size;
+  uint64_t bulk_max; /* bulk data that a task may bring here from another node; at most half the
+                      * memory that there is when the node starts, and no less than 1 MiB */
   char hostfile[CHI_PATH_MAX]; /* empty: none */
   uint64_t wait_for_restart_ns, wait_for_restart_poll_ns;
   int security;                       /* enum chi_security: whether it may do without a key */
@@ -652,8 +654,11 @@ CHI_TASK(chi_admin_get_or_create_pool, 10, CHI_ADMIN_GET_OR_CREATE_POOL)
 #define CHI_ADMIN_DESTROY_POOL(X, T)                                                               \
   X(T, IN, pool, pool_id) X(T, IN, u32, flags, "0") X(T, OUT, str, error_message, 400)
 CHI_TASK(chi_admin_destroy_pool, 11, CHI_ADMIN_DESTROY_POOL)
+/* Stops the node that runs it. With CHI_STOP_WAIT it is answered not at once, but when no work is
+ * left or what is left after the grace period is cancelled: so many tasks. */
+#define CHI_STOP_WAIT 1u
 #define CHI_ADMIN_STOP_RUNTIME(X, T)                                                               \
-  X(T, IN, u32, flags, "0") X(T, IN, u32, grace_period_ms, "5000")
+  X(T, IN, u32, flags, "0") X(T, IN, u32, grace_period_ms, "5000") X(T, OUT, u64, cancelled)
 CHI_TASK(chi_admin_stop_runtime, 12, CHI_ADMIN_STOP_RUNTIME)
 /* Returns when no work is left; how many tasks had been completed by then. */
 #define CHI_ADMIN_FLUSH(X, T) X(T, OUT, u64, total_work_done)

@@ -224,6 +224,11 @@ static int sim_env_link_call(struct env *env, env_link link, const void *request
   return sim_link_call(sim_party_of(env), link, request, request_size, reply, size, shares, count);
 }
 
+static bool sim_env_link_owes(struct env *env, env_link link)
+{
+  return sim_link_owes(sim_party_of(env), link);
+}
+
 static int sim_env_link_wait(struct env *env, env_link link, env_bell bell, uint64_t deadline)
 {
   return sim_link_wait(sim_party_of(env), link, bell, deadline);
@@ -260,6 +265,7 @@ static void sim_client_env(struct sim_client *client)
   env->trace = sim_host_trace;
   env->link_open = sim_env_link_open;
   env->link_call = sim_env_link_call;
+  env->link_owes = sim_env_link_owes;
   env->link_wait = sim_env_link_wait;
   env->link_shut = sim_env_link_shut;
   env->link_descriptor = sim_env_link_descriptor;

@@ -230,16 +230,6 @@ static int sim_link_await(struct sim_party *client, struct sim_link *link, uint6
   return link->reply ? CHI_OK : CHI_ESHUTDOWN;
 }
 
-/* Throws away what an earlier call has not waited for. */
-static int sim_link_settle(struct sim_party *client, struct sim_link *link, uint64_t end)
-{
-  int rc = link->owed ? sim_link_await(client, link, end) : CHI_OK;
-  if (rc == CHI_OK && link->reply)
-    sim_link_mail_free(link->reply);
-  link->reply = rc == CHI_OK ? NULL : link->reply;
-  return rc;
-}
-
 CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link handle, const void *request,
                               size_t request_size, void *reply, size_t *size,
                               struct env_share *shares, uint32_t *count)
@@ -248,20 +238,20 @@ CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link handle, const v
   struct sim_link_mail *mail;
   uint64_t end = client->world->now + ENV_CALL_NS;
   CHI_ASSERT(link);
-  int rc = sim_link_settle(client, link, end);
-  if (rc != CHI_OK)
-    return rc;
-  if (!link->port)
+  bool late = link->owed;
+  if (!late && !link->port)
     return CHI_ESHUTDOWN;
-  sim_link_post(client, link->port, sim_link_mail(link, SIM_LINK_REQUEST, request, request_size));
-  rc = sim_link_await(client, link, end);
+  if (!late)
+    sim_link_post(client, link->port, sim_link_mail(link, SIM_LINK_REQUEST, request, request_size));
+  int rc = sim_link_await(client, link, end);
   if (rc != CHI_OK)
-    return rc;
+    return late && rc == CHI_ETIMEOUT ? CHI_EBUSY : rc;
   mail = link->reply;
   link->reply = NULL;
   if (mail->size > *size || mail->count > *count) {
     rc = CHI_ETOOBIG;
   } else {
+    rc = late ? CHI_ESTALE : CHI_OK;
     *size = mail->size;
     *count = mail->count;
     memcpy(reply, mail->bytes, mail->size);
@@ -269,6 +259,13 @@ CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link handle, const v
   }
   sim_link_mail_free(mail);
   return rc;
+}
+
+CHI_PRIVATE bool sim_link_owes(struct sim_party *client, env_link handle)
+{
+  const struct sim_link *link = sim_party_table_get(&client->links, handle);
+  CHI_ASSERT(link);
+  return link->owed && link->port && (!link->reply || link->reply->due > client->world->now);
 }
 
 CHI_PRIVATE int sim_link_wait(struct sim_party *client, env_link handle, env_bell bell,

@@ -47,6 +47,7 @@ CHI_PRIVATE env_link sim_link_connect(struct sim_party *client, struct sim_link_
 CHI_PRIVATE int sim_link_call(struct sim_party *client, env_link link, const void *request,
                               size_t request_size, void *reply, size_t *size,
                               struct env_share *shares, uint32_t *count);
+CHI_PRIVATE bool sim_link_owes(struct sim_party *client, env_link link);
 CHI_PRIVATE int sim_link_wait(struct sim_party *client, env_link link, env_bell bell,
                               uint64_t deadline);
 CHI_PRIVATE void sim_link_shut(struct sim_party *client, env_link link);

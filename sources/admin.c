@@ -75,14 +75,6 @@ static int chi_admin_find_pool_run(chi_ctx *ctx, struct admin *self, struct chi_
 
 /* ---- the node */
 
-static int chi_admin_stop_runtime_run(chi_ctx *ctx, struct admin *self,
-                                      struct chi_admin_stop_runtime *t)
-{
-  (void)ctx;
-  self->host->stop(self->host->arg, (uint64_t)t->grace_period_ms * 1000000ull);
-  return CHI_OK;
-}
-
 /* Tasks accepted and not ended, but for those that wait for this, here or elsewhere, and periodic
  * ones at rest. */
 static uint64_t admin_work_left(const chi_ctx *ctx, const struct admin_host *host, uint64_t *done)
@@ -99,21 +91,42 @@ static uint64_t admin_work_left(const chi_ctx *ctx, const struct admin_host *hos
   return accepted - ended - resting - host->flushing - fleet_calls_of(host->fleet, ctx->method);
 }
 
-static int chi_admin_flush_run(chi_ctx *ctx, struct admin *self, struct chi_admin_flush *t)
+/* Waits until no work is left. */
+static int admin_flush_here(chi_ctx *ctx, struct admin_host *host, uint64_t *done)
 {
-  struct admin_host *host = self->host;
-  if (ctx->parent) /* whoever waits for this is work itself */
-    return CHI_EDEADLOCK;
-  int rc = admin_begin_to_wait(host);
-  if (rc != CHI_OK)
-    return rc;
+  int rc = CHI_OK;
   host->flushing++;
-  for (uint64_t ns = 100000; rc == CHI_OK && admin_work_left(ctx, host, &t->total_work_done) > 0;
+  for (uint64_t ns = 100000; rc == CHI_OK && admin_work_left(ctx, host, done) > 0;
        ns = ns < 10000000 ? ns * 2 : ns)
     rc = chi_sleep(ctx, ns);
   host->flushing--;
   host->waiting--;
   return rc;
+}
+
+static int chi_admin_flush_run(chi_ctx *ctx, struct admin *self, struct chi_admin_flush *t)
+{
+  if (ctx->parent) /* whoever waits for this is work itself */
+    return CHI_EDEADLOCK;
+  int rc = admin_begin_to_wait(self->host);
+  return rc == CHI_OK ? admin_flush_here(ctx, self->host, &t->total_work_done) : rc;
+}
+
+static int chi_admin_stop_runtime_run(chi_ctx *ctx, struct admin *self,
+                                      struct chi_admin_stop_runtime *t)
+{
+  struct admin_host *host = self->host;
+  bool waits = (t->flags & CHI_STOP_WAIT) != 0;
+  uint64_t done = 0;
+  if (waits && ctx->parent)
+    return CHI_EDEADLOCK;
+  int rc = waits ? admin_begin_to_wait(host) : CHI_OK;
+  if (rc != CHI_OK)
+    return rc;
+  host->stop(host->arg, (uint64_t)t->grace_period_ms * 1000000ull);
+  if (waits && admin_flush_here(ctx, host, &done) != CHI_OK)
+    t->cancelled = host->cancelled;
+  return CHI_OK;
 }
 
 /* Text into a bulk field, counted even where it doesn't fit. */

@@ -42,6 +42,7 @@ struct admin_host {
   const char *instance;
   uint64_t boot_time;
   uint64_t flushing; /* tasks that wait for the others to end */
+  uint64_t cancelled; /* others, that were left when the node had to stop */
   uint32_t waiting;  /* tasks of the admin pool that may wait for long */
   chi_event composed; /* set when the pools of the configuration are there, or have failed */
   struct pool *pool; /* admin's own */

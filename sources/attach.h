@@ -5,18 +5,20 @@
 #include "base.h"
 #include "bell.h"
 
-#define ATTACH_VERSION 2u
+#define ATTACH_VERSION 3u
 
 enum attach_op {
   ATTACH_HELLO,  /* -> page (read); figures of the node */
   ATTACH_BELLS,  /* id: first worker -> bells, at most ATTACH_BELLS_MAX, in order */
   ATTACH_LEASE,  /* kind, size -> id: chunk; segment (write), none if it was leased here before */
-  ATTACH_RETURN, /* id: chunk */
+  ATTACH_RETURN, /* id: chunk; kind: 0, or ATTACH_RETURN_UNMAPPED */
   ATTACH_QUEUE,  /* thread: a number for it -> id: queue; desk (write), board (read), bell */
   ATTACH_CLOSE   /* id: queue */
 };
 
 #define ATTACH_BELLS_MAX 64u
+#define ATTACH_QUEUES_MAX 1024u /* of a client */
+#define ATTACH_RETURN_UNMAPPED 1u /* it never reached the client, so it is not leased again */
 
 struct attach_request {
   uint32_t version, op, kind, id;
@@ -26,7 +28,7 @@ struct attach_request {
 struct attach_reply {
   int32_t rc;
   uint32_t id;
-  uint64_t size;
+  uint32_t op, unused;                 /* of the request */
   uint64_t boot;                       /* of this run of the node */
   uint64_t spin_ns;                    /* how long a waiting client may look before it sleeps */
   uint32_t workers, fast, slow, depth;

@@ -13,23 +13,6 @@ int client_fail(chi_queue *q, int code, const char *text)
   return error_set(&q->error, code, "%s", text ? text : chi_status_text(code));
 }
 
-static int client_call(struct client_link *l, const struct attach_request *request,
-                       struct attach_reply *reply, struct env_share *share, uint32_t *count)
-{
-  struct attach_request q = *request;
-  size_t size = sizeof *reply;
-  uint32_t none = 0;
-  q.version = ATTACH_VERSION;
-  *reply = (struct attach_reply){0};
-  int rc = l->env->link_call(l->env, l->link, &q, sizeof q, reply, &size, share,
-                             count ? count : &none);
-  if (rc == CHI_ESHUTDOWN)
-    mark_set(&l->dead, 1);
-  if (rc == CHI_OK && size != sizeof *reply)
-    rc = CHI_EVERSION;
-  return rc != CHI_OK ? rc : reply->rc;
-}
-
 /* ---- connections */
 
 static void client_link_release(struct client_link *l)
@@ -47,6 +30,7 @@ static void client_link_release(struct client_link *l)
     env->segment_close(env, &l->page_segment);
   env->link_shut(env, l->link);
   alloc_put(&env->alloc, l->chunk, l->chunks * sizeof *l->chunk);
+  alloc_put(&env->alloc, l->returned, l->chunks * sizeof *l->returned);
   alloc_put(&env->alloc, l->bell, l->workers * sizeof *l->bell);
   alloc_put(&env->alloc, l, sizeof *l);
 }
@@ -97,9 +81,9 @@ static int client_hello(struct client_link *l, chi_error *err)
   for (uint32_t i = 0; i < l->workers; i++)
     l->bell[i] = ENV_NO_BELL;
   l->chunk = alloc_zero(&env->alloc, r.chunks * sizeof *l->chunk);
-  if (l->chunk)
-    l->chunks = r.chunks;
-  if (!l->bell || !l->chunk)
+  l->returned = alloc_zero(&env->alloc, r.chunks * sizeof *l->returned);
+  l->chunks = r.chunks;
+  if (!l->bell || !l->chunk || !l->returned)
     return error_set(err, CHI_ENOMEM, "no memory to attach");
   rc = client_get_bells(l);
   return rc == CHI_OK ? rc : client_refused(rc, "", err);
@@ -203,14 +187,10 @@ static int client_lease(void *arg, enum shm_kind kind, uint64_t size, void **bas
   return CHI_OK;
 }
 
-/* The connection may be dead: then there is nobody to give it back to. */
 static void client_give_back(void *arg, uint32_t chunk)
 {
   struct client_memory *m = arg;
-  struct attach_reply r;
-  if (!mark_get(&m->link->dead))
-    client_call(m->link, &(struct attach_request){.op = ATTACH_RETURN, .id = chunk}, &r, NULL,
-                NULL);
+  client_notice(m->link, ATTACH_RETURN, chunk);
 }
 
 /* Fresh memory on the current connection, in front of what the queue had. */
@@ -289,12 +269,6 @@ static void client_queue_unmap(chi_queue *q)
   q->rung = NULL;
 }
 
-static void client_tell_closed(struct client_link *l, uint32_t id)
-{
-  struct attach_reply r;
-  client_call(l, &(struct attach_request){.op = ATTACH_CLOSE, .id = id}, &r, NULL, NULL);
-}
-
 /* Opens the queue on the connection of its first memory. */
 static int client_queue_map(chi_queue *q)
 {
@@ -317,7 +291,7 @@ static int client_queue_map(chi_queue *q)
   q->slot = alloc_get(&env->alloc, q->depth * sizeof *q->slot);
   q->rung = alloc_zero(&env->alloc, l->workers * sizeof *q->rung);
   if (!q->slot || !q->rung) {
-    client_tell_closed(l, q->id);
+    client_notice(l, ATTACH_CLOSE, q->id);
     return client_fail(q, CHI_ENOMEM, NULL);
   }
   for (uint32_t k = 0; k < LANE_KINDS; k++)
@@ -424,7 +398,7 @@ void chi_queue_close(chi_queue *q)
     /* Chunks are given back only when no task can touch them any more; what does not end in time
      * keeps its memory until the client closes. */
     bool settled = client_queue_settle(q, CLIENT_SETTLE_NS);
-    client_tell_closed(l, q->id);
+    client_notice(l, ATTACH_CLOSE, q->id);
     if (settled) {
       shm_arena_give_back(&q->memory->task);
       shm_arena_give_back(&q->memory->bulk);

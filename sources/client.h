@@ -15,7 +15,7 @@
 CHI_PRIVATE int client_open(struct env *env, void (*dispose)(struct env *env), const char *instance,
                             chi_client **out, chi_error *err);
 
-/* ---- between client.c (attach and memory) and client_task.c (tasks under way) */
+/* ---- between client.c (attach and memory), client_link.c (calls) and client_task.c (tasks) */
 
 /* One connection to one run of a node. Queues and their memory hold on to it after it died. */
 struct client_link {
@@ -28,6 +28,11 @@ struct client_link {
   const struct attach_page *page;
   env_bell *bell;            /* by worker */
   struct env_segment *chunk; /* by chunk number; an entry is written by who leased it first */
+  /* What the node is still to be told is given back: it did not answer. */
+  struct latch latch;
+  uint32_t untold; /* atomic: so many in all */
+  uint8_t *returned; /* by chunk number: 1 and the kind of ATTACH_RETURN; 0: it is not */
+  uint32_t closed_count, closed[ATTACH_QUEUES_MAX]; /* queues */
 };
 
 /* The memory of a queue from one connection. */
@@ -88,6 +93,14 @@ struct chi_client {
   struct client_link *current;
 };
 
+/* One call to the node. share has room for *count, which becomes the number of those that came. */
+CHI_PRIVATE int client_call(struct client_link *l, const struct attach_request *request,
+                            struct attach_reply *reply, struct env_share *share, uint32_t *count);
+/* Tells the node that a queue is closed or a chunk returned: now, or if it does not answer, before
+ * the next call that it does answer. */
+CHI_PRIVATE void client_notice(struct client_link *l, uint32_t op, uint32_t id);
+/* Tells what is untold, unless it would have to wait for a node that has been silent. */
+CHI_PRIVATE void client_tell(struct client_link *l);
 CHI_PRIVATE int client_fail(chi_queue *q, int code, const char *text);
 /* What client_queue_check does with a queue that isn't as it should be. */
 CHI_PRIVATE int client_queue_renew(chi_queue *q);

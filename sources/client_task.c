@@ -334,6 +334,7 @@ static void client_listen(chi_queue *q)
   if (now < q->listen_at || now == 0)
     return;
   q->listen_at = now + CLIENT_LISTEN_NS;
+  client_tell(l);
   if (mark_get(&l->dead) || l->env->link_wait(l->env, l->link, q->bell, 1) == CHI_ESHUTDOWN) {
     mark_set(&l->dead, 1);
     client_queue_fail_all(q);
@@ -376,6 +377,8 @@ static int client_sleep(chi_queue *q, uint64_t until)
     rc = env->link_wait(env, l->link, q->bell, until);
   bell_withdraw(&q->desk->client);
   spin_slept(&q->spin, env->clock(env) - begun);
+  if (rc == CHI_OK)
+    client_tell(l);
   if (rc == CHI_ESHUTDOWN) {
     mark_set(&l->dead, 1);
     client_queue_fail_all(q);

@@ -4,10 +4,13 @@
 
 #include "base.h"
 
-#define CONFIG_KEY_COUNT 26
+#define CONFIG_KEY_COUNT 27
 #define CONFIG_POOLS_MAX 4096  /* entries of compose: keeps the search for doubles short */
 #define CONFIG_PARAMS_MAX 256  /* parameters of one entry, for the same reason */
-#define CONFIG_HOSTS_MAX 65536 /* nodes of a cluster */
+#define CONFIG_HOSTS_MAX 4096  /* nodes of a cluster: who each of them keeps account of */
+#define CONFIG_NEIGHBORS_MAX 65536
+#define CONFIG_BULK_MIN (1ull << 20) /* bulk data of a task that every node takes */
+#define CONFIG_BULK_MOST (1ull << 32)
 #define CONFIG_EXPECTED_MAX 128
 
 enum config_type {

@@ -187,8 +187,9 @@ struct env {
   int (*link_open)(struct env *env, const char *instance, env_link *out, chi_error *err);
   /* Sends a request and waits for its answer; callers on several threads are served one after the
    * other. *size: room in, bytes out; *count: room for shares in, number out. CHI_ESHUTDOWN;
-   * CHI_ETIMEOUT: no answer within ENV_CALL_NS. One that comes later is thrown away, and nothing is
-   * sent before it has. */
+   * CHI_ETIMEOUT: no answer within ENV_CALL_NS, and nothing is sent before it has come. Until then
+   * calls fail with CHI_EBUSY, which takes as long; the first one afterwards gets it instead of
+   * its own, and CHI_ESTALE. CHI_ENOMEM: what came with the answer could not be mapped here. */
   int (*link_call)(struct env *env, env_link link, const void *request, size_t request_size,
                    void *reply, size_t *size, struct env_share *shares, uint32_t *count);
   /* Sleeps until the bell is rung (CHI_OK, the ring is consumed), deadline (CHI_ETIMEOUT; clock
@@ -250,6 +251,10 @@ struct env {
   /* For who records all inputs: memory of a client, and an enum env_memory. Returns where a task
    * shall be read, which is good until the next call. NULL where nobody listens. Worker thread. */
   const void *(*memory)(struct env *env, int what, void *at, uint64_t size);
+
+  /* Client side: whether a call would have to wait for the answer to one that timed out. Any
+   * thread. */
+  bool (*link_owes)(struct env *env, env_link link);
 };
 
 #endif

@@ -30,9 +30,10 @@
 
 #include "base.h"
 #include "alloc.h"
+#include "config.h"
 #include "wire.h"
 
-#define MEMBER_MOST 4096u            /* nodes in the list */
+#define MEMBER_MOST ((uint32_t)CONFIG_HOSTS_MAX)
 #define MEMBER_RECORD_MAX 1000u      /* bytes of the payload of any record it sends */
 #define MEMBER_REFUTE_MAX (1u << 30) /* contradictions in one life */
 

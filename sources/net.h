@@ -334,7 +334,7 @@ struct net {
   uint64_t shelf_bytes, shelf_used;
   bool draining, given_up;
   uint64_t drain_at;
-  struct log_limit complaints, reports;
+  struct log_limit complaints, reports, heavy;
   struct net_figures figures;
 };
 
@@ -444,7 +444,8 @@ CHI_PRIVATE void net_shelf_clear(struct net *n);
 CHI_PRIVATE int net_rooms_get(const struct method *m, const chi_task *task, uint64_t *rooms);
 /* A method leaves no more in a buffer than there is room; one that says so is corrected. */
 CHI_PRIVATE void net_rooms_hold(const struct method *m, chi_task *task, const uint64_t *rooms);
-CHI_PRIVATE uint64_t net_bulk_bytes(const struct method *m, const chi_task *task);
+/* In fields of these directions. */
+CHI_PRIVATE uint64_t net_bulk_bytes(const struct method *m, const chi_task *task, uint32_t dirs);
 /* A copy of a call's task as a record of its own; with buffers of its own for what the method
  * writes, if it is one of several. NULL: no memory. */
 CHI_PRIVATE chi_ctx *net_replica(struct net_call *call, struct net_store *store);

@@ -115,13 +115,15 @@ void net_rooms_hold(const struct method *m, chi_task *task, const uint64_t *room
   }
 }
 
-uint64_t net_bulk_bytes(const struct method *m, const chi_task *task)
+uint64_t net_bulk_bytes(const struct method *m, const chi_task *task, uint32_t dirs)
 {
   const chi_field *f = NULL;
   uint64_t bytes = 0;
   uint32_t i = 0;
-  for (uint32_t k = 0; k < m->plan.bulks; k++)
-    bytes += net_bulk_next(m->plan.type, task, &i, &f)->size;
+  for (uint32_t k = 0; k < m->plan.bulks; k++) {
+    const chi_bulk *b = net_bulk_next(m->plan.type, task, &i, &f);
+    bytes += f->dir & dirs ? b->size : 0;
+  }
   return bytes;
 }
 

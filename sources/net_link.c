@@ -139,7 +139,7 @@ void net_part_enqueue(struct net_part *part)
     net_part_fail(part, rc);
     return;
   }
-  part->bytes = net_bulk_bytes(part->call->ctx->method, part->call->ctx->task);
+  part->bytes = net_bulk_bytes(part->call->ctx->method, part->call->ctx->task, CHI_DIR_INOUT);
   net_link_insert(l, part);
   net_link_pump(l);
   if (part->state == NET_PART_WAITING && !l->there && net_part_is_prompt(part)) {
@@ -281,6 +281,28 @@ static bool net_part_is_late(const struct net_part *part)
   return deadline != UINT64_MAX && deadline <= part->call->net->now + NET_MARGIN_NS;
 }
 
+/* What a message brings lies in the receiver's memory before anybody there is asked: no more is
+ * sent than it takes, nor asked for than is taken here. */
+static bool net_part_is_heavy(struct net_link *l, const struct net_part *part)
+{
+  struct net *n = l->net;
+  const chi_ctx *ctx = part->call->ctx;
+  if (part->bytes == 0)
+    return false;
+  uint64_t there = net_bulk_bytes(ctx->method, ctx->task, CHI_DIR_IN);
+  uint64_t back = net_bulk_bytes(ctx->method, ctx->task, CHI_DIR_OUT);
+  uint32_t where = there > l->peer->room ? l->node : n->self;
+  uint64_t bytes = where == l->node ? there : back;
+  uint64_t room = where == l->node ? l->peer->room : n->o.peers->room;
+  if (bytes <= room)
+    return false;
+  log_limited(&n->o.crew->log, &n->heavy, n->now, CHI_LOG_WARNING,
+              "a task is refused: %llu bytes of bulk data for node %u, which takes %llu "
+              "(networking.bulk_max, and half of its memory)",
+              (unsigned long long)bytes, where, (unsigned long long)room);
+  return true;
+}
+
 /* CHI_EBUSY: the peer has no room now; else a code with which the part is to end. */
 static int net_part_send(struct net_link *l, struct net_part *part)
 {
@@ -295,6 +317,8 @@ static int net_part_send(struct net_link *l, struct net_part *part)
     return CHI_ETIMEOUT;
   if (!peer_begin(l->peer, WIRE_REQUEST, part->size, false, &out))
     return CHI_EBUSY;
+  if (net_part_is_heavy(l, part))
+    return CHI_ENOMEM;
   net_part_describe(part, &r);
   net_request_put(&out, &r);
   int rc = wire_task_put(&out, type, ctx->task, CHI_DIR_IN, frame, &count, WIRE_BULKS);
@@ -336,7 +360,8 @@ static bool net_link_send_first(struct net_link *l)
 {
   struct net *n = l->net;
   struct net_part *part = l->first;
-  if (l->bytes > 0 && l->bytes + part->bytes > NET_BYTES)
+  uint64_t most = l->peer->room < NET_BYTES ? l->peer->room : NET_BYTES;
+  if (l->bytes > 0 && l->bytes + part->bytes > most)
     return false;
   if (l->free == 0 && !net_slot_grow(l)) {
     l->stalled = l->busy == 0; /* no memory for a single slot: nobody else will wake us */

@@ -1,6 +1,7 @@
 /* peer.c - the other nodes: who they are, which life of theirs this is, and the post between us. */
 #include "peer.h"
 
+#include "config.h"
 #include "error.h"
 #include "hash.h"
 
@@ -31,6 +32,8 @@ enum peer_reason {
 #undef PEER_REASON_ENUM
 };
 
+_Static_assert(CONFIG_BULK_MOST == WIRE_BULK_MAX, "what a node takes can be sent");
+
 /* A refusal: what was found and what would have been right. */
 struct peer_refusal {
   enum peer_reason reason;
@@ -48,7 +51,7 @@ struct peer_past {
 
 struct peer_hello {
   uint32_t nodes;
-  uint64_t life, heard;
+  uint64_t life, heard, room;
   bool ask;
   char instance[PEER_INSTANCE];
 };
@@ -327,8 +330,9 @@ static size_t peer_begin_single(struct wire_out *out, unsigned char *bytes, enum
 }
 
 /* HELLO: u32 nodes in the host list; u64 life, a random number of this life, not 0; u64 heard, the
- * highest boot of the receiver that was ever heard of; u8 ask, 1: an answer is wanted; text
- * instance. Alone in its message, whose to_boot means nothing. */
+ * highest boot of the receiver that was ever heard of; u8 ask, 1: an answer is wanted; u64 room,
+ * bulk bytes that are taken at a time; text instance. Alone in its message, whose to_boot means
+ * nothing. */
 static void peer_say_hello(struct peer *p)
 {
   struct peer_set *s = peer_set_of(p);
@@ -341,6 +345,7 @@ static void peer_say_hello(struct peer *p)
   wire_put_u64(&out, s->life);
   wire_put_u64(&out, p->boot);
   wire_put_u8(&out, !p->confirmed);
+  wire_put_u64(&out, s->room);
   wire_put_text(&out, instance);
   wire_record_end(&out, begin, 0);
   peer_send_single(p, &out, p->boot);
@@ -355,8 +360,10 @@ static bool peer_read_hello(struct wire_in *in, struct peer_hello *out)
   out->heard = wire_get_u64(in);
   ask = wire_get_u8(in);
   out->ask = ask;
+  out->room = wire_get_u64(in);
   wire_get_text(in, out->instance, sizeof out->instance);
-  return wire_in_ended(in) && out->life != 0 && out->heard < PEER_BOOT_MAX && ask <= 1;
+  return wire_in_ended(in) && out->life != 0 && out->heard < PEER_BOOT_MAX && ask <= 1 &&
+         out->room >= CONFIG_BULK_MIN && out->room <= CONFIG_BULK_MOST;
 }
 
 /* REFUSE: u16 reason; u64 what was found; u64 what would have been right. Alone in its message,
@@ -592,6 +599,7 @@ static void peer_welcome(struct peer *p, uint64_t boot, const struct peer_hello 
   }
   p->boot = boot;
   p->life = hello->life;
+  p->room = hello->room;
   p->refused = false;
   /* A connection that was just dropped can't carry records: it is confirmed when it is back. */
   p->confirmed = hello->heard == peer_set_of(p)->boot && !pinned;
@@ -879,7 +887,7 @@ int peer_open(struct peer_set *s, struct env *env, struct log *log, const chi_co
   CHI_ASSERT(self < count);
   *s = (struct peer_set){.env = env, .alloc = &env->alloc, .log = log, .self = self,
                          .count = count, .instance = instance, .hosts = config->hosts,
-                         .hello_at = UINT64_MAX};
+                         .room = config->bulk_max, .hello_at = UINT64_MAX};
   s->cluster = peer_digest(config);
   s->boot = peer_first_boot(env);
   s->life = env->random(env) | 1;

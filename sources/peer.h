@@ -33,6 +33,7 @@ struct peer_past;
 struct peer {
   uint64_t boot; /* highest of those whose hello fits: its records are heard; 0: none */
   uint64_t sent, received, bytes_sent, bytes_received; /* messages and bytes, bulk included */
+  uint64_t room; /* bulk bytes that it takes at a time, once it is met */
   uint32_t node : 24;
   bool connected : 1; /* as the environment says */
   bool met : 1;     /* records can be sent: connected, and hellos were exchanged with this boot */
@@ -62,6 +63,7 @@ struct peer_set {
   uint32_t self, count;
   uint64_t boot;    /* own */
   uint64_t cluster; /* digest over the normalised host list */
+  uint64_t room;    /* bulk bytes that are taken here at a time: nobody sends more */
   const char *instance;
   struct peer *peer; /* by node; that of self is unused */
   uint64_t now;

@@ -3,6 +3,7 @@
 
 #ifndef CHI_OMIT_REAL
 
+#include "atomic.h"
 #include "error.h"
 #include "real_conf.h"
 #include "real_shm.h"
@@ -343,8 +344,9 @@ static bool real_link_is_orphan(int fd, const struct env_peer *peer)
   return ended;
 }
 
-/* Connects to the socket of that path. */
-static int real_link_dial(const char *path, int *out, chi_error *err)
+/* Connects to the socket of that path. Root gets to a daemon of another user by its path only: who
+ * has made the directory where names are looked for is not known. */
+static int real_link_dial(const char *path, bool chosen, int *out, chi_error *err)
 {
   struct sockaddr_un address;
   struct timeval patience = {REAL_LINK_CONNECT_S, 0}, none = {0, 0};
@@ -364,7 +366,8 @@ static int real_link_dial(const char *path, int *out, chi_error *err)
   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none));
   if (rc != 0)
     rc = real_link_refused(errno, path, err);
-  else if (real_link_peer(fd, &peer) != CHI_OK)
+  else if (real_link_peer(fd, &peer) != CHI_OK ||
+           (!chosen && peer.uid != geteuid() && peer.uid != 0))
     rc = error_set(err, CHI_EACCES, "%s is served by another user", path);
   else if (real_link_is_orphan(fd, &peer))
     rc = error_set(err, CHI_ENODAEMON, "no daemon: process %u, which listened at %s, has ended",
@@ -417,7 +420,7 @@ static int real_link_try(struct real_link_search *s, const char *file, chi_error
   if ((s->name && strcmp(name, s->name) != 0) || (s->port && strcmp(text, s->port) != 0))
     return CHI_OK;
   snprintf(path, sizeof(path), "%s/%s", s->directory, file);
-  if (real_link_dial(path, &fd, NULL) != CHI_OK)
+  if (real_link_dial(path, false, &fd, NULL) != CHI_OK)
     return CHI_OK;
   if (s->fd >= 0) {
     close(fd);
@@ -456,7 +459,7 @@ static int real_link_configured(struct real_env *r, int *fd, chi_error *err)
   if (rc == CHI_OK)
     rc = real_link_locate(r->directory, config.main_segment_name, config.port, &place, err);
   chi_config_free(&config);
-  return rc == CHI_OK ? real_link_dial(place.socket, fd, err) : rc;
+  return rc == CHI_OK ? real_link_dial(place.socket, false, fd, err) : rc;
 }
 
 /* Connects to an instance, whichever way it is written. */
@@ -469,12 +472,12 @@ static int real_link_find(struct real_env *r, const char *instance, int *fd, chi
   if (!instance)
     return real_link_configured(r, fd, err);
   if (strchr(instance, '/'))
-    return real_link_dial(instance, fd, err);
+    return real_link_dial(instance, true, fd, err);
   bool split =
       real_link_split(instance, ':', instance + strlen(instance), name, sizeof(name), &port);
   if (split && *name) {
     int rc = real_link_locate(r->directory, name, (uint32_t)port, &place, err);
-    return rc == CHI_OK ? real_link_dial(place.socket, fd, err) : rc;
+    return rc == CHI_OK ? real_link_dial(place.socket, false, fd, err) : rc;
   }
   if (!split && (*instance == ':' || !real_link_named(instance)))
     return error_set(err, CHI_EINVAL,
@@ -492,8 +495,8 @@ static int real_link_find(struct real_env *r, const char *instance, int *fd, chi
 
 struct real_link {
   int fd;
-  bool owed;               /* an answer that nobody waits for any more is still to come */
-  pthread_mutex_t calling; /* held from a request to its answer; guards `owed` */
+  uint32_t owed;           /* atomic: 1: the answer to a call that has timed out is to come */
+  pthread_mutex_t calling; /* held from a request to its answer, and to change `owed` */
 };
 
 static struct real_link *real_link_of(env_link link)
@@ -509,7 +512,7 @@ static int real_link_open(struct env *env, const char *instance, env_link *out, 
   struct real_link *l = malloc(sizeof(*l));
   if (!l)
     return error_set(err, CHI_ENOMEM, "out of memory");
-  l->owed = false;
+  l->owed = 0;
   int rc = real_link_find(r, instance, &l->fd, err);
   if (rc != CHI_OK) {
     free(l);
@@ -583,9 +586,9 @@ static int real_link_receive(int fd, void *reply, size_t *size, struct real_link
   do
     n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
   while (n < 0 && errno == EINTR);
+  *fd_count = n >= 0 ? real_link_collect(&m, fds) : 0;
   if (n < (ssize_t)sizeof(*header)) /* less than a header is no daemon of ours */
     return CHI_ESHUTDOWN;
-  *fd_count = real_link_collect(&m, fds);
   *size = (size_t)n - sizeof(*header);
   if (m.msg_flags & MSG_TRUNC)
     return CHI_ETOOBIG;
@@ -639,41 +642,23 @@ static int real_link_send(int fd, const void *request, size_t size)
   return n < 0 ? CHI_ESHUTDOWN : CHI_OK;
 }
 
-/* Throws the answer away that an earlier call has not waited for, once it is there. */
-static int real_link_settle(struct env *env, struct real_link *l, uint64_t deadline)
-{
-  struct real_link_header header;
-  char bytes[ENV_MESSAGE_MAX];
-  int fds[ENV_SHARES_MAX];
-  uint32_t fd_count = 0;
-  size_t size = sizeof(bytes);
-  if (!l->owed)
-    return CHI_OK;
-  int rc = real_link_await(env, l->fd, deadline);
-  if (rc != CHI_OK)
-    return rc;
-  rc = real_link_receive(l->fd, bytes, &size, &header, fds, &fd_count);
-  real_link_close_all(fds, 0, fd_count);
-  l->owed = false;
-  return rc == CHI_ESHUTDOWN ? rc : CHI_OK;
-}
-
-/* One request and its answer; under the lock. While others had it and waited in vain, this one has
- * waited, too, since it began. */
+/* One request and its answer; under the lock. *late: it is the answer to a call that has timed out,
+ * and nothing was sent. While others had the lock and waited in vain, this one has waited, too,
+ * since it began. */
 static int real_link_exchange(struct env *env, struct real_link *l, const void *request,
                               size_t request_size, void *reply, size_t *size,
                               struct real_link_header *header, int *fds, uint32_t *fd_count,
-                              uint64_t begun)
+                              uint64_t begun, bool *late)
 {
-  int rc = real_link_settle(env, l, begun + ENV_CALL_NS);
-  uint64_t deadline = env->clock(env) + ENV_CALL_NS;
-  if (rc == CHI_OK)
-    rc = real_link_send(l->fd, request, request_size);
+  *late = mark_get(&l->owed);
+  int rc = *late ? CHI_OK : real_link_send(l->fd, request, request_size);
   if (rc != CHI_OK)
     return rc;
-  rc = real_link_await(env, l->fd, deadline);
-  l->owed = rc != CHI_OK;
-  return rc == CHI_OK ? real_link_receive(l->fd, reply, size, header, fds, fd_count) : rc;
+  rc = real_link_await(env, l->fd, (*late ? begun : env->clock(env)) + ENV_CALL_NS);
+  mark_set(&l->owed, rc != CHI_OK);
+  if (rc != CHI_OK)
+    return *late ? CHI_EBUSY : rc;
+  return real_link_receive(l->fd, reply, size, header, fds, fd_count);
 }
 
 static int real_link_call(struct env *env, env_link link, const void *request, size_t request_size,
@@ -683,6 +668,7 @@ static int real_link_call(struct env *env, env_link link, const void *request, s
   struct real_link_header header;
   int fds[ENV_SHARES_MAX];
   uint32_t fd_count = 0;
+  bool late;
   if (!real_env_alive(real_env_of(env)))
     return CHI_EFORKED;
   if (request_size == 0 || request_size > ENV_MESSAGE_MAX)
@@ -690,16 +676,22 @@ static int real_link_call(struct env *env, env_link link, const void *request, s
   uint64_t begun = env->clock(env);
   pthread_mutex_lock(&l->calling);
   int rc = real_link_exchange(env, l, request, request_size, reply, size, &header, fds, &fd_count,
-                              begun);
+                              begun, &late);
   pthread_mutex_unlock(&l->calling);
   if (rc == CHI_OK && fd_count > *count)
     rc = CHI_ETOOBIG;
-  *count = rc == CHI_OK ? fd_count : 0;
   if (rc == CHI_OK)
     rc = real_link_adopt_all(env, &header, fds, shares);
   else
     real_link_close_all(fds, 0, fd_count);
-  return rc;
+  *count = rc == CHI_OK ? fd_count : 0;
+  return late && rc != CHI_EBUSY && rc != CHI_ESHUTDOWN ? CHI_ESTALE : rc;
+}
+
+static bool real_link_owes(struct env *env, env_link link)
+{
+  struct real_link *l = real_link_of(link);
+  return mark_get(&l->owed) && real_link_await(env, l->fd, 0) == CHI_ETIMEOUT;
 }
 
 static int real_link_wait(struct env *env, env_link link, env_bell bell, uint64_t deadline)
@@ -749,6 +741,7 @@ void real_link_bind(struct real_env *r)
 {
   r->env.link_open = real_link_open;
   r->env.link_call = real_link_call;
+  r->env.link_owes = real_link_owes;
   r->env.link_wait = real_link_wait;
   r->env.link_shut = real_link_shut;
   r->env.link_descriptor = real_link_descriptor;

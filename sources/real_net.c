@@ -129,7 +129,9 @@ static void real_net_changed(struct real_net *n)
 /* NULL: no descriptors or memory. */
 static void *real_net_socket(struct real_net *n, int type)
 {
-  int64_t frame_max = type == ZMQ_PULL ? REAL_NET_FRAME_MAX : REAL_NET_COMMAND_MAX;
+  uint64_t room = n->config->bulk_max > REAL_NET_FIRST_MAX ? n->config->bulk_max
+                                                            : REAL_NET_FIRST_MAX;
+  int64_t frame_max = type == ZMQ_PULL ? (int64_t)room : REAL_NET_COMMAND_MAX;
   void *s = real_zmq_socket(n->context, type);
   if (!s)
     return NULL;

@@ -24,12 +24,11 @@ struct real_net_owner {
 };
 
 #define REAL_NET_FIRST_MAX (4u << 20)    /* bytes of frame 0; a message with more is dropped */
-#define REAL_NET_FRAME_MAX (1ll << 32)   /* of any frame; who sends more is hung up on */
 #define REAL_NET_PINNED_MAX (64u << 20)  /* bulk on its way to a peer, from which on it is busy */
 
 /* Adds net_open and the like to the environment of a node, whose loop is open already and stays so
- * until net_close. Of *config, which stays valid, it looks at the level of the log and at the keys
- * of security. CHI_ENOMEM. */
+ * until net_close. Of *config, which stays valid, it looks at the level of the log, at how much
+ * bulk data is taken, and at the keys of security. CHI_ENOMEM. */
 CHI_PRIVATE int real_net_bind(struct real_env *r, const struct real_net_owner *owner,
                               const chi_config *config);
 /* Frees what real_net_bind made; after net_close. */

@@ -5,6 +5,7 @@
 
 #include "atomic.h"
 #include "client.h"
+#include "config.h"
 #include "error.h"
 #include "real_conf.h"
 #include "real_file.h"
@@ -30,6 +31,7 @@
 #include <unistd.h>
 
 #define REAL_NODE_THREADS 4u             /* of a kind, unless configured: at most the CPUs */
+#define REAL_NODE_BULK_PART 2u           /* of the memory: one message shall not take it all */
 #define REAL_NODE_MARGIN_NS 10000000000u /* for a node that doesn't even say that it is stuck */
 #define REAL_NODE_FAILED_GRACE_NS 1000000000u /* for what a failed start has begun */
 
@@ -217,6 +219,9 @@ static int real_node_configure(struct chi_node *n, const chi_config *config, chi
     rc = real_host_find(&n->config, &n->self, err);
   if (rc != CHI_OK)
     return rc;
+  uint64_t memory = real_limit_memory(&n->real.limit) / REAL_NODE_BULK_PART;
+  if (n->config.bulk_max > memory)
+    n->config.bulk_max = memory > CONFIG_BULK_MIN ? memory : CONFIG_BULK_MIN;
   uint32_t cpus = real_limit_cpus(&n->real.limit);
   uint32_t threads = cpus < REAL_NODE_THREADS ? cpus : REAL_NODE_THREADS;
   if (n->config.record_file[0])
@@ -532,6 +537,7 @@ int chi_client_open(const char *instance, chi_client **out, chi_error *err)
 }
 
 #undef REAL_NODE_THREADS
+#undef REAL_NODE_BULK_PART
 #undef REAL_NODE_MARGIN_NS
 #undef REAL_NODE_FAILED_GRACE_NS
 

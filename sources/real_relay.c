@@ -24,6 +24,7 @@
 #define REAL_RELAY_HOLDS (1u << 20)  /* bytes of one flow that wait here; the rest waits in TCP */
 #define REAL_RELAY_LINKS 512u        /* connections at a time; others wait to be accepted */
 #define REAL_RELAY_BACKLOG 64
+#define REAL_RELAY_REST_NS 10000000u /* until accepting is tried again after it failed */
 #define REAL_RELAY_POLLS (1 + REAL_RELAY_NODES * REAL_RELAY_NODES + 2 * REAL_RELAY_LINKS)
 #define REAL_RELAY_TRIP_NS 50000u /* what a slow network takes a multiple of: a message, */
 #define REAL_RELAY_BYTE_NS 1u     /* and a byte */
@@ -74,6 +75,7 @@ struct real_relay {
   uint64_t isolated, split; /* nodes, as bits; split: those of one side, 0: all are on one */
   struct real_relay_link *links;
   uint32_t link_count;
+  uint64_t rest; /* until then nothing is accepted: descriptors or memory are short */
   bool quit;
   struct pollfd poll[REAL_RELAY_POLLS];
   uint8_t room[REAL_RELAY_CHUNK];
@@ -179,6 +181,8 @@ static void real_relay_accept(struct real_relay *r, uint32_t from, uint32_t to)
   int fd = accept4(r->way[from][to].listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
   struct real_relay_link *l = fd >= 0 ? calloc(1, sizeof(*l)) : NULL;
   int other = l ? real_relay_connect(r, to) : -1;
+  if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+    r->rest = real_env_now() + REAL_RELAY_REST_NS;
   if (other < 0) {
     free(l);
     if (fd >= 0)
@@ -322,7 +326,9 @@ static void real_relay_turn(struct real_relay *r)
   uint64_t now = real_env_now(), until = UINT64_MAX;
   uint32_t used = 0, from[REAL_RELAY_NODES * REAL_RELAY_NODES], ways;
   r->poll[used++] = (struct pollfd){r->bell, POLLIN, 0};
-  for (uint32_t i = 0; i < r->count * r->count; i++) {
+  if (r->rest > now)
+    until = r->rest;
+  for (uint32_t i = 0; i < r->count * r->count && r->rest <= now; i++) {
     uint32_t a = i / r->count, b = i % r->count;
     if (a != b && r->link_count < REAL_RELAY_LINKS && !real_relay_blocks(r, a, b) &&
         !real_relay_blocks(r, b, a)) {
@@ -552,6 +558,7 @@ void real_relay_close(struct real_relay *r)
 #undef REAL_RELAY_HOLDS
 #undef REAL_RELAY_LINKS
 #undef REAL_RELAY_BACKLOG
+#undef REAL_RELAY_REST_NS
 #undef REAL_RELAY_POLLS
 #undef REAL_RELAY_TRIP_NS
 #undef REAL_RELAY_BYTE_NS

@@ -495,7 +495,8 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
   rt->drain_look = now + RUNTIME_DRAIN_NS;
   if (rt->stop_at == 0)
     rt->stop_at = now + rt->stop_grace;
-  bool idle = runtime_work_left(rt) == 0 && fleet_idle(&rt->fleet);
+  uint64_t left = runtime_work_left(rt), work = left - rt->admin.flushing;
+  bool idle = left == 0 && fleet_idle(&rt->fleet);
   if (!rt->closing_pools && idle) {
     uint64_t patience = runtime_patience(rt);
     runtime_close_pools(rt);
@@ -512,17 +513,20 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
       return;
     }
   }
-  if (now < rt->stop_at)
+  bool waited_for = rt->state == RUNTIME_DRAINING && work == 0 && left > 0; /* who see it soon */
+  if (now < rt->stop_at || waited_for)
     return;
   rt->stop_at = now + runtime_patience(rt);
   if (rt->state == RUNTIME_DRAINING) {
     runtime_set_state(rt, RUNTIME_CANCELLING);
+    rt->admin.cancelled = work;
+    log_write(&rt->crew.log, CHI_LOG_WARNING, "the grace period is over: %llu tasks are cancelled",
+              (unsigned long long)work);
     mark_set(&rt->crew.cancel_all, 1);
     fleet_drain(&rt->fleet, now);
     worker_cancel_changed(runtime_network(rt));
   } else if (rt->state != RUNTIME_STUCK) {
-    log_write(&rt->crew.log, CHI_LOG_ERROR, "%llu tasks do not end",
-              (unsigned long long)runtime_work_left(rt));
+    log_write(&rt->crew.log, CHI_LOG_ERROR, "%llu tasks do not end", (unsigned long long)left);
     runtime_set_state(rt, RUNTIME_STUCK);
   }
 }

@@ -234,17 +234,20 @@ static int session_lease(struct session_set *s, struct session *c,
 
 /* The pages go at once, those of a large chunk soon; the mapping stays, so that a task of a lying
  * client that still points there reads zeros instead of faulting. */
-static int session_return(struct session_set *s, struct session *c, uint32_t number)
+static int session_return(struct session_set *s, struct session *c, uint32_t number, uint32_t how)
 {
-  if (number >= c->chunk_count || c->chunk[number].state != SESSION_LEASED)
+  if (number >= c->chunk_count || c->chunk[number].state != SESSION_LEASED ||
+      how > ATTACH_RETURN_UNMAPPED)
     return CHI_EINVAL;
   session_rest_end(s);
   s->resting = c;
   s->resting_chunk = number;
   s->resting_until = session_network(s)->now + SESSION_REST_NS;
   c->chunk[number].state = SESSION_RESTING;
-  if (c->chunk[number].segment.size == SHM_CHUNK_SIZE)
+  if (c->chunk[number].segment.size == SHM_CHUNK_SIZE || how == ATTACH_RETURN_UNMAPPED)
     session_rest_end(s);
+  if (how == ATTACH_RETURN_UNMAPPED)
+    c->chunk[number].state = SESSION_UNUSED;
   return CHI_OK;
 }
 
@@ -331,7 +334,7 @@ static int session_queue(struct session_set *s, struct session *c, uint64_t thre
                          struct attach_reply *r, struct env_share *share, uint32_t *count)
 {
   struct worker_crew *crew = s->crew;
-  if (c->queue_count == SESSION_MOST_QUEUES)
+  if (c->queue_count == ATTACH_QUEUES_MAX)
     return CHI_EBUSY;
   struct queue *q = alloc_zero(crew->alloc, sizeof *q);
   if (!q)
@@ -407,7 +410,7 @@ static int session_answer(struct session_set *s, struct session *c,
   case ATTACH_LEASE:
     return session_lease(s, c, q, r, share, count);
   case ATTACH_RETURN:
-    return session_return(s, c, q->id);
+    return session_return(s, c, q->id, q->kind);
   case ATTACH_QUEUE:
     return s->draining ? CHI_ESHUTDOWN : session_queue(s, c, q->thread, r, share, count);
   case ATTACH_CLOSE:
@@ -437,6 +440,7 @@ void session_request(struct session_set *s, env_link link, const void *message, 
   } else if (size != sizeof q) {
     r.rc = CHI_EINVAL;
   } else {
+    r.op = q.op;
     r.rc = session_answer(s, c, &q, &r, share, &count);
   }
   /* A client that doesn't hear what it was given must not go on as if it had been given nothing. */

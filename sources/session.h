@@ -13,7 +13,6 @@
 #include "worker.h"
 
 #define SESSION_MOST 4096u       /* clients of a node */
-#define SESSION_MOST_QUEUES 1024u /* of a client */
 
 struct session_chunk {
   struct env_segment segment;

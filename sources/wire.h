@@ -10,7 +10,7 @@
 #include "env.h"
 #include "task.h"
 
-#define WIRE_VERSION 1u
+#define WIRE_VERSION 2u
 #define WIRE_MAGIC 0x31494843u /* "CHI1" */
 #define WIRE_HEADER 64u        /* bytes of a message's header */
 #define WIRE_AT_SENDER 24u     /* where all versions have the number of the sender */

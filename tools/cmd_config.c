@@ -25,6 +25,7 @@ static const chi_field config_fields[] = {
     CONFIG_U64(runtime_data_segment_size),
     CONFIG_U32(port),
     CONFIG_U32(neighborhood_size),
+    CONFIG_U64(bulk_max),
     CONFIG_STR(hostfile),
     CONFIG_U64(wait_for_restart_ns),
     CONFIG_U64(wait_for_restart_poll_ns),

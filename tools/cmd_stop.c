@@ -47,42 +47,69 @@ static void stop_settle(const struct cli *cli)
   }
 }
 
-/* Waits until the daemon has gone: how long it took, or UINT64_MAX. */
-static uint64_t stop_wait(const struct cli *cli, struct cli_link *link, uint64_t limit)
+/* How a daemon ended, as far as it told. */
+struct stop_end {
+  int status;         /* of the task that asked for it */
+  uint64_t cancelled; /* tasks */
+  uint64_t took;      /* nanoseconds; UINT64_MAX: it is still there */
+};
+
+/* Asks the daemon to stop, and waits until its work has ended. */
+static void stop_ask(struct cli_link *link, uint32_t grace_ms, uint64_t limit, struct stop_end *end)
 {
-  uint64_t begin = cli_now(), took;
-  while (!stop_hung_up(link)) {
-    if (cli_now() - begin >= limit)
-      return UINT64_MAX;
-  }
-  took = cli_now() - begin;
-  stop_settle(cli);
-  return took;
+  struct chi_admin_stop_runtime *task = CHI_NEW(link->queue, chi_admin_stop_runtime);
+  end->status = CHI_ENOMEM;
+  if (!task)
+    return;
+  task->task.pool = CHI_ADMIN_POOL;
+  task->flags = CHI_STOP_WAIT;
+  task->grace_period_ms = grace_ms;
+  end->status = chi_submit(link->queue, task);
+  if (end->status == CHI_OK)
+    end->status = chi_wait(link->queue, task, limit);
+  if (end->status == CHI_OK)
+    end->cancelled = task->cancelled;
 }
 
-static int stop_say(const struct cli *cli, uint64_t took, uint64_t grace_ms)
+/* Waits until the daemon has gone. */
+static void stop_wait(const struct cli *cli, struct cli_link *link, uint64_t begin, uint64_t limit,
+                      struct stop_end *end)
+{
+  end->took = UINT64_MAX;
+  while (!stop_hung_up(link)) {
+    if (cli_now() - begin >= limit)
+      return;
+  }
+  end->took = cli_now() - begin;
+  stop_settle(cli);
+}
+
+static int stop_say(const struct cli *cli, const struct stop_end *end, uint64_t grace_ms)
 {
   char text[32];
-  if (took == UINT64_MAX) {
+  if (end->took == UINT64_MAX) {
     cli_fail(cli, "still running after twice the grace period of %llu ms",
              (unsigned long long)grace_ms);
     return STOP_RUNNING;
   }
-  cli_time((double)took, text, sizeof(text));
-  if (took / 1000000 >= grace_ms && grace_ms) {
+  cli_time((double)end->took, text, sizeof(text));
+  if (end->status == CHI_ESHUTDOWN)
+    printf("stopped after %s, without telling whether its work was done\n", text);
+  else if (end->status == CHI_ECANCELLED) /* somebody else had stopped it */
     printf("stopped after %s; what was left at the end of the grace period was cancelled\n", text);
-    return STOP_CANCELLED;
-  }
-  printf("stopped after %s\n", text);
-  return CLI_OK;
+  else if (end->cancelled > 0)
+    printf("stopped after %s; work was cancelled at the end of the grace period: %llu task%s\n",
+           text, (unsigned long long)end->cancelled, end->cancelled == 1 ? "" : "s");
+  else
+    printf("stopped after %s\n", text);
+  return end->status != CHI_OK || end->cancelled > 0 ? STOP_CANCELLED : CLI_OK;
 }
 
 static int stop_run(struct cli *cli)
 {
-  struct chi_admin_stop_runtime *task;
   struct cli_link link;
-  uint64_t grace_ms = STOP_GRACE_MS, limit;
-  int status;
+  struct stop_end end = {0};
+  uint64_t grace_ms = STOP_GRACE_MS;
   if (cli->argument_count > 1)
     return cli_usage(cli, "takes one argument: the grace period in milliseconds");
   if (cli->argument_count &&
@@ -91,20 +118,16 @@ static int stop_run(struct cli *cli)
                      STOP_GRACE_MAX_MS);
   if (cli_connect(cli, &link) != CLI_OK)
     return CLI_FAILED;
-  limit = 2 * grace_ms * 1000000 + STOP_MARGIN_NS;
-  task = CHI_NEW(link.queue, chi_admin_stop_runtime);
-  status = CHI_ENOMEM;
-  if (task) {
-    task->task.pool = CHI_ADMIN_POOL;
-    task->grace_period_ms = (uint32_t)grace_ms;
-    status = chi_submit(link.queue, task);
+  uint64_t begin = cli_now(), limit = 2 * grace_ms * 1000000 + STOP_MARGIN_NS;
+  stop_ask(&link, (uint32_t)grace_ms, limit, &end);
+  int status = CLI_FAILED;
+  if (end.status == CHI_OK || end.status == CHI_ESHUTDOWN || end.status == CHI_ECANCELLED ||
+      end.status == CHI_ETIMEOUT) {
+    stop_wait(cli, &link, begin, limit, &end);
+    status = stop_say(cli, &end, grace_ms);
+  } else {
+    cli_fail(cli, "%s", chi_status_text(end.status));
   }
-  if (status == CHI_OK)
-    status = chi_wait(link.queue, task, limit);
-  if (status == CHI_OK || status == CHI_ESHUTDOWN)
-    status = stop_say(cli, stop_wait(cli, &link, limit), grace_ms);
-  else
-    status = cli_fail(cli, "%s", chi_status_text(status));
   cli_disconnect(&link);
   return status;
 }
@@ -117,7 +140,7 @@ const struct cli_command cmd_stop = {
         "It has GRACE_MS milliseconds (5000) for what it has accepted; what is left then is\n"
         "cancelled. Returns when the daemon has gone.\n\n"
         "Exit status: 0 stopped, its work done; 1 no daemon there, or it refused; 3 stopped, but\n"
-        "work was cancelled at the end of the grace period; 4 still running after twice as\n"
-        "long.\n",
+        "work was cancelled at the end of the grace period, or it ended without telling; 4\n"
+        "still running after twice as long.\n",
     .run = stop_run,
     .options = {{CLI_INSTANCE}}};

@@ -67,6 +67,7 @@ static const struct {
   const char *file, *room;
 } parts[] = {
     {"client_task", "client"},
+    {"client_link", "client"},
     {"admin_monitor", "admin"},
     {"admin_pool", "admin"},
     {"admin_move", "admin"},

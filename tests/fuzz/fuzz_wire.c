@@ -226,6 +226,7 @@ static void fuzz_open(struct fuzz_node *n)
     n->hosts[i].name[0] = (char)('a' + i);
   n->config.hosts = n->hosts;
   n->config.host_count = FUZZ_NODES;
+  n->config.bulk_max = WIRE_BULK_MAX;
   fuzz_check(peer_open(&n->set, &n->env, &n->log, &n->config, 0, "fuzz:1", NULL) == CHI_OK);
   n->set.on_record = fuzz_on_record;
   n->set.on_boot = fuzz_on_boot;

@@ -284,6 +284,12 @@ static int stage_link_call(struct env *env, env_link link, const void *request,
   return CHI_OK;
 }
 
+static bool stage_link_owes(struct env *env, env_link link)
+{
+  (void)env, (void)link;
+  return false;
+}
+
 static void stage_pump(void);
 
 static int stage_link_wait(struct env *env, env_link link, env_bell bell, uint64_t deadline)
@@ -331,6 +337,7 @@ static const struct env stage_env = {
     .link_close = stage_link_close,
     .link_open = stage_link_open,
     .link_call = stage_link_call,
+    .link_owes = stage_link_owes,
     .link_wait = stage_link_wait,
     .link_shut = stage_link_shut,
     .relax = stage_relax,

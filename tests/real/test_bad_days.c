@@ -238,6 +238,36 @@ TEST(nodes_that_are_killed_under_load_and_come_back_soon_or_late)
 
 /* ---- no room --------------------------------------------------------------------------------- */
 
+/* What a client out of descriptors was given, and could not take, is not kept for it. */
+TEST(memory_that_does_not_reach_the_client_is_given_back)
+{
+  static struct daemon d;
+  struct seat seat;
+  struct figures before;
+  struct rlimit usual, none;
+  chi_bulk bulk = {0};
+  CHECK(daemon_make(&d, "memory: {client_data_segment_size: 16M}\n"));
+  CHECK_STR(daemon_start(&d), "");
+  CHECK_INT(seat_open(&seat, d.instance), CHI_OK);
+  CHECK_INT(figures_begin(&seat, &before), CHI_OK);
+  CHECK_INT(getrlimit(RLIMIT_NOFILE, &usual), 0);
+  int probe = dup(0);
+  close(probe);
+  none = (struct rlimit){(rlim_t)probe, usual.rlim_max};
+  for (int i = 0; i < 20; i++) {
+    CHECK_INT(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int rc = chi_bulk_alloc(seat.queue, 4 << 20, &bulk);
+    CHECK_INT(setrlimit(RLIMIT_NOFILE, &usual), 0);
+    CHECK_INT(rc, CHI_ENOMEM);
+  }
+  CHECK_STR(figures_return(&seat, &before, 5000), "");
+  CHECK_INT(chi_bulk_alloc(seat.queue, 14 << 20, &bulk), CHI_OK);
+  CHECK_INT(chi_bulk_free(seat.queue, &bulk), CHI_OK);
+  seat_close(&seat);
+  CHECK_INT(daemon_stop(&d), 0);
+  daemon_free(&d);
+}
+
 TEST(a_full_disk_for_the_log_holds_nobody_up)
 {
   static struct town t;
@@ -323,6 +353,88 @@ TEST(a_node_at_its_limit_of_memory_refuses_and_goes_on)
   CHECK_INT(prlimit(t.node[1].pid, RLIMIT_AS, &least, NULL), 0);
   CHECK(EVENTUALLY(MET_MS, shift(&t, 0, 1, 48 << 20) == CHI_OK));
   town_free(&t);
+}
+
+/* What a node could not even take in is not sent to it, nor asked for by it. */
+TEST(bulk_that_a_node_does_not_take_is_refused_before_it_is_sent)
+{
+  static struct town t;
+  CHECK(town_plan(&t, 2));
+  snprintf(t.networking[1], sizeof(t.networking[1]), ", bulk_max: 4M");
+  CHECK(town_make(&t));
+  CHECK_STR(town_begin(&t), "");
+  CHECK_INT(shift(&t, 0, 1, 4 << 20), CHI_OK);
+  CHECK_INT(shift(&t, 0, 1, 8 << 20), CHI_ENOMEM);
+  CHECK_INT(shift(&t, 1, 0, 8 << 20), CHI_ENOMEM); /* the answer would not fit */
+  CHECK_INT(shift(&t, 1, 0, 4 << 20), CHI_OK);
+  CHECK(daemon_logged(&t.node[0], "a task is refused: 8388608 bytes of bulk data for node 1") == 1);
+  CHECK(daemon_logged(&t.node[1], "a task is refused: 8388608 bytes of bulk data for node 1") == 1);
+  town_free(&t);
+}
+
+/* A control group of our own that limits memory. */
+struct cage {
+  char dir[200], home[400]; /* its directory; cgroup.procs of where we were */
+};
+
+static bool cage_write(const char *dir, const char *name, const char *text)
+{
+  char path[512];
+  snprintf(path, sizeof(path), "%s%s%s", dir, *name ? "/" : "", name);
+  int fd = open(path, O_WRONLY | O_CLOEXEC);
+  bool good = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+  if (fd >= 0)
+    close(fd);
+  return good;
+}
+
+/* Version 1 with its own hierarchy of memory, or version 2. False: there are none to be had. */
+static bool cage_make(struct cage *c, const char *limit)
+{
+  char text[4096], *at;
+  scratch_read("/proc/self/cgroup", text, sizeof(text));
+  bool old = (at = strstr(text, ":memory:")) != NULL;
+  if (!old && !(at = strstr(text, "0::")))
+    return false;
+  at += old ? 8 : 3;
+  at[strcspn(at, "\n")] = '\0';
+  const char *root = old ? "/sys/fs/cgroup/memory" : "/sys/fs/cgroup";
+  snprintf(c->home, sizeof(c->home), "%s%.200s/cgroup.procs", root, at);
+  snprintf(c->dir, sizeof(c->dir), "%s/chi-test-%d", root, (int)getpid());
+  if (mkdir(c->dir, 0755) != 0)
+    return false;
+  if (cage_write(c->dir, old ? "memory.limit_in_bytes" : "memory.max", limit) &&
+      access(c->home, W_OK) == 0)
+    return true;
+  rmdir(c->dir);
+  return false;
+}
+
+/* One message cannot take all the memory that a node has: it is refused, and the node lives. */
+TEST(bulk_beyond_the_memory_of_a_container_does_not_end_the_node)
+{
+  static struct town t;
+  struct cage cage;
+  if (!cage_make(&cage, "100663296")) {
+    test_skip("no control groups of memory can be made here");
+    return;
+  }
+  CHECK(town_plan(&t, 2));
+  CHECK(town_make(&t));
+  CHECK_STR(town_start(&t, 0), "");
+  bool in = cage_write(cage.dir, "cgroup.procs", "0");
+  const char *wrong = town_start(&t, 1);
+  bool out = cage_write(cage.home, "", "0");
+  CHECK(in && out);
+  CHECK_STR(wrong, "");
+  CHECK_INT(seat_pool(&t.seat[0], "calc", NULL, NULL), CHI_OK);
+  CHECK(EVENTUALLY(MET_MS, town_has_met(&t)));
+  CHECK_INT(shift(&t, 0, 1, 16 << 20), CHI_OK);
+  CHECK_INT(shift(&t, 0, 1, 120 << 20), CHI_ENOMEM);
+  CHECK_INT(kill(t.node[1].pid, 0), 0);
+  CHECK_INT(shift(&t, 0, 1, 16 << 20), CHI_OK);
+  town_free(&t);
+  CHECK(EVENTUALLY(5000, rmdir(cage.dir) == 0));
 }
 
 /* The shared memory of a node is for its own clients: it says so to them, and works for others. */

@@ -61,6 +61,17 @@ working()
   return 1
 }
 
+# Starts a daemon that a task of $1 is under way in.
+napping()
+{
+  start
+  want 0
+  chi compose "$temp/odd.yaml"
+  want 0
+  "$CHIMAERA" call odd nap time="$1" >"$temp/nap" 2>&1 &
+  ok working
+}
+
 cat >"$temp/node.yaml" <<END
 networking: {port: $port}
 shared_memory: {main_segment_name: $name}
@@ -772,18 +783,39 @@ ok "$temp/chimaera_stop_runtime" 1000
 # ---- what happens at the end -------------------------------------------------------------------
 
 # A task that can be cancelled outlives the grace period.
-start
-want 0
-chi compose "$temp/odd.yaml"
-want 0
-"$CHIMAERA" call odd nap time=60s >"$temp/nap" 2>&1 &
-ok working
+napping 60s
 chi stop 200
-want 3 'was cancelled'
+want 3 'was cancelled at the end of the grace period: 1 task$'
 wait $!
 status=$?
 want 1
 ok grep -q -e CANCELLED -e SHUTDOWN "$temp/nap"
+
+# Nothing was left, however long the end took beside the grace period.
+for grace in 0 1; do
+  start
+  want 0
+  chi stop $grace
+  want 0 '^stopped after [^;,]*$'
+done
+
+# What ends in time is not cancelled.
+napping 500ms
+chi stop 20000
+want 0 '^stopped after [^;,]*$'
+wait $!
+status=$?
+want 0
+
+# A daemon that is killed meanwhile tells nothing.
+napping 60s
+"$CHIMAERA" stop 20000 >"$temp/out" 2>"$temp/err" &
+stopper=$!
+sleep 0.5
+kill -KILL "$(cat "$temp/pid")"
+wait $stopper
+status=$?
+want 3 'without telling whether its work was done$'
 
 # Signals: the first drains; the second ends it at once.
 foreground
@@ -833,12 +865,7 @@ want 70
 ok grep -q odd_deep "$temp/complaint" "$temp/log"
 
 # A daemon that is killed: whoever waits is told.
-start
-want 0
-chi compose "$temp/odd.yaml"
-want 0
-"$CHIMAERA" call odd nap time=60s >"$temp/nap" 2>&1 &
-ok working
+napping 60s
 kill -9 "$(cat "$temp/pid")"
 wait $!
 status=$?

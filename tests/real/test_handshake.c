@@ -262,6 +262,7 @@ static size_t hello(unsigned char *bytes, size_t room, const struct wire_header 
   wire_put_u64(&out, 0x1234567);
   wire_put_u64(&out, 0);
   wire_put_u8(&out, 1);
+  wire_put_u64(&out, WIRE_BULK_MAX);
   wire_put_text(&out, "forged\nby a stranger:1");
   wire_record_end(&out, begin, 0);
   wire_header_put(bytes, out.used, h);
@@ -292,7 +293,7 @@ TEST(strangers_who_speak_as_nodes_are_refused)
   copy[4] = 9;
   CHECK(speak(socket, copy, size));
   CHECK(EVENTUALLY(MET_MS, daemon_logged(&t.node[0], "node 1 (of another cluster) is refused: "
-                                                     "version of the protocol: 9, here 1") > 0));
+                                                     "version of the protocol: 9, here 2") > 0));
   pause_ns(SECOND_NS); /* lines of one kind are a second apart */
   h.from = 0;
   size = hello(bytes, sizeof(bytes), &h, 2);

@@ -2,11 +2,16 @@
  * one, and of the program. */
 #include "daemon.h"
 #include "modules/calc.h"
+#include "real_relay.h"
 #include "station.h"
 #include "test.h"
 
+#include <arpa/inet.h>
 #include <limits.h>
 #include <pthread.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
 
 #define LIMIT_NS (20 * SLOW * SECOND_NS)
 #define TALLY_POOL ((chi_pool_id){700, 0})
@@ -543,4 +548,49 @@ TEST(a_program_that_is_not_there_is_told)
                       "the program");
   setenv("CHIMAERA", before, 1);
   CHECK(!c);
+}
+
+/* ---- the relay ------------------------------------------------------------------------------- */
+
+static uint64_t relay_cpu(void)
+{
+  struct timespec t;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return (uint64_t)t.tv_sec * SECOND_NS + (uint64_t)t.tv_nsec;
+}
+
+/* A connection that cannot be accepted, since descriptors are short, waits; so does the relay. */
+TEST(a_relay_without_descriptors_waits)
+{
+  const chi_host node[2] = {{"a", "127.0.0.1"}, {"b", "127.0.0.2"}};
+  const uint32_t port = station_port();
+  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+  struct rlimit usual, none;
+  struct real_relay *relay = NULL;
+  char address[REAL_RELAY_ADDRESS];
+  CHECK_INT(real_relay_open(node, 2, port, &relay, NULL), CHI_OK);
+  real_relay_address(0, 1, address);
+  CHECK_INT(inet_pton(AF_INET, address, &to.sin_addr), 1);
+  int door = socket(AF_INET, SOCK_STREAM, 0), out = socket(AF_INET, SOCK_STREAM, 0);
+  struct sockaddr_in behind = to;
+  CHECK_INT(inet_pton(AF_INET, node[1].address, &behind.sin_addr), 1);
+  CHECK_INT(bind(door, (struct sockaddr *)&behind, sizeof(behind)), 0);
+  CHECK_INT(listen(door, 1), 0);
+  CHECK_INT(getrlimit(RLIMIT_NOFILE, &usual), 0);
+  int probe = dup(0);
+  close(probe);
+  none = (struct rlimit){(rlim_t)probe, usual.rlim_max};
+  CHECK_INT(setrlimit(RLIMIT_NOFILE, &none), 0);
+  uint64_t before = relay_cpu();
+  CHECK_INT(connect(out, (struct sockaddr *)&to, sizeof(to)), 0);
+  nanosleep(&(struct timespec){0, 500000000}, NULL);
+  uint64_t used = relay_cpu() - before;
+  CHECK_INT(setrlimit(RLIMIT_NOFILE, &usual), 0);
+  CHECK(used < 100000000);
+  int in = accept(door, NULL, NULL); /* and goes on when there are some */
+  CHECK(in >= 0);
+  close(in);
+  close(out);
+  close(door);
+  real_relay_close(relay);
 }

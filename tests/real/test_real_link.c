@@ -5,8 +5,10 @@
 #include "test.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 /* ---- where ----------------------------------------------------------------------------------- */
 
@@ -253,6 +255,90 @@ TEST(a_socket_left_by_a_killed_node_is_no_daemon)
   CHECK_INT(guest_open(&g, &fake, "here:7", &s.err), CHI_ENODAEMON);
   CHECK(strstr(s.err.text, s.place.socket));
   CHECK_INT(guest_open(&g, &fake, "here", &s.err), CHI_ENODAEMON);
+  scratch_remove(s.dir);
+}
+
+/* Serves as another user, where root looks for daemons of its own, until it is killed. */
+static int listen_as_another(void *arg)
+{
+  const struct site *s = arg;
+  struct real_link_desk d;
+  if (mkdir(s->run, 0700) != 0 || chown(s->run, 65534, 65534) != 0 || chmod(s->dir, 0755) != 0 ||
+      setgid(65534) != 0 || setuid(65534) != 0 || real_link_listen(&s->place, &d, NULL) != CHI_OK)
+    return 1;
+  for (;;)
+    pause();
+}
+
+/* Whoever makes root's directory first is not trusted for that; root may still go to see him. */
+TEST(a_daemon_of_another_user_is_found_by_its_path_only)
+{
+  struct site s;
+  struct guest g;
+  static struct server fake;
+  int status = 0;
+  if (geteuid() != 0) {
+    test_skip("only root may attach to daemons of others at all");
+    return;
+  }
+  CHECK(site_make(&s));
+  snprintf(fake.directory, sizeof(fake.directory), "%s", s.run);
+  fflush(NULL);
+  pid_t child = fork();
+  if (child == 0)
+    _exit(listen_as_another(&s));
+  for (int i = 0; i < 1000 && access(s.place.socket, F_OK) != 0; i++)
+    poll(NULL, 0, 10);
+  int rc[3], path_rc = CHI_EIO;
+  const char *const forms[] = {"here:7", "here", ":7"};
+  for (size_t i = 0; i < CHI_COUNT(forms); i++) {
+    rc[i] = guest_open(&g, &fake, forms[i], &s.err);
+    if (rc[i] == CHI_OK)
+      guest_close(&g);
+  }
+  path_rc = guest_open(&g, &fake, s.place.socket, &s.err);
+  if (path_rc == CHI_OK)
+    guest_close(&g);
+  kill(child, SIGKILL);
+  CHECK_INT(waitpid(child, &status, 0), child);
+  scratch_remove(s.dir);
+  CHECK_INT(path_rc, CHI_OK);
+  CHECK_INT(rc[0], CHI_EACCES);
+  CHECK_INT(rc[1], CHI_ENODAEMON);
+  CHECK_INT(rc[2], CHI_ENODAEMON);
+}
+
+/* What comes with an answer too short to be one is not kept. */
+TEST(a_broken_answer_leaves_no_descriptor)
+{
+  static struct server fake;
+  struct site s;
+  struct real_link_desk d;
+  struct guest g;
+  union {
+    char room[CMSG_SPACE(sizeof(int))];
+    struct cmsghdr head;
+  } sign = {{0}};
+  char reply[8];
+  size_t room = sizeof(reply);
+  CHECK(site_make(&s));
+  snprintf(fake.directory, sizeof(fake.directory), "%s", s.run);
+  CHECK_INT(real_link_listen(&s.place, &d, NULL), CHI_OK);
+  CHECK_INT(guest_open(&g, &fake, "here:7", NULL), CHI_OK);
+  int fd = accept(d.socket, NULL, NULL), before = scratch_descriptors();
+  struct iovec part = {"x", 1};
+  struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = sign.room,
+                     .msg_controllen = sizeof(sign.room)};
+  sign.head.cmsg_level = SOL_SOCKET;
+  sign.head.cmsg_type = SCM_RIGHTS;
+  sign.head.cmsg_len = CMSG_LEN(sizeof(int));
+  memcpy(CMSG_DATA(&sign.head), &fd, sizeof(int));
+  CHECK_INT(sendmsg(fd, &m, 0), 1);
+  CHECK_INT(guest_call(&g, "e", 1, reply, &room), CHI_ESHUTDOWN);
+  CHECK_INT(scratch_descriptors(), before);
+  guest_close(&g);
+  close(fd);
+  real_link_leave(&s.place, &d);
   scratch_remove(s.dir);
 }
 

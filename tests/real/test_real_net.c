@@ -50,7 +50,6 @@ static int stranger(const struct station *s)
 TEST(bounds_are_those_of_the_wire)
 {
   CHECK_INT(REAL_NET_FIRST_MAX, WIRE_MESSAGE_MAX);
-  CHECK(REAL_NET_FRAME_MAX == (long long)WIRE_BULK_MAX);
 }
 
 TEST(messages_arrive_whole_and_in_order)

@@ -184,6 +184,50 @@ static void copies(chi_cluster *cluster, chi_client *client, void *arg)
   t->told++;
 }
 
+/* The code that a task with bulk data for a node ends with. */
+static int carries(chi_queue *queue, uint32_t node, uint64_t there, uint64_t back)
+{
+  struct town_bulk *b = CHI_NEW(queue, town_bulk);
+  if (!b || chi_bulk_alloc(queue, there, &b->from) || chi_bulk_alloc(queue, back, &b->to))
+    return chi_queue_error(queue, NULL);
+  b->task = town_task(CHI_QUERY_PHYSICAL, node, 0);
+  b->task.method = town_bulk_type.id;
+  memset(b->from.data, 1, there);
+  int rc = chi_run(queue, b);
+  chi_bulk_free(queue, &b->from);
+  chi_bulk_free(queue, &b->to);
+  chi_task_free(queue, b);
+  return rc;
+}
+
+static void brings_much(chi_cluster *cluster, chi_client *client, void *arg)
+{
+  const uint64_t room = 1 << 20;
+  struct town *t = arg;
+  chi_queue *queue;
+  (void)cluster;
+  CHECK_INT(chi_queue_open(client, &queue, NULL), CHI_OK);
+  CHECK_INT(carries(queue, 1, room, room), CHI_OK);
+  CHECK_INT(carries(queue, 1, room + 1, room), CHI_ENOMEM);
+  CHECK_INT(carries(queue, 1, room, room + 1), CHI_ENOMEM);
+  CHECK_INT(carries(queue, 0, 2 * room, 2 * room), CHI_OK); /* nothing is sent */
+  CHECK_INT(carries(queue, 1, room, room), CHI_OK);
+  chi_queue_close(queue);
+  t->told++;
+}
+
+/* More than a node takes at a time is not sent to it, nor asked for. */
+TEST(cluster_bulk_that_does_not_fit_is_refused)
+{
+  struct town t;
+  TOWN_NEEDS_NET;
+  CHECK_STR(town_seed(&t, 1, "nodes=2,bulk_max=1M"), "");
+  town_client(&t, 0, brings_much, &t);
+  CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_LONG), CHI_OK);
+  CHECK_STR(town_end(&t), "");
+  CHECK_INT(t.told, 1);
+}
+
 /* Regression 14: what a node holds does not grow with what passes through. */
 TEST(cluster_bulk_goes_there_and_back)
 {

@@ -146,3 +146,74 @@ TEST(story_client_opens_half_way)
   TOWN_NEEDS_SIM("each asking for memory is refused in turn");
   tale_tell_with(opens_half_way, "main_segment_size=4M");
 }
+
+/* ---- a daemon that is silent for longer than a call waits --------------------------------- */
+
+struct silence {
+  bool asks;              /* the client asks again afterwards; else it only waits for a task */
+  bool given, taken;
+};
+
+/* What is given back, and what is asked for in vain, while the daemon stands still, is there for
+ * others when it goes on. */
+static void gives_back_in_silence(struct tale *s, chi_queue *queue)
+{
+  struct silence *w = s->arg;
+  chi_queue *rich = NULL;
+  chi_bulk bulk = {0};
+  struct story_sleep *t = STORY_NEW(queue, story_sleep);
+  CHECK(t);
+  CHECK_INT(chi_queue_open(s->client, &rich, NULL), CHI_OK);
+  CHECK_INT(chi_bulk_alloc(rich, 16u << 20, &bulk), CHI_OK);
+  town_fault(s->town, CHI_FAULT_PAUSE, 0, 0, 0);
+  tale_sleep(s, TALE_UNIT);
+  CHECK_INT(chi_bulk_alloc(queue, 4u << 20, &bulk), CHI_ETIMEOUT);
+  uint64_t begun = tale_now(s);
+  chi_queue_close(rich);
+  CHECK(tale_now(s) - begun < 2 * STORY_SECOND); /* it does not wait once more for each */
+  town_fault(s->town, CHI_FAULT_RESUME, 0, 0, 0);
+  tale_sleep(s, 10 * TALE_UNIT);
+  t->ns = 10 * TALE_UNIT;
+  CHECK_INT(w->asks ? chi_bulk_alloc(queue, 2u << 20, &bulk) : chi_run(queue, t), CHI_OK);
+  if (w->asks)
+    chi_bulk_free(queue, &bulk);
+  chi_task_free(queue, t);
+  w->given = true;
+  while (!w->taken)
+    tale_sleep(s, TALE_UNIT);
+}
+
+static void takes_nearly_all(struct tale *s, chi_queue *queue)
+{
+  struct silence *w = s->arg;
+  chi_bulk bulk = {0};
+  while (!w->given)
+    tale_sleep(s, TALE_UNIT);
+  CHECK_INT(chi_bulk_alloc(queue, 22u << 20, &bulk), CHI_OK);
+  chi_bulk_free(queue, &bulk);
+  w->taken = true;
+}
+
+static void tell_of_silence(bool asks)
+{
+  struct town town;
+  struct silence w = {.asks = asks};
+  struct tale gives = {.body = gives_back_in_silence, .arg = &w};
+  struct tale takes = {.body = takes_nearly_all, .arg = &w};
+  CHECK_STR(tale_begin(&town, 1, "client_data_segment_size=24M"), "");
+  tale_client(&town, &gives);
+  tale_client(&town, &takes);
+  CHECK(tale_is_over(&town));
+  CHECK_STR(town_end(&town), "");
+  CHECK_INT(town.told, 2);
+}
+
+TEST(story_client_gives_back_in_silence_and_asks_again)
+{
+  tell_of_silence(true);
+}
+
+TEST(story_client_gives_back_in_silence_and_waits)
+{
+  tell_of_silence(false);
+}

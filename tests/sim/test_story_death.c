@@ -308,20 +308,28 @@ TEST(story_stop_drains_then_cancels)
   }
 }
 
+struct stopper {
+  struct story *s;
+  uint32_t grace_ms, flags;
+  uint64_t cancelled;
+};
+
 static void stops_it(struct sim_client *c, void *arg)
 {
-  struct story *s = arg;
+  struct stopper *w = arg;
   chi_client *client;
   chi_queue *queue;
   CHECK_INT(story_attach(c, &client, &queue), CHI_OK);
   struct chi_admin_stop_runtime *t = CHI_NEW(queue, chi_admin_stop_runtime);
   CHECK(t);
   t->task.pool = CHI_ADMIN_POOL;
-  t->grace_period_ms = 100;
+  t->flags = w->flags;
+  t->grace_period_ms = w->grace_ms;
   CHECK_INT(chi_run(queue, t), CHI_OK);
+  w->cancelled = t->cancelled;
   chi_queue_close(queue);
   chi_client_close(client);
-  s->told++;
+  w->s->told++;
 }
 
 static bool is_stopped(void *arg)
@@ -332,14 +340,53 @@ static bool is_stopped(void *arg)
 TEST(story_a_client_stops_the_node)
 {
   struct story s;
+  struct stopper w = {.s = &s, .grace_ms = 100};
   CHECK_STR(story_begin(&s, 1), "");
-  sim_client(s.sim, 0, stops_it, &s);
+  sim_client(s.sim, 0, stops_it, &w);
   bool stopped = sim_run_until(s.sim, is_stopped, &s, LONG);
   bool idle = sim_run_idle(s.sim, LONG);
   int again = story_start(&s);
   CHECK_STR(story_end(&s), "");
   CHECK(stopped && idle && s.told == 1);
   CHECK_INT(again, CHI_OK);
+}
+
+/* What was left at the end of the grace period is told, whenever that was: a task of 50 ms ends
+ * before, after, or about then, and what was told must be what came of it. */
+TEST(story_who_stops_a_node_hears_what_was_cancelled)
+{
+  bool both[2] = {false, false};
+  for (uint32_t grace = 0; grace <= 100; grace++) {
+    struct story s;
+    struct leaver l = {.s = &s, .ns = 50 * STORY_MS};
+    struct stopper w = {.s = &s, .grace_ms = grace, .flags = CHI_STOP_WAIT};
+    CHECK_STR(story_begin(&s, grace + 1), "");
+    sim_client(s.sim, 0, is_left, &l);
+    sim_run_for(s.sim, 5 * STORY_MS);
+    sim_client(s.sim, 0, stops_it, &w);
+    bool stopped = sim_run_until(s.sim, is_stopped, &s, LONG);
+    bool idle = sim_run_idle(s.sim, LONG);
+    CHECK_STR(story_end(&s), "");
+    CHECK(stopped && idle && s.told == 2);
+    CHECK_INT(w.cancelled, l.rc == CHI_ECANCELLED ? 1 : 0);
+    both[w.cancelled] = true;
+  }
+  CHECK(both[0] && both[1]);
+}
+
+TEST(story_a_node_without_work_cancels_nothing)
+{
+  for (uint32_t grace = 0; grace <= 1; grace++) {
+    struct story s;
+    struct stopper w = {.s = &s, .grace_ms = grace, .flags = CHI_STOP_WAIT, .cancelled = 77};
+    CHECK_STR(story_begin(&s, 1), "");
+    sim_client(s.sim, 0, stops_it, &w);
+    bool stopped = sim_run_until(s.sim, is_stopped, &s, LONG);
+    bool idle = sim_run_idle(s.sim, LONG);
+    CHECK_STR(story_end(&s), "");
+    CHECK(stopped && idle && s.told == 1);
+    CHECK_INT(w.cancelled, 0);
+  }
 }
 
 /* ---- stuck -------------------------------------------------------------------------------- */

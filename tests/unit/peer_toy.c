@@ -165,6 +165,7 @@ static void peer_toy_init(struct peer_toys *w, uint32_t node)
   t->config.hosts = t->hosts;
   t->config.host_count = PEER_NODES;
   t->config.port = 7000;
+  t->config.bulk_max = WIRE_BULK_MAX;
   t->random = node;
   t->wall = 1700000000000000000u + node;
   t->allocs_left = -1;

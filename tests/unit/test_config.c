@@ -30,6 +30,7 @@ TEST(config_defaults)
   CHECK_INT(c.runtime_data_segment_size, 1 << 29);
   CHECK_INT(c.port, 5555);
   CHECK_INT(c.neighborhood_size, 32);
+  CHECK(c.bulk_max == 1ull << 32);
   CHECK_STR(c.hostfile, "");
   CHECK(c.wait_for_restart_ns == 30000000000);
   CHECK_INT(c.wait_for_restart_poll_ns, 1000000000);
@@ -380,6 +381,7 @@ TEST(config_print_defaults)
                     "networking:\n"
                     "  port: 5555\n"
                     "  neighborhood_size: 32\n"
+                    "  bulk_max: 4G\n"
                     "  hostfile: \"\"\n"
                     "  wait_for_restart: 30s\n"
                     "  wait_for_restart_poll_period: 1s\n"

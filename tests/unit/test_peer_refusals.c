@@ -159,7 +159,7 @@ TEST(peer_header_version)
   frame = (struct env_frame){f.bytes, f.out.used};
   peer_on_message(&w->node[1].set, w->now, &frame, 1);
   CHECK(w->node[1].seen_count == 0 && w->node[1].set.dropped == 1 && !w->node[1].mail);
-  CHECK(strstr(w->node[1].line, "version of the protocol: 2, here 1"));
+  CHECK(strstr(w->node[1].line, "version of the protocol: 3, here 2"));
   CHECK(strstr(w->node[1].line, "alpha"));
   peer_toys_close(w);
 }
@@ -201,15 +201,23 @@ TEST(peer_header_corrupt)
 
 /* ---- each field once wrong: hello */
 
-static void peer_forge_hello(struct peer_toys *w, struct peer_forged *f, uint32_t nodes,
-                             uint64_t life, uint64_t heard, uint8_t ask, const char *instance)
+static void peer_forge_room(struct peer_toys *w, struct peer_forged *f, uint32_t nodes,
+                            uint64_t life, uint64_t heard, uint8_t ask, uint64_t room,
+                            const char *instance)
 {
   peer_forge(w, f, WIRE_HELLO);
   wire_put_u32(&f->out, nodes);
   wire_put_u64(&f->out, life);
   wire_put_u64(&f->out, heard);
   wire_put_u8(&f->out, ask);
+  wire_put_u64(&f->out, room);
   wire_put_text(&f->out, instance);
+}
+
+static void peer_forge_hello(struct peer_toys *w, struct peer_forged *f, uint32_t nodes,
+                             uint64_t life, uint64_t heard, uint8_t ask, const char *instance)
+{
+  peer_forge_room(w, f, nodes, life, heard, ask, WIRE_BULK_MAX, instance);
 }
 
 /* A hello of node 0 that is right but for what is given; true: it was dropped as not sound. */
@@ -221,6 +229,24 @@ static bool peer_hello_dropped(struct peer_toys *w, uint64_t life, uint64_t hear
   peer_forge_hello(w, &f, PEER_NODES, life, heard, ask, instance);
   peer_forge_deliver(w, &f);
   return w->node[1].set.dropped == dropped + 1 && !w->node[1].mail && w->node[1].reborn == 0;
+}
+
+TEST(peer_hello_room)
+{
+  static const uint64_t bad[] = {0, (1 << 20) - 1, WIRE_BULK_MAX + 1, UINT64_MAX};
+  struct peer_toys *w = peer_toys_met();
+  struct peer_forged f;
+  for (size_t i = 0; i < CHI_COUNT(bad); i++) {
+    uint64_t dropped = w->node[1].set.dropped;
+    peer_forge_room(w, &f, PEER_NODES, w->node[0].set.life, w->node[1].set.boot, 0, bad[i], "x");
+    peer_forge_deliver(w, &f);
+    CHECK_INT(w->node[1].set.dropped, dropped + 1);
+  }
+  CHECK(w->node[1].set.peer[0].room == WIRE_BULK_MAX);
+  peer_forge_room(w, &f, PEER_NODES, w->node[0].set.life, w->node[1].set.boot, 0, 1 << 20, "x");
+  peer_forge_deliver(w, &f);
+  CHECK_INT(w->node[1].set.peer[0].room, 1 << 20);
+  peer_toys_close(w);
 }
 
 TEST(peer_hello_life)
@@ -264,9 +290,9 @@ TEST(peer_hello_length)
   struct peer_toys *w = peer_toys_met();
   struct peer_forged f;
   uint64_t dropped = 0;
-  for (size_t size = 0; size < 24; size++) {
+  for (size_t size = 0; size < 32; size++) {
     peer_forge_hello(w, &f, PEER_NODES, w->node[0].set.life, w->node[1].set.boot, 1, "x");
-    f.out.used = f.begin + WIRE_RECORD + (size < 23 ? size : 25); /* 24 bytes are right */
+    f.out.used = f.begin + WIRE_RECORD + (size < 31 ? size : 33); /* 32 bytes are right */
     peer_forge_deliver(w, &f);
     CHECK(w->node[1].set.dropped == ++dropped && !w->node[1].mail);
   }

@@ -729,7 +729,7 @@ TEST(real_conf_names)
 
 TEST(real_conf_node_of_the_environment)
 {
-  static const char *const bad[] = {"x", "-1", "65536", "1.0", " 1", NULL};
+  static const char *const bad[] = {"x", "-1", "4096", "1.0", " 1", NULL};
   struct conf_world w;
   chi_config c;
   chi_error err = {0};
@@ -741,7 +741,7 @@ TEST(real_conf_node_of_the_environment)
   chi_config_init(&c);
   rc = chi_config_load(&c, conf_file(&w, "a.yaml"), NULL, NULL, &err);
   unset = c.node;
-  setenv("CHI_NODE", "65535", 1);
+  setenv("CHI_NODE", "4095", 1);
   rc = rc ? rc : chi_config_load(&c, conf_file(&w, "a.yaml"), NULL, NULL, &err);
   set = c.node;
   setenv("CHI_NODE", "", 1);
@@ -756,9 +756,9 @@ TEST(real_conf_node_of_the_environment)
   conf_end(&w);
   CHECK_INT(rc, CHI_OK);
   CHECK_INT(unset, UINT32_MAX);
-  CHECK_INT(set, 65535);
-  CHECK_INT(empty, 65535); /* as if it were not set */
+  CHECK_INT(set, 4095);
+  CHECK_INT(empty, 4095); /* as if it were not set */
   CHECK_INT(wrong, 5);
   CHECK_INT(c.node, UINT32_MAX);
-  CHECK(strstr(err.text, "CHI_NODE: expected a node's number from 0 to 65535, found \" 1\""));
+  CHECK(strstr(err.text, "CHI_NODE: expected a node's number from 0 to 4095, found \" 1\""));
 }
