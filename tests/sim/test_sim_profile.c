@@ -136,5 +136,6 @@ TEST(sim_profile_of_steps_with_many_tasks)
   profile_run(",budget=64,task=20us", 32, &task, &costly);
   CHECK(many < single / 2);
   CHECK(more < one);
-  CHECK(task >= 20000 && task > more);
+  /* A window full of them may have been done when it began to be measured. */
+  CHECK(task >= 20000 - 20000 * 32 / (PROFILE_TASKS / 2) && task > more);
 }
