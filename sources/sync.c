@@ -5,6 +5,7 @@ enum sync_mode { SYNC_MUTEX, SYNC_READ, SYNC_WRITE, SYNC_EVENT };
 
 struct sync_head {
   struct latch latch;
+  uint32_t mates; /* waiters that may have others of their group beside them */
   chi_ctx *first, *last;
 };
 
@@ -48,6 +49,7 @@ static void sync_queue(struct sync_head *h, chi_ctx *ctx, enum sync_mode mode)
   else
     h->first = ctx;
   h->last = ctx;
+  h->mates += ctx->origin != TASK_FROM_CLIENT;
 }
 
 static void sync_unqueue(struct sync_head *h, chi_ctx *ctx)
@@ -61,14 +63,14 @@ static void sync_unqueue(struct sync_head *h, chi_ctx *ctx)
     ctx->sync_next->sync_prev = ctx->sync_prev;
   else
     h->last = ctx->sync_prev;
+  h->mates -= ctx->origin != TASK_FROM_CLIENT;
   mark_set(&ctx->sync, NULL);
   ctx->sync_next = ctx->sync_prev = NULL;
 }
 
-/* Moves the first waiter to the end of the woken. */
-static void sync_let_in(struct sync_head *h, chi_ctx ***end)
+/* Moves a waiter to the end of the woken. */
+static void sync_let_in(struct sync_head *h, chi_ctx *ctx, chi_ctx ***end)
 {
-  chi_ctx *ctx = h->first;
   sync_unqueue(h, ctx);
   **end = ctx;
   *end = &ctx->sync_next;
@@ -91,21 +93,30 @@ int sync_mutex_lock(chi_mutex *mutex, chi_ctx *ctx, bool wait)
   return rc;
 }
 
+/* The first who waits gets it, and with him all of his group: they pass through, as if they came
+ * only now. */
+static void sync_mutex_pass(struct sync_mutex *m, chi_ctx ***end)
+{
+  chi_ctx *next = m->head.first;
+  m->owner = next->root;
+  for (chi_ctx *ctx = next; ctx && (m->count == 0 || m->head.mates > 0); ctx = next) {
+    next = ctx->sync_next;
+    if (ctx->root != m->owner)
+      continue;
+    m->count++;
+    sync_let_in(&m->head, ctx, end);
+  }
+}
+
 int sync_mutex_unlock(chi_mutex *mutex, chi_ctx *ctx, chi_ctx **woken)
 {
   struct sync_mutex *m = (struct sync_mutex *)(void *)mutex;
+  chi_ctx **end = woken;
   *woken = NULL;
   latch_lock(&m->head.latch);
   int rc = m->count > 0 && m->owner == ctx->root ? CHI_OK : CHI_EINVAL;
-  if (rc == CHI_OK && --m->count == 0 && m->head.first) {
-    m->owner = m->head.first->root;
-    /* Others of the same group pass through with it. */
-    chi_ctx **end = woken;
-    do {
-      m->count++;
-      sync_let_in(&m->head, &end);
-    } while (m->head.first && m->head.first->root == m->owner);
-  }
+  if (rc == CHI_OK && --m->count == 0 && m->head.first)
+    sync_mutex_pass(m, &end);
   latch_unlock(&m->head.latch);
   return rc;
 }
@@ -155,22 +166,37 @@ static void sync_hold(struct sync_rwlock *l, uint64_t root, struct sync_hold *fr
   l->readers = fresh;
 }
 
+static bool sync_holds(struct sync_rwlock *l, uint64_t root)
+{
+  return sync_find_hold(l, root) || (l->writes > 0 && l->writer == root);
+}
+
+static void sync_rwlock_take(struct sync_rwlock *l, chi_ctx *ctx, struct sync_hold **spare)
+{
+  if (ctx->sync_mode == SYNC_WRITE) {
+    l->writer = ctx->root;
+    l->writes++;
+  } else {
+    sync_hold(l, ctx->root, ctx->sync_hold, spare);
+    ctx->sync_hold = NULL;
+  }
+}
+
+/* In turn, until one must wait on; then those only who pass through what their group has. */
 static void sync_rwlock_grant(struct sync_rwlock *l, struct sync_hold **spare, chi_ctx ***end)
 {
-  while (l->head.first) {
-    chi_ctx *ctx = l->head.first;
-    if (ctx->sync_mode == SYNC_WRITE) {
-      if (!sync_may_write(l, ctx->root))
-        return;
-      l->writer = ctx->root;
-      l->writes++;
-    } else {
-      if (l->writes > 0 && l->writer != ctx->root)
-        return;
-      sync_hold(l, ctx->root, ctx->sync_hold, spare);
-      ctx->sync_hold = NULL;
+  bool blocked = false;
+  chi_ctx *next = l->head.first;
+  for (chi_ctx *ctx = next; ctx && (!blocked || l->head.mates > 0); ctx = next) {
+    bool may = ctx->sync_mode == SYNC_WRITE ? sync_may_write(l, ctx->root)
+                                            : l->writes == 0 || l->writer == ctx->root;
+    next = ctx->sync_next;
+    if (!may || (blocked && !sync_holds(l, ctx->root))) {
+      blocked = true;
+      continue;
     }
-    sync_let_in(&l->head, end);
+    sync_rwlock_take(l, ctx, spare);
+    sync_let_in(&l->head, ctx, end);
   }
 }
 
@@ -194,10 +220,9 @@ int sync_rwlock_lock(chi_rwlock *rwlock, chi_ctx *ctx, bool write, const struct 
     return CHI_ENOMEM;
   latch_lock(&l->head.latch);
   int rc = CHI_OK;
-  bool own = sync_find_hold(l, ctx->root) || (l->writes > 0 && l->writer == ctx->root);
   if (write) {
     rc = sync_rwlock_write(l, ctx);
-  } else if (own || (l->writes == 0 && !l->head.first)) {
+  } else if (sync_holds(l, ctx->root) || (l->writes == 0 && !l->head.first)) {
     sync_hold(l, ctx->root, fresh, &spare);
   } else {
     ctx->sync_hold = fresh;
@@ -257,7 +282,7 @@ void sync_event_set(chi_event *event, chi_ctx **woken)
   latch_lock(&e->head.latch);
   e->set = 1;
   while (e->head.first)
-    sync_let_in(&e->head, &end);
+    sync_let_in(&e->head, e->head.first, &end);
   latch_unlock(&e->head.latch);
 }
 

@@ -120,6 +120,34 @@ static bool in_the_way(const struct folk_wait *w, const struct folk_wait *of)
   return w->mode == 0 || w->mode == 2 || of->mode == 2;
 }
 
+/* Whether a group that waits in several places need not heed its place in the queue: it has the
+ * mutex, or gets it with the first of its own. */
+static bool passes(const struct folk *self, uint32_t i)
+{
+  const struct folk_wait *w = &self->wait[i];
+  uint32_t mate = 0;
+  while (self->wait[mate].mode != 0 || self->wait[mate].group != w->group)
+    mate++;
+  for (uint32_t k = 0; k < mate; k++)
+    if (in_the_way(&self->wait[k], w))
+      return self->holder == w->group;
+  return true;
+}
+
+static bool has_turn(const struct folk *self, uint32_t i)
+{
+  for (uint32_t k = 0; k < i; k++)
+    if (in_the_way(&self->wait[k], &self->wait[i]))
+      return self->wait[i].mode == 0 && passes(self, i);
+  return true;
+}
+
+static void look_whether_late(const struct folk_wait *w)
+{
+  if (w->may && now() > w->may + soon() && is_orderly())
+    books_fail("locks", "a group waits for a lock that it could have");
+}
+
 /* Of those that wait, who could have the lock now. */
 static void look_who_may(struct folk *self)
 {
@@ -128,8 +156,9 @@ static void look_who_may(struct folk *self)
     bool may = w->mode == 0   ? self->held == 0 || self->holder == w->group
                : w->mode == 1 ? self->writes == 0
                               : self->writes == 0 && self->readers == 0;
-    for (uint32_t k = 0; k < i && may; k++)
-      may = !in_the_way(&self->wait[k], w);
+    may = may && has_turn(self, i);
+    if (!may)
+      look_whether_late(w);
     w->may = !may ? 0 : w->may ? w->may : now();
   }
 }
@@ -143,11 +172,10 @@ static void look_at_wait(struct folk *self, uint64_t token, bool got)
   if (i == self->waits)
     return; /* there were too many to be looked at */
   const struct folk_wait w = self->wait[i];
-  for (uint32_t k = 0; k < i && got && is_orderly(); k++)
-    if (in_the_way(&self->wait[k], &w))
-      books_fail("locks", "a group gets a lock before another one that has waited longer");
-  if (got && w.may && now() > w.may + soon() && is_orderly())
-    books_fail("locks", "a group waits for a lock that it could have");
+  if (got && is_orderly() && !has_turn(self, i))
+    books_fail("locks", "a group gets a lock before another one that has waited longer");
+  if (got)
+    look_whether_late(&w);
   if (!got && is_orderly() && (now() < w.until || now() > w.until + soon()))
     books_fail("locks", "a group doesn't give up when it should");
   memmove(&self->wait[i], &self->wait[i + 1], (--self->waits - i) * sizeof(w));
@@ -259,7 +287,7 @@ static int folk_team_run(chi_ctx *ctx, struct folk *self, struct folk_team *t)
   uint32_t count = 0;
   int rc = CHI_OK;
   enter(ctx, self, t->token);
-  while (count < TEAM && (sub[count] = chi_subtask_new(ctx, &folk_lock_type))) {
+  while (rc == CHI_OK && count < TEAM && (sub[count] = chi_subtask_new(ctx, &folk_lock_type))) {
     struct folk_lock *s = sub[count++];
     s->task.pool = chi_self_pool(ctx);
     s->task.query = (chi_query){.mode = CHI_QUERY_ID, .a = chi_self_container(ctx)};
@@ -268,6 +296,8 @@ static int folk_team_run(chi_ctx *ctx, struct folk *self, struct folk_team *t)
     s->ns = t->ns;
     s->depth = 1;
     chi_subtask_submit(ctx, s);
+    if (count < TEAM)
+      rc = chi_sleep(ctx, t->gap);
   }
   for (uint32_t i = 0; i < count && rc == CHI_OK; i++)
     rc = chi_subtask_wait(ctx, sub[i], 0);

@@ -63,8 +63,10 @@ CHI_TASK(folk_news, 19, FOLK_NEWS)
 #define FOLK_AWAIT(X, T) X(T, IN, u64, token) X(T, IN, u64, patience)
 CHI_TASK(folk_await, 20, FOLK_AWAIT)
 CHI_TASK(folk_tell, 21, FOLK_AWAIT)
-/* Has subtasks, all in its group, want the mutex of its container at once, each for ns. */
-#define FOLK_TEAM(X, T) X(T, IN, u64, token) X(T, IN, u64, group) X(T, IN, u64, ns)
+/* Has subtasks, all in its group, want the mutex of its container, each `gap` after the one before
+ * and for ns. */
+#define FOLK_TEAM(X, T)                                                                            \
+  X(T, IN, u64, token) X(T, IN, u64, group) X(T, IN, u64, ns) X(T, IN, u64, gap)
 CHI_TASK(folk_team, 22, FOLK_TEAM)
 /* Has a subtask (sub) run here, in another pool. */
 #define FOLK_VISIT(X, T) X(T, IN, u64, token) X(T, IN, u64, sub) X(T, IN, pool, whose)

@@ -160,6 +160,29 @@ static void limbo_birth(chi_cluster *cluster, struct scene *s)
 
 /* ---- a group that wants a lock -------------------------------------------------------------- */
 
+static struct folk_lock *want_lock(chi_queue *queue, uint32_t container, uint64_t ns)
+{
+  struct folk_lock *t = new_task(queue, &folk_lock_type, CHI_QUERY_ID, container);
+  if (!t)
+    return NULL;
+  t->token = t->group = books_submit(false, false);
+  t->ns = ns;
+  if (chi_submit(queue, t) == CHI_OK)
+    return t;
+  books_end(t->token, CHI_ENOMEM);
+  chi_task_free(queue, t);
+  return NULL;
+}
+
+static void have_lock(chi_queue *queue, struct folk_lock *t)
+{
+  if (!t)
+    return;
+  books_end(t->token, chi_wait(queue, t, UINT64_MAX));
+  chi_task_free(queue, t);
+}
+
+/* One has it, the group comes one by one, and a stranger stands between them. */
 static void team_body(chi_cluster *cluster, chi_client *client, void *arg)
 {
   struct scene *s = arg;
@@ -167,24 +190,24 @@ static void team_body(chi_cluster *cluster, chi_client *client, void *arg)
   if (chi_queue_open(client, &queue, NULL) != CHI_OK)
     return;
   uint32_t container = (uint32_t)rng_below(s->rng, chi_cluster_nodes(cluster));
-  struct folk_lock *holder = new_task(queue, &folk_lock_type, CHI_QUERY_ID, container);
   struct folk_team *team = new_task(queue, &folk_team_type, CHI_QUERY_ID, container);
-  if (!holder || !team)
+  if (!team)
     return;
-  holder->token = holder->group = books_submit(false, false);
   team->token = team->group = books_submit(false, false);
-  holder->ns = 20 * MS;
-  team->ns = 10 * MS;
-  if (chi_submit(queue, holder) != CHI_OK)
-    return;
+  team->ns = 30 * MS; /* longer than others who use the CPU may hold it up */
+  team->gap = 4 * MS;
+  struct folk_lock *holder = want_lock(queue, container, 30 * MS);
   chi_cluster_sleep(cluster, 5 * MS);
-  int rc = chi_run(queue, team);
+  int rc = chi_submit(queue, team);
+  chi_cluster_sleep(cluster, 2 * MS);
+  struct folk_lock *stranger = want_lock(queue, container, MS);
+  rc = rc == CHI_OK ? chi_wait(queue, team, UINT64_MAX) : rc;
   books_end(team->token, rc);
   if (rc != CHI_OK)
     books_fail("limbo", "a group that wants a lock ends with %s", chi_status_name(rc));
-  books_end(holder->token, chi_wait(queue, holder, UINT64_MAX));
-  chi_task_free(queue, holder);
   chi_task_free(queue, team);
+  have_lock(queue, holder);
+  have_lock(queue, stranger);
   chi_queue_close(queue);
 }
 

@@ -35,9 +35,8 @@ static const struct alloc sync_alloc = {sync_get, sync_put, NULL};
 /* Tasks with these roots. */
 static void sync_tasks(chi_ctx *task, uint32_t count, const char *roots)
 {
-  memset(task, 0, count * sizeof *task);
   for (uint32_t i = 0; i < count; i++)
-    task[i].root = (uint64_t)(unsigned char)roots[i];
+    task[i] = (chi_ctx){.root = (unsigned char)roots[i], .origin = TASK_FROM_PARENT};
   sync_blocks = 0;
   sync_fail_at = -1;
 }
@@ -99,6 +98,28 @@ TEST(sync_mutex_lets_the_group_through)
   }
   CHECK_INT(sync_mutex_unlock(&m, &t[3], &woken), CHI_OK);
   CHECK_STR(sync_woken(woken, t), "a");
+}
+
+/* Who stood behind others, too: they would wait for the group, and the group for him. */
+TEST(sync_mutex_lets_the_group_through_past_others)
+{
+  chi_mutex m = {{0}};
+  chi_ctx t[6], *woken = NULL;
+  sync_tasks(t, 6, "123242");
+  t[1].origin = TASK_FROM_CLIENT; /* the task at the root */
+  CHECK_INT(sync_mutex_lock(&m, &t[0], true), CHI_OK);
+  for (int i = 1; i < 6; i++)
+    CHECK_INT(sync_mutex_lock(&m, &t[i], true), CHI_EBUSY);
+  CHECK_INT(sync_mutex_unlock(&m, &t[0], &woken), CHI_OK);
+  CHECK_STR(sync_woken(woken, t), "bdf");
+  for (int i = 0; i < 2; i++) {
+    CHECK_INT(sync_mutex_unlock(&m, &t[1], &woken), CHI_OK);
+    CHECK(woken == NULL);
+  }
+  CHECK_INT(sync_mutex_unlock(&m, &t[1], &woken), CHI_OK);
+  CHECK_STR(sync_woken(woken, t), "c");
+  CHECK_INT(sync_mutex_unlock(&m, &t[2], &woken), CHI_OK);
+  CHECK_STR(sync_woken(woken, t), "e");
 }
 
 TEST(sync_mutex_abandoned)
@@ -228,6 +249,48 @@ TEST(sync_rwlock_reads_again_past_a_writer)
   CHECK_INT(sync_blocks, 0);
 }
 
+/* A group that gets it is joined by those of it who stood behind others. */
+TEST(sync_rwlock_lets_the_group_through_past_others)
+{
+  chi_rwlock l = {{0}};
+  chi_ctx t[5], *woken = NULL;
+  sync_tasks(t, 5, "12323");
+  CHECK_INT(sync_write(&l, &t[0]), CHI_OK);
+  CHECK_INT(sync_read(&l, &t[1]), CHI_EBUSY);
+  CHECK_INT(sync_write(&l, &t[2]), CHI_EBUSY);
+  CHECK_INT(sync_read(&l, &t[3]), CHI_EBUSY);
+  CHECK_INT(sync_read(&l, &t[4]), CHI_EBUSY);
+  CHECK_INT(sync_unlock(&l, &t[0], &woken), CHI_OK);
+  CHECK_STR(sync_woken(woken, t), "bd");
+  CHECK_INT(sync_unlock(&l, &t[1], &woken), CHI_OK);
+  CHECK(woken == NULL);
+  CHECK_INT(sync_unlock(&l, &t[3], &woken), CHI_OK);
+  CHECK_STR(sync_woken(woken, t), "ce");
+  CHECK_INT(sync_unlock(&l, &t[4], &woken), CHI_OK);
+  CHECK_INT(sync_unlock(&l, &t[2], &woken), CHI_OK);
+  CHECK_INT(sync_blocks, 0);
+}
+
+/* A reader whose subtask wants to write, when nobody else reads any more. */
+TEST(sync_rwlock_writes_past_a_writer_that_waits_for_its_group)
+{
+  chi_rwlock l = {{0}};
+  chi_ctx t[4], *woken = NULL;
+  sync_tasks(t, 4, "1232");
+  CHECK_INT(sync_read(&l, &t[0]), CHI_OK);
+  CHECK_INT(sync_read(&l, &t[1]), CHI_OK);
+  CHECK_INT(sync_write(&l, &t[2]), CHI_EBUSY);
+  CHECK_INT(sync_write(&l, &t[3]), CHI_EBUSY);
+  CHECK_INT(sync_unlock(&l, &t[0], &woken), CHI_OK);
+  CHECK_STR(sync_woken(woken, t), "d");
+  CHECK_INT(sync_unlock(&l, &t[3], &woken), CHI_OK);
+  CHECK(woken == NULL);
+  CHECK_INT(sync_unlock(&l, &t[1], &woken), CHI_OK);
+  CHECK_STR(sync_woken(woken, t), "c");
+  CHECK_INT(sync_unlock(&l, &t[2], &woken), CHI_OK);
+  CHECK_INT(sync_blocks, 0);
+}
+
 TEST(sync_rwlock_abandoned_writer_lets_readers_in)
 {
   chi_rwlock l = {{0}};
@@ -308,6 +371,20 @@ static void life_wake(struct life *f, chi_ctx *woken)
   }
 }
 
+/* Whether a task waits although its group holds the lock, and nobody else is in the way. */
+static bool life_waits_for_itself(const struct life *f, uint32_t task)
+{
+  bool own = false, others = false;
+  if (f->state[task] != LIFE_WAITS)
+    return false;
+  for (uint32_t i = 0; i < LIFE_TASKS; i++) {
+    bool mate = f->task[i].root == f->task[task].root;
+    own |= mate && f->state[i] >= LIFE_READS;
+    others |= !mate && f->state[i] >= LIFE_READS;
+  }
+  return own && !(f->write[task] && others);
+}
+
 /* Nobody holds it beside the group of a writer; and who could hold it doesn't wait. */
 static void life_check(const struct life *f)
 {
@@ -321,6 +398,7 @@ static void life_check(const struct life *f)
     holders += f->state[i] >= LIFE_READS;
     waiting += f->state[i] == LIFE_WAITS;
     CHECK((f->state[i] == LIFE_WAITS) == (f->task[i].sync != NULL));
+    CHECK(!life_waits_for_itself(f, i));
   }
   for (uint32_t i = 0; writer && i < LIFE_TASKS; i++)
     CHECK(f->state[i] < LIFE_READS || f->task[i].root == writer);
@@ -366,7 +444,7 @@ static void life_run(uint64_t seed)
   sync_fail_at = -1;
   rng_seed(&f.rng, seed, 0, 0);
   for (uint32_t i = 0; i < LIFE_TASKS; i++)
-    f.task[i].root = 1 + i % LIFE_ROOTS;
+    f.task[i] = (chi_ctx){.root = 1 + i % LIFE_ROOTS, .origin = TASK_FROM_PARENT};
   for (uint32_t step = 0; step < 20000; step++) {
     life_step(&f);
     life_check(&f);
