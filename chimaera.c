@@ -3349,6 +3349,11 @@ struct net_spare {
   uint32_t count, size;
 };
 
+/* Bytes of bulk data of requests, and of their answers. */
+struct net_bulk {
+  uint64_t there, back;
+};
+
 /* Memory for bulk data. */
 struct net_store {
   struct net_block *first;
@@ -3392,7 +3397,7 @@ struct net_part {
   uint64_t seq;
   uint64_t heard, ask_at, ask_ns; /* last news; the next question, and how long after this one */
   size_t size;                    /* of the request: most bytes */
-  uint64_t bytes;                 /* of bulk, there and back */
+  struct net_bulk bulk;
   uint32_t busy, hops, tries;
   struct net_timer timer;
   chi_ctx *replica; /* a task of its own: one that runs here, or is one of several */
@@ -3451,7 +3456,8 @@ struct net_link {
   bool stalled;                  /* what waits found no room with the peer */
   struct net_slot *slot;
   uint32_t slots, free, busy, acks; /* free: the first free one + 1 */
-  uint64_t bytes, ack_at, ask_at;
+  struct net_bulk bulk; /* under way */
+  uint64_t ack_at, ask_at;
   struct net_seat *seat;
   uint32_t seats;
   uint64_t held; /* bytes of its requests and of answers kept for it */
@@ -9596,7 +9602,8 @@ int client_call(struct client_link *l, const struct attach_request *request,
   }
   *count = rc == CHI_OK && n <= room ? n : 0;
   memcpy(share, got, *count * sizeof *share);
-  if (n > *count || rc == CHI_ENOMEM) { /* nor may what could not be mapped stay lent */
+  /* Nor may what could not be mapped, or is nobody's, stay lent. */
+  if (n > *count || rc == CHI_ENOMEM || rc == CHI_ESTALE) {
     client_disown(l, reply, got + *count, n - *count);
     client_tell(l);
   }
@@ -17372,7 +17379,8 @@ uint64_t net_credit(const struct net *n)
     const struct net_link *l = n->link[i];
     sum += n->o.peers->peer[i].waiting + n->o.peers->peer[i].flying;
     if (l)
-      sum += l->acks + l->busy + l->bytes + l->waiting + l->held + l->kept + net_slots_missing(l);
+      sum += l->acks + l->busy + l->bulk.there + l->bulk.back + l->waiting + l->held + l->kept +
+             net_slots_missing(l);
   }
   return sum;
 }
@@ -17931,7 +17939,9 @@ void net_part_enqueue(struct net_part *part)
     net_part_fail(part, rc);
     return;
   }
-  part->bytes = net_bulk_bytes(part->call->ctx->method, part->call->ctx->task, CHI_DIR_INOUT);
+  const chi_ctx *ctx = part->call->ctx;
+  part->bulk.there = net_bulk_bytes(ctx->method, ctx->task, CHI_DIR_IN);
+  part->bulk.back = net_bulk_bytes(ctx->method, ctx->task, CHI_DIR_OUT);
   net_link_insert(l, part);
   net_link_pump(l);
   if (part->state == NET_PART_WAITING && !l->there && net_part_is_prompt(part)) {
@@ -18012,7 +18022,8 @@ static void net_slot_take(struct net_link *l, struct net_part *part)
   s->part = part;
   part->seq = ++s->seq;
   l->busy++;
-  l->bytes += part->bytes;
+  l->bulk.there += part->bulk.there;
+  l->bulk.back += part->bulk.back;
   part->state = NET_PART_SENT;
 }
 
@@ -18024,8 +18035,19 @@ static void net_slot_leave(struct net_link *l, struct net_part *part)
   s->free = l->free;
   l->free = part->slot + 1;
   l->busy--;
-  l->bytes -= part->bytes;
+  l->bulk.there -= part->bulk.there;
+  l->bulk.back -= part->bulk.back;
   part->state = NET_PART_NEW;
+}
+
+/* As if it had not been taken: nothing was sent. */
+static void net_slot_return(struct net_link *l, struct net_part *part, bool ack)
+{
+  struct net_slot *s = &l->slot[part->slot];
+  net_slot_leave(l, part);
+  s->seq--;
+  s->ack = ack;
+  l->acks += ack;
 }
 
 static void net_slot_ack(struct net_link *l, uint32_t slot, bool now)
@@ -18036,7 +18058,7 @@ static void net_slot_ack(struct net_link *l, uint32_t slot, bool now)
     if (l->acks++ == 0)
       l->ack_at = n->now + NET_ACK_NS;
   }
-  if (now || l->departing || l->acks >= NET_LINK_ACKS)
+  if (now || l->departing || n->draining || l->acks >= NET_LINK_ACKS)
     l->ack_at = n->now;
   net_link_wake(l, l->ack_at);
 }
@@ -18078,21 +18100,23 @@ static bool net_part_is_late(const struct net_part *part)
 static bool net_part_is_heavy(struct net_link *l, const struct net_part *part)
 {
   struct net *n = l->net;
-  const chi_ctx *ctx = part->call->ctx;
-  if (part->bytes == 0)
-    return false;
-  uint64_t there = net_bulk_bytes(ctx->method, ctx->task, CHI_DIR_IN);
-  uint64_t back = net_bulk_bytes(ctx->method, ctx->task, CHI_DIR_OUT);
-  uint32_t where = there > l->peer->room ? l->node : n->self;
-  uint64_t bytes = where == l->node ? there : back;
-  uint64_t room = where == l->node ? l->peer->room : n->o.peers->room;
-  if (bytes <= room)
+  bool there = part->bulk.there > l->peer->room;
+  if (!there && part->bulk.back <= n->o.peers->room)
     return false;
   log_limited(&n->o.crew->log, &n->heavy, n->now, CHI_LOG_WARNING,
               "a task is refused: %llu bytes of bulk data for node %u, which takes %llu "
               "(networking.bulk_max, and half of its memory)",
-              (unsigned long long)bytes, where, (unsigned long long)room);
+              (unsigned long long)(there ? part->bulk.there : part->bulk.back),
+              there ? l->node : n->self,
+              (unsigned long long)(there ? l->peer->room : n->o.peers->room));
   return true;
+}
+
+/* Whether these bytes must wait until some of those under way have arrived. */
+static bool net_is_crowded(uint64_t under_way, uint64_t more, uint64_t room)
+{
+  uint64_t most = room < NET_BYTES ? room : NET_BYTES;
+  return under_way > 0 && more > 0 && under_way + more > most;
 }
 
 /* CHI_EBUSY: the peer has no room now; else a code with which the part is to end. */
@@ -18152,18 +18176,19 @@ static bool net_link_send_first(struct net_link *l)
 {
   struct net *n = l->net;
   struct net_part *part = l->first;
-  uint64_t most = l->peer->room < NET_BYTES ? l->peer->room : NET_BYTES;
-  if (l->bytes > 0 && l->bytes + part->bytes > most)
+  if (net_is_crowded(l->bulk.there, part->bulk.there, l->peer->room) ||
+      net_is_crowded(l->bulk.back, part->bulk.back, n->o.peers->room))
     return false;
   if (l->free == 0 && !net_slot_grow(l)) {
     l->stalled = l->busy == 0; /* no memory for a single slot: nobody else will wake us */
     return false;
   }
+  bool ack = l->slot[l->free - 1].ack;
   net_link_remove(l, part);
   net_slot_take(l, part);
   int rc = net_part_send(l, part);
   if (rc != CHI_OK) {
-    net_slot_leave(l, part);
+    net_slot_return(l, part, ack);
     l->stalled = rc == CHI_EBUSY;
     if (l->stalled)
       net_link_insert(l, part);
@@ -18260,7 +18285,8 @@ static void net_link_ask_now(struct net_link *l, uint32_t due)
 /* How long no sign of life is borne: questions and news have to wait for the bulk before them. */
 static uint64_t net_link_silence(const struct net_link *l)
 {
-  uint64_t timeout = l->net->o.task_timeout_ns, more = (l->bytes + l->held) * NET_BYTE_NS;
+  uint64_t timeout = l->net->o.task_timeout_ns;
+  uint64_t more = (l->bulk.there + l->bulk.back + l->held) * NET_BYTE_NS;
   return timeout < UINT64_MAX - more ? timeout + more : UINT64_MAX;
 }
 
@@ -18372,7 +18398,7 @@ void net_link_lost(struct net_link *l)
     l->slot[i].ack = false;
   }
   l->acks = 0;
-  CHI_ASSERT(l->busy == 0 && l->bytes == 0);
+  CHI_ASSERT(l->busy == 0 && l->bulk.there == 0 && l->bulk.back == 0);
   net_link_pump(l);
 }
 
@@ -18879,6 +18905,8 @@ void net_run_end(struct net_run *run, int rc, const struct net_failures *failure
   worker_record_free(n->worker, run->ctx);
   run->ctx = NULL;
   net_store_free(n, &run->in);
+  if (run->frames == 0) /* what little there is lies in the answer itself */
+    net_store_free(n, &run->out);
   run->link->held -= run->held - run->out.bytes;
   run->held = run->out.bytes;
   n->figures.answers++;
@@ -19363,7 +19391,8 @@ static void net_depart_say(struct net_link *l, enum net_depart what)
 void net_depart_tell(struct net_link *l)
 {
   l->tell_at = l->net->now + NET_ASK_NS;
-  net_link_wake(l, l->tell_at);
+  l->ack_at = l->net->now; /* what has arrived is acknowledged before it goes */
+  net_link_wake(l, l->acks > 0 ? l->ack_at : l->tell_at);
   net_depart_say(l, NET_DEPART_STOPS);
 }
 
@@ -19405,10 +19434,11 @@ static bool net_depart_meets(const struct net *n, uint32_t node)
          !(n->o.is_dead && n->o.is_dead(n->o.arg, node));
 }
 
-/* It hasn't heard of the stop, or hasn't all answers: that it was refused is one, too. */
+/* It hasn't heard of the stop, or hasn't all answers: that it was refused is one, too. Or it keeps
+ * answers for this node, which have arrived. */
 static bool net_depart_owes(const struct net_link *l)
 {
-  bool owes = !l->released || l->kept > 0;
+  bool owes = !l->released || l->kept > 0 || l->acks > 0;
   for (uint32_t i = 0; i < l->seats && !owes; i++)
     owes = !l->seat[i].run && l->seat[i].rc == CHI_ESHUTDOWN;
   return owes;
@@ -24777,7 +24807,7 @@ const struct member_figures *member_figures(const struct member *m)
 #define PEER_BOOT_GAP 0xfffffu           /* the next life is up to so much above */
 #define PEER_REFUSE_NS 10000000u         /* between two refusals to one peer */
 #define PEER_LIVES 4                     /* former lives of a peer that are remembered */
-#define PEER_ROOM_MIN 2048u              /* bytes of a batch to begin with */
+#define PEER_ROOM_MIN 4096u              /* bytes of a batch to begin with */
 #define PEER_INSTANCE (CHI_NAME_MAX + 8) /* bytes of "NAME:PORT" with its NUL */
 #define PEER_SINGLE (WIRE_HEADER + WIRE_RECORD + 32 + PEER_INSTANCE) /* of a HELLO or REFUSE */
 
@@ -35005,7 +35035,8 @@ bool real_stand_await(struct real_stand *s, const struct runtime *rt, const uint
 
 #define REAL_NET_MESSAGES 64u  /* received in a turn, before others get theirs */
 #define REAL_NET_BYTES 4096u   /* likewise: then what they ask for is done, and answered, first */
-#define REAL_NET_UNLOOKED 1024u /* turns full of messages until strangers are looked at */
+#define REAL_NET_SEAL 64u      /* bytes that encryption adds to a frame, at most */
+#define REAL_NET_UNLOOKED 64u  /* turns full of messages until strangers are looked at */
 #define REAL_NET_TICK_S 0.1    /* what could not be done is tried again */
 #define REAL_NET_TICKS_MAX 10u /* until a connection that broke is tried again, at most */
 #define REAL_NET_LOOKUP_NS 2000000000u /* names are tried at the start for so long */
@@ -35107,6 +35138,8 @@ static void *real_net_socket(struct real_net *n, int type)
 {
   uint64_t room = n->config->bulk_max > REAL_NET_FIRST_MAX ? n->config->bulk_max
                                                             : REAL_NET_FIRST_MAX;
+  if (real_net_encrypts(n))
+    room += REAL_NET_SEAL;
   int64_t frame_max = type == ZMQ_PULL ? (int64_t)room : REAL_NET_COMMAND_MAX;
   void *s = real_zmq_socket(n->context, type);
   if (!s)
@@ -35828,6 +35861,7 @@ void real_net_unbind(struct real_env *r)
 
 #undef REAL_NET_MESSAGES
 #undef REAL_NET_BYTES
+#undef REAL_NET_SEAL
 #undef REAL_NET_UNLOOKED
 #undef REAL_NET_TICK_S
 #undef REAL_NET_TICKS_MAX

@@ -114,7 +114,8 @@ int client_call(struct client_link *l, const struct attach_request *request,
   }
   *count = rc == CHI_OK && n <= room ? n : 0;
   memcpy(share, got, *count * sizeof *share);
-  if (n > *count || rc == CHI_ENOMEM) { /* nor may what could not be mapped stay lent */
+  /* Nor may what could not be mapped, or is nobody's, stay lent. */
+  if (n > *count || rc == CHI_ENOMEM || rc == CHI_ESTALE) {
     client_disown(l, reply, got + *count, n - *count);
     client_tell(l);
   }

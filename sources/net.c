@@ -436,7 +436,8 @@ uint64_t net_credit(const struct net *n)
     const struct net_link *l = n->link[i];
     sum += n->o.peers->peer[i].waiting + n->o.peers->peer[i].flying;
     if (l)
-      sum += l->acks + l->busy + l->bytes + l->waiting + l->held + l->kept + net_slots_missing(l);
+      sum += l->acks + l->busy + l->bulk.there + l->bulk.back + l->waiting + l->held + l->kept +
+             net_slots_missing(l);
   }
   return sum;
 }

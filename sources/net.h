@@ -148,6 +148,11 @@ struct net_spare {
   uint32_t count, size;
 };
 
+/* Bytes of bulk data of requests, and of their answers. */
+struct net_bulk {
+  uint64_t there, back;
+};
+
 /* Memory for bulk data. */
 struct net_store {
   struct net_block *first;
@@ -191,7 +196,7 @@ struct net_part {
   uint64_t seq;
   uint64_t heard, ask_at, ask_ns; /* last news; the next question, and how long after this one */
   size_t size;                    /* of the request: most bytes */
-  uint64_t bytes;                 /* of bulk, there and back */
+  struct net_bulk bulk;
   uint32_t busy, hops, tries;
   struct net_timer timer;
   chi_ctx *replica; /* a task of its own: one that runs here, or is one of several */
@@ -250,7 +255,8 @@ struct net_link {
   bool stalled;                  /* what waits found no room with the peer */
   struct net_slot *slot;
   uint32_t slots, free, busy, acks; /* free: the first free one + 1 */
-  uint64_t bytes, ack_at, ask_at;
+  struct net_bulk bulk; /* under way */
+  uint64_t ack_at, ask_at;
   struct net_seat *seat;
   uint32_t seats;
   uint64_t held; /* bytes of its requests and of answers kept for it */

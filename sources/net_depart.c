@@ -15,7 +15,8 @@ static void net_depart_say(struct net_link *l, enum net_depart what)
 void net_depart_tell(struct net_link *l)
 {
   l->tell_at = l->net->now + NET_ASK_NS;
-  net_link_wake(l, l->tell_at);
+  l->ack_at = l->net->now; /* what has arrived is acknowledged before it goes */
+  net_link_wake(l, l->acks > 0 ? l->ack_at : l->tell_at);
   net_depart_say(l, NET_DEPART_STOPS);
 }
 
@@ -57,10 +58,11 @@ static bool net_depart_meets(const struct net *n, uint32_t node)
          !(n->o.is_dead && n->o.is_dead(n->o.arg, node));
 }
 
-/* It hasn't heard of the stop, or hasn't all answers: that it was refused is one, too. */
+/* It hasn't heard of the stop, or hasn't all answers: that it was refused is one, too. Or it keeps
+ * answers for this node, which have arrived. */
 static bool net_depart_owes(const struct net_link *l)
 {
-  bool owes = !l->released || l->kept > 0;
+  bool owes = !l->released || l->kept > 0 || l->acks > 0;
   for (uint32_t i = 0; i < l->seats && !owes; i++)
     owes = !l->seat[i].run && l->seat[i].rc == CHI_ESHUTDOWN;
   return owes;

@@ -139,7 +139,9 @@ void net_part_enqueue(struct net_part *part)
     net_part_fail(part, rc);
     return;
   }
-  part->bytes = net_bulk_bytes(part->call->ctx->method, part->call->ctx->task, CHI_DIR_INOUT);
+  const chi_ctx *ctx = part->call->ctx;
+  part->bulk.there = net_bulk_bytes(ctx->method, ctx->task, CHI_DIR_IN);
+  part->bulk.back = net_bulk_bytes(ctx->method, ctx->task, CHI_DIR_OUT);
   net_link_insert(l, part);
   net_link_pump(l);
   if (part->state == NET_PART_WAITING && !l->there && net_part_is_prompt(part)) {
@@ -220,7 +222,8 @@ static void net_slot_take(struct net_link *l, struct net_part *part)
   s->part = part;
   part->seq = ++s->seq;
   l->busy++;
-  l->bytes += part->bytes;
+  l->bulk.there += part->bulk.there;
+  l->bulk.back += part->bulk.back;
   part->state = NET_PART_SENT;
 }
 
@@ -232,8 +235,19 @@ static void net_slot_leave(struct net_link *l, struct net_part *part)
   s->free = l->free;
   l->free = part->slot + 1;
   l->busy--;
-  l->bytes -= part->bytes;
+  l->bulk.there -= part->bulk.there;
+  l->bulk.back -= part->bulk.back;
   part->state = NET_PART_NEW;
+}
+
+/* As if it had not been taken: nothing was sent. */
+static void net_slot_return(struct net_link *l, struct net_part *part, bool ack)
+{
+  struct net_slot *s = &l->slot[part->slot];
+  net_slot_leave(l, part);
+  s->seq--;
+  s->ack = ack;
+  l->acks += ack;
 }
 
 static void net_slot_ack(struct net_link *l, uint32_t slot, bool now)
@@ -244,7 +258,7 @@ static void net_slot_ack(struct net_link *l, uint32_t slot, bool now)
     if (l->acks++ == 0)
       l->ack_at = n->now + NET_ACK_NS;
   }
-  if (now || l->departing || l->acks >= NET_LINK_ACKS)
+  if (now || l->departing || n->draining || l->acks >= NET_LINK_ACKS)
     l->ack_at = n->now;
   net_link_wake(l, l->ack_at);
 }
@@ -286,21 +300,23 @@ static bool net_part_is_late(const struct net_part *part)
 static bool net_part_is_heavy(struct net_link *l, const struct net_part *part)
 {
   struct net *n = l->net;
-  const chi_ctx *ctx = part->call->ctx;
-  if (part->bytes == 0)
-    return false;
-  uint64_t there = net_bulk_bytes(ctx->method, ctx->task, CHI_DIR_IN);
-  uint64_t back = net_bulk_bytes(ctx->method, ctx->task, CHI_DIR_OUT);
-  uint32_t where = there > l->peer->room ? l->node : n->self;
-  uint64_t bytes = where == l->node ? there : back;
-  uint64_t room = where == l->node ? l->peer->room : n->o.peers->room;
-  if (bytes <= room)
+  bool there = part->bulk.there > l->peer->room;
+  if (!there && part->bulk.back <= n->o.peers->room)
     return false;
   log_limited(&n->o.crew->log, &n->heavy, n->now, CHI_LOG_WARNING,
               "a task is refused: %llu bytes of bulk data for node %u, which takes %llu "
               "(networking.bulk_max, and half of its memory)",
-              (unsigned long long)bytes, where, (unsigned long long)room);
+              (unsigned long long)(there ? part->bulk.there : part->bulk.back),
+              there ? l->node : n->self,
+              (unsigned long long)(there ? l->peer->room : n->o.peers->room));
   return true;
+}
+
+/* Whether these bytes must wait until some of those under way have arrived. */
+static bool net_is_crowded(uint64_t under_way, uint64_t more, uint64_t room)
+{
+  uint64_t most = room < NET_BYTES ? room : NET_BYTES;
+  return under_way > 0 && more > 0 && under_way + more > most;
 }
 
 /* CHI_EBUSY: the peer has no room now; else a code with which the part is to end. */
@@ -360,18 +376,19 @@ static bool net_link_send_first(struct net_link *l)
 {
   struct net *n = l->net;
   struct net_part *part = l->first;
-  uint64_t most = l->peer->room < NET_BYTES ? l->peer->room : NET_BYTES;
-  if (l->bytes > 0 && l->bytes + part->bytes > most)
+  if (net_is_crowded(l->bulk.there, part->bulk.there, l->peer->room) ||
+      net_is_crowded(l->bulk.back, part->bulk.back, n->o.peers->room))
     return false;
   if (l->free == 0 && !net_slot_grow(l)) {
     l->stalled = l->busy == 0; /* no memory for a single slot: nobody else will wake us */
     return false;
   }
+  bool ack = l->slot[l->free - 1].ack;
   net_link_remove(l, part);
   net_slot_take(l, part);
   int rc = net_part_send(l, part);
   if (rc != CHI_OK) {
-    net_slot_leave(l, part);
+    net_slot_return(l, part, ack);
     l->stalled = rc == CHI_EBUSY;
     if (l->stalled)
       net_link_insert(l, part);
@@ -468,7 +485,8 @@ static void net_link_ask_now(struct net_link *l, uint32_t due)
 /* How long no sign of life is borne: questions and news have to wait for the bulk before them. */
 static uint64_t net_link_silence(const struct net_link *l)
 {
-  uint64_t timeout = l->net->o.task_timeout_ns, more = (l->bytes + l->held) * NET_BYTE_NS;
+  uint64_t timeout = l->net->o.task_timeout_ns;
+  uint64_t more = (l->bulk.there + l->bulk.back + l->held) * NET_BYTE_NS;
   return timeout < UINT64_MAX - more ? timeout + more : UINT64_MAX;
 }
 
@@ -580,7 +598,7 @@ void net_link_lost(struct net_link *l)
     l->slot[i].ack = false;
   }
   l->acks = 0;
-  CHI_ASSERT(l->busy == 0 && l->bytes == 0);
+  CHI_ASSERT(l->busy == 0 && l->bulk.there == 0 && l->bulk.back == 0);
   net_link_pump(l);
 }
 

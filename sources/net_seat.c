@@ -243,6 +243,8 @@ void net_run_end(struct net_run *run, int rc, const struct net_failures *failure
   worker_record_free(n->worker, run->ctx);
   run->ctx = NULL;
   net_store_free(n, &run->in);
+  if (run->frames == 0) /* what little there is lies in the answer itself */
+    net_store_free(n, &run->out);
   run->link->held -= run->held - run->out.bytes;
   run->held = run->out.bytes;
   n->figures.answers++;

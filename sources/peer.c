@@ -11,7 +11,7 @@
 #define PEER_BOOT_GAP 0xfffffu           /* the next life is up to so much above */
 #define PEER_REFUSE_NS 10000000u         /* between two refusals to one peer */
 #define PEER_LIVES 4                     /* former lives of a peer that are remembered */
-#define PEER_ROOM_MIN 2048u              /* bytes of a batch to begin with */
+#define PEER_ROOM_MIN 4096u              /* bytes of a batch to begin with */
 #define PEER_INSTANCE (CHI_NAME_MAX + 8) /* bytes of "NAME:PORT" with its NUL */
 #define PEER_SINGLE (WIRE_HEADER + WIRE_RECORD + 32 + PEER_INSTANCE) /* of a HELLO or REFUSE */
 

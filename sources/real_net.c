@@ -29,7 +29,8 @@
 
 #define REAL_NET_MESSAGES 64u  /* received in a turn, before others get theirs */
 #define REAL_NET_BYTES 4096u   /* likewise: then what they ask for is done, and answered, first */
-#define REAL_NET_UNLOOKED 1024u /* turns full of messages until strangers are looked at */
+#define REAL_NET_SEAL 64u      /* bytes that encryption adds to a frame, at most */
+#define REAL_NET_UNLOOKED 64u  /* turns full of messages until strangers are looked at */
 #define REAL_NET_TICK_S 0.1    /* what could not be done is tried again */
 #define REAL_NET_TICKS_MAX 10u /* until a connection that broke is tried again, at most */
 #define REAL_NET_LOOKUP_NS 2000000000u /* names are tried at the start for so long */
@@ -131,6 +132,8 @@ static void *real_net_socket(struct real_net *n, int type)
 {
   uint64_t room = n->config->bulk_max > REAL_NET_FIRST_MAX ? n->config->bulk_max
                                                             : REAL_NET_FIRST_MAX;
+  if (real_net_encrypts(n))
+    room += REAL_NET_SEAL;
   int64_t frame_max = type == ZMQ_PULL ? (int64_t)room : REAL_NET_COMMAND_MAX;
   void *s = real_zmq_socket(n->context, type);
   if (!s)
@@ -852,6 +855,7 @@ void real_net_unbind(struct real_env *r)
 
 #undef REAL_NET_MESSAGES
 #undef REAL_NET_BYTES
+#undef REAL_NET_SEAL
 #undef REAL_NET_UNLOOKED
 #undef REAL_NET_TICK_S
 #undef REAL_NET_TICKS_MAX

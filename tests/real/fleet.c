@@ -66,6 +66,29 @@ void town_free(struct town *t)
   scratch_remove(t->dir);
 }
 
+int town_carry(struct town *t, uint32_t from, uint32_t to, uint64_t size)
+{
+  struct seat *s = &t->seat[from];
+  struct calc_shift *task = SEAT_NEW(s, calc_shift);
+  int rc = CHI_ENOMEM;
+  if (!task)
+    return rc;
+  rc = chi_bulk_alloc(s->queue, size, &task->from);
+  if (rc == CHI_OK)
+    rc = chi_bulk_alloc(s->queue, size, &task->to);
+  task->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = to};
+  if (rc == CHI_OK)
+    memset(task->from.data, 7, size);
+  if (rc == CHI_OK)
+    rc = chi_run(s->queue, task);
+  if (rc == CHI_OK && ((const char *)task->to.data)[size - 1] != 7)
+    rc = CHI_ECORRUPT;
+  chi_bulk_free(s->queue, &task->from);
+  chi_bulk_free(s->queue, &task->to);
+  chi_task_free(s->queue, task);
+  return rc;
+}
+
 int town_add(struct town *t, uint32_t a, uint32_t b, uint64_t *sum)
 {
   struct calc_add *task = SEAT_NEW(&t->seat[a], calc_add);

@@ -33,6 +33,8 @@ const char *town_open(struct town *t, uint32_t count);
 
 /* Adds 40 and b on node b, asked on node a. */
 int town_add(struct town *t, uint32_t a, uint32_t b, uint64_t *sum);
+/* Sends bulk of so many bytes to a node and back; its code. */
+int town_carry(struct town *t, uint32_t from, uint32_t to, uint64_t size);
 /* Whether each reaches each. */
 bool town_has_met(struct town *t);
 /* Runs `chimaera call` on a node; its exit status, and what it says. */

@@ -294,30 +294,6 @@ TEST(a_full_disk_for_the_log_holds_nobody_up)
   town_free(&t);
 }
 
-/* Sends bulk of so many bytes to a node and back; its code. */
-static int shift(struct town *t, uint32_t from, uint32_t to, uint64_t size)
-{
-  struct seat *s = &t->seat[from];
-  struct calc_shift *task = SEAT_NEW(s, calc_shift);
-  int rc = CHI_ENOMEM;
-  if (!task)
-    return rc;
-  rc = chi_bulk_alloc(s->queue, size, &task->from);
-  if (rc == CHI_OK)
-    rc = chi_bulk_alloc(s->queue, size, &task->to);
-  task->task.query = (chi_query){.mode = CHI_QUERY_PHYSICAL, .a = to};
-  if (rc == CHI_OK)
-    memset(task->from.data, 7, size);
-  if (rc == CHI_OK)
-    rc = chi_run(s->queue, task);
-  if (rc == CHI_OK && ((const char *)task->to.data)[size - 1] != 7)
-    rc = CHI_ECORRUPT;
-  chi_bulk_free(s->queue, &task->from);
-  chi_bulk_free(s->queue, &task->to);
-  chi_task_free(s->queue, task);
-  return rc;
-}
-
 /* What a process has mapped; 0: not known. */
 static uint64_t mapped(pid_t pid)
 {
@@ -341,7 +317,7 @@ TEST(a_node_at_its_limit_of_memory_refuses_and_goes_on)
   struct rlimit least = {limit, RLIM_INFINITY};
   CHECK_INT(prlimit(t.node[1].pid, RLIMIT_AS, &least, NULL), 0);
   for (uint32_t i = 0; i < 4; i++) {
-    int rc = shift(&t, i % 2 ? 2 : 0, 1, i < 2 ? 1 << 20 : 48 << 20);
+    int rc = town_carry(&t, i % 2 ? 2 : 0, 1, i < 2 ? 1 << 20 : 48 << 20);
     CHECK(rc == CHI_OK || rc == CHI_ENOMEM || rc == CHI_EBUSY || rc == CHI_EUNKNOWN);
     CHECK(i >= 2 || rc == CHI_OK);
     refused += rc != CHI_OK;
@@ -351,7 +327,7 @@ TEST(a_node_at_its_limit_of_memory_refuses_and_goes_on)
   CHECK(EVENTUALLY(MET_MS, town_has_met(&t)));
   least.rlim_cur = RLIM_INFINITY;
   CHECK_INT(prlimit(t.node[1].pid, RLIMIT_AS, &least, NULL), 0);
-  CHECK(EVENTUALLY(MET_MS, shift(&t, 0, 1, 48 << 20) == CHI_OK));
+  CHECK(EVENTUALLY(MET_MS, town_carry(&t, 0, 1, 48 << 20) == CHI_OK));
   town_free(&t);
 }
 
@@ -363,10 +339,10 @@ TEST(bulk_that_a_node_does_not_take_is_refused_before_it_is_sent)
   snprintf(t.networking[1], sizeof(t.networking[1]), ", bulk_max: 4M");
   CHECK(town_make(&t));
   CHECK_STR(town_begin(&t), "");
-  CHECK_INT(shift(&t, 0, 1, 4 << 20), CHI_OK);
-  CHECK_INT(shift(&t, 0, 1, 8 << 20), CHI_ENOMEM);
-  CHECK_INT(shift(&t, 1, 0, 8 << 20), CHI_ENOMEM); /* the answer would not fit */
-  CHECK_INT(shift(&t, 1, 0, 4 << 20), CHI_OK);
+  CHECK_INT(town_carry(&t, 0, 1, 4 << 20), CHI_OK);
+  CHECK_INT(town_carry(&t, 0, 1, 8 << 20), CHI_ENOMEM);
+  CHECK_INT(town_carry(&t, 1, 0, 8 << 20), CHI_ENOMEM); /* the answer would not fit */
+  CHECK_INT(town_carry(&t, 1, 0, 4 << 20), CHI_OK);
   CHECK(daemon_logged(&t.node[0], "a task is refused: 8388608 bytes of bulk data for node 1") == 1);
   CHECK(daemon_logged(&t.node[1], "a task is refused: 8388608 bytes of bulk data for node 1") == 1);
   town_free(&t);
@@ -429,10 +405,10 @@ TEST(bulk_beyond_the_memory_of_a_container_does_not_end_the_node)
   CHECK_STR(wrong, "");
   CHECK_INT(seat_pool(&t.seat[0], "calc", NULL, NULL), CHI_OK);
   CHECK(EVENTUALLY(MET_MS, town_has_met(&t)));
-  CHECK_INT(shift(&t, 0, 1, 16 << 20), CHI_OK);
-  CHECK_INT(shift(&t, 0, 1, 120 << 20), CHI_ENOMEM);
+  CHECK_INT(town_carry(&t, 0, 1, 16 << 20), CHI_OK);
+  CHECK_INT(town_carry(&t, 0, 1, 120 << 20), CHI_ENOMEM);
   CHECK_INT(kill(t.node[1].pid, 0), 0);
-  CHECK_INT(shift(&t, 0, 1, 16 << 20), CHI_OK);
+  CHECK_INT(town_carry(&t, 0, 1, 16 << 20), CHI_OK);
   town_free(&t);
   CHECK(EVENTUALLY(5000, rmdir(cage.dir) == 0));
 }
@@ -452,10 +428,10 @@ TEST(a_node_with_too_little_shared_memory_says_so_and_works_for_others)
     CHECK_STR(town_start(&t, i), "");
   CHECK_INT(seat_pool(&t.seat[0], "calc", NULL, NULL), CHI_OK);
   CHECK(EVENTUALLY(MET_MS, town_has_met(&t)));
-  CHECK_INT(shift(&t, 1, 0, 8 << 20), CHI_ENOMEM);
-  CHECK_INT(shift(&t, 1, 0, 1 << 20), CHI_OK);
-  CHECK_INT(shift(&t, 0, 1, 16 << 20), CHI_OK);
-  CHECK_INT(shift(&t, 1, 0, 8 << 20), CHI_ENOMEM);
+  CHECK_INT(town_carry(&t, 1, 0, 8 << 20), CHI_ENOMEM);
+  CHECK_INT(town_carry(&t, 1, 0, 1 << 20), CHI_OK);
+  CHECK_INT(town_carry(&t, 0, 1, 16 << 20), CHI_OK);
+  CHECK_INT(town_carry(&t, 1, 0, 8 << 20), CHI_ENOMEM);
   CHECK(town_has_met(&t));
   town_free(&t);
 }

@@ -211,6 +211,24 @@ TEST(a_cluster_with_keys_works_and_one_without_is_kept_out)
   town_free(&t);
 }
 
+/* Bulk data of the size that is allowed, to a byte: what is sent is a little longer. */
+TEST(a_cluster_with_keys_carries_as_much_as_one_without)
+{
+  static struct town t;
+  char more[sizeof(t.networking[1])];
+  CHECK(plan_with_keys(&t, 2));
+  for (int i = 0; i < 2; i++) {
+    snprintf(more, sizeof(more), "%s", t.networking[i]);
+    CHECK(snprintf(t.networking[i], sizeof(more), "%s, bulk_max: 5M", more) < (int)sizeof(more));
+  }
+  CHECK_STR(town_begin(&t), "");
+  for (uint32_t i = 0; i < 2; i++) {
+    CHECK_INT(town_carry(&t, i, 1 - i, 5 << 20), CHI_OK);
+    CHECK_INT(town_carry(&t, i, 1 - i, (5 << 20) + 1), CHI_ENOMEM);
+  }
+  town_free(&t);
+}
+
 TEST(a_daemon_does_not_start_without_the_keys_it_needs)
 {
   static struct town t;

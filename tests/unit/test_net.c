@@ -190,7 +190,7 @@ TEST(net_bulk_there_and_back)
   town.plain = false;
 }
 
-/* More than may be under way: the rest waits, and one alone may be larger than the limit. */
+/* More than may be under way, either way: the rest waits. */
 TEST(net_bulk_is_limited)
 {
   static struct town_task t[5];
@@ -207,7 +207,7 @@ TEST(net_bulk_is_limited)
   }
   town_settle(&town);
   net_figures(town.node[0].net, &f);
-  CHECK_INT(f.requests, 1); /* 60 MB of 64 */
+  CHECK_INT(f.requests, 2); /* 60 MB of 64 */
   town.wire[0][1].held = false;
   for (int i = 0; i < 5; i++) {
     CHECK(town_until(&town, &t[i], TOWN_S));
@@ -215,6 +215,67 @@ TEST(net_bulk_is_limited)
     free(((struct town_blob *)t[i].task)->to.data);
     town_free(&t[i]);
   }
+  TOWN_END();
+}
+
+static void bulk_new(struct town_task *t, uint64_t there, uint64_t back)
+{
+  static unsigned char data[5000];
+  town_new(&town, t, 0, &town_blob_type);
+  struct town_blob *blob = (struct town_blob *)t->task;
+  blob->from = (chi_bulk){data, there, 0};
+  blob->to = (chi_bulk){data, back, 0};
+}
+
+/* What goes there is limited by the peer, what comes back by this node; what has none passes. */
+TEST(net_bulk_is_limited_by_whom_it_comes_to)
+{
+  static const uint64_t bytes[][2] = {{0, 0},     {0, 4000}, {600, 600}, {0, 0},
+                                      {400, 400}, {0, 1},    {1, 1}};
+  static struct town_task t[CHI_COUNT(bytes)];
+  struct net_figures f;
+  town_open(&town, 2, 4);
+  for (uint32_t i = 0; i < CHI_COUNT(t); i++) {
+    bulk_new(&t[i], bytes[i][0], bytes[i][1]);
+    town_submit(&town, &t[i], 1, 1);
+    if (i > 0)
+      continue;
+    CHECK(town_until(&town, &t[i], TOWN_S)); /* they have met */
+    town.wire[0][1].held = true;
+    town.node[0].peers.peer[1].room = 1000;
+    town.node[0].peers.room = 5000;
+  }
+  town_settle(&town);
+  net_figures(town.node[0].net, &f);
+  CHECK_INT(f.requests, 5); /* 1000 bytes there and 5000 back: no more */
+  town.wire[0][1].held = false;
+  for (uint32_t i = 0; i < CHI_COUNT(t); i++) {
+    CHECK(town_until(&town, &t[i], TOWN_S));
+    CHECK_INT(t[i].rc, CHI_OK);
+    town_free(&t[i]);
+  }
+  TOWN_END();
+}
+
+/* A request that could not be sent does not stand for the acknowledgement of its slot. */
+TEST(net_bulk_that_is_refused_acknowledges_nothing)
+{
+  struct net_figures f;
+  struct town_task t;
+  town_open(&town, 2, 4);
+  for (int i = 0; i < 2; i++) {
+    bulk_new(&t, 1000 * (uint64_t)i, 1000);
+    town_submit(&town, &t, 1, 1);
+    CHECK(town_until(&town, &t, TOWN_S));
+    CHECK_INT(t.rc, i == 0 ? CHI_OK : CHI_ENOMEM);
+    town_free(&t);
+    town.node[0].peers.peer[1].room = 999;
+  }
+  net_figures(town.node[1].net, &f);
+  CHECK_INT(f.answers_kept, 1);
+  town_pass(&town, 2 * NET_ACK_NS);
+  net_figures(town.node[1].net, &f);
+  CHECK_INT(f.answers_kept, 0);
   TOWN_END();
 }
 

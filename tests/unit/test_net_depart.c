@@ -80,6 +80,26 @@ TEST(net_departs_when_all_has_been_said)
   TOWN_END();
 }
 
+/* Answers that have come are acknowledged before it goes: nobody else could, and they are kept. */
+TEST(net_departs_when_answers_are_acknowledged)
+{
+  struct net_figures f;
+  struct town_task t;
+  town_open(&town, 2, 4);
+  town_submit_wait(&town, &t, 0, &town_wait_type, TOWN_MS, 1, 1);
+  CHECK(town_until(&town, &t, TOWN_S));
+  net_figures(town.node[1].net, &f);
+  CHECK_INT(f.answers_kept, 1);
+  net_drain(town.node[0].net, town.now + 10 * TOWN_S);
+  CHECK(!net_departed(town.node[0].net));
+  town_pass(&town, 10 * TOWN_MS);
+  CHECK(net_departed(town.node[0].net));
+  net_figures(town.node[1].net, &f);
+  CHECK_INT(f.answers_kept, 0);
+  town_free(&t);
+  TOWN_END();
+}
+
 /* Who isn't there is not waited for. */
 TEST(net_departs_though_a_peer_is_gone)
 {
