@@ -10,15 +10,21 @@ struct admin {
   struct admin_host *host;
 };
 
-#define ADMIN_WAITING 256u   /* tasks that may wait at a time: others need stacks, too */
+#define ADMIN_WAITING 256u /* tasks that may wait at a time: others need stacks, too */
+#define ADMIN_STOPPING 16u /* beyond, for those that wait for the end of the node */
+
+static int admin_wait_within(struct admin_host *host, uint32_t room)
+{
+  if (host->waiting >= room)
+    return CHI_EBUSY;
+  host->waiting++;
+  return CHI_OK;
+}
 
 /* Before a task of the admin pool waits, perhaps for long. CHI_EBUSY: too many do. */
 static int admin_begin_to_wait(struct admin_host *host)
 {
-  if (host->waiting == ADMIN_WAITING)
-    return CHI_EBUSY;
-  host->waiting++;
-  return CHI_OK;
+  return admin_wait_within(host, ADMIN_WAITING);
 }
 
 static int chi_admin_get_or_create_pool_run(chi_ctx *ctx, struct admin *self,
@@ -75,20 +81,20 @@ static int chi_admin_find_pool_run(chi_ctx *ctx, struct admin *self, struct chi_
 
 /* ---- the node */
 
+/* Calls of this method to other nodes. */
+static uint32_t admin_calls_of(const struct admin_host *host, const chi_type *type)
+{
+  return fleet_calls_of(host->fleet, module_method(host->pool->module, type->id));
+}
+
 /* Tasks accepted and not ended, but for those that wait for this, here or elsewhere, and periodic
  * ones at rest. */
-static uint64_t admin_work_left(const chi_ctx *ctx, const struct admin_host *host, uint64_t *done)
+static uint64_t admin_work_left(const struct admin_host *host, uint64_t *done)
 {
-  uint64_t accepted = 0, ended = 0, resting = 0;
-  for (uint32_t i = 0; i < host->crew->count; i++) {
-    const struct worker *w = &host->crew->worker[i];
-    ended += mark_get(&w->ended);
-    resting += mark_get(&w->resting);
-  }
-  for (uint32_t i = 0; i < host->crew->count; i++) /* after what ended: what moves counts as left */
-    accepted += mark_get(&host->crew->worker[i].accepted);
-  *done = ended;
-  return accepted - ended - resting - host->flushing - fleet_calls_of(host->fleet, ctx->method);
+  struct worker_work work = worker_work_left(host->crew);
+  *done = work.done;
+  return work.left - work.resting - host->flushing - admin_calls_of(host, &chi_admin_flush_type) -
+         admin_calls_of(host, &chi_admin_stop_runtime_type);
 }
 
 /* Waits until no work is left. */
@@ -96,7 +102,7 @@ static int admin_flush_here(chi_ctx *ctx, struct admin_host *host, uint64_t *don
 {
   int rc = CHI_OK;
   host->flushing++;
-  for (uint64_t ns = 100000; rc == CHI_OK && admin_work_left(ctx, host, done) > 0;
+  for (uint64_t ns = 100000; rc == CHI_OK && admin_work_left(host, done) > 0;
        ns = ns < 10000000 ? ns * 2 : ns)
     rc = chi_sleep(ctx, ns);
   host->flushing--;
@@ -120,12 +126,14 @@ static int chi_admin_stop_runtime_run(chi_ctx *ctx, struct admin *self,
   uint64_t done = 0;
   if (waits && ctx->parent)
     return CHI_EDEADLOCK;
-  int rc = waits ? admin_begin_to_wait(host) : CHI_OK;
-  if (rc != CHI_OK)
+  int rc = waits ? admin_wait_within(host, ADMIN_WAITING + ADMIN_STOPPING) : CHI_OK;
+  if (rc != CHI_OK) /* others that wait for it have stopped it */
     return rc;
   host->stop(host->arg, (uint64_t)t->grace_period_ms * 1000000ull);
-  if (waits && admin_flush_here(ctx, host, &done) != CHI_OK)
+  if (waits) { /* which may see the end without having been woken by it */
+    admin_flush_here(ctx, host, &done);
     t->cancelled = host->cancelled;
+  }
   return CHI_OK;
 }
 
@@ -244,6 +252,9 @@ static int admin_aggregate(uint32_t method, void *into, const void *from)
   else if (method == chi_admin_flush_type.id)
     ((struct chi_admin_flush *)into)->total_work_done +=
         ((const struct chi_admin_flush *)from)->total_work_done;
+  else if (method == chi_admin_stop_runtime_type.id)
+    ((struct chi_admin_stop_runtime *)into)->cancelled +=
+        ((const struct chi_admin_stop_runtime *)from)->cancelled;
   else
     return CHI_ENOTSUP;
   return CHI_OK;
@@ -322,3 +333,4 @@ void admin_start(struct admin_host *host, chi_ctx *ctx, bool shielded, void (*do
 
 #undef ADMIN_METHODS
 #undef ADMIN_WAITING
+#undef ADMIN_STOPPING

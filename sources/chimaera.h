@@ -655,7 +655,8 @@ CHI_TASK(chi_admin_get_or_create_pool, 10, CHI_ADMIN_GET_OR_CREATE_POOL)
   X(T, IN, pool, pool_id) X(T, IN, u32, flags, "0") X(T, OUT, str, error_message, 400)
 CHI_TASK(chi_admin_destroy_pool, 11, CHI_ADMIN_DESTROY_POOL)
 /* Stops the node that runs it. With CHI_STOP_WAIT it is answered not at once, but when no work is
- * left or what is left after the grace period is cancelled: so many tasks. */
+ * left or what is left after the grace period is cancelled: so many tasks. CHI_EBUSY: it stops, but
+ * too many wait for that already. */
 #define CHI_STOP_WAIT 1u
 #define CHI_ADMIN_STOP_RUNTIME(X, T)                                                               \
   X(T, IN, u32, flags, "0") X(T, IN, u32, grace_period_ms, "5000") X(T, OUT, u64, cancelled)

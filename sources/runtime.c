@@ -88,6 +88,10 @@ static void runtime_on_raw(void *arg, struct task_raw *raw)
     worker_refuse_raw(runtime_network(rt), raw, CHI_ENOENT);
     return;
   }
+  if (queue_cancelled(raw->queue, raw->slot, raw->tag)) { /* on the way here: nobody looks again */
+    worker_refuse_raw(runtime_network(rt), raw, CHI_ECANCELLED);
+    return;
+  }
   runtime_wait(rt, raw, header.deadline_ms);
   if (p) {
     pool_park(p, &raw->node);
@@ -421,17 +425,6 @@ static void runtime_look(struct runtime *rt, uint64_t now)
 
 /* ---- stopping */
 
-static uint64_t runtime_work_left(const struct runtime *rt)
-{
-  uint64_t ended = 0, accepted = 0;
-  /* In this order: a task that goes from one worker to another while we look counts as left. */
-  for (uint32_t i = 0; i < rt->crew.count; i++)
-    ended += mark_get(&rt->crew.worker[i].ended);
-  for (uint32_t i = 0; i < rt->crew.count; i++)
-    accepted += mark_get(&rt->crew.worker[i].accepted);
-  return accepted - ended;
-}
-
 CHI_TASK(runtime_closing, 0, CHI_NO_FIELDS)
 
 static int runtime_closing_body(chi_ctx *ctx, void *self, void *task)
@@ -470,7 +463,7 @@ void runtime_stop(struct runtime *rt, uint64_t grace_ns)
   runtime_set_state(rt, RUNTIME_DRAINING);
   rt->drain_look = 0;
   log_write(&rt->crew.log, CHI_LOG_INFO, "stopping; tasks under way: %llu",
-            (unsigned long long)runtime_work_left(rt));
+            (unsigned long long)worker_work_left(&rt->crew).left);
 }
 
 /* Of the phases after the first: even who gives no grace means to have the pools closed. */
@@ -495,7 +488,8 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
   rt->drain_look = now + RUNTIME_DRAIN_NS;
   if (rt->stop_at == 0)
     rt->stop_at = now + rt->stop_grace;
-  uint64_t left = runtime_work_left(rt), work = left - rt->admin.flushing;
+  struct worker_work all = worker_work_left(&rt->crew);
+  uint64_t left = all.left, work = left - all.resting - rt->admin.flushing;
   bool idle = left == 0 && fleet_idle(&rt->fleet);
   if (!rt->closing_pools && idle) {
     uint64_t patience = runtime_patience(rt);
@@ -651,11 +645,10 @@ uint64_t runtime_grace(const struct runtime *rt)
 
 void runtime_inspect(const struct runtime *rt, struct runtime_view *out)
 {
+  struct worker_work work = worker_work_left(&rt->crew);
   *out = (struct runtime_view){.pools = fleet_digest_of(&rt->fleet),
-                               .tasks_open = runtime_work_left(rt),
+                               .tasks_open = work.left - work.resting,
                                .credit = rt->fleet.net ? net_credit(rt->fleet.net) : 0};
-  for (uint32_t i = 0; i < rt->crew.count; i++)
-    out->tasks_open -= mark_get(&rt->crew.worker[i].resting);
 }
 
 bool runtime_inspect_place(const struct runtime *rt, uint32_t at, struct runtime_place *out)

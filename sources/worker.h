@@ -207,6 +207,12 @@ CHI_PRIVATE void worker_awake(struct worker *w);
 /* Network worker: looks which of the others are stuck: in a method, or without a stack to begin one
  * more task with. True: one of them is awake. */
 CHI_PRIVATE bool worker_look(struct worker *network);
+/* What all workers have to do. A task that goes from one to another meanwhile counts as left. */
+struct worker_work {
+  uint64_t done, left; /* tasks ended; accepted and not ended */
+  uint64_t resting;    /* periodic ones among those that are left, between two runs */
+};
+CHI_PRIVATE struct worker_work worker_work_left(const struct worker_crew *crew);
 /* Network worker: the brief one is known to be stuck, before any look has found it so. */
 CHI_PRIVATE void worker_mark_stuck(struct worker *brief);
 /* Network worker: gives what has not begun on a stuck worker to another. Returns the heir of worker

@@ -54,6 +54,20 @@ bool worker_look(struct worker *network)
   return awake;
 }
 
+struct worker_work worker_work_left(const struct worker_crew *crew)
+{
+  struct worker_work work = {0};
+  uint64_t accepted = 0;
+  for (uint32_t i = 0; i < crew->count; i++)
+    work.done += mark_get(&crew->worker[i].ended);
+  for (uint32_t i = 0; i < crew->count; i++)
+    work.resting += mark_get(&crew->worker[i].resting);
+  for (uint32_t i = 0; i < crew->count; i++)
+    accepted += mark_get(&crew->worker[i].accepted);
+  work.left = accepted - work.done;
+  return work;
+}
+
 /* ---- take-over */
 
 void worker_mark_stuck(struct worker *brief)

@@ -221,3 +221,46 @@ TEST(cluster_stop_while_others_find_the_node_loses_nothing)
   for (uint64_t seed = 1; seed <= town_seeds(6); seed++)
     stops_as_it_is_met(seed);
 }
+
+/* Asks all nodes to end their work, and to stop when it has ended. */
+static void stops_all(chi_cluster *c, chi_client *client, void *arg)
+{
+  struct town *t = arg;
+  chi_queue *queue;
+  CHECK_INT(chi_queue_open(client, &queue, NULL), CHI_OK);
+  struct town_sleep *nap = CHI_NEW(queue, town_sleep);
+  struct chi_admin_flush *flush = CHI_NEW(queue, chi_admin_flush);
+  struct chi_admin_stop_runtime *stop = CHI_NEW(queue, chi_admin_stop_runtime);
+  CHECK(nap && flush && stop);
+  nap->task.pool = TOWN_POOL;
+  nap->ns = 500 * TOWN_MS;
+  flush->task.pool = stop->task.pool = CHI_ADMIN_POOL;
+  flush->task.query.mode = stop->task.query.mode = CHI_QUERY_BROADCAST;
+  stop->flags = CHI_STOP_WAIT;
+  stop->grace_period_ms = 20000;
+  CHECK_INT(chi_submit(queue, nap), CHI_OK);
+  CHECK_INT(chi_submit(queue, flush), CHI_OK);
+  chi_cluster_sleep(c, 100 * TOWN_MS);
+  CHECK_INT(chi_submit(queue, stop), CHI_OK);
+  CHECK_INT(chi_wait(queue, nap, UINT64_MAX), CHI_OK);
+  CHECK_INT(chi_wait(queue, flush, UINT64_MAX), CHI_OK);
+  CHECK_INT(chi_wait(queue, stop, UINT64_MAX), CHI_OK);
+  CHECK_INT(stop->cancelled, 0);
+  chi_queue_close(queue);
+  t->told++;
+}
+
+TEST(cluster_stop_and_flush_of_all_nodes_do_not_wait_for_each_other)
+{
+  struct town t;
+  TOWN_NEEDS_SIM("elsewhere a node that ends without a fault has died");
+  CHECK_STR(town_seed(&t, 1, "nodes=3"), "");
+  uint64_t began = chi_cluster_now(t.cluster);
+  town_client(&t, 0, stops_all, &t);
+  for (uint32_t node = 0; node < 3; node++)
+    CHECK_INT(chi_cluster_run_until(t.cluster, stop_is_down, &node, 30 * TOWN_SECOND), CHI_OK);
+  CHECK(chi_cluster_now(t.cluster) - began < 5 * TOWN_SECOND);
+  CHECK_INT(chi_cluster_run_idle(t.cluster, TOWN_LONG), CHI_OK);
+  CHECK_INT(t.told, 1);
+  CHECK_STR(town_end(&t), "");
+}

@@ -98,7 +98,8 @@ static const chi_module crow_module = {.version = CHI_MODULE_VERSION,
 struct birth {
   const char *takes, *result;
   uint32_t deadline_ms;
-  bool cancels, direct; /* by the client's own task, without a subtask */
+  bool cancels, at_once;
+  bool direct; /* by the client's own task, without a subtask */
   int created, asked;
   uint64_t asked_at, created_at;
   uint32_t ticks;
@@ -142,7 +143,8 @@ static void asks_nest(struct sim_client *c, void *arg)
   chi_task *t = question(queue, b);
   CHECK_INT(chi_submit(queue, t), CHI_OK);
   if (b->cancels) {
-    sim_client_sleep(c, 5 * STORY_MS);
+    if (!b->at_once)
+      sim_client_sleep(c, 5 * STORY_MS);
     chi_cancel(queue, t);
   }
   b->asked = chi_wait(queue, t, UINT64_MAX);
@@ -248,4 +250,20 @@ TEST(story_task_for_a_pool_in_creation_is_cancelled)
   birth_tell(&b, 1);
   CHECK_INT(b.asked, CHI_ECANCELLED);
   CHECK(b.asked_at < STORY_SECOND + 50 * STORY_MS);
+}
+
+/* The worker that has taken it hears of the cancellation before it has come to where it waits. */
+TEST(story_task_on_its_way_to_a_pool_in_creation_is_cancelled)
+{
+  for (uint64_t seed = 1; seed <= story_seeds(10); seed++) {
+    struct birth b = {.takes = "200ms",
+                      .result = "0",
+                      .cancels = true,
+                      .at_once = true,
+                      .direct = true,
+                      .asked = 1};
+    birth_tell(&b, seed);
+    CHECK_INT(b.asked, CHI_ECANCELLED);
+    CHECK(b.asked_at < STORY_SECOND + 50 * STORY_MS);
+  }
 }

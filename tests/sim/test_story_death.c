@@ -308,18 +308,28 @@ TEST(story_stop_drains_then_cancels)
   }
 }
 
+#define CROWD_MAX 300
+
 struct stopper {
   struct story *s;
   uint32_t grace_ms, flags;
+  uint32_t crowd; /* tasks that wait for all work to end, before this one */
   uint64_t cancelled;
 };
 
 static void stops_it(struct sim_client *c, void *arg)
 {
   struct stopper *w = arg;
+  struct chi_admin_flush *crowd[CROWD_MAX];
   chi_client *client;
   chi_queue *queue;
   CHECK_INT(story_attach(c, &client, &queue), CHI_OK);
+  for (uint32_t i = 0; i < w->crowd; i++) {
+    crowd[i] = CHI_NEW(queue, chi_admin_flush);
+    CHECK(crowd[i]);
+    crowd[i]->task.pool = CHI_ADMIN_POOL;
+    CHECK_INT(chi_submit(queue, crowd[i]), CHI_OK);
+  }
   struct chi_admin_stop_runtime *t = CHI_NEW(queue, chi_admin_stop_runtime);
   CHECK(t);
   t->task.pool = CHI_ADMIN_POOL;
@@ -327,6 +337,8 @@ static void stops_it(struct sim_client *c, void *arg)
   t->grace_period_ms = w->grace_ms;
   CHECK_INT(chi_run(queue, t), CHI_OK);
   w->cancelled = t->cancelled;
+  for (uint32_t i = 0; i < w->crowd; i++) /* as many as may wait, and not longer than that */
+    CHECK(chi_wait(queue, crowd[i], STORY_SECOND) != CHI_ETIMEOUT);
   chi_queue_close(queue);
   chi_client_close(client);
   w->s->told++;
@@ -386,6 +398,137 @@ TEST(story_a_node_without_work_cancels_nothing)
     CHECK_STR(story_end(&s), "");
     CHECK(stopped && idle && s.told == 1);
     CHECK_INT(w.cancelled, 0);
+  }
+}
+
+/* Tasks that rest between their runs, for nobody: more often than not none of them runs. */
+static void ticks_rarely(struct sim_client *c, void *arg)
+{
+  struct story *s = arg;
+  chi_client *client;
+  chi_queue *queue;
+  CHECK_INT(story_attach(c, &client, &queue), CHI_OK);
+  for (int i = 0; i < 3; i++) {
+    struct story_tick *t = STORY_NEW(queue, story_tick);
+    CHECK(t);
+    t->task.flags = CHI_TASK_PERIODIC;
+    t->task.period_us = 1000000;
+    CHECK_INT(chi_submit(queue, t), CHI_OK);
+  }
+  sim_client_sleep(c, LONG);
+  chi_queue_close(queue);
+  chi_client_close(client);
+  s->told++;
+}
+
+/* That is no work: nothing of it is lost. */
+TEST(story_periodic_tasks_at_rest_are_not_told_as_cancelled)
+{
+  for (uint32_t grace = 0; grace <= 1; grace++) {
+    struct story s;
+    struct stopper w = {.s = &s, .grace_ms = grace, .flags = CHI_STOP_WAIT, .cancelled = 77};
+    CHECK_STR(story_begin(&s, grace + 1), "");
+    sim_client(s.sim, 0, ticks_rarely, &s);
+    sim_run_for(s.sim, 10 * STORY_MS);
+    sim_client(s.sim, 0, stops_it, &w);
+    bool stopped = sim_run_until(s.sim, is_stopped, &s, STORY_SECOND);
+    bool idle = sim_run_idle(s.sim, 2 * LONG);
+    bool warned = strstr(s.transcript.text, "the grace period is over") != NULL;
+    CHECK_STR(story_end(&s), "");
+    CHECK(stopped && idle && s.told == 2);
+    CHECK_INT(w.cancelled, 0);
+    CHECK(!warned);
+  }
+}
+
+static int crowd_begin(struct story *s, uint64_t seed)
+{
+  story_open(s, seed);
+  s->config.queue_depth = CROWD_MAX + 1;
+  return story_start(s);
+}
+
+/* As many as may wait at a time don't keep anybody from stopping the node. */
+TEST(story_a_node_where_many_wait_is_stopped)
+{
+  struct story s;
+  struct leaver l = {.s = &s, .ns = 50 * STORY_MS};
+  struct stopper w = {.s = &s, .grace_ms = 1000, .flags = CHI_STOP_WAIT, .crowd = CROWD_MAX};
+  CHECK_INT(crowd_begin(&s, 1), CHI_OK);
+  sim_client(s.sim, 0, is_left, &l);
+  sim_run_for(s.sim, 5 * STORY_MS);
+  sim_client(s.sim, 0, stops_it, &w);
+  bool stopped = sim_run_until(s.sim, is_stopped, &s, LONG);
+  bool idle = sim_run_idle(s.sim, LONG);
+  CHECK_STR(story_end(&s), "");
+  CHECK(stopped && idle && s.told == 2);
+  CHECK_INT(l.rc, CHI_OK);
+  CHECK_INT(w.cancelled, 0);
+}
+
+static void all_stop_it(struct sim_client *c, void *arg)
+{
+  struct story *s = arg;
+  struct chi_admin_stop_runtime *t[CROWD_MAX];
+  chi_client *client;
+  chi_queue *queue;
+  int ended = 0, busy = 0;
+  CHECK_INT(story_attach(c, &client, &queue), CHI_OK);
+  for (uint32_t i = 0; i < CROWD_MAX; i++) {
+    t[i] = CHI_NEW(queue, chi_admin_stop_runtime);
+    CHECK(t[i]);
+    t[i]->task.pool = CHI_ADMIN_POOL;
+    t[i]->flags = CHI_STOP_WAIT;
+    t[i]->grace_period_ms = 1000;
+    CHECK_INT(chi_submit(queue, t[i]), CHI_OK);
+  }
+  for (uint32_t i = 0; i < CROWD_MAX; i++) {
+    int rc = chi_wait(queue, t[i], LONG);
+    ended += rc == CHI_OK;
+    busy += rc == CHI_EBUSY;
+  }
+  CHECK(ended > 256 && busy > 0); /* there is more room than for other tasks that wait */
+  CHECK_INT(ended + busy, CROWD_MAX);
+  chi_queue_close(queue);
+  chi_client_close(client);
+  s->told++;
+}
+
+/* Whoever is told that too many wait has not kept it from ending. */
+TEST(story_a_node_that_too_many_stop_is_stopped)
+{
+  struct story s;
+  struct leaver l = {.s = &s, .ns = 50 * STORY_MS};
+  CHECK_INT(crowd_begin(&s, 1), CHI_OK);
+  sim_client(s.sim, 0, is_left, &l);
+  sim_run_for(s.sim, 5 * STORY_MS);
+  sim_client(s.sim, 0, all_stop_it, &s);
+  bool stopped = sim_run_until(s.sim, is_stopped, &s, STORY_SECOND);
+  bool idle = sim_run_idle(s.sim, LONG);
+  CHECK_STR(story_end(&s), "");
+  CHECK(stopped && idle && s.told == 2);
+  CHECK_INT(l.rc, CHI_OK);
+}
+
+/* Who waits for the end has slept to the end of a nap, but goes on only after a crowd of others:
+ * when the grace period ends meanwhile, what was left ends before it looks. */
+TEST(story_who_stops_a_node_hears_what_was_cancelled_meanwhile)
+{
+  for (uint32_t i = 0; i < 40; i++) {
+    struct story s;
+    struct leaver l = {.s = &s, .ns = STORY_SECOND};
+    struct stopper w = {.s = &s, .grace_ms = 1 + i % 4, .flags = CHI_STOP_WAIT, .crowd = 30};
+    CHECK_INT(crowd_begin(&s, i + 1), CHI_OK);
+    sim_client(s.sim, 0, is_left, &l);
+    sim_run_for(s.sim, 5 * STORY_MS);
+    sim_costs(s.sim)->step = 10 * STORY_US;
+    sim_client(s.sim, 0, stops_it, &w);
+    bool stopped = sim_run_until(s.sim, is_stopped, &s, LONG);
+    bool idle = sim_run_idle(s.sim, LONG);
+    CHECK_STR(story_end(&s), "");
+    CHECK(stopped && idle && s.told == 2);
+    CHECK_INT(l.rc, CHI_ECANCELLED);
+    CHECK_INT(w.cancelled, 1);
   }
 }
 
