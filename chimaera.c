@@ -2792,6 +2792,12 @@ CHI_PRIVATE void worker_awake(struct worker *w);
 /* Network worker: looks which of the others are stuck: in a method, or without a stack to begin one
  * more task with. True: one of them is awake. */
 CHI_PRIVATE bool worker_look(struct worker *network);
+/* What all workers have to do. A task that goes from one to another meanwhile counts as left. */
+struct worker_work {
+  uint64_t done, left; /* tasks ended; accepted and not ended */
+  uint64_t resting;    /* periodic ones among those that are left, between two runs */
+};
+CHI_PRIVATE struct worker_work worker_work_left(const struct worker_crew *crew);
 /* Network worker: the brief one is known to be stuck, before any look has found it so. */
 CHI_PRIVATE void worker_mark_stuck(struct worker *brief);
 /* Network worker: gives what has not begun on a stuck worker to another. Returns the heir of worker
@@ -8275,6 +8281,10 @@ static void runtime_on_raw(void *arg, struct task_raw *raw)
     worker_refuse_raw(runtime_network(rt), raw, CHI_ENOENT);
     return;
   }
+  if (queue_cancelled(raw->queue, raw->slot, raw->tag)) { /* on the way here: nobody looks again */
+    worker_refuse_raw(runtime_network(rt), raw, CHI_ECANCELLED);
+    return;
+  }
   runtime_wait(rt, raw, header.deadline_ms);
   if (p) {
     pool_park(p, &raw->node);
@@ -8608,17 +8618,6 @@ static void runtime_look(struct runtime *rt, uint64_t now)
 
 /* ---- stopping */
 
-static uint64_t runtime_work_left(const struct runtime *rt)
-{
-  uint64_t ended = 0, accepted = 0;
-  /* In this order: a task that goes from one worker to another while we look counts as left. */
-  for (uint32_t i = 0; i < rt->crew.count; i++)
-    ended += mark_get(&rt->crew.worker[i].ended);
-  for (uint32_t i = 0; i < rt->crew.count; i++)
-    accepted += mark_get(&rt->crew.worker[i].accepted);
-  return accepted - ended;
-}
-
 CHI_TASK(runtime_closing, 0, CHI_NO_FIELDS)
 
 static int runtime_closing_body(chi_ctx *ctx, void *self, void *task)
@@ -8657,7 +8656,7 @@ void runtime_stop(struct runtime *rt, uint64_t grace_ns)
   runtime_set_state(rt, RUNTIME_DRAINING);
   rt->drain_look = 0;
   log_write(&rt->crew.log, CHI_LOG_INFO, "stopping; tasks under way: %llu",
-            (unsigned long long)runtime_work_left(rt));
+            (unsigned long long)worker_work_left(&rt->crew).left);
 }
 
 /* Of the phases after the first: even who gives no grace means to have the pools closed. */
@@ -8682,7 +8681,8 @@ static void runtime_drain(struct runtime *rt, uint64_t now)
   rt->drain_look = now + RUNTIME_DRAIN_NS;
   if (rt->stop_at == 0)
     rt->stop_at = now + rt->stop_grace;
-  uint64_t left = runtime_work_left(rt), work = left - rt->admin.flushing;
+  struct worker_work all = worker_work_left(&rt->crew);
+  uint64_t left = all.left, work = left - all.resting - rt->admin.flushing;
   bool idle = left == 0 && fleet_idle(&rt->fleet);
   if (!rt->closing_pools && idle) {
     uint64_t patience = runtime_patience(rt);
@@ -8838,11 +8838,10 @@ uint64_t runtime_grace(const struct runtime *rt)
 
 void runtime_inspect(const struct runtime *rt, struct runtime_view *out)
 {
+  struct worker_work work = worker_work_left(&rt->crew);
   *out = (struct runtime_view){.pools = fleet_digest_of(&rt->fleet),
-                               .tasks_open = runtime_work_left(rt),
+                               .tasks_open = work.left - work.resting,
                                .credit = rt->fleet.net ? net_credit(rt->fleet.net) : 0};
-  for (uint32_t i = 0; i < rt->crew.count; i++)
-    out->tasks_open -= mark_get(&rt->crew.worker[i].resting);
 }
 
 bool runtime_inspect_place(const struct runtime *rt, uint32_t at, struct runtime_place *out)
@@ -11160,15 +11159,21 @@ struct admin {
   struct admin_host *host;
 };
 
-#define ADMIN_WAITING 256u   /* tasks that may wait at a time: others need stacks, too */
+#define ADMIN_WAITING 256u /* tasks that may wait at a time: others need stacks, too */
+#define ADMIN_STOPPING 16u /* beyond, for those that wait for the end of the node */
+
+static int admin_wait_within(struct admin_host *host, uint32_t room)
+{
+  if (host->waiting >= room)
+    return CHI_EBUSY;
+  host->waiting++;
+  return CHI_OK;
+}
 
 /* Before a task of the admin pool waits, perhaps for long. CHI_EBUSY: too many do. */
 static int admin_begin_to_wait(struct admin_host *host)
 {
-  if (host->waiting == ADMIN_WAITING)
-    return CHI_EBUSY;
-  host->waiting++;
-  return CHI_OK;
+  return admin_wait_within(host, ADMIN_WAITING);
 }
 
 static int chi_admin_get_or_create_pool_run(chi_ctx *ctx, struct admin *self,
@@ -11225,20 +11230,20 @@ static int chi_admin_find_pool_run(chi_ctx *ctx, struct admin *self, struct chi_
 
 /* ---- the node */
 
+/* Calls of this method to other nodes. */
+static uint32_t admin_calls_of(const struct admin_host *host, const chi_type *type)
+{
+  return fleet_calls_of(host->fleet, module_method(host->pool->module, type->id));
+}
+
 /* Tasks accepted and not ended, but for those that wait for this, here or elsewhere, and periodic
  * ones at rest. */
-static uint64_t admin_work_left(const chi_ctx *ctx, const struct admin_host *host, uint64_t *done)
+static uint64_t admin_work_left(const struct admin_host *host, uint64_t *done)
 {
-  uint64_t accepted = 0, ended = 0, resting = 0;
-  for (uint32_t i = 0; i < host->crew->count; i++) {
-    const struct worker *w = &host->crew->worker[i];
-    ended += mark_get(&w->ended);
-    resting += mark_get(&w->resting);
-  }
-  for (uint32_t i = 0; i < host->crew->count; i++) /* after what ended: what moves counts as left */
-    accepted += mark_get(&host->crew->worker[i].accepted);
-  *done = ended;
-  return accepted - ended - resting - host->flushing - fleet_calls_of(host->fleet, ctx->method);
+  struct worker_work work = worker_work_left(host->crew);
+  *done = work.done;
+  return work.left - work.resting - host->flushing - admin_calls_of(host, &chi_admin_flush_type) -
+         admin_calls_of(host, &chi_admin_stop_runtime_type);
 }
 
 /* Waits until no work is left. */
@@ -11246,7 +11251,7 @@ static int admin_flush_here(chi_ctx *ctx, struct admin_host *host, uint64_t *don
 {
   int rc = CHI_OK;
   host->flushing++;
-  for (uint64_t ns = 100000; rc == CHI_OK && admin_work_left(ctx, host, done) > 0;
+  for (uint64_t ns = 100000; rc == CHI_OK && admin_work_left(host, done) > 0;
        ns = ns < 10000000 ? ns * 2 : ns)
     rc = chi_sleep(ctx, ns);
   host->flushing--;
@@ -11270,12 +11275,14 @@ static int chi_admin_stop_runtime_run(chi_ctx *ctx, struct admin *self,
   uint64_t done = 0;
   if (waits && ctx->parent)
     return CHI_EDEADLOCK;
-  int rc = waits ? admin_begin_to_wait(host) : CHI_OK;
-  if (rc != CHI_OK)
+  int rc = waits ? admin_wait_within(host, ADMIN_WAITING + ADMIN_STOPPING) : CHI_OK;
+  if (rc != CHI_OK) /* others that wait for it have stopped it */
     return rc;
   host->stop(host->arg, (uint64_t)t->grace_period_ms * 1000000ull);
-  if (waits && admin_flush_here(ctx, host, &done) != CHI_OK)
+  if (waits) { /* which may see the end without having been woken by it */
+    admin_flush_here(ctx, host, &done);
     t->cancelled = host->cancelled;
+  }
   return CHI_OK;
 }
 
@@ -11394,6 +11401,9 @@ static int admin_aggregate(uint32_t method, void *into, const void *from)
   else if (method == chi_admin_flush_type.id)
     ((struct chi_admin_flush *)into)->total_work_done +=
         ((const struct chi_admin_flush *)from)->total_work_done;
+  else if (method == chi_admin_stop_runtime_type.id)
+    ((struct chi_admin_stop_runtime *)into)->cancelled +=
+        ((const struct chi_admin_stop_runtime *)from)->cancelled;
   else
     return CHI_ENOTSUP;
   return CHI_OK;
@@ -11472,6 +11482,7 @@ void admin_start(struct admin_host *host, chi_ctx *ctx, bool shielded, void (*do
 
 #undef ADMIN_METHODS
 #undef ADMIN_WAITING
+#undef ADMIN_STOPPING
 
 /* ---- sources/admin_pool.c ---- */
 /* admin_pool.c - how pools come and go, here and on all nodes.
@@ -21622,6 +21633,20 @@ bool worker_look(struct worker *network)
   }
   network->beat_seen = network->now;
   return awake;
+}
+
+struct worker_work worker_work_left(const struct worker_crew *crew)
+{
+  struct worker_work work = {0};
+  uint64_t accepted = 0;
+  for (uint32_t i = 0; i < crew->count; i++)
+    work.done += mark_get(&crew->worker[i].ended);
+  for (uint32_t i = 0; i < crew->count; i++)
+    work.resting += mark_get(&crew->worker[i].resting);
+  for (uint32_t i = 0; i < crew->count; i++)
+    accepted += mark_get(&crew->worker[i].accepted);
+  work.left = accepted - work.done;
+  return work;
 }
 
 /* ---- take-over */
