@@ -416,14 +416,19 @@ works_without_http()
     ! readelf -d build/gcc-amalgam/libchimaera.so | grep microhttpd
 }
 
+# What to leave out.
+builds_without()
+{
+  make -s OMIT="$*" all
+}
+
 part_onefile()
 {
   for cc in gcc clang; do
     build CC=$cc tests && suites_at_once $cc-amalgam
   done
-  for omit in REAL SIM 'REAL SIM'; do
-    run "make OMIT='$omit' all" make -s -j "$jobs" OMIT="$omit" all
-  done
+  printf '%s\n' REAL SIM 'REAL SIM' >$dir/omits
+  run_each 'make all without ' builds_without <$dir/omits
   run 'the program without libmicrohttpd' works_without_http
 }
 
@@ -478,8 +483,8 @@ part_hashes()
   build tests && build CC=clang tests && build CC=clang AMALGAM=0 tests &&
     build CC=gcc SAN=address,undefined AMALGAM=0 tests &&
     build AMALGAM=0 BUILD=build/gcc-O0 CFLAGS=-O0\ -g WERROR= tests || return
-  printf '%s\n' gcc-address-undefined gcc-O0 gcc-amalgam clang-amalgam clang |
-    run_each 'hashes of ' hashes_equal
+  printf '%s\n' gcc-address-undefined gcc-O0 gcc-amalgam clang-amalgam clang >$dir/variants
+  run_each 'hashes of ' hashes_equal <$dir/variants
 }
 
 part_races()
