@@ -66,16 +66,22 @@ END
   return "$failed"
 }
 
+# A command, for as long as the limit is, or a function of this file.
+start()
+{
+  case $(command -v "$1") in
+  */*) timeout -k 10 "$limit" "$@" ;;
+  *) ("$@") ;;
+  esac
+}
+
 # $1: label; the rest is a command, or a function of this file, that succeeds if all is well.
 run()
 {
   label=$1
   shift
   printf '### %s: %s\n' "$label" "$*" >>"$log"
-  case $(command -v "$1") in
-  */*) timeout -k 10 "$limit" "$@" >"$out" 2>&1 </dev/null ;;
-  *) ("$@") >"$out" 2>&1 </dev/null ;;
-  esac
+  start "$@" >"$out" 2>&1 </dev/null
   count "$label" $?
 }
 
@@ -87,10 +93,7 @@ take_lines()
     number=$((number + 1))
     mkdir "$each/$number.taken" 2>/dev/null || continue
     # shellcheck disable=SC2086
-    case $(command -v "$1") in
-    */*) timeout -k 10 "$limit" "$@" $line ;;
-    *) ("$@" $line) ;;
-    esac >"$each/$number" 2>&1 </dev/null
+    start "$@" $line >"$each/$number" 2>&1 </dev/null
     echo $? >"$each/$number.status"
   done <"$each/lines"
 }
@@ -444,8 +447,8 @@ part_address()
 part_thread()
 {
   limit=600
-  # The sanitizer's shadow memory doesn't fit every random address layout. Stories run in one thread:
-  # a few seeds show what there is to see.
+  # The sanitizer's shadow memory doesn't fit every random address layout. Stories run in one
+  # thread: a few seeds show what there is to see.
   set -- env "$few" STORY_SEEDS=8 TSAN_OPTIONS=halt_on_error=1 TEST_JOBS="$jobs"
   ! setarch -R true 2>/dev/null || set -- setarch -R "$@"
   build CC=clang SAN=thread AMALGAM=0 tests && suites clang-thread "$@"
