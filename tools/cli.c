@@ -47,6 +47,18 @@ int cli_fail(const struct cli *cli, const char *fmt, ...)
   return CLI_FAILED;
 }
 
+int cli_can_write(const struct cli *cli, const char *path)
+{
+  bool there = access(path, F_OK) == 0;
+  FILE *out = fopen(path, "ae");
+  if (!out)
+    return cli_fail(cli, "%s: %s", path, strerror(errno));
+  fclose(out);
+  if (!there)
+    unlink(path);
+  return CLI_OK;
+}
+
 int cli_usage(const struct cli *cli, const char *fmt, ...)
 {
   va_list args;

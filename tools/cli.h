@@ -60,6 +60,8 @@ bool cli_duration(const struct cli *cli, const char *option, uint64_t unit_ns, u
  * --help and returns CLI_USAGE, the third is for what does no harm. Control characters in the text
  * are shown as "?". */
 int cli_fail(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Before long work: whether its result can be written there; else says why. What is there stays. */
+int cli_can_write(const struct cli *cli, const char *path);
 int cli_usage(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void cli_warn(const struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -430,18 +430,7 @@ static bool calibrate_ready(struct calibrate *c)
   const char *path = cli_value(cli, "out"), *given = cli_value(cli, "profile");
   if (given && !profile_load(cli, given, &c->given))
     return false;
-  if (!path)
-    return true;
-  bool fresh = access(path, F_OK) != 0;
-  FILE *out = fopen(path, "ae");
-  if (!out) {
-    cli_fail(cli, "%s: %s", path, strerror(errno));
-    return false;
-  }
-  fclose(out);
-  if (fresh)
-    unlink(path);
-  return true;
+  return !path || cli_can_write(cli, path) == CLI_OK;
 }
 
 static int calibrate_options(const struct cli *cli)

@@ -346,19 +346,6 @@ static void shrink_path(const char *path, char *out, size_t size)
   snprintf(out, size, "%.*s.yaml", end ? (int)(end - path) : (int)strlen(path), path);
 }
 
-/* Said before the work is done: whether the result can be written. What is there stays. */
-static int shrink_may_write(const struct cli *cli, const char *path)
-{
-  bool there = access(path, F_OK) == 0;
-  FILE *out = fopen(path, "a");
-  if (!out)
-    return cli_fail(cli, "%s: %s", path, strerror(errno));
-  fclose(out);
-  if (!there)
-    remove(path);
-  return CLI_OK;
-}
-
 static int shrink_write(const struct shrink *h, const char *path)
 {
   FILE *out = fopen(path, "w");
@@ -389,7 +376,7 @@ int shrink_run(const struct simulate_ask *ask, const char *path, const char *out
   int status = replay_read(ask->cli, path, &saved);
   if (status != CLI_OK)
     return status;
-  status = shrink_may_write(ask->cli, out);
+  status = cli_can_write(ask->cli, out);
   if (status != CLI_OK) {
     replay_free(&saved);
     return status;

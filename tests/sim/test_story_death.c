@@ -349,6 +349,15 @@ static bool is_stopped(void *arg)
   return sim_node_state(((struct story *)arg)->sim, 0) == RUNTIME_STOPPED;
 }
 
+/* Lets the node stop within that time, and then the rest end; so many bodies have told of it. */
+static void it_stops(struct story *s, uint64_t within, int told)
+{
+  bool stopped = sim_run_until(s->sim, is_stopped, s, within);
+  bool idle = sim_run_idle(s->sim, LONG);
+  CHECK_STR(story_end(s), "");
+  CHECK(stopped && idle && s->told == told);
+}
+
 TEST(story_a_client_stops_the_node)
 {
   struct story s;
@@ -376,10 +385,7 @@ TEST(story_who_stops_a_node_hears_what_was_cancelled)
     sim_client(s.sim, 0, is_left, &l);
     sim_run_for(s.sim, 5 * STORY_MS);
     sim_client(s.sim, 0, stops_it, &w);
-    bool stopped = sim_run_until(s.sim, is_stopped, &s, LONG);
-    bool idle = sim_run_idle(s.sim, LONG);
-    CHECK_STR(story_end(&s), "");
-    CHECK(stopped && idle && s.told == 2);
+    it_stops(&s, LONG, 2);
     CHECK_INT(w.cancelled, l.rc == CHI_ECANCELLED ? 1 : 0);
     both[w.cancelled] = true;
   }
@@ -393,10 +399,7 @@ TEST(story_a_node_without_work_cancels_nothing)
     struct stopper w = {.s = &s, .grace_ms = grace, .flags = CHI_STOP_WAIT, .cancelled = 77};
     CHECK_STR(story_begin(&s, 1), "");
     sim_client(s.sim, 0, stops_it, &w);
-    bool stopped = sim_run_until(s.sim, is_stopped, &s, LONG);
-    bool idle = sim_run_idle(s.sim, LONG);
-    CHECK_STR(story_end(&s), "");
-    CHECK(stopped && idle && s.told == 1);
+    it_stops(&s, LONG, 1);
     CHECK_INT(w.cancelled, 0);
   }
 }
@@ -458,10 +461,7 @@ TEST(story_a_node_where_many_wait_is_stopped)
   sim_client(s.sim, 0, is_left, &l);
   sim_run_for(s.sim, 5 * STORY_MS);
   sim_client(s.sim, 0, stops_it, &w);
-  bool stopped = sim_run_until(s.sim, is_stopped, &s, LONG);
-  bool idle = sim_run_idle(s.sim, LONG);
-  CHECK_STR(story_end(&s), "");
-  CHECK(stopped && idle && s.told == 2);
+  it_stops(&s, LONG, 2);
   CHECK_INT(l.rc, CHI_OK);
   CHECK_INT(w.cancelled, 0);
 }
@@ -503,10 +503,7 @@ TEST(story_a_node_that_too_many_stop_is_stopped)
   sim_client(s.sim, 0, is_left, &l);
   sim_run_for(s.sim, 5 * STORY_MS);
   sim_client(s.sim, 0, all_stop_it, &s);
-  bool stopped = sim_run_until(s.sim, is_stopped, &s, STORY_SECOND);
-  bool idle = sim_run_idle(s.sim, LONG);
-  CHECK_STR(story_end(&s), "");
-  CHECK(stopped && idle && s.told == 2);
+  it_stops(&s, STORY_SECOND, 2);
   CHECK_INT(l.rc, CHI_OK);
 }
 
@@ -523,10 +520,7 @@ TEST(story_who_stops_a_node_hears_what_was_cancelled_meanwhile)
     sim_run_for(s.sim, 5 * STORY_MS);
     sim_costs(s.sim)->step = 10 * STORY_US;
     sim_client(s.sim, 0, stops_it, &w);
-    bool stopped = sim_run_until(s.sim, is_stopped, &s, LONG);
-    bool idle = sim_run_idle(s.sim, LONG);
-    CHECK_STR(story_end(&s), "");
-    CHECK(stopped && idle && s.told == 2);
+    it_stops(&s, LONG, 2);
     CHECK_INT(l.rc, CHI_ECANCELLED);
     CHECK_INT(w.cancelled, 1);
   }
